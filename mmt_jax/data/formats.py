@@ -1,0 +1,316 @@
+"""Region folders: the interchange format for a user's own photos.
+
+A folder holds `<split>.jsonl` and `<split>.npz` for each split, photos in the same order in both.
+
+`<split>.jsonl` has one photo a line: `image_id` (integer, unique), `captions` (list of strings), and
+whatever else is of use to others. `<split>.npz`, with rows `offsets[i]:offsets[i + 1]` for photo i,
+the first of them the whole photo, the others its regions:
+
+| array | shape, dtype | |
+|---|---|---|
+| `offsets` | [N + 1] integer | ascending from 0 to the number of rows |
+| `features` | [rows, F] f32, f16 or uint8 | uint8: value = (uint8 / 8)² · 0.0058821 |
+| `boxes` | [rows, 4] float | ymin, xmin, ymax, xmax in 0..1 |
+| `image_ids` | [N] integer | optional; must agree with the lines |
+| `scores` | [rows] float | optional; without them regions keep their order |
+| `class_ids`, `class_probs` | [rows, k] | optional; the likeliest classes, their probabilities |
+| `num_classes` | [] integer | optional; else the largest class id of `train` plus 1 |
+| `pixels` | [N, H, W, 3] uint8 | optional; for models that read pixels |
+
+Without a split `train`, the number of classes is counted in the first split by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import schema
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.text import prepare
+
+_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSpec:
+    """What a folder's records look like."""
+
+    feature_dim: int
+    num_classes: int  # 0: no class distribution
+    pixels: tuple[int, int] | None  # height and width, None where there are no pixels
+
+
+def splits(folder: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the splits in a folder, sorted.
+
+    Raises:
+      UsageError: no such folder, or no split in it.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    names = {path.stem for path in folder.glob("*.jsonl")} & {p.stem for p in folder.glob("*.npz")}
+    if not names:
+        raise UsageError(
+            f"{folder} is not a region folder: it must hold <split>.jsonl and <split>.npz, such as "
+            f"train.jsonl and train.npz"
+        )
+    return tuple(sorted(names))
+
+
+def spec(folder: str | os.PathLike) -> FolderSpec:
+    """Reads sizes from the headers of a folder's first split (`train` where there is one).
+
+    Raises:
+      UsageError: as `splits`, or the split cannot be read.
+    """
+    path = pathlib.Path(folder) / f"{_reference_split(folder)}.npz"
+    with _open(path) as file:
+        shape = _shape(file, "features", path)
+        if len(shape) != 2:
+            raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
+        pixels = _shape(file, "pixels", path)[1:3] if "pixels" in file.files else None
+        return FolderSpec(shape[1], _num_classes(file, path), pixels)
+
+
+def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corpus:
+    """Reads one split.
+
+    Args:
+      folder: the region folder.
+      split: its name, such as "train".
+      pixels: also read the photos' pixels, which must be there then.
+
+    Raises:
+      UsageError: naming the file, and the line, row or photo, of the first fault.
+    """
+    folder = pathlib.Path(folder)
+    if split not in (names := splits(folder)):
+        raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(names)}")
+    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
+    path = folder / f"{split}.npz"
+    with _open(path) as file:
+        arrays = {name: _array(file, name, path) for name in _wanted(file, path, pixels)}
+    num_classes = spec(folder).num_classes
+    _check_photos(arrays, image_ids, path)
+    _check_rows(arrays, num_classes, path)
+
+    def optional(name: str, dtype: type) -> np.ndarray | None:
+        return arrays[name].astype(dtype, copy=False) if name in arrays else None
+
+    return Corpus(
+        name=f"regions:{folder}",
+        image_ids=image_ids,
+        offsets=arrays["offsets"].astype(np.int64),
+        features=arrays["features"],
+        boxes=arrays["boxes"].astype(np.float32, copy=False),
+        captions=captions,
+        scores=optional("scores", np.float32),
+        class_ids=optional("class_ids", np.int32),
+        class_probs=optional("class_probs", np.float32),
+        num_classes=num_classes if "class_ids" in arrays else 0,
+        pixels=arrays.get("pixels"),
+    )
+
+
+def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
+    """Writes a corpus as one split of a region folder, which is made where it does not exist.
+
+    Both files appear whole or not at all.
+
+    Raises:
+      UsageError: the split is there already; nothing is overwritten.
+    """
+    folder = pathlib.Path(folder)
+    targets = [folder / f"{split}.npz", folder / f"{split}.jsonl"]
+    for target in targets:
+        if target.exists():
+            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [target.with_name(f".{target.name}.{os.getpid()}") for target in targets]
+    names = ("image_ids", "offsets", "features", "boxes", "scores", "class_ids", "class_probs")
+    arrays = {name: getattr(corpus, name) for name in (*names, "pixels")}
+    if corpus.num_classes:
+        arrays["num_classes"] = np.int64(corpus.num_classes)
+    try:
+        with open(parts[0], "wb") as file:
+            np.savez_compressed(file, **{k: v for k, v in arrays.items() if v is not None})
+        with open(parts[1], "w", encoding="utf-8") as file:
+            for image_id, captions in zip(corpus.image_ids.tolist(), corpus.captions, strict=True):
+                line = {"image_id": image_id, "captions": captions}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for part, target in zip(parts, targets, strict=True):
+            os.replace(part, target)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def _reference_split(folder: str | os.PathLike) -> str:
+    names = splits(folder)
+    return "train" if "train" in names else names[0]
+
+
+def _open(path: pathlib.Path) -> np.lib.npyio.NpzFile:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except _BROKEN as error:
+        raise UsageError(
+            f"{path} cannot be read as an npz file ({error}); write it again"
+        ) from None
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UsageError(f"{path} is a single array, it must be an npz; use numpy.savez")
+    return file
+
+
+def _array(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> np.ndarray:
+    try:
+        return file[name]
+    except _BROKEN as error:
+        raise UsageError(f"{path}: the array {name} is damaged ({error}); write it again") from None
+
+
+def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[int, ...]:
+    """An array's shape from its header alone."""
+    if name not in file.files:
+        raise UsageError(f"{path}: the array {name} is missing")
+    try:
+        with file.zip.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                header = np.lib.format.read_array_header_2_0
+            return header(member)[0]
+    except _BROKEN as error:
+        raise UsageError(f"{path}: the array {name} is damaged ({error}); write it again") from None
+
+
+def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
+    if "num_classes" in file.files:
+        return int(_array(file, "num_classes", path))
+    if "class_ids" not in file.files:
+        return 0
+    return int(_array(file, "class_ids", path).max(initial=-1)) + 1
+
+
+def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:
+    needed = ["offsets", "features", "boxes"] + ["pixels"] * pixels
+    for name in needed:
+        if name not in file.files:
+            raise UsageError(f"{path}: the array {name} is missing; see mmt_jax.data.formats")
+    optional = ["image_ids", "scores", "class_ids", "class_probs"]
+    if ("class_ids" in file.files) != ("class_probs" in file.files):
+        raise UsageError(f"{path}: class_ids and class_probs need each other")
+    return needed + [name for name in optional if name in file.files]
+
+
+def _read_lines(path: pathlib.Path) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
+    image_ids: dict[int, int] = {}  # → line
+    captions = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            photo = _parse_line(line, f"{path}:{number}")
+            first = image_ids.setdefault(photo["image_id"], number)
+            if first != number:
+                raise UsageError(
+                    f"{path}:{number}: image_id {photo['image_id']} is that of line {first} too; "
+                    f"put all captions of a photo into one line"
+                )
+            captions.append(tuple(photo["captions"]))
+    if not captions:
+        raise UsageError(f"{path} is empty; it must hold one photo a line")
+    return np.array(list(image_ids), np.int64), tuple(captions)
+
+
+def _parse_line(line: str, where: str) -> dict:
+    try:
+        photo = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: not JSON ({error}); write one photo a line") from None
+    if not isinstance(photo, dict) or not isinstance(photo.get("image_id"), int):
+        raise UsageError(f"{where}: a photo needs an integer `image_id`")
+    captions = photo.get("captions")
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise UsageError(f"{where}: a photo needs `captions`, a list of strings")
+    if not captions:
+        raise UsageError(f"{where}: photo {photo['image_id']} has no caption; leave it out")
+    if not all(map(prepare, captions)):
+        raise UsageError(f"{where}: photo {photo['image_id']} has an empty caption; leave it out")
+    return photo
+
+
+def _check_photos(arrays: dict, image_ids: np.ndarray, path: pathlib.Path) -> None:
+    offsets, rows = arrays["offsets"], len(arrays["features"])
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise UsageError(f"{path}: offsets must be a list of integers")
+    if len(offsets) != len(image_ids) + 1:
+        raise UsageError(
+            f"{path}: offsets are for {len(offsets) - 1} photos, but {path.with_suffix('.jsonl').name} "
+            f"has {len(image_ids)} lines"
+        )
+    if offsets[0] != 0 or offsets[-1] != rows:
+        raise UsageError(
+            f"{path}: offsets run from {offsets[0]} to {offsets[-1]}, they must run from 0 to the "
+            f"{rows} rows of features"
+        )
+    empty = np.diff(offsets.astype(np.int64)) < 1
+    if empty.any():
+        raise UsageError(
+            f"{path}: photo {np.flatnonzero(empty)[0]} has no row; offsets must ascend, and each "
+            f"photo's first row is the whole photo"
+        )
+    if "image_ids" in arrays and not np.array_equal(arrays["image_ids"], image_ids):
+        raise UsageError(f"{path}: image_ids are not those of {path.with_suffix('.jsonl').name}")
+    pixels = arrays.get("pixels")
+    if pixels is not None and (
+        pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[::3] != (len(image_ids), 3)
+    ):
+        raise UsageError(
+            f"{path}: pixels is {pixels.dtype} {pixels.shape}, it must be uint8 "
+            f"[{len(image_ids)}, H, W, 3]"
+        )
+
+
+def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
+    features, boxes = arrays["features"], arrays["boxes"]
+    rows = len(features)
+    if features.ndim != 2 or features.dtype not in (np.uint8, np.float16, np.float32):
+        raise UsageError(
+            f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 or "
+            f"uint8 [rows, F]"
+        )
+    for name in ("boxes", "scores", "class_ids", "class_probs"):
+        if name in arrays and len(arrays[name]) != rows:
+            raise UsageError(f"{path}: {name} has {len(arrays[name])} rows, features has {rows}")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [rows, 4]")
+    for name in ("features", "scores", "class_probs"):
+        _check_finite(arrays.get(name), f"{path}: {name}")
+    schema.check_coordinates(boxes, f"{path}: boxes")
+    if "class_ids" in arrays:
+        ids, probs = arrays["class_ids"], arrays["class_probs"]
+        if ids.ndim != 2 or ids.shape != probs.shape or ids.dtype.kind not in "iu":
+            raise UsageError(f"{path}: class_ids and class_probs must both be [rows, k]")
+        if ids.min(initial=0) < 0 or ids.max(initial=0) >= num_classes:
+            raise UsageError(
+                f"{path}: class_ids run from {ids.min()} to {ids.max()}, but there are {num_classes} "
+                f"classes; store their number as `num_classes` in each npz"
+            )
+        total = probs.sum(axis=1, dtype=np.float32)
+        if (probs < 0).any() or (total > 1.01).any():
+            raise UsageError(f"{path}: class_probs must be at least 0 and sum to at most 1 a row")
+
+
+def _check_finite(values: np.ndarray | None, name: str) -> None:
+    if values is None or values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    row = np.argwhere(~np.isfinite(values))[0][0]
+    raise UsageError(f"{name} holds NaN or infinity in row {row}")

@@ -1,0 +1,201 @@
+"""A photo's regions in their slots: sorted, capped, padded in front, the global region last.
+
+Two readings. "plain" keeps every region up to the cap, and the global feature is that of the whole
+photo. "release" repeats what the released notebook does: with no more regions than the cap, the
+global region overwrites the lowest-scoring one, and its feature is the mean of those that are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import schema
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.typing import Array, Image
+
+READINGS = ("plain", "release")
+FEATURE_SCALE = 0.0058821  # of features stored as uint8: value = (uint8 / 8) ** 2 * FEATURE_SCALE
+GLOBAL_BOX = (0.0, 0.0, 1.0, 1.0, 1.0)
+
+_DECODED = ((np.arange(256) / 8) ** 2 * FEATURE_SCALE).astype(np.float32)
+
+
+def decode(features: np.ndarray) -> np.ndarray:
+    """Stored features as f32; uint8 is companded."""
+    if features.dtype == np.uint8:
+        return _DECODED[features]
+    return features.astype(np.float32, copy=False)
+
+
+def encode(features: np.ndarray) -> np.ndarray:
+    """The uint8 whose decoded values lie nearest in the companded scale; negative becomes 0."""
+    root = np.sqrt(np.maximum(features, 0) / FEATURE_SCALE)
+    return np.clip(np.rint(8 * root), 0, 255).astype(np.uint8)
+
+
+def with_area(boxes: np.ndarray) -> np.ndarray:
+    """[..., 4] boxes → [..., 5]: the box's share of the image is appended."""
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return np.concatenate([boxes, area[..., None]], axis=-1, dtype=np.float32)
+
+
+def slots(
+    offsets: np.ndarray,
+    scores: np.ndarray | None = None,
+    *,
+    max_regions: int,
+    reading: str = "plain",
+) -> np.ndarray:
+    """Which row stands in which slot.
+
+    Args:
+      offsets: [N + 1] as in `Corpus`: a photo's first row is the whole photo.
+      scores: [rows], best first; equal scores, and None, keep the given order.
+      max_regions: the most regions of a photo, the global one not counted.
+      reading: "plain" or "release".
+
+    Returns:
+      [N, R] i64, R - 1 the most regions that a photo keeps: -1 is padding, the last column the whole
+      photo.
+
+    Raises:
+      UsageError: unknown reading, or `max_regions` below 1.
+    """
+    if reading not in READINGS:
+        raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
+    if max_regions < 1:
+        raise UsageError(f"max_regions is {max_regions}; a photo needs room for one region")
+    firsts, counts = offsets[:-1].astype(np.int64), np.diff(offsets) - 1
+    photo = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(photo)) - starts[photo]
+    rows = firsts[photo] + 1 + rank
+    if scores is not None:
+        rows = rows[np.lexsort((-scores[rows], photo))]
+
+    kept = np.minimum(counts, max_regions)
+    if reading == "release":
+        kept = np.where(counts <= max_regions, np.maximum(counts - 1, 0), kept)
+    width = kept.max(initial=0)
+    table = np.full((len(counts), width + 1), -1, np.int64)
+    table[:, -1] = firsts
+    fits = rank < kept[photo]
+    photo, rank, rows = photo[fits], rank[fits], rows[fits]
+    table[photo, width - kept[photo] + rank] = rows
+    return table
+
+
+def assemble(
+    table: np.ndarray,
+    *,
+    features: Callable[[np.ndarray], np.ndarray],
+    boxes: np.ndarray,
+    class_ids: np.ndarray | None = None,
+    class_probs: np.ndarray | None = None,
+    reading: str = "plain",
+) -> Image:
+    """Gathers photos by their slots.
+
+    Args:
+      table: [B, R] rows of `slots`.
+      features: rows [n] → decoded features [n, F] f32.
+      boxes: [rows, 5] f32, with area.
+      class_ids, class_probs: [rows, k], or None.
+      reading: as given to `slots`. A photo that "release" leaves without a region keeps the whole
+        photo's feature, for there is nothing to take the mean of.
+
+    Returns:
+      Numpy arrays; padding is 0 everywhere.
+    """
+    mask = table >= 0
+    rows = table[mask]
+
+    def place(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((*table.shape, *values.shape[1:]), values.dtype)
+        out[mask] = values
+        return out
+
+    image = Image(
+        features=place(features(rows)),
+        boxes=place(boxes[rows]),
+        mask=mask,
+        class_ids=None if class_ids is None else place(class_ids[rows]),
+        class_probs=None if class_probs is None else place(class_probs[rows]),
+    )
+    image.boxes[:, -1] = GLOBAL_BOX
+    if reading == "release":
+        _release_global(image)
+    return image
+
+
+def _release_global(image: Image) -> None:
+    """Puts the mean of the kept regions into the last slot, in place; no detector classified it."""
+    kept = image.mask[:, :-1].sum(axis=1)
+    some = kept > 0
+    total = image.features[some, :-1].sum(axis=1)
+    image.features[some, -1] = total / kept[some, None].astype(np.float32)
+    if image.class_probs is not None:
+        image.class_ids[:, -1] = 0
+        image.class_probs[:, -1] = 0
+
+
+def record(
+    corpus: Corpus, index: int, *, max_regions: int = 100, reading: str = "plain"
+) -> dict[str, np.ndarray]:
+    """The three image keys of photo `index`, as a record file holds them."""
+    first, last = corpus.offsets[index : index + 2]
+    scores = None if corpus.scores is None else corpus.scores[first:last]
+    image = assemble(
+        slots(np.array([0, last - first]), scores, max_regions=max_regions, reading=reading),
+        features=lambda rows: decode(corpus.features[first:last][rows]),
+        boxes=with_area(corpus.boxes[first:last]),
+        reading=reading,
+    )
+    return {key: value[0] for key, value in schema.from_image(image).items()}
+
+
+def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
+    """Cuts whole images into square patches that stand in for regions.
+
+    Works on numpy arrays and, traced or not, on jax arrays.
+
+    Args:
+      pixels: [..., H, W, 3] float in 0..1.
+      patch_size: side of a patch in pixels; divides H and W.
+
+    Returns:
+      Features [..., P + 1, patch_size² · 3] and boxes [..., P + 1, 5], row by row from the top left;
+      the last is the global region, with the mean of the patches.
+
+    Raises:
+      UsageError: H or W is no multiple of `patch_size`.
+    """
+    *lead, height, width, channels = pixels.shape
+    if height % patch_size or width % patch_size:
+        raise UsageError(
+            f"images of {height} × {width} cannot be cut into patches of {patch_size} pixels; set "
+            f"config.model.patch_size to a divisor of both sides"
+        )
+    rows, columns, n = height // patch_size, width // patch_size, len(lead)
+    cells = pixels.reshape(*lead, rows, patch_size, columns, patch_size, channels)
+    cells = cells.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4)
+    cells = cells.reshape(*lead, rows * columns, patch_size * patch_size * channels)
+    xp = pixels.__array_namespace__()
+    features = xp.concatenate([cells, cells.mean(axis=-2, keepdims=True)], axis=-2)
+    boxes = xp.asarray(_patch_boxes(rows, columns))
+    return features, xp.broadcast_to(boxes, (*lead, *boxes.shape))
+
+
+def pixel_image(pixels: Array, patch_size: int) -> Image:
+    """`patches` of [B, H, W, 3] float pixels as an `Image` without padding."""
+    features, boxes = patches(pixels, patch_size)
+    return Image(features, boxes, mask=boxes[..., 4] > 0)
+
+
+def _patch_boxes(rows: int, columns: int) -> np.ndarray:
+    top, left = np.meshgrid(np.arange(rows) / rows, np.arange(columns) / columns, indexing="ij")
+    boxes = np.stack([top, left, top + 1 / rows, left + 1 / columns], axis=-1).reshape(-1, 4)
+    return np.concatenate([with_area(boxes), [GLOBAL_BOX]], axis=0, dtype=np.float32)

@@ -1,0 +1,241 @@
+"""The field names of a record, which are those of the exported signature, and what a record may hold.
+
+One photo's record file is an npz with the three image keys (or `image/pixels`). On the wire 1 means
+padding; inside, `mask` is True for a real element: `to_text`, `to_image` and their inverses are the
+one place where the two meet.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.typing import Array, Image, Text
+
+BOXES = "image/bboxes"
+FEATURES = "image/detection_features"
+IMAGE_PADDING = "image/padding_mask"
+MASKED_TOKENS = "masked_tokens"
+SEGMENT_IDS = "text/segment_ids"
+TOKEN_IDS = "text/token_ids"
+TEXT_PADDING = "text/padding_mask"
+PIXELS = "image/pixels"
+
+IMAGE_KEYS = (BOXES, FEATURES, IMAGE_PADDING)
+TEXT_KEYS = (MASKED_TOKENS, SEGMENT_IDS, TOKEN_IDS, TEXT_PADDING)
+KEYS = IMAGE_KEYS + TEXT_KEYS
+
+# Detectors and f32 arithmetic leave coordinates a hair outside the image.
+_BOX_SLACK = 1e-4
+_AREA_SLACK = 1e-3
+
+
+def to_text(inputs: Mapping[str, Array]) -> Text:
+    """Reads the four text keys, each [B, T] i32 (numpy or jax).
+
+    The model reads `masked_tokens`. Word boundaries are not on the wire: `word_ids` is -1 where real
+    and -2 at padding, so that no token counts as a word that could be hidden.
+    """
+    mask = inputs[TEXT_PADDING] == 0
+    return Text(
+        token_ids=inputs[MASKED_TOKENS],
+        segment_ids=inputs[SEGMENT_IDS],
+        word_ids=mask.astype(np.int32) - 2,
+        mask=mask,
+    )
+
+
+def to_image(inputs: Mapping[str, Array]) -> Image:
+    """Reads the three image keys, batched (numpy or jax); class distributions are not on the wire."""
+    return Image(features=inputs[FEATURES], boxes=inputs[BOXES], mask=inputs[IMAGE_PADDING] == 0)
+
+
+def from_text(text: Text) -> dict[str, Array]:
+    """The four text keys of `text`, nothing hidden."""
+    return {
+        MASKED_TOKENS: text.token_ids,
+        SEGMENT_IDS: text.segment_ids,
+        TOKEN_IDS: text.token_ids,
+        TEXT_PADDING: (~text.mask).astype(np.int32),
+    }
+
+
+def from_image(image: Image) -> dict[str, Array]:
+    """The three image keys of `image`."""
+    return {
+        BOXES: image.boxes,
+        FEATURES: image.features,
+        IMAGE_PADDING: (~image.mask).astype(np.int32),
+    }
+
+
+def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a record file; `validate_record` or `validate_pixels` says whether it holds what it must.
+
+    Raises:
+      UsageError: there is no such file, it is no npz, it is damaged, or it holds Python objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UsageError(f"{path} is a single array; save the record with numpy.savez")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise UsageError(f"there is no record file {path}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(
+            f"{path} cannot be read as an npz file ({error}); it is damaged or of another format: "
+            f"write it again with numpy.savez"
+        ) from None
+
+
+def validate_record(
+    record: Mapping[str, np.ndarray],
+    *,
+    name: str = "the record",
+    feature_dim: int | None = None,
+    max_regions: int | None = None,
+) -> None:
+    """Checks the three image keys of one photo.
+
+    Args:
+      record: `image/bboxes` [R, 5] f32, `image/detection_features` [R, F] f32 and
+        `image/padding_mask` [R] i32, without a batch axis; slot R - 1 is the global region.
+      name: what the message calls it, such as its path.
+      feature_dim: the F that the model was built for.
+      max_regions: the most real regions, the global one not counted.
+
+    Raises:
+      UsageError: the first fault found.
+    """
+    features = _field(record, FEATURES, name, rank=2, dtype=np.float32)
+    boxes = _field(record, BOXES, name, rank=2, dtype=np.float32)
+    padding = _field(record, IMAGE_PADDING, name, rank=1, dtype=np.int32)
+    if not len(features) == len(boxes) == len(padding):
+        raise UsageError(
+            f"{name}: {FEATURES} has {len(features)} regions, {BOXES} {len(boxes)} and "
+            f"{IMAGE_PADDING} {len(padding)}; they must be equal"
+        )
+    if feature_dim is not None and features.shape[1] != feature_dim:
+        raise UsageError(
+            f"{name}: {FEATURES} is {features.shape[1]} wide, but the model reads features of "
+            f"{feature_dim}; take them from the detector that the model was trained with"
+        )
+    _check_padding(padding, name, max_regions)
+    _check_finite(features, FEATURES, name)
+    _check_boxes(boxes, padding == 0, name)
+
+
+def validate_pixels(
+    record: Mapping[str, np.ndarray], *, name: str = "the record", patch_size: int | None = None
+) -> None:
+    """Checks `image/pixels` [H, W, 3] f32 in 0..1 of one photo, sides divisible by `patch_size`.
+
+    Raises:
+      UsageError: the first fault found.
+    """
+    pixels = _field(record, PIXELS, name, rank=3, dtype=np.float32)
+    if pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise UsageError(f"{name}: {PIXELS} has shape {pixels.shape}; it must be [H, W, 3]")
+    if patch_size and (pixels.shape[0] % patch_size or pixels.shape[1] % patch_size):
+        raise UsageError(
+            f"{name}: {PIXELS} is {pixels.shape[0]} × {pixels.shape[1]}; resize it so that both "
+            f"sides are multiples of {patch_size}, the model's patch"
+        )
+    _check_finite(pixels, PIXELS, name)
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise UsageError(f"{name}: {PIXELS} has values outside 0..1; divide 8-bit pixels by 255")
+
+
+def _field(record, key, name, *, rank, dtype) -> np.ndarray:
+    if key not in record:
+        others = ", ".join(sorted(record)) or "nothing"
+        raise UsageError(f"{name}: the key {key!r} is missing; the record holds {others}")
+    value = np.asarray(record[key])
+    if value.ndim != rank:
+        hint = "; give one photo, without a batch axis" if value.ndim == rank + 1 else ""
+        raise UsageError(
+            f"{name}: {key} has rank {value.ndim} (shape {value.shape}), it must be {rank}{hint}"
+        )
+    if value.dtype != dtype:
+        raise UsageError(
+            f"{name}: {key} is {value.dtype}; convert it with .astype(numpy.{np.dtype(dtype)})"
+        )
+    return value
+
+
+def _check_padding(padding, name, max_regions) -> None:
+    if len(padding) == 0:
+        raise UsageError(f"{name}: there is no region; the last slot must be the global region")
+    if not np.isin(padding, (0, 1)).all():
+        raise UsageError(f"{name}: {IMAGE_PADDING} must hold 1 for padding and 0 for real regions")
+    if padding.all():
+        raise UsageError(f"{name}: {IMAGE_PADDING} marks every region as padding; 1 is padding")
+    if padding[-1]:
+        raise UsageError(
+            f"{name}: the last slot is the global region, but {IMAGE_PADDING} marks it as padding; "
+            f"put padding in front"
+        )
+    real = int((padding == 0).sum()) - 1
+    if max_regions is not None and real > max_regions:
+        raise UsageError(
+            f"{name}: {real} regions beside the global one, but at most {max_regions} fit; keep "
+            f"those of the best scores"
+        )
+
+
+def _check_finite(values, key, name) -> None:
+    if not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise UsageError(f"{name}: {key} holds NaN or infinity, first at {where}")
+
+
+def _check_boxes(boxes, real, name) -> None:
+    if boxes.shape[1] != 5:
+        raise UsageError(
+            f"{name}: {BOXES} is {boxes.shape[1]} wide; it must hold ymin, xmin, ymax, xmax, area"
+        )
+    _check_finite(boxes, BOXES, name)
+    check_coordinates(boxes[:, :4][real], f"{name}: {BOXES}", rows=np.flatnonzero(real))
+    ymin, xmin, ymax, xmax, area = boxes[real].T
+    wrong = np.abs((ymax - ymin) * (xmax - xmin) - area) > _AREA_SLACK
+    if wrong.any():
+        row = np.flatnonzero(real)[wrong][0]
+        raise UsageError(
+            f"{name}: {BOXES} row {row} gives the area {boxes[row, 4]:.4g}, but its corners enclose "
+            f"{(boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]):.4g}; the last "
+            f"column is box area divided by image area"
+        )
+
+
+def check_coordinates(boxes: np.ndarray, name: str, *, rows: np.ndarray | None = None) -> None:
+    """Checks [n, 4] boxes (ymin, xmin, ymax, xmax): finite, within 0..1, not inverted.
+
+    Args:
+      boxes: [n, 4] float.
+      name: what the message calls them.
+      rows: [n] row numbers for the message; None = 0, 1, ….
+
+    Raises:
+      UsageError: naming the first wrong row.
+    """
+    rows = np.arange(len(boxes)) if rows is None else rows
+    outside = ~((boxes >= -_BOX_SLACK) & (boxes <= 1 + _BOX_SLACK)).all(axis=1)  # NaN too
+    if outside.any():
+        row = np.flatnonzero(outside)[0]
+        raise UsageError(
+            f"{name} row {rows[row]} is {np.round(boxes[row], 4).tolist()}, outside 0..1; divide "
+            f"pixels by the image's height and width"
+        )
+    inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if inverted.any():
+        row = np.flatnonzero(inverted)[0]
+        raise UsageError(
+            f"{name} row {rows[row]} is {np.round(boxes[row], 4).tolist()}, inverted; the order is "
+            f"ymin, xmin, ymax, xmax"
+        )

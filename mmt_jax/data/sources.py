@@ -1,0 +1,232 @@
+"""Names of data and what they stand for.
+
+A source is `scenes` (the generated test-like corpus), `scenes/NAME` (one of the generated stand-ins),
+`regions:FOLDER` (a region folder, see `formats`; no comma in its path), or several of these separated
+by commas: a mixture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+from mmt_jax.config import Config, DataSpec, UsageError
+from mmt_jax.data import formats
+from mmt_jax.data import text as text_lib
+from mmt_jax.data.corpus import Corpus
+
+VOCABULARY = "spiece.model"  # the vocabulary's name in a workdir
+_EVAL_SPLITS = ("val", "dev", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One part of a mixture: a generated corpus, or a region folder."""
+
+    generated: bool
+    name: str  # of the corpus, or the folder's path
+
+
+def parse(source: str) -> tuple[Source, ...]:
+    """Parts of a mixture.
+
+    Raises:
+      UsageError: a part is of no known form.
+    """
+    return tuple(_parse_one(part.strip()) for part in source.split(","))
+
+
+def _parse_one(source: str) -> Source:
+    kind, _, folder = source.partition(":")
+    if kind == "regions" and folder:
+        return Source(False, folder)
+    if source == "scenes" or source.startswith("scenes/"):
+        from mmt_jax.data import scenes
+
+        name = source.partition("/")[2] if "/" in source else "target"
+        if name in scenes.CORPORA:
+            return Source(True, name)
+        near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
+        right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
+        raise UsageError(f"there is no generated corpus {name!r}; {right}")
+    raise UsageError(
+        f"unknown source {source!r}; a source is scenes, scenes/NAME or regions:FOLDER, or several "
+        f"of them separated by commas"
+    )
+
+
+def load(
+    source: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
+) -> list[Corpus]:
+    """Loads the corpora of a source; the last few stay in memory.
+
+    Args:
+      source: see the module.
+      split: such as "train".
+      seed: of generated corpora.
+      size: photos of each generated corpus; None = its own size.
+      pixels: also load the photos' pixels.
+
+    Raises:
+      UsageError: unknown source or split, or a folder with a fault.
+    """
+    corpora = []
+    for part in parse(source):
+        if part.generated:
+            corpora.append(_build(part.name, split, seed, size, pixels))
+        else:
+            npz = pathlib.Path(part.name) / f"{split}.npz"
+            changed = npz.stat().st_mtime_ns if npz.exists() else 0
+            corpora.append(_read(part.name, split, pixels, changed))
+    return corpora
+
+
+@functools.lru_cache(maxsize=8)
+def _build(name: str, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
+    from mmt_jax.data import scenes
+
+    return scenes.build(name, split, seed=seed, size=size, pixels=pixels)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(folder: str, split: str, pixels: bool, changed: int) -> Corpus:
+    del changed  # only there so that a rewritten folder is read again
+    return formats.read(folder, split, pixels=pixels)
+
+
+def first(corpora: Sequence[Corpus], limit: int) -> list[Corpus]:
+    """The first `limit` photos of the corpora together; 0 = all."""
+    if not limit:
+        return list(corpora)
+    kept = []
+    for corpus in corpora:
+        if count := min(limit, len(corpus)):
+            kept.append(_head(corpus, count))
+            limit -= count
+    return kept
+
+
+def _head(corpus: Corpus, count: int) -> Corpus:
+    rows = corpus.offsets[count]
+    per_photo = ("image_ids", "captions", "pixels")
+    per_row = ("features", "boxes", "scores", "class_ids", "class_probs")
+    cut = {name: count for name in per_photo} | {name: rows for name in per_row}
+    values = {name: getattr(corpus, name) for name in cut}
+    return dataclasses.replace(
+        corpus,
+        offsets=corpus.offsets[: count + 1],
+        **{name: value[: cut[name]] for name, value in values.items() if value is not None},
+    )
+
+
+def eval_source(config: Config) -> tuple[str, str]:
+    """Source and split of a run's evaluation, defaults filled in.
+
+    Generated corpora are evaluated on `scenes`, others on the (first) folder they were trained on.
+
+    Raises:
+      UsageError: the source has no split that is known to be for evaluation.
+    """
+    source = config.eval.source
+    if source is None:
+        parts = parse(config.data.source)
+        folders = [part.name for part in parts if not part.generated]
+        source = f"regions:{folders[0]}" if folders else "scenes"
+    return source, config.eval.split or eval_split(source)
+
+
+def eval_split(source: str) -> str:
+    """The split for evaluation while training: `val`, or whatever a folder calls it.
+
+    Raises:
+      UsageError: a folder has none of the usual names.
+    """
+    shared = None
+    for part in parse(source):
+        names = {"val"} if part.generated else set(formats.splits(part.name))
+        shared = names if shared is None else shared & names
+    for name in _EVAL_SPLITS:
+        if name in shared:
+            return name
+    raise UsageError(
+        f"{source} has no split {' or '.join(_EVAL_SPLITS)}; name one with config.eval.split (there "
+        f"is {', '.join(sorted(shared)) or 'none that all parts have'})"
+    )
+
+
+def tokenizer(config: Config, workdir: str | os.PathLike | None = None) -> text_lib.Tokenizer:
+    """The run's tokenizer; with a workdir, its vocabulary is kept there and taken from there.
+
+    Raises:
+      UsageError: `config.data.vocab` cannot be read, or is not the one that the workdir holds.
+    """
+    stored = None if workdir is None else pathlib.Path(workdir) / VOCABULARY
+    if stored is not None and stored.exists():
+        kept = text_lib.Tokenizer(stored)
+        if config.data.vocab and text_lib.Tokenizer(config.data.vocab).model != kept.model:
+            raise UsageError(
+                f"{stored} is not the vocabulary {config.data.vocab} of config.data.vocab; leave it "
+                f"unset to go on with the workdir's, or use another workdir"
+            )
+        return kept
+    result = text_lib.Tokenizer(config.data.vocab or _vocabulary(config))
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        text_lib.write_vocabulary(result.model, stored)
+    return result
+
+
+def _vocabulary(config: Config) -> bytes:
+    """Trains on the generated grammar's captions and on those of the folders' `config.data.split`.
+
+    All generated corpora share one vocabulary, so that a model can move from one to another.
+    """
+    parts = parse(config.data.source)
+    captions: list[str] = []
+    if any(part.generated for part in parts):
+        from mmt_jax.data import scenes
+
+        captions += scenes.vocabulary_captions()
+    for part in dict.fromkeys(part for part in parts if not part.generated):
+        (corpus,) = load(f"regions:{part.name}", config.data.split)
+        captions += [caption for photo in corpus.captions for caption in photo]
+    return text_lib.vocabulary(captions, config.data.vocab_size)
+
+
+def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpec:
+    """What the data asks of the model, from names and file headers alone: nothing is built.
+
+    Args:
+      config: the run.
+      tokenizer: its tokenizer; None = the vocabulary has `config.data.vocab_size` pieces.
+
+    Raises:
+      UsageError: the parts of a mixture do not fit together.
+    """
+    vocab_size = tokenizer.vocab_size if tokenizer else config.data.vocab_size
+    if config.model.pixels:
+        return DataSpec(3 * config.model.patch_size**2, 0, vocab_size)
+    sizes = [_sizes(part) for part in parse(config.data.source)]
+    widths = {width for width, _ in sizes}
+    classes = {number for _, number in sizes if number}
+    for what, values in (("feature widths", widths), ("numbers of classes", classes)):
+        if len(values) > 1:
+            raise UsageError(
+                f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
+                f"mixture needs records of one detector"
+            )
+    return DataSpec(widths.pop(), max(classes, default=0), vocab_size)
+
+
+def _sizes(part: Source) -> tuple[int, int]:
+    """Feature width and number of classes."""
+    if part.generated:
+        from mmt_jax.data import scenes
+
+        return scenes.FEATURE_DIM, scenes.NUM_CLASSES
+    folder = formats.spec(part.name)
+    return folder.feature_dim, folder.num_classes
