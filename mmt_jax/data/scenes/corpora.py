@@ -1,0 +1,191 @@
+"""The generated corpora, as rows: the target of zero-shot retrieval and a stand-in for each training corpus.
+
+| corpus | source | pictures | captions | wrong | language | pictures of |
+|---|---|---|---|---|---|---|
+| target | scenes | 10,000 | 5 | 0 % | plain sentences on two or three objects | the target's world |
+| cc | scenes/cc | 20,000 | 1 | 10 % | alt text; at times "shape" for the shape | nearly that |
+| sbu | scenes/sbu | 10,000 | 1 | 40 % | chat in the first person, far-fetched words, few attributes | another |
+| vg | scenes/vg | 8,000 | 5 | 0 % | phrases on one or two objects, plain words | the target's |
+| mscoco | scenes/mscoco | 10,000 | 5 | 0 % | the target's | the target's |
+| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | spoken, tells of every object, about 60 words | the target's |
+| oi-narratives | scenes/oi-narratives | 24,000 | 1 | 0 % | the same | another |
+
+Pictures are those of the training split; `val` has 500 and `test` 1,000 of each. A wrong caption is
+one of another picture of the corpus. These sizes, shares and styles are ours: they give each corpus
+the property that the study ascribes to the one it stands for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+
+from mmt_jax.config import DataSpec, UsageError
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.scenes import detector, grammar, render, styles, world
+
+SPLITS = ("train", "val", "test")
+BLOCK = 256  # pictures drawn from one stream of random numbers
+VOCABULARY_CAPTIONS = 600  # of each corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One corpus: its name as a data source, its size, and what it is like."""
+
+    source: str
+    train: int  # pictures of the training split
+    captions: int  # captions a picture
+    style: grammar.Style
+    wrong: float = 0.0  # share of captions that are of another picture
+    world: world.World = world.World()
+    val: int = 500
+    test: int = 1000
+
+
+# Nearly the target's pictures, and pictures of other things.
+NEARBY = world.World(shapes=(3, 3, 2, 2, 3, 2, 2, 3), colours=(3, 2, 2, 2, 3, 2, 2, 2))
+ABROAD = world.World(
+    counts=(2, 1, 1),
+    shapes=(4, 4, 2, 1, 1, 1, 1, 2),
+    colours=(1, 1, 1, 3, 3, 1, 1, 3),
+    textures=(3, 2, 1),
+    backgrounds=(1, 3, 1, 3, 1, 3),
+)
+OUTDOORS = world.World(
+    counts=(1, 1, 2),
+    shapes=(1, 2, 2, 2, 4, 3, 3, 1),
+    colours=(1, 3, 3, 2, 1, 2, 3, 1),
+    textures=(3, 1, 2),
+    backgrounds=(1, 1, 3, 4, 1, 4),
+)
+
+RECIPES = {
+    "target": Recipe("scenes", 10_000, 5, styles.PLAIN),
+    "cc": Recipe("scenes/cc", 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
+    "sbu": Recipe("scenes/sbu", 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
+    "vg": Recipe("scenes/vg", 8_000, 5, styles.PHRASES),
+    "mscoco": Recipe("scenes/mscoco", 10_000, 5, styles.PLAIN),
+    "mscoco-narratives": Recipe("scenes/mscoco-narratives", 8_000, 1, styles.NARRATION),
+    "oi-narratives": Recipe("scenes/oi-narratives", 24_000, 1, styles.NARRATION, world=OUTDOORS),
+}
+CORPORA = tuple(RECIPES)
+
+
+def build(
+    corpus: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
+) -> Corpus:
+    """Generates a split of a corpus.
+
+    Picture i, its regions and its captions are a function of (corpus, split, seed, i) alone.
+
+    Args:
+      corpus: one of `CORPORA`.
+      split: "train", "val" or "test"; no picture is in two of them.
+      seed: 0 or more.
+      size: pictures; None for the corpus' own number.
+      pixels: whether to keep the pictures, at 12 kB each.
+
+    Raises:
+      UsageError: there is no such corpus or split, or seed or size is out of range.
+    """
+    recipe = _recipe(corpus, split, seed)
+    size = getattr(recipe, split) if size is None else size
+    if size < 1:
+        raise UsageError(f"a corpus of {size} pictures cannot be built; ask for 1 or more")
+
+    pictures, regions, captions = [], [], []
+    for block in range(-(-size // BLOCK)):
+        count = min(BLOCK, size - block * BLOCK)
+        scenes = draw_block(corpus, split, block, seed=seed)
+        drawn = render.render(scenes)
+        found = detector.detect(scenes, drawn, _stream(corpus, split, seed, block, "detector"))
+        regions.append(_first(found, count))
+        captions += caption_block(corpus, split, block, scenes, seed=seed)[0][:count]
+        if pixels:
+            pictures.append(drawn[:count])
+
+    counts = np.concatenate([part.counts for part in regions])
+    columns = ("boxes", "features", "scores", "class_ids", "class_probs")
+    first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * 10**9
+    return Corpus(
+        name=f"{recipe.source} {split}",
+        image_ids=first_id + np.arange(size, dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        captions=tuple(captions),
+        num_classes=detector.NUM_CLASSES,
+        pixels=np.concatenate(pictures) if pixels else None,
+        **{name: np.concatenate([getattr(part, name) for part in regions]) for name in columns},
+    )
+
+
+def picture(corpus: str, split: str, index: int, *, seed: int = 0) -> np.ndarray:
+    """Picture `index` of what `build` returns: [64, 64, 3] uint8."""
+    _recipe(corpus, split, seed)
+    return render.render(draw_block(corpus, split, index // BLOCK, seed=seed))[index % BLOCK]
+
+
+def spec(vocab_size: int) -> DataSpec:
+    """What a model must know of any generated corpus, read with a vocabulary of that size."""
+    return DataSpec(detector.FEATURE_DIM, detector.NUM_CLASSES, vocab_size)
+
+
+def vocabulary_captions(*, seed: int = 0) -> list[str]:
+    """Captions of all corpora's training splits, to train one vocabulary for all of them."""
+    sample = []
+    for corpus, recipe in RECIPES.items():
+        captions = []
+        for block in range(-(-VOCABULARY_CAPTIONS // (BLOCK * recipe.captions))):
+            scenes = draw_block(corpus, "train", block, seed=seed)
+            for told in caption_block(corpus, "train", block, scenes, seed=seed)[0]:
+                captions += told
+        sample += captions[:VOCABULARY_CAPTIONS]
+    return sample
+
+
+def draw_block(corpus: str, split: str, block: int, *, seed: int) -> world.Scenes:
+    """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK` of a split."""
+    return world.draw_scenes(
+        RECIPES[corpus].world, BLOCK, _stream(corpus, split, seed, block, "world")
+    )
+
+
+def caption_block(
+    corpus: str, split: str, block: int, scenes: world.Scenes, *, seed: int
+) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """Captions of a block's pictures, and [BLOCK, captions] int: the picture that each is really of."""
+    recipe = RECIPES[corpus]
+    rng = _stream(corpus, split, seed, block, "pairing")
+    drawn = (BLOCK, recipe.captions)
+    shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < recipe.wrong)
+    about = (np.arange(BLOCK)[:, None] + shift) % BLOCK
+    speaker = grammar.Speaker(recipe.style, random.Random(f"{corpus} {split} {seed} {block}"))
+    told = [scenes.scene(index) for index in range(BLOCK)]
+    return [tuple(speaker.caption(told[i]) for i in row) for row in about.tolist()], about
+
+
+def _recipe(corpus: str, split: str, seed: int) -> Recipe:
+    if corpus not in RECIPES:
+        raise UsageError(f"no generated corpus {corpus!r}; there are {', '.join(CORPORA)}")
+    if split not in SPLITS:
+        raise UsageError(
+            f"no split {split!r} of the generated corpora; there are {', '.join(SPLITS)}"
+        )
+    if seed < 0:
+        raise UsageError(f"seed {seed} of the generated scenes is negative; give 0 or more")
+    return RECIPES[corpus]
+
+
+def _stream(corpus: str, split: str, seed: int, block: int, use: str) -> np.random.Generator:
+    uses = ("world", "detector", "pairing")
+    keys = (CORPORA.index(corpus), SPLITS.index(split), block, uses.index(use))
+    return np.random.default_rng((seed, *keys))
+
+
+def _first(regions: detector.Regions, count: int) -> detector.Regions:
+    """The regions of the first `count` pictures."""
+    rows = regions.counts[:count].sum()
+    columns = {name: column[:rows] for name, column in vars(regions).items() if name != "counts"}
+    return detector.Regions(counts=regions.counts[:count], **columns)
