@@ -2,8 +2,8 @@
 
 A folder holds `<split>.jsonl` and `<split>.npz` for each split, photos in the same order in both.
 
-`<split>.jsonl` has one photo a line: `image_id` (integer, unique), `captions` (list of strings), and
-whatever else is of use to others. `<split>.npz`, with rows `offsets[i]:offsets[i + 1]` for photo i,
+`<split>.jsonl` has one photo a line: `image_id` (integer, unique), `captions` (list of strings),
+and whatever else is of use to others. `<split>.npz` has rows `offsets[i]:offsets[i + 1]` for photo i,
 the first of them the whole photo, the others its regions:
 
 | array | shape, dtype | |
@@ -198,7 +198,7 @@ def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
         return int(_array(file, "num_classes", path))
     if "class_ids" not in file.files:
         return 0
-    return int(_array(file, "class_ids", path).max(initial=-1)) + 1
+    return int(_array(file, "class_ids", path).max(initial=0)) + 1
 
 
 def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:
@@ -253,8 +253,8 @@ def _check_photos(arrays: dict, image_ids: np.ndarray, path: pathlib.Path) -> No
         raise UsageError(f"{path}: offsets must be a list of integers")
     if len(offsets) != len(image_ids) + 1:
         raise UsageError(
-            f"{path}: offsets are for {len(offsets) - 1} photos, but {path.with_suffix('.jsonl').name} "
-            f"has {len(image_ids)} lines"
+            f"{path}: offsets are for {len(offsets) - 1} photos, but "
+            f"{path.with_suffix('.jsonl').name} has {len(image_ids)} lines"
         )
     if offsets[0] != 0 or offsets[-1] != rows:
         raise UsageError(
@@ -284,8 +284,8 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
     rows = len(features)
     if features.ndim != 2 or features.dtype not in (np.uint8, np.float16, np.float32):
         raise UsageError(
-            f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 or "
-            f"uint8 [rows, F]"
+            f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 "
+            f"or uint8 [rows, F]"
         )
     for name in ("boxes", "scores", "class_ids", "class_probs"):
         if name in arrays and len(arrays[name]) != rows:
@@ -301,8 +301,8 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
             raise UsageError(f"{path}: class_ids and class_probs must both be [rows, k]")
         if ids.min(initial=0) < 0 or ids.max(initial=0) >= num_classes:
             raise UsageError(
-                f"{path}: class_ids run from {ids.min()} to {ids.max()}, but there are {num_classes} "
-                f"classes; store their number as `num_classes` in each npz"
+                f"{path}: class_ids run from {ids.min()} to {ids.max()}, but there are "
+                f"{num_classes} classes; store their number as `num_classes` in each npz"
             )
         total = probs.sum(axis=1, dtype=np.float32)
         if (probs < 0).any() or (total > 1.01).any():

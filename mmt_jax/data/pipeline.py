@@ -204,8 +204,8 @@ def batches(
       examples: what to draw from.
       seed: batch number `step` is a function of it, the step and the other arguments alone.
       batch_size: B.
-      sampling: of a mixture. "instance": each photo of all corpora once an epoch, in an order that is
-        new each epoch. "dataset": the corpora take turns, each in epochs of its own.
+      sampling: of a mixture. "instance": each photo of all corpora once an epoch, every epoch in an
+        order of its own. "dataset": the corpora take turns, each in epochs of its own.
       start_step: number of the first batch.
 
     Returns:
@@ -247,7 +247,7 @@ def _order(sizes: Sequence[int], seed: int, sampling: str) -> grain.MapDataset[i
 
 
 def _starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """[n] sizes → [n + 1] where each part starts in their concatenation, and where the last ends."""
+    """[n] sizes → [n + 1]: where each part starts when they are joined, and where the last ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The field names of a record, which are those of the exported signature, and what a record may hold.
+"""The field names of a record, which are those of the exported signature, and what it may hold.
 
 One photo's record file is an npz with the three image keys (or `image/pixels`). On the wire 1 means
 padding; inside, `mask` is True for a real element: `to_text`, `to_image` and their inverses are the
@@ -38,8 +38,8 @@ _AREA_SLACK = 1e-3
 def to_text(inputs: Mapping[str, Array]) -> Text:
     """Reads the four text keys, each [B, T] i32 (numpy or jax).
 
-    The model reads `masked_tokens`. Word boundaries are not on the wire: `word_ids` is -1 where real
-    and -2 at padding, so that no token counts as a word that could be hidden.
+    The model reads `masked_tokens`. Word boundaries are not on the wire: `word_ids` is -1 where
+    real and -2 at padding, so that no token counts as a word that could be hidden.
     """
     mask = inputs[TEXT_PADDING] == 0
     return Text(
@@ -51,7 +51,7 @@ def to_text(inputs: Mapping[str, Array]) -> Text:
 
 
 def to_image(inputs: Mapping[str, Array]) -> Image:
-    """Reads the three image keys, batched (numpy or jax); class distributions are not on the wire."""
+    """Reads the three image keys, batched (numpy or jax), which carry no class distribution."""
     return Image(features=inputs[FEATURES], boxes=inputs[BOXES], mask=inputs[IMAGE_PADDING] == 0)
 
 
@@ -75,7 +75,7 @@ def from_image(image: Image) -> dict[str, Array]:
 
 
 def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a record file; `validate_record` or `validate_pixels` says whether it holds what it must.
+    """Reads a record file; `validate_record` and `validate_pixels` check what it holds.
 
     Raises:
       UsageError: there is no such file, it is no npz, it is damaged, or it holds Python objects.
@@ -207,8 +207,8 @@ def _check_boxes(boxes, real, name) -> None:
     if wrong.any():
         row = np.flatnonzero(real)[wrong][0]
         raise UsageError(
-            f"{name}: {BOXES} row {row} gives the area {boxes[row, 4]:.4g}, but its corners enclose "
-            f"{(boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]):.4g}; the last "
+            f"{name}: {BOXES} row {row} gives the area {boxes[row, 4]:.4g}, but its corners "
+            f"enclose {(boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]):.4g}; the last "
             f"column is box area divided by image area"
         )
 

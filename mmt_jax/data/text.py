@@ -1,8 +1,8 @@
 """Captions as tokens, as the release prepares them.
 
-Preparation, layout and word numbers follow the release's notebook; the rule that parts a number from
-its comma is XLNet's (Yang et al., 2019, arXiv 1906.08237), whose vocabulary the release uses. Any
-SentencePiece model serves that has `<cls>`, `<sep>`, `<pad>` and `<mask>` at 3, 4, 5 and 6.
+Preparation, layout and word numbers follow the release's notebook; the rule that parts a number
+from its comma is XLNet's (Yang et al., 2019, arXiv 1906.08237), whose vocabulary the release uses.
+Any SentencePiece model serves that has `<cls>`, `<sep>`, `<pad>` and `<mask>` at 3, 4, 5 and 6.
 """
 
 from __future__ import annotations
