@@ -3,8 +3,8 @@
 A folder holds `<split>.jsonl` and `<split>.npz` for each split, photos in the same order in both.
 
 `<split>.jsonl` has one photo a line: `image_id` (integer, unique), `captions` (list of strings),
-and whatever else is of use to others. `<split>.npz` has rows `offsets[i]:offsets[i + 1]` for photo i,
-the first of them the whole photo, the others its regions:
+and whatever else is of use to others. In `<split>.npz`, rows `offsets[i]:offsets[i + 1]` belong to
+photo i; the first of them is the whole photo, the others are its regions:
 
 | array | shape, dtype | |
 |---|---|---|
@@ -215,7 +215,7 @@ def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> lis
 def _read_lines(path: pathlib.Path) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     image_ids: dict[int, int] = {}  # → line
     captions = []
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             photo = _parse_line(line, f"{path}:{number}")
             first = image_ids.setdefault(photo["image_id"], number)
@@ -230,13 +230,15 @@ def _read_lines(path: pathlib.Path) -> tuple[np.ndarray, tuple[tuple[str, ...], 
     return np.array(list(image_ids), np.int64), tuple(captions)
 
 
-def _parse_line(line: str, where: str) -> dict:
+def _parse_line(line: bytes, where: str) -> dict:
     try:
         photo = json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # UnicodeDecodeError too
         raise UsageError(f"{where}: not JSON ({error}); write one photo a line") from None
     if not isinstance(photo, dict) or not isinstance(photo.get("image_id"), int):
         raise UsageError(f"{where}: a photo needs an integer `image_id`")
+    if not -(2**63) <= photo["image_id"] < 2**63:
+        raise UsageError(f"{where}: image_id {photo['image_id']} does not fit into 64 bits")
     captions = photo.get("captions")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: a photo needs `captions`, a list of strings")
@@ -287,17 +289,21 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
             f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 "
             f"or uint8 [rows, F]"
         )
-    for name in ("boxes", "scores", "class_ids", "class_probs"):
-        if name in arrays and len(arrays[name]) != rows:
-            raise UsageError(f"{path}: {name} has {len(arrays[name])} rows, features has {rows}")
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [rows, 4]")
+    for name, rank in (("boxes", 2), ("scores", 1), ("class_ids", 2), ("class_probs", 2)):
+        shape = arrays[name].shape if name in arrays else (rows,) * rank
+        if len(shape) != rank or shape[0] != rows:
+            raise UsageError(
+                f"{path}: {name} has shape {shape}, it must have rank {rank} and the {rows} rows of "
+                f"features"
+            )
+    if boxes.shape[1] != 4:
+        raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [{rows}, 4]")
     for name in ("features", "scores", "class_probs"):
         _check_finite(arrays.get(name), f"{path}: {name}")
     schema.check_coordinates(boxes, f"{path}: boxes")
     if "class_ids" in arrays:
         ids, probs = arrays["class_ids"], arrays["class_probs"]
-        if ids.ndim != 2 or ids.shape != probs.shape or ids.dtype.kind not in "iu":
+        if ids.shape != probs.shape or ids.dtype.kind not in "iu":
             raise UsageError(f"{path}: class_ids and class_probs must both be [rows, k]")
         if ids.min(initial=0) < 0 or ids.max(initial=0) >= num_classes:
             raise UsageError(

@@ -58,7 +58,7 @@ def slots(
       reading: "plain" or "release".
 
     Returns:
-      [N, R] i64, R - 1 the most regions that a photo keeps: -1 is padding, the last column holds the
+      [N, R] i64, R - 1 the most regions that a photo keeps: -1 is padding, the last column is the
       whole photo.
 
     Raises:
@@ -167,8 +167,8 @@ def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
       patch_size: side of a patch in pixels; divides H and W.
 
     Returns:
-      Features [..., P + 1, patch_size² · 3] and boxes [..., P + 1, 5], row by row from the top left.
-      The last is the global region, with the mean of the patches.
+      Features [..., P + 1, patch_size² · 3] and boxes [..., P + 1, 5], row by row from the top
+      left. The last is the global region, with the mean of the patches.
 
     Raises:
       UsageError: H or W is no multiple of `patch_size`.

@@ -205,11 +205,10 @@ def _check_boxes(boxes, real, name) -> None:
     ymin, xmin, ymax, xmax, area = boxes[real].T
     wrong = np.abs((ymax - ymin) * (xmax - xmin) - area) > _AREA_SLACK
     if wrong.any():
-        row = np.flatnonzero(real)[wrong][0]
+        row, enclosed = np.flatnonzero(real)[wrong][0], ((ymax - ymin) * (xmax - xmin))[wrong][0]
         raise UsageError(
             f"{name}: {BOXES} row {row} gives the area {boxes[row, 4]:.4g}, but its corners "
-            f"enclose {(boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]):.4g}; the last "
-            f"column is box area divided by image area"
+            f"enclose {enclosed:.4g}; the last column is box area divided by image area"
         )
 
 

@@ -1,8 +1,8 @@
 """Names of data and what they stand for.
 
-A source is `scenes` (the generated corpus that evaluation uses), `scenes/NAME` (a generated stand-in
-for one of the study's), `regions:FOLDER` (a region folder, see `formats`; no comma in its path), or
-several of these separated by commas: a mixture.
+A source is `scenes` (the generated corpus that evaluation uses), `scenes/NAME` (a generated corpus
+by name), `regions:FOLDER` (a region folder, see `formats`; no comma in its path), or several of
+these separated by commas: a mixture.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def tokenizer(config: Config, workdir: str | os.PathLike | None = None) -> text_
         kept = text_lib.Tokenizer(stored)
         if config.data.vocab and text_lib.Tokenizer(config.data.vocab).model != kept.model:
             raise UsageError(
-                f"{stored} is not config.data.vocab ({config.data.vocab}); leave that unset to go on "
-                f"with the workdir's vocabulary, or use another workdir"
+                f"{stored} is not config.data.vocab ({config.data.vocab}); leave that unset to go "
+                f"on with the workdir's vocabulary, or use another workdir"
             )
         return kept
     result = text_lib.Tokenizer(config.data.vocab or _vocabulary(config))
