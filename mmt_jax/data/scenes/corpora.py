@@ -7,7 +7,7 @@
 | sbu | scenes/sbu | 10,000 | 1 | 40 % | chat in the first person, far-fetched words, few attributes | another |
 | vg | scenes/vg | 8,000 | 5 | 0 % | phrases on one or two objects, plain words | the target's |
 | mscoco | scenes/mscoco | 10,000 | 5 | 0 % | the target's | the target's |
-| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | spoken, tells of every object, about 60 words | the target's |
+| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | spoken, tells of every object, about 50 words | the target's |
 | oi-narratives | scenes/oi-narratives | 24,000 | 1 | 0 % | the same | another |
 
 Pictures are those of the training split; `val` has 500 and `test` 1,000 of each. A wrong caption is
@@ -28,6 +28,7 @@ from mmt_jax.data.scenes import detector, grammar, render, styles, world
 
 SPLITS = ("train", "val", "test")
 BLOCK = 256  # pictures drawn from one stream of random numbers
+MAX_PICTURES = 10**8  # of a split; keeps every image id unique and within 32 bits
 VOCABULARY_CAPTIONS = 600  # of each corpus
 
 
@@ -88,13 +89,18 @@ def build(
       size: pictures; None for the corpus' own number.
       pixels: whether to keep the pictures, at 12 kB each.
 
+    Returns:
+      Features are f16 [rows, `FEATURE_DIM`], colours in 0..1; `scores` and class columns are set.
+
     Raises:
       UsageError: there is no such corpus or split, or seed or size is out of range.
     """
     recipe = _recipe(corpus, split, seed)
     size = getattr(recipe, split) if size is None else size
-    if size < 1:
-        raise UsageError(f"a corpus of {size} pictures cannot be built; ask for 1 or more")
+    if not 1 <= size <= MAX_PICTURES:
+        raise UsageError(
+            f"a corpus of {size} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
+        )
 
     pictures, regions, captions = [], [], []
     for block in range(-(-size // BLOCK)):
@@ -109,7 +115,7 @@ def build(
 
     counts = np.concatenate([part.counts for part in regions])
     columns = ("boxes", "features", "scores", "class_ids", "class_probs")
-    first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * 10**9
+    first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
     return Corpus(
         name=f"{recipe.source} {split}",
         image_ids=first_id + np.arange(size, dtype=np.int64),
