@@ -26,8 +26,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
@@ -35,8 +33,6 @@ from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.text import prepare
-
-_BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +69,7 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
       UsageError: as `splits`, or the split cannot be read.
     """
     path = pathlib.Path(folder) / f"{_reference_split(folder)}.npz"
-    with _open(path) as file:
+    with schema.open_npz(path) as file:
         shape = _shape(file, "features", path)
         if len(shape) != 2:
             raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
@@ -97,8 +93,8 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
         raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(names)}")
     image_ids, captions = _read_lines(folder / f"{split}.jsonl")
     path = folder / f"{split}.npz"
-    with _open(path) as file:
-        arrays = {name: _array(file, name, path) for name in _wanted(file, path, pixels)}
+    with schema.open_npz(path) as file:
+        arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
     num_classes = spec(folder).num_classes
     _check_photos(arrays, image_ids, path)
     _check_rows(arrays, num_classes, path)
@@ -159,25 +155,6 @@ def _reference_split(folder: str | os.PathLike) -> str:
     return "train" if "train" in names else names[0]
 
 
-def _open(path: pathlib.Path) -> np.lib.npyio.NpzFile:
-    try:
-        file = np.load(path, allow_pickle=False)
-    except _BROKEN as error:
-        raise UsageError(
-            f"{path} cannot be read as an npz file ({error}); write it again"
-        ) from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UsageError(f"{path} is a single array, it must be an npz; use numpy.savez")
-    return file
-
-
-def _array(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> np.ndarray:
-    try:
-        return file[name]
-    except _BROKEN as error:
-        raise UsageError(f"{path}: the array {name} is damaged ({error}); write it again") from None
-
-
 def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[int, ...]:
     """An array's shape from its header alone."""
     if name not in file.files:
@@ -189,16 +166,16 @@ def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[i
             if version != (1, 0):
                 header = np.lib.format.read_array_header_2_0
             return header(member)[0]
-    except _BROKEN as error:
+    except schema.BROKEN as error:
         raise UsageError(f"{path}: the array {name} is damaged ({error}); write it again") from None
 
 
 def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
     if "num_classes" in file.files:
-        return int(_array(file, "num_classes", path))
+        return int(schema.read_array(file, "num_classes", path))
     if "class_ids" not in file.files:
         return 0
-    return int(_array(file, "class_ids", path).max(initial=0)) + 1
+    return int(schema.read_array(file, "class_ids", path).max(initial=0)) + 1
 
 
 def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:
@@ -293,8 +270,8 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
         shape = arrays[name].shape if name in arrays else (rows,) * rank
         if len(shape) != rank or shape[0] != rows:
             raise UsageError(
-                f"{path}: {name} has shape {shape}, it must have rank {rank} and the {rows} rows of "
-                f"features"
+                f"{path}: {name} has shape {shape}, it must have rank {rank} and the {rows} rows "
+                f"of features"
             )
     if boxes.shape[1] != 4:
         raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [{rows}, 4]")

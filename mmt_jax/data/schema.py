@@ -30,6 +30,9 @@ IMAGE_KEYS = (BOXES, FEATURES, IMAGE_PADDING)
 TEXT_KEYS = (MASKED_TOKENS, SEGMENT_IDS, TOKEN_IDS, TEXT_PADDING)
 KEYS = IMAGE_KEYS + TEXT_KEYS
 
+# What numpy raises where an npz is damaged.
+BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
 # Detectors and f32 arithmetic leave coordinates a hair outside the image.
 _BOX_SLACK = 1e-4
 _AREA_SLACK = 1e-3
@@ -80,18 +83,40 @@ def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
       UsageError: there is no such file, it is no npz, it is damaged, or it holds Python objects.
     """
+    with open_npz(path) as file:
+        return {name: read_array(file, name, path) for name in file.files}
+
+
+def open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
+    """Opens an npz file, its arrays still unread.
+
+    Raises:
+      UsageError: there is no such file, or it is no npz.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} is a single array; save the record with numpy.savez")
-            return {name: file[name] for name in file.files}
+        file = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise UsageError(f"there is no record file {path}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"there is no file {path}") from None
+    except BROKEN as error:
         raise UsageError(
             f"{path} cannot be read as an npz file ({error}); it is damaged or of another format: "
             f"write it again with numpy.savez"
         ) from None
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UsageError(f"{path} is a single array; write an npz with numpy.savez")
+    return file
+
+
+def read_array(file: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike) -> np.ndarray:
+    """Reads one array of an open npz file.
+
+    Raises:
+      UsageError: the array is damaged, or holds Python objects.
+    """
+    try:
+        return file[name]
+    except BROKEN as error:
+        raise UsageError(f"{path}: {name} cannot be read ({error}); write the file again") from None
 
 
 def validate_record(

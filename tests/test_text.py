@@ -1,0 +1,242 @@
+"""Text preparation, tokens and their layout."""
+
+import dataclasses
+import pathlib
+import string
+import unicodedata
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import text
+
+XLNET = pathlib.Path(__file__).parents[2] / "shared" / "data" / "spiece.model"
+
+CAPTIONS = [
+    "A small red circle left of a blue square .",
+    "The blue square is above 2 green triangles, near 3,5 circles",
+    "a dog (running) on grass; it's 10, 20, 30, and 1,000, here",
+    "two people, a man and a woman, look at the sky",
+    "over 4, under 5, beside 6,",
+] * 3
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    return text.vocabulary(CAPTIONS, 150)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model) -> text.Tokenizer:
+    return text.Tokenizer(model)
+
+
+@pytest.mark.parametrize(
+    ("caption", "prepared"),
+    [
+        ("  A\tdog \n runs  ", "a dog runs"),
+        ("``Hi'' she said", '"hi" she said'),
+        ("it's a 'dog'", "it's a 'dog'"),
+        ("Crème Brûlée", "creme brulee"),
+        ("\u00c5ngstr\u00f6m \ufb01ne \u00bd", "angstrom fine 1\u20442"),
+        ("\u0130stanbul", "istanbul"),
+        ("\u3000wide\u00a0space\u3000", "wide space"),
+    ],
+)
+def test_prepare(caption, prepared):
+    assert text.prepare(caption) == prepared
+
+
+def test_prepare_is_idempotent_on_plain_captions():
+    for caption in CAPTIONS:
+        once = text.prepare(caption)
+        assert text.prepare(once) == once
+
+
+def _ids(tokenizer, *pieces):
+    sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    ids = [sp.piece_to_id(piece) for piece in pieces]
+    assert sp.unk_id() not in ids
+    return ids
+
+
+def test_layout_by_hand(tokenizer):
+    a, comma, circle = _ids(tokenizer, "▁a", ",", "▁circle")
+    laid = tokenizer.layout([[a, comma, circle], [circle]], length=7)
+    m, sep, cls = text.MASK, text.SEP, text.CLS
+    np.testing.assert_array_equal(
+        laid.token_ids, [[m, m, sep, a, comma, circle, cls], [m, m, m, m, sep, circle, cls]]
+    )
+    np.testing.assert_array_equal(laid.segment_ids, [[0] * 6 + [2]] * 2)
+    np.testing.assert_array_equal(
+        laid.word_ids, [[-2, -2, -1, 0, 1, 2, -1], [-2, -2, -2, -2, -1, 0, -1]]
+    )
+    np.testing.assert_array_equal(laid.mask, [[0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1]])
+    assert laid.token_ids.dtype == laid.segment_ids.dtype == laid.word_ids.dtype == np.int32
+    assert laid.mask.dtype == bool
+
+
+def test_layout_cuts_to_length_minus_two(tokenizer):
+    ids = tokenizer.encode(CAPTIONS[2])
+    laid = tokenizer.layout([ids], length=9)
+    assert len(ids) > 7
+    np.testing.assert_array_equal(laid.token_ids[0], [text.SEP, *ids[:7], text.CLS])
+    assert laid.mask.all()
+
+
+def test_pieces_inside_a_word_share_its_number(tokenizer):
+    ids = _ids(tokenizer, "▁a", "r", "e", "d", "(", "g", ",", "▁a")
+    assert tokenizer.layout([ids], length=10).word_ids[0, 1:-1].tolist() == [0, 0, 0, 0, 1, 1, 2, 3]
+    # What begins in the middle of a word is word 0 all the same.
+    assert tokenizer.layout([ids[1:]], length=9).word_ids[0, 1:-1].tolist() == [0, 0, 0, 1, 1, 2, 3]
+
+
+def test_length_without_room_for_a_word(tokenizer):
+    with pytest.raises(UsageError, match="text length of 2"):
+        tokenizer.layout([[7]], length=2)
+
+
+@pytest.mark.parametrize("caption", ["", " \t\n", "\u0301\u0300"])
+def test_empty_caption(tokenizer, caption):
+    with pytest.raises(UsageError, match="is empty"):
+        tokenizer.encode(caption)
+
+
+def test_empty_caption_among_others_is_named(tokenizer):
+    with pytest.raises(UsageError, match=r"'\\t '"):
+        tokenizer.encode_all(["a dog", "\t ", "a cat"])
+
+
+def test_special_pieces_cannot_be_written_into_a_caption(tokenizer):
+    ids = tokenizer.encode("a <mask> dog <cls> <sep> <pad>")
+    assert not {text.CLS, text.SEP, text.PAD, text.MASK} & set(ids)
+
+
+def test_training_is_reproducible_and_atomic(tmp_path, model):
+    path = text.train_vocabulary(CAPTIONS, 150, tmp_path / "v.model")
+    assert path.read_bytes() == model
+    assert [p.name for p in tmp_path.iterdir()] == ["v.model"]
+    assert text.Tokenizer(path).encode(CAPTIONS[0]) == text.Tokenizer(model).encode(CAPTIONS[0])
+
+
+def test_training_sees_prepared_captions():
+    shouted = [caption.upper() for caption in CAPTIONS]
+    assert text.vocabulary(shouted, 150) == text.vocabulary(CAPTIONS, 150)
+
+
+@pytest.mark.parametrize(("captions", "size"), [([], 100), ([" "], 100), (CAPTIONS, 10)])
+def test_vocabulary_that_cannot_be_trained(captions, size):
+    with pytest.raises(UsageError, match="vocabulary"):
+        text.vocabulary(captions, size)
+
+
+def test_vocabulary_with_special_pieces_elsewhere(tmp_path):
+    import io
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS),
+        model_writer=out,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    with pytest.raises(UsageError, match="<cls> at nowhere, it must be at 3"):
+        text.Tokenizer(out.getvalue())
+
+
+def test_damaged_and_missing_models(tmp_path, model):
+    broken = tmp_path / "broken.model"
+    broken.write_bytes(model[: len(model) // 2])
+    with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
+        text.Tokenizer(broken)
+    with pytest.raises(UsageError, match=r"absent\.model cannot be read"):
+        text.Tokenizer(tmp_path / "absent.model")
+
+
+def _reference(sp, caption, length):
+    """The release's rules once more, piece by piece on strings."""
+    quoted = " ".join(caption.strip().split()).replace("``", '"').replace("''", '"')
+    plain = "".join(
+        c for c in unicodedata.normalize("NFKD", quoted) if not unicodedata.combining(c)
+    )
+    pieces = []
+    for piece in sp.encode(plain.lower(), out_type=str):
+        if len(piece) >= 2 and piece.endswith(",") and piece[-2].isdigit():
+            inner = sp.encode(piece[:-1].replace("▁", ""), out_type=str)
+            if piece[0] != "▁" and inner[0][0] == "▁":
+                if inner[0] == "▁":
+                    inner.pop(0)
+                else:
+                    inner[0] = inner[0][1:]
+            pieces.extend(inner)
+            pieces.append(",")
+        else:
+            pieces.append(piece)
+    ids = [sp.piece_to_id(piece) for piece in pieces][: length - 2]
+    words, word = [], -1
+    for index in ids:
+        word += word < 0 or sp.id_to_piece(index)[0] in "▁" + string.punctuation
+        words.append(word)
+    pad = length - 2 - len(ids)
+    return (
+        [6] * pad + [4, *ids, 3],
+        [0] * (length - 1) + [2],
+        [-2] * pad + [-1, *words, -1],
+        [False] * pad + [True] * (len(ids) + 2),
+    )
+
+
+HARD = [
+    *CAPTIONS[:5],
+    "In 1999, 2,000, and 30,5, people",
+    "about 10,000,000, dollars,5,",
+    "x5, 7, 8,,",
+    "Ünïcödé ½, ²,³, «quotes» — dash…",
+    "日本語 text 5, 日本5,",
+    "``quoted'' text''s",
+    "<mask> <unk> <sep>",
+    "a" * 80 + " 1,",
+]
+
+
+def _assert_like_reference(tokenizer):
+    sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    for length in (25, 6):
+        laid = tokenizer.texts(HARD, length=length)
+        for row, caption in enumerate(HARD):
+            expected = _reference(sp, caption, length)
+            for field, value in zip(dataclasses.fields(laid), expected, strict=True):
+                actual = getattr(laid, field.name)[row]
+                np.testing.assert_array_equal(actual, value, f"{field.name} of {caption!r}")
+
+
+def test_like_an_independent_implementation(tokenizer):
+    _assert_like_reference(tokenizer)
+
+
+def test_numbers_part_from_their_commas():
+    """A vocabulary that has learned `1,` as a piece must not yield it."""
+    captions = [f"{n}, {n}1, {n}2," for n in range(10)] * 20
+    tokenizer = text.Tokenizer(text.vocabulary(captions, 200))
+    sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
+    plain = [sp.id_to_piece(i) for c in captions for i in sp.encode(text.prepare(c))]
+    assert any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in plain)
+    pieces = [sp.id_to_piece(i) for c in captions for i in tokenizer.encode(c)]
+    assert not any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in pieces)
+    _assert_like_reference(tokenizer)
+
+
+@pytest.mark.skipif(not XLNET.exists(), reason="XLNet's vocabulary is not here")
+def test_xlnet_vocabulary():
+    tokenizer = text.Tokenizer(XLNET)
+    assert tokenizer.vocab_size == 32000
+    _assert_like_reference(tokenizer)
+    laid = tokenizer.texts(["A duck swims, in 1,999, on it ."], length=17)
+    words = ("▁a", "▁duck", "▁swim", "s", ",", "▁in", "▁1", ",", "999", ",", "▁on", "▁it", "▁", ".")
+    expected = _ids(tokenizer, "<mask>", "<sep>", *words, "<cls>")
+    assert laid.token_ids[0].tolist() == expected
+    numbers = [0, 1, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]
+    assert laid.word_ids[0].tolist() == [-2, -1, *numbers, -1]
