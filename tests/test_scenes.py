@@ -1,4 +1,4 @@
-"""The generated scenes: captions are parsed here anew and held against the geometry of the picture."""
+"""The generated scenes; captions are parsed anew and held against the picture's geometry."""
 
 import dataclasses
 import itertools
@@ -349,9 +349,7 @@ def test_features_are_mean_colours_of_the_pixels():
     for picture in range(2):
         rows = slice(built.offsets[picture], built.offsets[picture] + 3)
         for box, feature in zip(built.boxes[rows], built.features[rows]):
-            np.testing.assert_allclose(
-                feature, slow_feature(built.pixels[picture], box), atol=6e-4
-            )
+            np.testing.assert_allclose(feature, slow_feature(built.pixels[picture], box), atol=6e-4)
 
 
 def test_feature_of_a_hand_made_picture():
@@ -377,8 +375,9 @@ def test_boxes_cover_the_objects_and_classes_name_them():
             rows = np.arange(built.offsets[picture] + 1, built.offsets[picture + 1])
             centre = drawn.centre[picture, slot] / 64
             off = np.abs(built.boxes[rows].reshape(-1, 2, 2).mean(axis=1) - centre).max(axis=1)
-            size = np.ptp(built.boxes[rows, ::2], axis=1) * 64 - 2 * world.RADII[drawn.size[picture, slot]]
-            row = rows[np.argmin(off * 64 + np.abs(size))]
+            tall = np.ptp(built.boxes[rows, ::2], axis=1) * 64
+            misfit = np.abs(tall - 2 * world.RADII[drawn.size[picture, slot]])
+            row = rows[np.argmin(off * 64 + misfit)]
             low_y, low_x, high_y, high_x = built.boxes[row] * 64
             inside = (ys + 1 > low_y) & (ys < high_y) & (xs + 1 > low_x) & (xs < high_x)
             covered.append(inside.mean())

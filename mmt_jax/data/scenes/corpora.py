@@ -1,14 +1,19 @@
-"""The generated corpora, as rows: the target of zero-shot retrieval and a stand-in for each training corpus.
+"""The generated corpora, as rows: the zero-shot target, and a stand-in for each training corpus.
 
-| corpus | source | pictures | captions | wrong | language | pictures of |
+| corpus | source | pictures | captions | wrong | style | pictures of |
 |---|---|---|---|---|---|---|
-| target | scenes | 10,000 | 5 | 0 % | plain sentences on two or three objects | the target's world |
-| cc | scenes/cc | 20,000 | 1 | 10 % | alt text; at times "shape" for the shape | nearly that |
-| sbu | scenes/sbu | 10,000 | 1 | 40 % | chat in the first person, far-fetched words, few attributes | another |
-| vg | scenes/vg | 8,000 | 5 | 0 % | phrases on one or two objects, plain words | the target's |
+| target | scenes | 10,000 | 5 | 0 % | plain sentences | the target's world |
+| cc | scenes/cc | 20,000 | 1 | 10 % | alt text | nearly that |
+| sbu | scenes/sbu | 10,000 | 1 | 40 % | chat | another |
+| vg | scenes/vg | 8,000 | 5 | 0 % | region phrases | the target's |
 | mscoco | scenes/mscoco | 10,000 | 5 | 0 % | the target's | the target's |
-| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | spoken, tells of every object, about 50 words | the target's |
-| oi-narratives | scenes/oi-narratives | 24,000 | 1 | 0 % | the same | another |
+| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | narration | the target's |
+| oi-narratives | scenes/oi-narratives | 24,000 | 1 | 0 % | narration | another |
+
+Plain sentences are on one to three objects and their places or relations; alt text reaches further
+for its words and at times says "shape" for the shape; chat is in the first person, with far-fetched
+words and few attributes; region phrases are on one or two objects; a narration tells of every
+object in some 50 words.
 
 Pictures are those of the training split; `val` has 500 and `test` 1,000 of each. A wrong caption is
 one of another picture of the corpus. These sizes, shares and styles are ours: they give each corpus
@@ -24,12 +29,31 @@ import numpy as np
 
 from mmt_jax.config import DataSpec, UsageError
 from mmt_jax.data.corpus import Corpus
-from mmt_jax.data.scenes import detector, grammar, render, styles, world
+from mmt_jax.data.scenes import detector, grammar, render, styles
+from mmt_jax.data.scenes.world import Scenes, World, draw_scenes
 
 SPLITS = ("train", "val", "test")
 BLOCK = 256  # pictures drawn from one stream of random numbers
 MAX_PICTURES = 10**8  # of a split; keeps every image id unique and within 32 bits
 VOCABULARY_CAPTIONS = 600  # of each corpus
+
+
+HOME = World()  # the target's
+NEARBY = World(shapes=(3, 3, 2, 2, 3, 2, 2, 3), colours=(3, 2, 2, 2, 3, 2, 2, 2))
+ABROAD = World(
+    counts=(2, 1, 1),
+    shapes=(4, 4, 2, 1, 1, 1, 1, 2),
+    colours=(1, 1, 1, 3, 3, 1, 1, 3),
+    textures=(3, 2, 1),
+    backgrounds=(1, 3, 1, 3, 1, 3),
+)
+OUTDOORS = World(
+    counts=(1, 1, 2),
+    shapes=(1, 2, 2, 2, 4, 3, 3, 1),
+    colours=(1, 3, 3, 2, 1, 2, 3, 1),
+    textures=(3, 1, 2),
+    backgrounds=(1, 1, 3, 4, 1, 4),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,27 +65,10 @@ class Recipe:
     captions: int  # captions a picture
     style: grammar.Style
     wrong: float = 0.0  # share of captions that are of another picture
-    world: world.World = world.World()
+    world: World = HOME
     val: int = 500
     test: int = 1000
 
-
-# Nearly the target's pictures, and pictures of other things.
-NEARBY = world.World(shapes=(3, 3, 2, 2, 3, 2, 2, 3), colours=(3, 2, 2, 2, 3, 2, 2, 2))
-ABROAD = world.World(
-    counts=(2, 1, 1),
-    shapes=(4, 4, 2, 1, 1, 1, 1, 2),
-    colours=(1, 1, 1, 3, 3, 1, 1, 3),
-    textures=(3, 2, 1),
-    backgrounds=(1, 3, 1, 3, 1, 3),
-)
-OUTDOORS = world.World(
-    counts=(1, 1, 2),
-    shapes=(1, 2, 2, 2, 4, 3, 3, 1),
-    colours=(1, 3, 3, 2, 1, 2, 3, 1),
-    textures=(3, 1, 2),
-    backgrounds=(1, 1, 3, 4, 1, 4),
-)
 
 RECIPES = {
     "target": Recipe("scenes", 10_000, 5, styles.PLAIN),
@@ -151,17 +158,19 @@ def vocabulary_captions(*, seed: int = 0) -> list[str]:
     return sample
 
 
-def draw_block(corpus: str, split: str, block: int, *, seed: int) -> world.Scenes:
+def draw_block(corpus: str, split: str, block: int, *, seed: int) -> Scenes:
     """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK` of a split."""
-    return world.draw_scenes(
-        RECIPES[corpus].world, BLOCK, _stream(corpus, split, seed, block, "world")
-    )
+    return draw_scenes(RECIPES[corpus].world, BLOCK, _stream(corpus, split, seed, block, "world"))
 
 
 def caption_block(
-    corpus: str, split: str, block: int, scenes: world.Scenes, *, seed: int
+    corpus: str, split: str, block: int, scenes: Scenes, *, seed: int
 ) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Captions of a block's pictures, and [BLOCK, captions] int: the picture that each is really of."""
+    """Captions of a block's pictures, and whose they are.
+
+    Returns:
+      BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
+    """
     recipe = RECIPES[corpus]
     rng = _stream(corpus, split, seed, block, "pairing")
     drawn = (BLOCK, recipe.captions)

@@ -1,4 +1,4 @@
-"""A stand-in for an object detector: boxes with jitter, features of the pixels, class distributions.
+"""A stand-in for an object detector: jittered boxes, features of the pixels, class distributions.
 
 Like a real one it misses objects, sees some that are not there, and takes like for like: its class
 distribution spreads over look-alike shapes and neighbouring colours. Classes are background (0) and

@@ -96,9 +96,7 @@ class Speaker:
                 told.append(thing)
             return sentence
 
-    def _cast(
-        self, pattern: str, scene: Scene, untold: list[Thing], told: list[Thing]
-    ) -> _Slots:
+    def _cast(self, pattern: str, scene: Scene, untold: list[Thing], told: list[Thing]) -> _Slots:
         """Gives the pattern's roles to objects."""
         group, free = None, untold
         if "{group}" in pattern:
@@ -176,27 +174,26 @@ class _Slots(dict):
 
     def __init__(self, speaker: Speaker, scene: Scene, roles, subjects, group):
         super().__init__()
-        self.subjects = subjects
-        self._speaker, self._scene, self._roles, self._group = speaker, scene, roles, group
+        self.speaker, self.scene, self.subjects, self.group = speaker, scene, subjects, group
+        self._roles = roles
         self._named: set[str] = set()
 
     def __missing__(self, slot: str) -> str:
-        make = self._FIXED.get(slot)
-        if make:
-            return make(self)
+        if slot in _FIXED:
+            return _FIXED[slot](self)
         if ">" in slot:
-            return self._speaker.relation(self._thing(slot[0]), self._thing(slot[2]))
+            return self.speaker.relation(self._thing(slot[0]), self._thing(slot[2]))
         if slot[-1] == "@":
-            return self._speaker.say(lexicon.PLACES[world.place(self._thing(slot[0]))])
+            return self.speaker.say(lexicon.PLACES[world.place(self._thing(slot[0]))])
         word, _, role = slot.rpartition(" ")
         thing = self._thing(role)
         if not word:
-            return self._first_mention(self._speaker.describe(thing))
+            return self._first_mention(self.speaker.describe(thing))
         if word == "noun":
-            return self._speaker.say(lexicon.SHAPES[thing.shape])
+            return self.speaker.say(lexicon.SHAPES[thing.shape])
         if word == "adj":
-            return self._speaker.adjective(thing)
-        return f"{word} {self._speaker.describe(thing)}"
+            return self.speaker.adjective(thing)
+        return f"{word} {self.speaker.describe(thing)}"
 
     def _thing(self, role: str) -> Thing:
         if role not in self._roles:
@@ -209,16 +206,14 @@ class _Slots(dict):
         self._named.add(name)
         return lexicon.with_article(name)
 
-    def _background(self) -> str:
-        return self._speaker.say(lexicon.BACKGROUNDS[self._scene.background])
 
-    _FIXED = {
-        "bg": _background,
-        "on_bg": lambda self: f"{lexicon.PREPOSITIONS[self._scene.background]} {self['bg']}",
-        "verb": lambda self: self._speaker.say(lexicon.VERBS),
-        "between": lambda self: self._speaker.say(lexicon.BETWEEN),
-        "group": lambda self: self._speaker.count(self._group),
-    }
+_FIXED = {  # slots that name no role
+    "bg": lambda slots: slots.speaker.say(lexicon.BACKGROUNDS[slots.scene.background]),
+    "on_bg": lambda slots: f"{lexicon.PREPOSITIONS[slots.scene.background]} {slots['bg']}",
+    "verb": lambda slots: slots.speaker.say(lexicon.VERBS),
+    "between": lambda slots: slots.speaker.say(lexicon.BETWEEN),
+    "group": lambda slots: slots.speaker.count(slots.group),
+}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The words of the generated captions: four ways to say each thing, from the plain to the far-fetched.
+"""The words of the generated captions: four ways to say a thing, from plain to far-fetched.
 
 How far a corpus reaches into a row is its dialect (`grammar.Style.words`), so two corpora differ in
 language by how often they choose each column.

@@ -1,8 +1,8 @@
 """What a generated picture holds: drawing scenes, and the geometry that captions may speak of.
 
-A canvas is `CANVAS` pixels a side; a position is (y, x) in pixels, y downwards. An object is a shape
-with a colour, a size and a texture. Objects keep clear of each other, except that a small one may
-lie on a large one, or inside it if that is a ring.
+A canvas is `CANVAS` pixels a side; a position is (y, x) in pixels, y downwards. An object is a
+shape with a colour, a size and a texture. Objects keep clear of each other, except that a small one
+may lie on a large one, or inside it if that is a ring.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Scene(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """How often each thing is seen in a corpus, as unnormalised weights in the order of the names."""
+    """How often a corpus shows each thing: unnormalised weights in the order of the names."""
 
     counts: tuple[float, float, float] = (1, 1, 1)  # of 3, 4 and 5 objects
     shapes: tuple[float, ...] = (1,) * 8
@@ -158,7 +158,7 @@ def _draw_colours(world: World, shape: np.ndarray, uniform: np.ndarray) -> np.nd
 def _place(
     scale: np.ndarray, present: np.ndarray, guest: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Centres [B, 5, 2]: of `TRIES` positions the first that is clear of all before, or the clearest."""
+    """Centres [B, 5, 2]: of `TRIES` positions the first clear of all before, or the clearest."""
     size = len(scale)
     radius = np.asarray(RADII)[scale]
     half = np.ceil(radius) + 1
