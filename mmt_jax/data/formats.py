@@ -41,7 +41,6 @@ class FolderSpec:
 
     feature_dim: int
     num_classes: int  # 0: no class distribution
-    pixels: tuple[int, int] | None  # height and width, None where there are no pixels
 
 
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
@@ -73,8 +72,7 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
         shape = _shape(file, "features", path)
         if len(shape) != 2:
             raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
-        pixels = _shape(file, "pixels", path)[1:3] if "pixels" in file.files else None
-        return FolderSpec(shape[1], _num_classes(file, path), pixels)
+        return FolderSpec(shape[1], _num_classes(file, path))
 
 
 def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corpus:

@@ -8,6 +8,7 @@ global region overwrites the lowest-scoring one, and its feature is the mean of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -160,10 +161,11 @@ def record(
 def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
     """Cuts whole images into square patches that stand in for regions.
 
-    Works on numpy arrays and, traced or not, on jax arrays.
+    Works on numpy arrays and, traced or not, on jax arrays, of symbolic height and width too where
+    these are multiples of `patch_size`.
 
     Args:
-      pixels: [..., H, W, 3] float in 0..1.
+      pixels: [..., H, W, 3] f32 in 0..1.
       patch_size: side of a patch in pixels; divides H and W.
 
     Returns:
@@ -173,6 +175,7 @@ def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
     Raises:
       UsageError: H or W is no multiple of `patch_size`.
     """
+    xp = pixels.__array_namespace__()
     *lead, height, width, channels = pixels.shape
     if height % patch_size or width % patch_size:
         raise UsageError(
@@ -183,19 +186,23 @@ def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
     cells = pixels.reshape(*lead, rows, patch_size, columns, patch_size, channels)
     cells = cells.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4)
     cells = cells.reshape(*lead, rows * columns, patch_size * patch_size * channels)
-    xp = pixels.__array_namespace__()
     features = xp.concatenate([cells, cells.mean(axis=-2, keepdims=True)], axis=-2)
-    boxes = xp.asarray(_patch_boxes(rows, columns))
+    boxes = _patch_boxes(xp, rows, columns)
     return features, xp.broadcast_to(boxes, (*lead, *boxes.shape))
 
 
 def pixel_image(pixels: Array, patch_size: int) -> Image:
-    """`patches` of [B, H, W, 3] float pixels as an `Image` without padding."""
+    """`patches` of [B, H, W, 3] f32 pixels as an `Image` without padding."""
     features, boxes = patches(pixels, patch_size)
     return Image(features, boxes, mask=boxes[..., 4] > 0)
 
 
-def _patch_boxes(rows: int, columns: int) -> np.ndarray:
-    top, left = np.meshgrid(np.arange(rows) / rows, np.arange(columns) / columns, indexing="ij")
-    boxes = np.stack([top, left, top + 1 / rows, left + 1 / columns], axis=-1).reshape(-1, 4)
-    return np.concatenate([with_area(boxes), [GLOBAL_BOX]], axis=0, dtype=np.float32)
+def _patch_boxes(xp: Any, rows: Any, columns: Any) -> Array:
+    """[rows · columns + 1, 5] f32; `rows` and `columns` may be symbolic."""
+    tall, wide = (xp.asarray(side, dtype=np.float32) for side in (rows, columns))
+    top = xp.arange(rows, dtype=np.float32) / tall
+    left = xp.arange(columns, dtype=np.float32) / wide
+    top, left = xp.meshgrid(top, left, indexing="ij")
+    area = xp.full_like(top, 1) / (tall * wide)
+    boxes = xp.stack([top, left, top + 1 / tall, left + 1 / wide, area], axis=-1).reshape(-1, 5)
+    return xp.concatenate([boxes, xp.asarray([GLOBAL_BOX], dtype=np.float32)], axis=0)

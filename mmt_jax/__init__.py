@@ -1,0 +1,1 @@
+"""Image–text transformers of one ablation study, rebuilt in JAX."""

@@ -1,0 +1,225 @@
+"""What a run is, as frozen dataclasses, and `resolve`, which makes them from a ConfigDict.
+
+Imports no jax: listing and checking configs must be instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+class UsageError(Exception):
+    """Wrong use or wrong input. The command line prints the message alone and exits with 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of its data before it can be built."""
+
+    feature_dim: int
+    num_classes: int  # 0: the data has no class distribution, MRM regresses features
+    vocab_size: int
+
+
+# XLNet's 32,000 pieces; a bottom-up detector's 2,048-d features, 1,600 objects and background.
+RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and attention. `layers` names the kind of each layer in order (mmt_jax.nn.blocks.KINDS)."""
+
+    family: str = "mmt"  # a name in mmt_jax.models.registry
+    width: int = 768
+    mlp_dim: int = 3072
+    heads: int = 12
+    head_dim: int = 64  # heads × head_dim need not be width
+    layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
+    pooled_dim: int = 1024
+    dropout: float = 0.1
+    max_positions: int = 512
+    pixels: bool = False  # reads patches of the whole image in place of detector regions
+    patch_size: int = 16  # pixels a side
+    feature_dim: int | None = None  # these three: None = as the data has
+    num_classes: int | None = None
+    vocab_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """Losses. A weight of 0 removes the loss and its head."""
+
+    itm: str = "classification"  # or "contrastive", or "none"
+    itm_weight: float = 1.0
+    candidates: int = 32  # K of the contrastive softmax
+    mismatch: float = 0.5  # share of pairs that classification mismatches
+    hloss: bool = False  # ITM loss after every layer
+    mlm: float = 1.0
+    mrm: float = 1.0
+    mlm_rate: float = 0.15  # share of words hidden
+    mrm_rate: float = 0.15  # share of regions hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where records come from and how they become arrays."""
+
+    source: str = "scenes/cc"  # several, separated by commas, are a mixture
+    sampling: str = "instance"  # of a mixture: "instance" ∝ size, "dataset" uniform
+    split: str = "train"
+    vocab: str | None = None  # a SentencePiece model; None = trained on the source's captions
+    vocab_size: int = 2000  # of a vocabulary that is trained
+    text_length: int = 25  # T at most, [SEP] and [CLS] included
+    max_regions: int = 100  # R - 1 at most
+    regions: str = "plain"  # or "release", which loses the lowest-scoring region
+    size: int | None = None  # photos of a generated corpus; None = its own size
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser. Tables hold (regex over the parameter's path, value); the first match counts."""
+
+    name: str = "adamw"  # or "lamb"
+    lr: float = 1e-3  # peak
+    schedule: str = "linear"  # decay to 0 after warm-up: "linear", "cosine"; or "constant"
+    warmup_steps: int = 100
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    lr_table: tuple[tuple[str, float], ...] = ()  # multiplies the learning rate
+    decay_table: tuple[tuple[str, float], ...] = ((r".*/(bias|scale)", 0.0),)  # and the decay
+    freeze: tuple[str, ...] = ()  # regexes of parameters that stay as they are
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Retrieval during and after training."""
+
+    source: str | None = None  # None: `scenes` for generated corpora, else the training source
+    split: str | None = None  # None: the source's `val` or `dev`
+    every: int = 0  # steps between evaluations; 0 = only at the end
+    limit: int = 200  # photos; 0 = all
+    pairs: int = 1024  # pairs fused at once
+    best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run, whole."""
+
+    tag: str = ""
+    scale: str = "full"
+    pretrained: str = ""  # tag whose checkpoint this run starts from
+    init_from: str | None = None  # a workdir to start from; None with `pretrained` = train it first
+    seed: int = 0
+    steps: int = 1000
+    batch_size: int = 128
+    grad_accum: int = 1  # the batch is cut into that many equal parts
+    dtype: str = "float32"  # of the computation; or "bfloat16". Parameters are float32
+    mesh: tuple[tuple[str, int], ...] = (("data", -1), ("model", 1))  # one -1 = the other devices
+    log_every: int = 50
+    checkpoint_every: int = 500
+    keep: int = 2  # checkpoints kept beside the best
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+def with_spec(config: Config, spec: DataSpec) -> Config:
+    """Fills the sizes that the model takes from its data.
+
+    Raises:
+      UsageError: a size is set and the data has another.
+    """
+    sizes = {}
+    for name, value in dataclasses.asdict(spec).items():
+        asked = getattr(config.model, name)
+        if asked is not None and asked != value:
+            raise UsageError(
+                f"config.model.{name} is {asked}, but the data ({config.data.source}) has {value}; "
+                f"leave config.model.{name} unset to take it from the data"
+            )
+        sizes[name] = value
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as nested dicts; tuples stay tuples."""
+    return {
+        field.name: as_dict(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+    }
+
+
+def to_config_dict(config: Config) -> Any:
+    """`config` as a locked ml_collections ConfigDict, whose fields flags can override."""
+    from ml_collections import config_dict
+
+    def convert(node: Any) -> config_dict.ConfigDict:
+        hints = typing.get_type_hints(type(node))
+        fields = {}
+        for name, value in ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node)):
+            if dataclasses.is_dataclass(value):
+                value = convert(value)
+            elif types.NoneType in typing.get_args(hints[name]):
+                kind = typing.get_args(hints[name])[0]
+                value = config_dict.placeholder(kind) if value is None else value
+            fields[name] = value
+        return config_dict.ConfigDict(fields).lock()
+
+    return convert(config)
+
+
+def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "config") -> Any:
+    """Makes frozen dataclasses of nested mappings (a ConfigDict, or JSON that was read back).
+
+    Args:
+      values: fields by name; those left out keep their defaults.
+      cls: the dataclass to make.
+      path: how errors name the mapping.
+
+    Raises:
+      UsageError: a field is unknown (the nearest right name is given) or has the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {}
+    for name, value in values.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(hints)}"
+            raise UsageError(f"{path}.{name} is not a field; {hint}")
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{path}.{name} must hold fields, not {value!r}")
+            fields[name] = resolve(value, cls=hints[name], path=f"{path}.{name}")
+        else:
+            fields[name] = _typed(value, hints[name], f"{path}.{name}")
+    return cls(**fields)
+
+
+def _typed(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type `hint`: JSON's lists become tuples, whole numbers become floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _typed(value, args[0], path)
+    if origin is tuple and isinstance(value, list | tuple):
+        if args[-1] is Ellipsis:
+            return tuple(_typed(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
+        if len(args) == len(value):
+            return tuple(_typed(v, a, path) for v, a in zip(value, args, strict=True))
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
+    raise UsageError(f"{path} must be {wanted}, not {value!r}")

@@ -1,0 +1,153 @@
+"""The protocol that trainer, evaluators and exporter know: encode, then fuse.
+
+What depends on one item alone happens in `encode_text` and `encode_image`, once an item; what
+depends on a pair happens in `fuse`, once a pair. This is the only place where modules become pure
+functions of parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.config import Config
+from mmt_jax.typing import Array, Image, Params, Text
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What one item's own modality says of it. Every leaf has the items as first axis."""
+
+    states: Array  # [B, S, D] after the layers in which the stream reads itself alone
+    mask: Array  # [B, S] bool
+    keys_values: dict[str, tuple[Array, Array]]  # layer → [B, S, N, H] each, for later readers
+    heads: tuple[Array, ...]  # [B, D] each: [CLS] or global region, after each of those layers
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """What a pair's two items say of each other, for P pairs."""
+
+    text: Array  # [P, T, D]
+    image: Array  # [P, R, D]
+    scores: Array  # [L, P] f32, higher = better match; L = layers that are scored, the last counts
+    logits: Array  # [L, P, 2] f32: softmax(...)[..., 0] is the match probability
+
+
+class Network(nnx.Module):
+    """What a family implements; see `Model` for the shapes."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        raise NotImplementedError
+
+    def encode_text(self, text: Text, *, key: jax.Array | None) -> Encoded:
+        """Captions → what they say alone."""
+        raise NotImplementedError
+
+    def encode_image(self, image: Image, *, key: jax.Array | None) -> Encoded:
+        """Photos → what they say alone."""
+        raise NotImplementedError
+
+    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Fused:
+        """P captions and P photos → P pairs."""
+        raise NotImplementedError
+
+    def words(self, states: Array) -> Array:
+        """[..., D] → logits [..., V]."""
+        raise NotImplementedError
+
+    def regions(self, states: Array) -> Array:
+        """[..., D] → class logits [..., C], or features [..., F]."""
+        raise NotImplementedError
+
+    def embed_text(self, text: Encoded) -> Array:
+        """[B, S, D] states → [B, E]; its inner product with `embed_image` ranks as the score does."""
+        raise NotImplementedError
+
+    def embed_image(self, image: Encoded) -> Array:
+        """[B, S, D] states → [B, E]."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network as pure functions of its parameters, a nested dict with string keys.
+
+    `separable` models score a pair by an inner product of two embeddings: `embed_text` and
+    `embed_image` exist, and score = ⟨embed_text, embed_image⟩ + a constant.
+    """
+
+    config: Config
+    network: type[Network]
+    separable: bool
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters."""
+        return jax.jit(self._init)(key)
+
+    def abstract(self) -> Params:
+        """Shapes and dtypes of the parameters; allocates nothing."""
+        return jax.eval_shape(self._init, jax.random.key(0))
+
+    def _init(self, key: jax.Array) -> Params:
+        module = self.network(self.config, nnx.Rngs(params=key))
+        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+    def apply(self, params: Params, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls `method` of the network on `params`, computing in the config's dtype."""
+        dtype = jnp.dtype(self.config.dtype)
+        if dtype != jnp.float32:
+            params = jax.tree.map(lambda p: p.astype(dtype), params)
+        module = nnx.merge(_graph(self.network, self.config), nnx.State(params))
+        return method(module, *args, **kwargs)
+
+    def encode_text(self, params: Params, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        """Text of B captions → Encoded. `key` switches dropout on."""
+        return self.apply(params, self.network.encode_text, text, key=key)
+
+    def encode_image(
+        self, params: Params, image: Image, *, key: jax.Array | None = None
+    ) -> Encoded:
+        """Image of B photos → Encoded. `key` switches dropout on."""
+        return self.apply(params, self.network.encode_image, image, key=key)
+
+    def fuse(
+        self, params: Params, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+    ) -> Fused:
+        """Row p of `text` meets row p of `image`: P pairs → Fused."""
+        return self.apply(params, self.network.fuse, text, image, key=key)
+
+    def words(self, params: Params, states: Array) -> Array:
+        """Text states [..., D] → vocabulary logits [..., V]."""
+        return self.apply(params, self.network.words, states)
+
+    def regions(self, params: Params, states: Array) -> Array:
+        """Region states [..., D] → class logits [..., C], or features [..., F] without classes."""
+        return self.apply(params, self.network.regions, states)
+
+    def embed_text(self, params: Params, text: Encoded) -> Array:
+        """Encoded captions → [B, E] f32 embeddings (separable models)."""
+        return self.apply(params, self.network.embed_text, text)
+
+    def embed_image(self, params: Params, image: Encoded) -> Array:
+        """Encoded photos → [B, E] f32 embeddings (separable models)."""
+        return self.apply(params, self.network.embed_image, image)
+
+
+@functools.lru_cache(maxsize=64)
+def _graph(network: type[Network], config: Config) -> nnx.GraphDef:
+    """The structure of the network without its parameters."""
+    return nnx.graphdef(nnx.eval_shape(lambda: network(config, nnx.Rngs(params=0))))
+
+
+def take(items: Any, index: Array) -> Any:
+    """Rows `index` [P] of each leaf of `items`."""
+    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), items)

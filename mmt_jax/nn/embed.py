@@ -1,0 +1,54 @@
+"""From tokens and regions to states of the model's width."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.config import ModelConfig
+from mmt_jax.nn.blocks import dropout, layer_norm, linear
+from mmt_jax.typing import Array, Image, Text
+
+SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
+
+
+def table(size: int, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Embed:
+    """An embedding table with BERT's initialiser."""
+    init = nnx.initializers.truncated_normal(0.02)
+    return nnx.Embed(size, config.width, embedding_init=init, rngs=rngs)
+
+
+class TextEmbed(nnx.Module):
+    """LayerNorm(token + position + segment).
+
+    Positions count real tokens, so how much padding stands in front changes nothing.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.rate = config.dropout
+        self.tokens = table(config.vocab_size, config, rngs)
+        self.positions = table(config.max_positions, config, rngs)
+        self.segments = table(SEGMENTS, config, rngs)
+        self.norm = layer_norm(config, rngs)
+
+    def __call__(self, text: Text, *, key: jax.Array | None) -> Array:
+        """[B, T] → [B, T, D]."""
+        position = jnp.maximum(jnp.cumsum(text.mask, axis=1) - 1, 0)
+        x = self.tokens(text.token_ids) + self.positions(position) + self.segments(text.segment_ids)
+        return dropout(self.norm(x), self.rate, key)
+
+
+class ImageEmbed(nnx.Module):
+    """LayerNorm(Linear(features) + Linear(box))."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.rate = config.dropout
+        self.features = linear(config.feature_dim, config.width, rngs)
+        self.boxes = linear(5, config.width, rngs, bias=False)
+        self.norm = layer_norm(config, rngs)
+
+    def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
+        """[B, R, F] and [B, R, 5] → [B, R, D]."""
+        x = self.features(image.features) + self.boxes(image.boxes)
+        return dropout(self.norm(x), self.rate, key)

@@ -1,0 +1,108 @@
+"""From states to scores, words and regions."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.config import ModelConfig
+from mmt_jax.nn.blocks import dropout, layer_norm, linear
+from mmt_jax.typing import Array
+
+MATCH = 0  # index of "match" among the two logits, as in the release's snippet
+
+
+class Pooler(nnx.Module):
+    """ReLU(Linear(state)), ViLBERT's."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.dense = linear(config.width, config.pooled_dim, rngs)
+
+    def __call__(self, state: Array) -> Array:
+        """[..., D] → [..., E]."""
+        return jax.nn.relu(self.dense(state))
+
+
+class ProductScore(nnx.Module):
+    """Logits of a pair, linear in the product of its two pooled vectors.
+
+    Linear in the product means that a score is an inner product of two vectors of one item each:
+    score = Σ_e w_e · text_e · image_e + bias, so N × M scores are one matrix product.
+    """
+
+    def __init__(self, config: ModelConfig, logits: int, rngs: nnx.Rngs):
+        self.rate = config.dropout
+        # A softmax over candidates cancels a bias: only the two-way classification has one.
+        self.dense = linear(config.pooled_dim, logits, rngs, bias=logits == 2)
+
+    def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
+        """[P, E] and [P, E] → [P] score if one logit, else [P, 2] logits."""
+        logits = self.dense(dropout(text * image, self.rate, key))
+        return logits[..., 0] if logits.shape[-1] == 1 else logits
+
+    def weights(self) -> Array:
+        """[E]: score = Σ_e weights_e · text_e · image_e + a constant."""
+        kernel = self.dense.kernel[...]
+        if kernel.shape[-1] == 1:
+            return kernel[:, 0]
+        return kernel[:, MATCH] - kernel[:, 1 - MATCH]
+
+
+class DotScore(nnx.Module):
+    """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
+
+    def __init__(self, config: ModelConfig):
+        self.scale = config.pooled_dim**-0.5
+
+    def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
+        """[P, E] and [P, E] → [P]."""
+        del key
+        return (text * image).sum(-1) * self.scale
+
+    def weights(self) -> float:
+        """As `ProductScore.weights`, equal for every e."""
+        return self.scale
+
+
+class Calibration(nnx.Module):
+    """Turns a contrastive score into a match probability: sigmoid(scale · score + bias).
+
+    Platt (1999), fitted while training: its loss reaches these two parameters alone.
+    """
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(()))
+        self.bias = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, score: Array) -> Array:
+        """[...] → [..., 2] logits; no gradient reaches the score."""
+        match = self.scale[...] * jax.lax.stop_gradient(score) + self.bias[...]
+        return jnp.stack([match, jnp.zeros_like(match)], axis=-1)
+
+
+class WordHead(nnx.Module):
+    """Logits over the vocabulary: Linear, GELU, LayerNorm, then the tied token table and a bias."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.dense = linear(config.width, config.width, rngs)
+        self.norm = layer_norm(config, rngs)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+
+    def __call__(self, states: Array, table: Array) -> Array:
+        """[..., D] and the token table [V, D] → [..., V]."""
+        x = self.norm(jax.nn.gelu(self.dense(states), approximate=False))
+        return x @ table.T + self.bias[...]
+
+
+class RegionHead(nnx.Module):
+    """Detector classes of a region, or its features where the data has no classes."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.dense = linear(config.width, config.width, rngs)
+        self.norm = layer_norm(config, rngs)
+        self.out = linear(config.width, config.num_classes or config.feature_dim, rngs)
+
+    def __call__(self, states: Array) -> Array:
+        """[..., D] → [..., C], or [..., F]."""
+        return self.out(self.norm(jax.nn.gelu(self.dense(states), approximate=False)))

@@ -1,0 +1,228 @@
+"""Regions in their slots, in both readings, and patches of pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import regions, schema
+from mmt_jax.data.corpus import Corpus
+
+
+def corpus(counts, *, scores=None, width=3):
+    """Photos of 1 + count rows; row r has the feature [r, r + 0.5, …] and its own box."""
+    rows = len(counts) + sum(counts)
+    features = np.arange(rows, dtype=np.float32)[:, None] + np.linspace(0, 1, width)
+    side = np.linspace(0.1, 0.9, rows)
+    boxes = np.stack([side * 0, side * 0, side, side / 2], axis=1).astype(np.float32)
+    return Corpus(
+        name="test",
+        image_ids=np.arange(len(counts)),
+        offsets=np.cumsum([0, *(count + 1 for count in counts)]),
+        features=features.astype(np.float32),
+        boxes=boxes,
+        captions=(("a dog",),) * len(counts),
+        scores=None if scores is None else np.array(scores, np.float32),
+        class_ids=np.arange(rows, dtype=np.int32)[:, None] + 1,
+        class_probs=np.full((rows, 1), 0.5, np.float32),
+        num_classes=rows + 1,
+    )
+
+
+def assemble(c, table, reading="plain"):
+    return regions.assemble(
+        table,
+        features=lambda rows: regions.decode(c.features[rows]),
+        boxes=regions.with_area(c.boxes),
+        class_ids=c.class_ids,
+        class_probs=c.class_probs,
+        reading=reading,
+    )
+
+
+def test_companded_features_by_hand():
+    stored = np.array([[0, 8, 16, 255]], np.uint8)
+    scale = 0.0058821
+    expected = [[0, scale, 4 * scale, (255 / 8) ** 2 * scale]]
+    np.testing.assert_allclose(regions.decode(stored), expected, rtol=1e-6)
+    assert regions.decode(stored).dtype == np.float32
+    half = np.array([[0.5, -2]], np.float16)
+    np.testing.assert_array_equal(regions.decode(half), [[0.5, -2]])
+
+
+def test_companding_inverts_itself():
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(regions.encode(regions.decode(every)), every)
+    np.testing.assert_array_equal(regions.encode(np.array([-1.0, 1e9])), [0, 255])
+
+
+def test_area_column():
+    boxes = np.array([[0.1, 0.2, 0.6, 0.4], [0, 0, 1, 1]], np.float32)
+    np.testing.assert_allclose(regions.with_area(boxes)[:, 4], [0.1, 1.0], rtol=1e-6)
+
+
+def test_plain_slots_by_hand():
+    # Photo 0: whole 0, regions 1..3. Photo 1: whole 4 alone. Photo 2: whole 5, region 6.
+    offsets = np.array([0, 4, 5, 7])
+    scores = np.array([9, 0.2, 0.9, 0.5, 9, 9, 0.1])
+    np.testing.assert_array_equal(
+        regions.slots(offsets, scores, max_regions=100),
+        [[2, 3, 1, 0], [-1, -1, -1, 4], [-1, -1, 6, 5]],
+    )
+    np.testing.assert_array_equal(
+        regions.slots(offsets, scores, max_regions=2), [[2, 3, 0], [-1, -1, 4], [-1, 6, 5]]
+    )
+
+
+def test_without_scores_and_with_equal_ones_the_order_stays():
+    offsets = np.array([0, 5])
+    for scores in (None, np.ones(5)):
+        np.testing.assert_array_equal(regions.slots(offsets, scores, max_regions=3), [[1, 2, 3, 0]])
+
+
+def test_release_slots_lose_the_lowest_score():
+    offsets = np.array([0, 4])
+    scores = np.array([9, 0.2, 0.9, 0.5])
+    for cap, expected in (
+        (100, [[2, 3, 0]]),  # no more than fit: the last is overwritten
+        (3, [[2, 3, 0]]),
+        (2, [[2, 3, 0]]),  # more than fit: the best ones, none is lost
+        (1, [[2, 0]]),
+    ):
+        table = regions.slots(offsets, scores, max_regions=cap, reading="release")
+        np.testing.assert_array_equal(table, expected)
+
+
+def test_release_like_the_notebook_does_it():
+    """Writes n ≤ 100 detections into the last n of 101 slots, the global region over the last."""
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 5, 99, 100, 101, 130):
+        scores = rng.permutation(n + 1) / (n + 1)
+        c = corpus([n], scores=scores, width=4)
+        best = np.argsort(-scores[1:])[:100] + 1
+        features, boxes = np.zeros((101, 4)), np.zeros((101, 5))
+        padding = np.ones(101, int)
+        if n > 100:
+            features[:100], boxes[:100] = c.features[best], regions.with_area(c.boxes)[best]
+            padding[:] = 0
+        else:
+            features[101 - n :] = c.features[best]
+            boxes[101 - n :] = regions.with_area(c.boxes)[best]
+            padding[101 - n :] = 0
+        real = padding[:-1] == 0
+        features[-1] = features[:-1][real].mean(0) if real.any() else c.features[0]
+        boxes[-1] = [0, 0, 1, 1, 1]
+
+        ours = regions.record(c, 0, max_regions=100, reading="release")
+        slots = min(n, 101) if n <= 100 else 101
+        np.testing.assert_allclose(
+            ours[schema.FEATURES], features[-slots:], rtol=1e-5, err_msg=f"{n} detections"
+        )
+        np.testing.assert_array_equal(ours[schema.BOXES], boxes[-slots:].astype(np.float32))
+        np.testing.assert_array_equal(ours[schema.IMAGE_PADDING], padding[-slots:])
+
+
+def test_plain_image_by_hand():
+    c = corpus([2, 0], scores=[9, 0.1, 0.8, 9])
+    image = assemble(c, regions.slots(c.offsets, c.scores, max_regions=10))
+    np.testing.assert_array_equal(image.mask, [[True, True, True], [False, False, True]])
+    np.testing.assert_array_equal(image.features[0], c.features[[2, 1, 0]])
+    np.testing.assert_array_equal(image.features[1], [[0] * 3, [0] * 3, c.features[3]])
+    np.testing.assert_array_equal(image.boxes[:, -1], [[0, 0, 1, 1, 1]] * 2)
+    np.testing.assert_array_equal(image.boxes[0, :2], regions.with_area(c.boxes[[2, 1]]))
+    np.testing.assert_array_equal(image.class_ids[..., 0], [[3, 2, 1], [0, 0, 4]])
+    np.testing.assert_array_equal(image.class_probs[..., 0], [[0.5] * 3, [0, 0, 0.5]])
+
+
+def test_release_image_by_hand():
+    c = corpus([3, 1], scores=[9, 0.1, 0.8, 0.5, 9, 0.5])
+    table = regions.slots(c.offsets, c.scores, max_regions=10, reading="release")
+    image = assemble(c, table, reading="release")
+    np.testing.assert_array_equal(
+        image.features[0], [*c.features[[2, 3]], c.features[[2, 3]].mean(0)]
+    )
+    np.testing.assert_array_equal(image.class_probs[..., 0], [[0.5, 0.5, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(image.features[1, -1], c.features[4])
+    np.testing.assert_array_equal(image.mask[1], [False, False, True])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    counts=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    cap=st.integers(1, 7),
+    reading=st.sampled_from(regions.READINGS),
+    seed=st.integers(0, 100),
+)
+def test_slots_hold_the_best_regions_of_the_right_photo(counts, cap, reading, seed):
+    c = corpus(counts)
+    scores = np.random.default_rng(seed).integers(0, 4, len(c.features)).astype(np.float32)
+    table = regions.slots(c.offsets, scores, max_regions=cap, reading=reading)
+    for i, count in enumerate(counts):
+        row = table[i]
+        mine = range(c.offsets[i] + 1, c.offsets[i + 1])
+        keep = min(count, cap) if reading == "plain" or count > cap else max(count - 1, 0)
+        expected = sorted(mine, key=lambda r: -scores[r])[:keep]
+        assert row[row >= 0].tolist() == [*expected, c.offsets[i]]
+        assert (row[: len(row) - keep - 1] == -1).all()
+
+
+def test_a_record_is_sound():
+    c = corpus([4, 2], scores=np.arange(8))
+    for index in (0, 1):
+        for reading in regions.READINGS:
+            fields = regions.record(c, index, reading=reading)
+            schema.validate_record(fields, feature_dim=3)
+    np.testing.assert_array_equal(regions.record(c, 1)[schema.FEATURES], c.features[[7, 6, 5]])
+
+
+def test_wrong_arguments():
+    with pytest.raises(UsageError, match="unknown reading of regions 'notebook'"):
+        regions.slots(np.array([0, 2]), max_regions=3, reading="notebook")
+    with pytest.raises(UsageError, match="max_regions is 0"):
+        regions.slots(np.array([0, 2]), max_regions=0)
+
+
+def test_patches_by_hand():
+    # Two rows and three columns of 2 × 2 patches, each of one colour: 10 · row + column.
+    colours = np.array([[0, 1, 2], [10, 11, 12]], np.float32)
+    pixels = np.repeat(np.repeat(colours, 2, axis=0), 2, axis=1)[..., None].repeat(3, axis=-1)
+    features, boxes = regions.patches(pixels, 2)
+    assert features.shape == (7, 12)
+    np.testing.assert_allclose(features[:, 0], [0, 1, 2, 10, 11, 12, 6])
+    assert (features == features[:, :1]).all()
+    np.testing.assert_allclose(boxes[4], [0.5, 1 / 3, 1, 2 / 3, 1 / 6], rtol=1e-6)
+    np.testing.assert_array_equal(boxes[-1], [0, 0, 1, 1, 1])
+    assert features.dtype == boxes.dtype == np.float32
+
+
+def test_a_patch_is_its_pixels_row_by_row():
+    pixels = np.arange(4 * 6 * 3, dtype=np.float32).reshape(4, 6, 3)
+    features, _ = regions.patches(pixels, 2)
+    np.testing.assert_array_equal(features[5], pixels[2:4, 4:6].reshape(-1))
+
+
+def test_patches_are_the_same_on_jax():
+    pixels = np.random.default_rng(0).random((2, 4, 8, 3), np.float32)
+    expected = regions.pixel_image(pixels, 4)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        traced = jax.jit(lambda p: regions.pixel_image(p, 4))(jnp.asarray(pixels))
+    for ours, theirs in zip(jax.tree.leaves(expected), jax.tree.leaves(traced), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert isinstance(expected.features, np.ndarray)
+    assert expected.mask.all()
+
+
+def test_patches_of_symbolic_sizes():
+    args = jax.export.symbolic_args_specs(np.zeros((1, 2, 2, 3), np.float32), "b, 2*h, 2*w, 3")
+    exported = jax.export.export(jax.jit(lambda pixels: regions.patches(pixels, 2)))(args)
+    pixels = np.random.default_rng(0).random((3, 4, 6, 3), np.float32)
+    for ours, theirs in zip(regions.patches(pixels, 2), exported.call(pixels), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_patches_that_do_not_fit():
+    with pytest.raises(UsageError, match="4 × 6 cannot be cut into patches of 4"):
+        regions.patches(np.zeros((4, 6, 3), np.float32), 4)
