@@ -1,6 +1,7 @@
 """Text preparation, tokens and their layout."""
 
 import dataclasses
+import io
 import pathlib
 import string
 import unicodedata
@@ -133,8 +134,6 @@ def test_vocabulary_that_cannot_be_trained(captions, size):
 
 
 def test_vocabulary_with_special_pieces_elsewhere(tmp_path):
-    import io
-
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CAPTIONS),

@@ -1,0 +1,367 @@
+"""Region folders and names of sources."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from mmt_jax.config import Config, DataConfig, EvalConfig, ModelConfig, UsageError
+from mmt_jax.data import formats, regions, sources, text
+from mmt_jax.data.corpus import Corpus
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+FLICKR = SHARED / "flickr8k_entities"
+
+ARRAYS = {
+    "offsets": np.array([0, 2, 5]),
+    "features": np.arange(20, dtype=np.float32).reshape(5, 4),
+    "boxes": np.array([[0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4]] * 2 + [[0.5, 0, 1, 0.5]], np.float32),
+    "class_ids": np.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 0]], np.uint16),
+    "class_probs": np.array([[0.6, 0.3]] * 5, np.float16),
+}
+LINES = [
+    {"image_id": 7, "width": 4, "height": 3, "captions": ["a dog", "a brown dog"]},
+    {"image_id": 8, "captions": ["two cats"]},
+]
+
+
+def store(folder, split="train", lines=LINES, **changes):
+    """Writes the folder as a user would, with numpy and json; a change of None drops an array."""
+    folder.mkdir(exist_ok=True)
+    arrays = {k: v for k, v in (ARRAYS | changes).items() if v is not None}
+    np.savez(folder / f"{split}.npz", **arrays)
+    written = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (folder / f"{split}.jsonl").write_text("".join(line + "\n" for line in written))
+    return folder
+
+
+def test_reading_what_a_user_wrote(tmp_path):
+    corpus = formats.read(store(tmp_path / "photos"), "train")
+    assert len(corpus) == 2
+    assert corpus.captions == (("a dog", "a brown dog"), ("two cats",))
+    np.testing.assert_array_equal(corpus.image_ids, [7, 8])
+    np.testing.assert_array_equal(corpus.offsets, [0, 2, 5])
+    np.testing.assert_array_equal(corpus.features, ARRAYS["features"])
+    np.testing.assert_array_equal(corpus.class_ids, ARRAYS["class_ids"])
+    np.testing.assert_allclose(corpus.class_probs, ARRAYS["class_probs"])
+    assert corpus.num_classes == 10
+    assert corpus.class_ids.dtype == np.int32
+    assert corpus.class_probs.dtype == corpus.boxes.dtype == np.float32
+    assert corpus.scores is None
+    assert corpus.pixels is None
+    assert "photos" in corpus.name
+
+
+def _corpora():
+    plain = Corpus(
+        name="test",
+        image_ids=np.array([3, 1], np.int64),
+        offsets=np.array([0, 1, 3], np.int64),
+        features=np.arange(6, dtype=np.uint8).reshape(3, 2),
+        boxes=np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0.25, 0, 0.5, 1]], np.float32),
+        captions=(("a dog",), ("ein Hündchen", "日本")),
+    )
+    yield plain
+    yield dataclasses.replace(
+        plain,
+        features=np.ones((3, 2), np.float16),
+        scores=np.array([1, 0.5, 0.25], np.float32),
+        class_ids=np.array([[0], [1], [4]], np.int32),
+        class_probs=np.array([[1], [0.5], [0.25]], np.float32),
+        num_classes=9,
+        pixels=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3),
+    )
+
+
+@pytest.mark.parametrize("corpus", list(_corpora()), ids=["least", "all"])
+def test_write_then_read(tmp_path, corpus):
+    folder = tmp_path / "new" / "folder"
+    formats.write(corpus, folder, "val")
+    assert sorted(p.name for p in folder.iterdir()) == ["val.jsonl", "val.npz"]
+    read = formats.read(folder, "val", pixels=corpus.pixels is not None)
+    for field in dataclasses.fields(Corpus):
+        if field.name == "name":
+            continue
+        ours, theirs = getattr(corpus, field.name), getattr(read, field.name)
+        np.testing.assert_equal(theirs, ours, field.name)
+        if isinstance(ours, np.ndarray):
+            assert ours.dtype == theirs.dtype, field.name
+    spec = formats.spec(folder)
+    assert (spec.feature_dim, spec.num_classes) == (2, corpus.num_classes)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    corpus = next(_corpora())
+    store(tmp_path)
+    (tmp_path / "train.npz").unlink()
+    before = (tmp_path / "train.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=r"train\.jsonl exists"):
+        formats.write(corpus, tmp_path, "train")
+    assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+    assert (tmp_path / "train.jsonl").read_bytes() == before
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    corpus = dataclasses.replace(next(_corpora()), captions=(("one photo's only",),))
+    with pytest.raises(ValueError, match="shorter"):
+        formats.write(corpus, tmp_path, "train")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_splits(tmp_path):
+    store(tmp_path, "train")
+    store(tmp_path, "dev")
+    (tmp_path / "notes.jsonl").write_text("")
+    assert formats.splits(tmp_path) == ("dev", "train")
+
+
+def test_number_of_classes(tmp_path):
+    """That of `train`, for all splits; or as stored."""
+    store(tmp_path, "train")
+    store(tmp_path, "dev", class_ids=ARRAYS["class_ids"] * 0)
+    assert formats.read(tmp_path, "dev").num_classes == formats.spec(tmp_path).num_classes == 10
+    store(tmp_path, "train", num_classes=np.int64(1001))
+    assert formats.read(tmp_path, "dev").num_classes == 1001
+    store(tmp_path, "bare", class_ids=None, class_probs=None)
+    assert formats.read(tmp_path, "bare").num_classes == 0
+
+
+def _with(name, index, value):
+    changed = ARRAYS[name].astype(np.float32 if name == "class_probs" else ARRAYS[name].dtype)
+    changed[index] = value
+    return {name: changed}
+
+
+BAD_ARRAYS = {
+    "no boxes": ({"boxes": None}, "array boxes is missing"),
+    "no class_probs": ({"class_probs": None}, "class_ids and class_probs need each other"),
+    "float offsets": ({"offsets": np.array([0.0, 2, 5])}, "offsets must be a list of integers"),
+    "short": ({"offsets": np.array([0, 5])}, r"offsets are for 1 photos, but train\.jsonl has 2"),
+    "beyond": (_with("offsets", 2, 6), "run from 0 to 6, they must run from 0 to the 5 rows"),
+    "descending": ({"offsets": np.array([0, 6, 5])}, "photo 1 has no row"),
+    "without rows": ({"offsets": np.array([0, 0, 5])}, "photo 0 has no row"),
+    "other ids": ({"image_ids": np.array([8, 7])}, r"image_ids are not those of train\.jsonl"),
+    "double": ({"features": ARRAYS["features"].astype(float)}, "features is float64"),
+    "nan": (_with("features", (3, 1), np.nan), "features holds NaN or infinity in row 3"),
+    "nan box": (_with("boxes", (1, 1), np.nan), "boxes row 1 .*outside"),
+    "pixels as boxes": (_with("boxes", (4, 2), 300), "boxes row 4 .*outside 0..1"),
+    "inverted": (_with("boxes", (1, 0), 0.9), "boxes row 1 .*inverted"),
+    "five columns": ({"boxes": np.zeros((5, 5), np.float32)}, r"boxes has shape \(5, 5\)"),
+    "few boxes": ({"boxes": np.zeros((4, 4), np.float32)}, r"boxes has shape \(4, 4\)"),
+    "scalar scores": ({"scores": np.float32(1)}, r"scores has shape \(\)"),
+    "nan scores": ({"scores": np.full(5, np.nan, np.float32)}, "scores holds NaN"),
+    "class beyond": ({"num_classes": np.int64(9)}, "class_ids run from 0 to 9, but there are 9"),
+    "probs": (_with("class_probs", (2, 0), 0.9), "sum to at most 1"),
+    "negative probs": (_with("class_probs", (2, 0), -0.1), "at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays(tmp_path, case):
+    changes, message = BAD_ARRAYS[case]
+    store(tmp_path, **changes)
+    with pytest.raises(UsageError, match=rf"train\.npz.*{message}"):
+        formats.read(tmp_path, "train")
+
+
+BAD_LINES = {
+    "not json": ([LINES[0], "{"], 2, "not JSON"),
+    "not a photo": (["[]", LINES[1]], 1, "integer `image_id`"),
+    "string id": ([LINES[0], {"image_id": "8", "captions": ["x"]}], 2, "integer `image_id`"),
+    "huge id": ([LINES[0], {"image_id": 2**63, "captions": ["x"]}], 2, "64 bits"),
+    "duplicate": ([LINES[0], LINES[0]], 2, "image_id 7 is that of line 1"),
+    "no captions": ([LINES[0], {"image_id": 8}], 2, "needs `captions`"),
+    "one string": ([LINES[0], {"image_id": 8, "captions": "two cats"}], 2, "needs `captions`"),
+    "none": ([LINES[0], {"image_id": 8, "captions": []}], 2, "photo 8 has no caption"),
+    "empty": ([LINES[0], {"image_id": 8, "captions": ["two", " "]}], 2, "photo 8 has an empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_bad_lines(tmp_path, case):
+    lines, number, message = BAD_LINES[case]
+    store(tmp_path, lines=lines)
+    with pytest.raises(UsageError, match=rf"train\.jsonl:{number}: .*{message}"):
+        formats.read(tmp_path, "train")
+
+
+def test_lines_that_are_not_text(tmp_path):
+    store(tmp_path)
+    (tmp_path / "train.jsonl").write_bytes(b'{"image_id": 7, "captions": ["\xff\xfe"]}\n')
+    with pytest.raises(UsageError, match=r"train\.jsonl:1: not JSON"):
+        formats.read(tmp_path, "train")
+
+
+def test_lengths_that_disagree(tmp_path):
+    store(tmp_path, lines=LINES[:1])
+    with pytest.raises(UsageError, match=r"2 photos, but train\.jsonl has 1 lines"):
+        formats.read(tmp_path, "train")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(UsageError, match="there is no folder"):
+        formats.read(tmp_path / "absent", "train")
+    with pytest.raises(UsageError, match="is not a region folder"):
+        formats.read(tmp_path, "train")
+    store(tmp_path, "train")
+    with pytest.raises(UsageError, match="has no split 'test'; it has train"):
+        formats.read(tmp_path, "test")
+    (tmp_path / "dev.jsonl").write_text("")
+    with pytest.raises(UsageError, match="has no split 'dev'"):
+        formats.read(tmp_path, "dev")
+    with pytest.raises(UsageError, match="array pixels is missing"):
+        formats.read(tmp_path, "train", pixels=True)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 200, 600])
+def test_truncated_npz(tmp_path, cut):
+    path = store(tmp_path) / "train.npz"
+    path.write_bytes(path.read_bytes()[: -cut if cut else 0])
+    for call in (lambda: formats.read(tmp_path, "train"), lambda: formats.spec(tmp_path)):
+        with pytest.raises(UsageError, match=r"train\.npz"):
+            call()
+
+
+# Sources.
+
+
+def config(source, **changes):
+    return Config(data=DataConfig(source=source, **changes))
+
+
+def test_loading_a_mixture(tmp_path):
+    store(tmp_path / "a")
+    store(tmp_path / "b", lines=LINES[::-1])
+    one, other = sources.load(f"regions:{tmp_path}/a, regions:{tmp_path}/b", "train")
+    assert (one.image_ids.tolist(), other.image_ids.tolist()) == ([7, 8], [8, 7])
+
+
+def test_a_folder_that_changed_is_read_again(tmp_path):
+    store(tmp_path)
+    (before,) = sources.load(f"regions:{tmp_path}", "train")
+    assert sources.load(f"regions:{tmp_path}", "train")[0] is before
+    store(tmp_path, features=ARRAYS["features"] + 1)
+    os.utime(tmp_path / "train.npz", ns=(1, 1))
+    (after,) = sources.load(f"regions:{tmp_path}", "train")
+    np.testing.assert_array_equal(after.features, before.features + 1)
+
+
+def test_generated_sources():
+    from mmt_jax.data import scenes
+
+    (plain,) = sources.load("scenes", "val", size=3)
+    assert plain.captions == scenes.build("target", "val", size=3).captions
+    for name in scenes.CORPORA:
+        (corpus,) = sources.load(f"scenes/{name}", "val", size=2)
+        assert len(corpus) == 2
+    (drawn,) = sources.load("scenes/cc", "val", size=2, pixels=True, seed=1)
+    assert drawn.pixels.dtype == np.uint8
+    assert drawn.captions != sources.load("scenes/cc", "val", size=2)[0].captions
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME or regions:FOLDER"),
+        ("scenes/coco", "no generated corpus 'coco'; did you mean mscoco"),
+        ("scenes/", "no generated corpus ''; there are target"),
+        ("regions:", "unknown source 'regions:'"),
+        ("scenes,", "unknown source ''"),
+        ("folder", "unknown source 'folder'"),
+    ],
+)
+def test_unknown_sources(source, message):
+    with pytest.raises(UsageError, match=message):
+        sources.load(source, "train")
+
+
+def test_first_photos_of_several_corpora():
+    least, full = _corpora()
+    assert sources.first([least, full], 0) == [least, full]
+    kept = sources.first([least, full], 3)
+    assert [len(corpus) for corpus in kept] == [2, 1]
+    head = kept[1]
+    assert (len(head.captions), len(head.features), len(head.scores)) == (1, 1, 1)
+    assert (len(head.class_ids), len(head.pixels), head.offsets.tolist()) == (1, 1, [0, 1])
+    assert len(sources.first([least, full], 1)) == 1
+
+
+def test_evaluation_defaults(tmp_path):
+    store(tmp_path, "train")
+    store(tmp_path, "dev")
+    folder = f"regions:{tmp_path}"
+    assert sources.eval_source(config("scenes/sbu,scenes/cc")) == ("scenes", "val")
+    assert sources.eval_source(config(folder)) == (folder, "dev")
+    assert sources.eval_source(config(f"scenes/cc,{folder}")) == (folder, "dev")
+    chosen = dataclasses.replace(config(folder), eval=EvalConfig(source="scenes/vg", split="test"))
+    assert sources.eval_source(chosen) == ("scenes/vg", "test")
+    store(tmp_path, "val")
+    assert sources.eval_source(config(folder)) == (folder, "val")
+
+
+def test_no_split_for_evaluation(tmp_path):
+    store(tmp_path, "train")
+    with pytest.raises(UsageError, match=r"no split val or dev.*config\.eval\.split.*train"):
+        sources.eval_source(config(f"regions:{tmp_path}"))
+
+
+def test_vocabulary_is_kept_in_the_workdir(tmp_path):
+    folder = store(tmp_path / "data")
+    asked = config(f"regions:{folder}", vocab_size=40)
+    first = sources.tokenizer(asked, tmp_path / "run")
+    path = tmp_path / "run" / sources.VOCABULARY
+    assert (
+        path.read_bytes()
+        == first.model
+        == text.vocabulary(["a dog", "a brown dog", "two cats"], 40)
+    )
+    path.write_bytes(text.vocabulary(["other words altogether"], 40))
+    assert sources.tokenizer(asked, tmp_path / "run").model == path.read_bytes()
+    assert sources.tokenizer(asked).model == first.model
+
+
+def test_vocabulary_that_is_given(tmp_path):
+    path = text.train_vocabulary(["some given words"], 40, tmp_path / "given.model")
+    asked = config("scenes", vocab=str(path))
+    run = tmp_path / "run"
+    assert sources.tokenizer(asked, run).model == path.read_bytes()
+    assert sources.tokenizer(asked, run).model == (run / sources.VOCABULARY).read_bytes()
+    text.train_vocabulary(["quite another thing"], 40, path)
+    with pytest.raises(UsageError, match=r"spiece\.model is not config\.data\.vocab"):
+        sources.tokenizer(asked, run)
+
+
+def test_generated_corpora_share_one_vocabulary():
+    one, other = (sources.tokenizer(config(s, vocab_size=400)) for s in ("scenes/cc", "scenes/sbu"))
+    assert one.model == other.model
+
+
+def test_what_the_data_asks_of_the_model(tmp_path):
+    from mmt_jax.data import scenes
+
+    folder = f"regions:{store(tmp_path / 'a')}"
+    store(tmp_path / "b", features=np.zeros((5, 3), np.float32))
+    spec = sources.spec(config(folder, vocab_size=99))
+    assert dataclasses.astuple(spec) == (4, 10, 99)
+    spec = sources.spec(config("scenes/cc,scenes"))
+    assert (spec.feature_dim, spec.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
+    tokenizer = text.Tokenizer(text.vocabulary(["a few words"], 40))
+    assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
+    pixels = dataclasses.replace(config("scenes"), model=ModelConfig(pixels=True, patch_size=8))
+    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000)
+    with pytest.raises(UsageError, match=r"different feature widths \(\[3, 4\]\)"):
+        sources.spec(config(f"{folder},regions:{tmp_path}/b"))
+
+
+@pytest.mark.skipif(not FLICKR.exists(), reason="Flickr8k's regions are not here")
+def test_flickr8k():
+    corpus = formats.read(FLICKR, "dev")
+    assert (len(corpus), corpus.features.shape, corpus.num_classes) == (1000, (7656, 1280), 1001)
+    assert corpus.features.dtype == np.uint8
+    assert all(len(captions) == 5 for captions in corpus.captions)
+    np.testing.assert_allclose(
+        regions.decode(corpus.features[:5]), (corpus.features[:5] / 8.0) ** 2 * 0.0058821, rtol=1e-6
+    )
