@@ -212,6 +212,8 @@ def test_each_caption_is_as_likely_as_the_other(tokenizer):
     counts = collections.Counter(next(stream).text.mask.sum(axis=1).tolist())
     assert len(counts) == 4
     assert all(70 <= count <= 130 for count in counts.values())  # 100 ± 3.5 standard deviations
+    one, other = itertools.islice(stream, 2)
+    assert (one.text.mask != other.text.mask).any()
 
 
 def test_order_is_a_function_of_seed_and_step(examples):

@@ -140,6 +140,11 @@ def _flipped(path):
     path.write_bytes(data)
 
 
+def _single_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
 def _pickled(path):
     np.savez(path, **{schema.BOXES: np.array([{}], object)})
 
@@ -151,7 +156,7 @@ UNREADABLE = {
     "damaged": (_flipped, "cannot be read"),
     "text": (lambda path: path.write_text("no npz"), "cannot be read"),
     "objects": (_pickled, "cannot be read"),
-    "npy": (lambda path: np.save(path.open("wb"), np.zeros(3)), "single array"),
+    "npy": (_single_array, "single array"),
     "folder": (lambda path: path.mkdir(), "cannot be read"),
 }
 

@@ -7,10 +7,11 @@ one place where the two meet.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -87,24 +88,28 @@ def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return {name: read_array(file, name, path) for name in file.files}
 
 
-def open_npz(path: str | os.PathLike) -> np.lib.npyio.NpzFile:
+@contextlib.contextmanager
+def open_npz(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
     """Opens an npz file, its arrays still unread.
 
     Raises:
       UsageError: there is no such file, or it is no npz.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except BROKEN as error:
-        raise UsageError(
-            f"{path} cannot be read as an npz file ({error}); it is damaged or of another format: "
-            f"write it again with numpy.savez"
-        ) from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UsageError(f"{path} is a single array; write an npz with numpy.savez")
-    return file
+    with contextlib.ExitStack() as stack:
+        try:
+            # numpy leaves a file that it opened itself open where the archive is damaged.
+            stream = stack.enter_context(open(path, "rb"))
+            file = np.load(stream, allow_pickle=False)
+        except FileNotFoundError:
+            raise UsageError(f"there is no file {path}") from None
+        except BROKEN as error:
+            raise UsageError(
+                f"{path} cannot be read as an npz file ({error}); it is damaged or of another "
+                f"format: write it again with numpy.savez"
+            ) from None
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UsageError(f"{path} is a single array; write an npz with numpy.savez")
+        yield stack.enter_context(file)
 
 
 def read_array(file: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike) -> np.ndarray:

@@ -148,9 +148,7 @@ class Tokenizer:
         token_ids[:, -1] = CLS
         token_ids[row, column] = flat
 
-        starts = self._starts_word[flat]
-        starts[firsts[counts > 0]] = True
-        words = np.cumsum(starts)
+        words = np.cumsum(self._starts_word[flat])
         word_ids = np.where(columns >= separator, -1, -2).astype(np.int32)
         word_ids[row, column] = words - words[firsts[row]]
 
