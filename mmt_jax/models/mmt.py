@@ -98,6 +98,10 @@ class MMT(Network):
             return out, self.calibration(out)
         return out[:, 0] - out[:, 1], out
 
+    def logits(self, scores: Array) -> Array:
+        """See `Model.logits`."""
+        return self.calibration(scores)
+
     def words(self, states: Array) -> Array:
         """See `Model.words`."""
         return self.word_head(states, self.text.tokens.embedding[...])

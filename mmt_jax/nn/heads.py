@@ -77,7 +77,8 @@ class Calibration(nnx.Module):
 
     def __call__(self, score: Array) -> Array:
         """[...] → [..., 2] logits; no gradient reaches the score."""
-        match = self.scale[...] * jax.lax.stop_gradient(score) + self.bias[...]
+        score = jax.lax.stop_gradient(score).astype(jnp.float32)
+        match = self.scale[...] * score + self.bias[...]
         return jnp.stack([match, jnp.zeros_like(match)], axis=-1)
 
 

@@ -1,0 +1,93 @@
+"""What is hidden from the model: words of the caption, regions of the photo."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mmt_jax.typing import Array, Image, Text
+
+MASK_ID = 6
+FIRST_WORD_ID = 7  # below stand unknown, sentence and control pieces
+OVERLAP = 0.4  # IoU above which a hidden region's neighbour would give it away
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WordTargets:
+    """The hidden tokens of each caption, at most M of them."""
+
+    positions: Array  # [B, M] i32
+    token_ids: Array  # [B, M] i32, what stood there
+    mask: Array  # [B, M] bool, False where a caption has fewer
+
+
+def mask_words(
+    text: Text, *, rate: float, vocab_size: int, key: jax.Array
+) -> tuple[Text, WordTargets]:
+    """Hides whole words: BERT's masking with the pieces of a word chosen together.
+
+    Of each caption max(1, round(rate · words)) words are chosen; of their tokens 80 % become
+    [MASK], 10 % a random piece, 10 % stay. M is twice the expected number of tokens, at least 4;
+    tokens beyond it are hidden and not predicted.
+    """
+    choose, act, replace = jax.random.split(key, 3)
+    batch, length = text.token_ids.shape
+    is_word = text.mask & (text.word_ids >= 0)
+    # One draw a word, which all of its tokens share; the words with the lowest draws are chosen.
+    draws = jax.random.uniform(choose, (batch, length))
+    words = jnp.max(jnp.where(is_word, text.word_ids, -1), axis=1) + 1
+    exists = jnp.arange(length)[None, :] < words[:, None]
+    draws = jnp.where(exists, draws, jnp.inf)
+    count = jnp.maximum(1, jnp.round(rate * words)).astype(jnp.int32)
+    rank = jnp.argsort(jnp.argsort(draws, axis=1), axis=1)
+    chosen_words = exists & (rank < count[:, None])
+    word_of = jnp.maximum(text.word_ids, 0)
+    chosen = is_word & jnp.take_along_axis(chosen_words, word_of, axis=1)
+
+    action = jax.random.uniform(act, (batch, length))
+    random_ids = jax.random.randint(
+        replace, (batch, length), min(FIRST_WORD_ID, vocab_size - 1), vocab_size
+    )
+    hidden = jnp.where(action < 0.8, MASK_ID, random_ids)
+    hidden = jnp.where(action < 0.9, hidden, text.token_ids)
+    corrupted = dataclasses.replace(text, token_ids=jnp.where(chosen, hidden, text.token_ids))
+
+    limit = min(length, max(4, math.ceil(2 * rate * length)))
+    kept, positions = jax.lax.top_k(chosen.astype(jnp.int32), limit)
+    originals = jnp.take_along_axis(text.token_ids, positions, axis=1)
+    return corrupted, WordTargets(positions, originals, kept.astype(bool))
+
+
+def mask_regions(image: Image, *, rate: float, key: jax.Array) -> tuple[Image, Array]:
+    """Hides regions, never the global one.
+
+    Each region is chosen with probability `rate`; 90 % of those chosen lose their features, and so
+    does every region that overlaps one of these by more than OVERLAP.
+
+    Returns:
+      The photo with features zeroed, and the chosen regions, [B, R] bool.
+    """
+    choose, act = jax.random.split(key)
+    shape = image.mask.shape
+    is_region = image.mask.at[:, -1].set(False)
+    chosen = is_region & (jax.random.uniform(choose, shape) < rate)
+    zeroed = chosen & (jax.random.uniform(act, shape) < 0.9)
+    near = (iou(image.boxes) > OVERLAP) & zeroed[:, None, :]
+    zeroed = zeroed | (is_region & near.any(axis=-1))
+    features = jnp.where(zeroed[..., None], 0.0, image.features)
+    return dataclasses.replace(image, features=features), chosen
+
+
+def iou(boxes: Array) -> Array:
+    """Intersection over union of each two boxes of a photo: [B, R, 4 or 5] → [B, R, R]."""
+    low, high = boxes[..., :2], boxes[..., 2:4]
+    overlap_low = jnp.maximum(low[:, :, None], low[:, None, :])
+    overlap_high = jnp.minimum(high[:, :, None], high[:, None, :])
+    inner = jnp.prod(jnp.maximum(overlap_high - overlap_low, 0.0), axis=-1)
+    area = jnp.prod(high - low, axis=-1)
+    union = area[:, :, None] + area[:, None, :] - inner
+    return inner / jnp.maximum(union, 1e-9)

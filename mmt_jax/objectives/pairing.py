@@ -1,0 +1,78 @@
+"""Who meets whom: which captions of a batch are fused with which of its photos."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mmt_jax.config import UsageError
+from mmt_jax.typing import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """P pairs of a batch of B captions and photos, row p: caption text[p] meets photo image[p]."""
+
+    text: Array  # [P] i32
+    image: Array  # [P] i32
+    matched: Array  # [P] bool
+    aligned: Array  # [B] i32: the pair in which caption b stands, with its own photo if matched
+
+
+def mismatched(image_ids: Array, *, rate: float, key: jax.Array) -> Pairs:
+    """B pairs, of which round(rate · B) get a photo that is not theirs.
+
+    A caption that finds no other photo in the batch keeps its own and stays matched.
+
+    Args:
+      image_ids: [B] i32, equal where two rows show the same photo.
+      rate: share of mismatched pairs.
+      key: random key.
+    """
+    pick, draw = jax.random.split(key)
+    batch = image_ids.shape[0]
+    rows = jnp.arange(batch)
+    wrong = jax.random.permutation(pick, batch) < round(rate * batch)
+    differs = image_ids[:, None] != image_ids[None, :]
+    draws = jnp.where(differs, jax.random.uniform(draw, (batch, batch)), -1.0)
+    wrong &= differs.any(axis=1)
+    image = jnp.where(wrong, jnp.argmax(draws, axis=1), rows)
+    return Pairs(rows, image, ~wrong, rows)
+
+
+def matched(batch: int) -> Pairs:
+    """Each caption with its own photo."""
+    rows = jnp.arange(batch)
+    return Pairs(rows, rows, jnp.ones(batch, bool), rows)
+
+
+def candidates(batch: int, *, num: int) -> Pairs:
+    """Each caption with each photo of its group of `num` consecutive rows: batch · num pairs.
+
+    Raises:
+      UsageError: the batch cannot be cut into such groups.
+    """
+    if num < 2 or batch % num:
+        raise UsageError(
+            f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
+            f"and a batch that is a multiple of them; here a batch (or the part of it that gradient "
+            f"accumulation sees) has {batch} pairs"
+        )
+    rows = jnp.arange(batch)
+    text = jnp.repeat(rows, num)
+    image = (rows[:, None] // num * num + jnp.arange(num)[None, :]).reshape(-1)
+    return Pairs(text, image, text == image, rows * num + rows % num)
+
+
+def distinct(image_ids: Array, *, num: int) -> Array:
+    """[G, K, K] bool: whether a caption may count a photo of its group as a candidate.
+
+    False where the photo is the caption's own under another row: another caption of one photo is
+    no mismatch.
+    """
+    groups = image_ids.reshape(-1, num)
+    differs = groups[:, :, None] != groups[:, None, :]
+    return differs | jnp.eye(num, dtype=bool)[None]
