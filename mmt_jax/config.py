@@ -134,6 +134,22 @@ class Config:
     eval: EvalConfig = EvalConfig()
 
 
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A set of runs to be compared: every tag with every seed, under the same settings.
+
+    Checkpoints are chosen on each run's own evaluation split (`Config.eval`); `test` is what the
+    study reports, read once when a run is over.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+    seeds: int = 3  # 0, 1, …; the same seed sees the same order of examples
+    scale: str = "tiny"
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # "optim.lr" → value
+    test: EvalConfig = EvalConfig(split="test", limit=0)  # source None: as each run's own
+
+
 def with_spec(config: Config, spec: DataSpec) -> Config:
     """Fills the sizes that the model takes from its data.
 
@@ -191,20 +207,30 @@ def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "confi
     Raises:
       UsageError: a field is unknown (the nearest right name is given) or has the wrong type.
     """
-    hints = typing.get_type_hints(cls)
     fields = {}
     for name, value in values.items():
-        if name not in hints:
-            near = difflib.get_close_matches(name, hints, n=1)
-            hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(hints)}"
-            raise UsageError(f"{path}.{name} is not a field; {hint}")
-        if dataclasses.is_dataclass(hints[name]):
-            if not isinstance(value, Mapping):
+        kind = field_type(cls, name, path=path)
+        if dataclasses.is_dataclass(kind):
+            if not hasattr(value, "items"):  # a ConfigDict is no Mapping
                 raise UsageError(f"{path}.{name} must hold fields, not {value!r}")
-            fields[name] = resolve(value, cls=hints[name], path=f"{path}.{name}")
+            fields[name] = resolve(value, cls=kind, path=f"{path}.{name}")
         else:
-            fields[name] = _typed(value, hints[name], f"{path}.{name}")
+            fields[name] = _typed(value, kind, f"{path}.{name}")
     return cls(**fields)
+
+
+def field_type(cls: type, name: str, *, path: str) -> Any:
+    """The type of a field of a config dataclass; `path` is how errors name the dataclass.
+
+    Raises:
+      UsageError: there is no such field; the nearest right name is given.
+    """
+    hints = typing.get_type_hints(cls)
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=1)
+        hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(hints)}"
+        raise UsageError(f"{path}.{name} is not a field; {hint}")
+    return hints[name]
 
 
 def _typed(value: Any, hint: Any, path: str) -> Any:

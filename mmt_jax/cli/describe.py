@@ -1,0 +1,85 @@
+"""Prints what stands behind a tag: config, number of parameters, and their tree.
+
+usage: mmt describe TAG[,scale=tiny] [--json]
+
+  mmt describe architecture_heads1-768
+  mmt describe data_cc,scale=tiny --json
+
+No weights are allocated. At full scale the sizes that a model takes from its data are the release's
+(a vocabulary of 32,000 pieces, features of 2,048, 1,601 classes), at tiny scale those of the
+generated scenes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from typing import Any
+
+from mmt_jax import config as config_lib
+from mmt_jax import variants
+from mmt_jax.cli import flags
+from mmt_jax.config import RELEASE_SPEC, Config, DataSpec
+
+ARGUMENTS = ("TAG",)
+FLAGS = (flags.JSON,)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Prints the description."""
+    about = describe(args.tag)
+    if args.json:
+        print(json.dumps(about, indent=1))
+        return
+    print(f"{about['tag']}: {about['parameters']:,} parameters\n")
+    print("\n".join(_lines(about["config"], "config")) + "\n")
+    tree = [[path, " × ".join(map(str, shape))] for path, shape in about["tree"].items()]
+    print(flags.table(["parameter", "shape"], tree))
+
+
+def describe(tag: str) -> dict[str, Any]:
+    """`TAG[,scale=tiny]` → tag, number of parameters, resolved config, and shapes by path.
+
+    Raises:
+      UsageError: no such tag or scale.
+    """
+    config = variants.parse(tag)
+    config = config_lib.with_spec(config, _spec(config))
+
+    from mmt_jax import params as params_lib
+    from mmt_jax.models import registry
+
+    params = registry.build(config).abstract()
+    leaves = sorted(params_lib.flatten(params).items(), key=lambda leaf: _natural(leaf[0]))
+    tree = {path: leaf.shape for path, leaf in leaves}
+    return {
+        "tag": config.tag,
+        "parameters": sum(map(math.prod, tree.values())),
+        "config": config_lib.as_dict(config),
+        "tree": tree,
+    }
+
+
+def _spec(config: Config) -> DataSpec:
+    if config.scale == "tiny":
+        from mmt_jax.data import sources
+
+        return sources.spec(config)
+    if config.model.pixels:
+        return DataSpec(3 * config.model.patch_size**2, 0, RELEASE_SPEC.vocab_size)
+    return RELEASE_SPEC
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """A key that sorts layer 2 before layer 10."""
+    return [(int(key), "") if key.isdigit() else (-1, key) for key in path.split("/")]
+
+
+def _lines(values: dict[str, Any], path: str) -> list[str]:
+    """Nested fields as `config.a.b = value`, the form in which flags set them."""
+    lines = []
+    for name, value in values.items():
+        below = isinstance(value, dict)
+        lines += _lines(value, f"{path}.{name}") if below else [f"{path}.{name} = {value!r}"]
+    return lines

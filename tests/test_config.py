@@ -1,0 +1,101 @@
+"""Configs: resolved once, with every wrong field named; sizes taken from the data."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+from mmt_jax import variants
+from mmt_jax.config import (
+    Config,
+    DataSpec,
+    UsageError,
+    as_dict,
+    resolve,
+    to_config_dict,
+    with_spec,
+)
+
+SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
+
+
+def test_no_fields_are_the_defaults():
+    assert resolve({}) == Config()
+
+
+@pytest.mark.parametrize("tag", ["data_cc", "pixel_vilbert_cc-full-image", "data-ft_uniter-dataset"])
+def test_config_survives_json(tag):
+    config = with_spec(variants.get_config(tag, scale="tiny"), SPEC)
+    assert resolve(json.loads(json.dumps(as_dict(config)))) == config
+
+
+@pytest.mark.parametrize("tag", ["data_cc", "baseline-ft_baseline"])
+def test_config_survives_a_config_dict(tag):
+    config = variants.get_config(tag)
+    assert resolve(to_config_dict(config)) == config
+
+
+def test_config_dict_is_locked_and_typed():
+    fields = to_config_dict(Config())
+    with pytest.raises(AttributeError, match="modle"):
+        fields.modle = 3
+    with pytest.raises(TypeError):
+        fields.steps = "many"
+    fields.model.feature_dim = 12  # unset, yet typed
+    assert resolve(fields).model.feature_dim == 12
+    with pytest.raises(TypeError):
+        fields.model.feature_dim = "wide"
+
+
+def test_whole_numbers_become_floats_and_lists_tuples():
+    config = resolve({"optim": {"lr": 1, "freeze": ["text/.*"]}, "mesh": [["data", 2]]})
+    assert isinstance(config.optim.lr, float)
+    assert config.optim.freeze == ("text/.*",)
+    assert config.mesh == (("data", 2),)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stesp": 3}, "config.stesp is not a field; did you mean config.steps?"),
+        ({"modle": {"width": 3}}, "config.modle is not a field; did you mean config.model?"),
+        ({"model": {"widht": 3}}, "config.model.widht is not a field; did you mean config.model.width"),
+        ({"qqq": 3}, "config.qqq is not a field; it has tag, scale"),
+        ({"steps": "many"}, "config.steps must be int, not 'many'"),
+        ({"steps": 1.5}, "config.steps must be int, not 1.5"),
+        ({"steps": True}, "config.steps must be int, not True"),
+        ({"optim": {"lr": True}}, "config.optim.lr must be float, not True"),
+        ({"objective": {"hloss": 1}}, "config.objective.hloss must be bool, not 1"),
+        ({"model": 3}, "config.model must hold fields, not 3"),
+        ({"model": {"layers": "text"}}, "config.model.layers must be"),
+        ({"model": {"layers": ["text", 3]}}, "config.model.layers[1] must be str, not 3"),
+        ({"mesh": [["data", "two"]]}, "config.mesh[0] must be int, not 'two'"),
+        ({"mesh": [["data"]]}, "config.mesh[0] must be"),
+    ],
+)
+def test_wrong_field_is_named(values, message):
+    with pytest.raises(UsageError) as error:
+        resolve(values)
+    assert str(error.value).startswith(message)
+
+
+def test_sizes_come_from_the_data():
+    model = with_spec(Config(), SPEC).model
+    assert (model.feature_dim, model.num_classes, model.vocab_size) == (8, 5, 40)
+
+
+def test_sizes_that_were_set_must_be_the_datas():
+    config = dataclasses.replace(Config(), model=dataclasses.replace(Config().model, vocab_size=41))
+    with pytest.raises(UsageError, match="config.model.vocab_size is 41, but the data .* has 40"):
+        with_spec(config, SPEC)
+
+
+def test_configs_need_no_jax():
+    """Listing and checking must be instant."""
+    code = (
+        "import sys, mmt_jax.config, mmt_jax.variants, experiments.mmt as m;"
+        "m.get_config('data_cc,scale=tiny');"
+        "assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
