@@ -285,7 +285,7 @@ def test_default_sizes_and_captions_a_picture():
     assert len(target) == 500
     assert {len(captions) for captions in target.captions} == {5}
     assert target.pixels is None
-    assert target.feature_dim == scenes.FEATURE_DIM == 192
+    assert target.feature_dim == scenes.FEATURE_DIM == 176
     assert target.num_classes == scenes.NUM_CLASSES == 65
     assert target.offsets[-1] == len(target.features) == len(target.boxes) == len(target.scores)
     sizes = [recipe.train for recipe in scenes.RECIPES.values()]
@@ -308,7 +308,7 @@ def test_vocabulary_captions_are_of_every_corpus():
 
 def test_spec_has_the_sizes_of_the_data():
     spec = scenes.spec(2000)
-    assert (spec.feature_dim, spec.num_classes, spec.vocab_size) == (192, 65, 2000)
+    assert (spec.feature_dim, spec.num_classes, spec.vocab_size) == (176, 65, 2000)
 
 
 @pytest.mark.parametrize(
@@ -329,36 +329,57 @@ def test_wrong_use_names_the_remedy(corpus, split, options, message):
 
 
 def slow_feature(image, box):
-    """Mean colours of a box' cells by loops, each over the pixels that the cell touches."""
+    """The feature of a box by loops, from the pixels that each cell touches."""
     low_y, low_x, high_y, high_x = (float(edge) * 64 for edge in box)
-    feature = []
+    tall, wide = (high_y - low_y) / 8, (high_x - low_x) / 8
+    cell = {}
     for i, j in itertools.product(range(8), range(8)):
-        tall, wide = (high_y - low_y) / 8, (high_x - low_x) / 8
         touched = [
             image[y, x] / 255
             for y, x in itertools.product(range(64), range(64))
             if y + 1 > low_y + i * tall and y < low_y + (i + 1) * tall
             and x + 1 > low_x + j * wide and x < low_x + (j + 1) * wide
         ]  # fmt: skip
-        feature.extend(np.mean(touched, axis=0))
-    return np.array(feature)
+        cell[i, j] = np.mean(touched, axis=0)
+
+    def edge(one, other):
+        one, other = ((min(i, 7), min(j, 7)) for i, j in (one, other))
+        return abs(cell[one] - cell[other]).mean()
+
+    colours, edges, histogram = [], [], np.zeros((4, 4, 4))
+    for i, j in itertools.product(range(0, 8, 2), range(0, 8, 2)):
+        block = [(i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)]
+        colours.extend(np.mean([cell[at] for at in block], axis=0))
+        for one, other in [((0, 0), (0, 1)), ((0, 0), (1, 0)), ((0, 0), (1, 1)), ((0, 1), (1, 0))]:
+            steps = [edge((y + one[0], x + one[1]), (y + other[0], x + other[1])) for y, x in block]
+            edges.append(np.mean(steps))
+    for colour in cell.values():
+        histogram[tuple(np.minimum(colour * 4, 3).astype(int))] += 1 / 64
+    return np.concatenate([colours, edges, np.sqrt(histogram).ravel()])
 
 
-def test_features_are_mean_colours_of_the_pixels():
+def test_features_are_those_of_the_pixels():
     built = scenes.build("target", "val", size=2, pixels=True)
     for picture in range(2):
         rows = slice(built.offsets[picture], built.offsets[picture] + 3)
         for box, feature in zip(built.boxes[rows], built.features[rows]):
-            np.testing.assert_allclose(feature, slow_feature(built.pixels[picture], box), atol=6e-4)
+            slow = slow_feature(built.pixels[picture], box)
+            np.testing.assert_allclose(feature, slow, atol=6e-4)  # stored as f16
 
 
 def test_feature_of_a_hand_made_picture():
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, :8, 8:16, 1] = 255  # on a grid of 8 × 8, the second cell of the first row is green
-    feature = detector.box_features(image, np.array([0]), np.array([[0, 0, 1, 1]], np.float32))
-    expected = np.zeros((8, 8, 3))
-    expected[0, 1, 1] = 1
-    np.testing.assert_array_equal(feature[0].reshape(8, 8, 3), expected)
+    feature = detector.box_features(image, np.array([0]), np.array([[0, 0, 1, 1]], np.float32))[0]
+    colours, edges, histogram = np.split(feature, [48, 112])
+    np.testing.assert_array_equal(colours[:3], [0, 0.25, 0])  # one of the block's four cells
+    assert not colours[3:].any()
+    # Of the first block, the green cell differs from those left, right, below and below right of it
+    # and from that below left; and from the first cell of the second block.
+    np.testing.assert_allclose(edges.reshape(4, 4, 4)[0, 0], np.array([2, 1, 1, 1]) / 12)
+    assert not edges[4:].any()
+    np.testing.assert_allclose(histogram[[0, 12]], np.sqrt([63 / 64, 1 / 64]))  # black, green
+    assert np.count_nonzero(histogram) == 2
 
 
 def test_boxes_cover_the_objects_and_classes_name_them():

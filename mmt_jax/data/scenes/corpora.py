@@ -97,7 +97,8 @@ def build(
       pixels: whether to keep the pictures, at 12 kB each.
 
     Returns:
-      Features are f16 [rows, `FEATURE_DIM`], colours in 0..1; `scores` and class columns are set.
+      Features are f16 [rows, `FEATURE_DIM`] in 0..1, as `detector.box_features` makes them; scores
+      and classes are set.
 
     Raises:
       UsageError: there is no such corpus or split, or seed or size is out of range.
