@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 import types
@@ -57,6 +58,10 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
     try:
         _check_config(argv)
         positional = parser([name, *argv])[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, [row.name for row in command.FLAGS], n=1)
+        hint = f"did you mean --{near[0]}?" if near else more
+        raise UsageError(f"--{error.flagname} is not a flag of `mmt {name}`; {hint}") from None
     except (flags.Error, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{message}; {more}") from None

@@ -1,0 +1,61 @@
+"""Writes one photo of a source as a record file, as `mmt score` reads it, and prints its captions.
+
+usage: mmt record --data=SOURCE --split=SPLIT [--index=N] --out=FILE.npz [--pixels]
+
+  mmt record --data=scenes --split=test --index=3 --out=work/photo.npz
+
+The file holds the three image keys of the exported signature for one photo, without a batch axis:
+image/bboxes [R, 5], image/detection_features [R, F] and image/padding_mask [R], the global region
+last. With --pixels it holds image/pixels [H, W, 3] in 0..1 in their place, for models that read
+pixels. A record of your own is made with numpy.savez.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import types
+
+from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
+
+FLAGS = (
+    flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
+    flags.Flag("split", "SPLIT", "such as test", required=True),
+    flags.Flag("index", "N", "which photo, counted from 0; the first by default", default=0),
+    flags.Flag("out", "FILE.npz", "the new file; nothing is overwritten", required=True),
+    flags.Flag("pixels", "", "write the photo's pixels in place of its regions", default=False),
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Writes the record."""
+    import numpy as np
+
+    from mmt_jax.data import regions, schema, sources
+
+    out = pathlib.Path(args.out)
+    if out.exists():
+        raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
+    corpora = sources.load(args.data, args.split, pixels=args.pixels)
+    corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
+    if not args.pixels:
+        record = regions.record(corpus, index)
+    elif corpus.pixels is None:
+        raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
+    else:
+        record = {schema.PIXELS: corpus.pixels[index].astype(np.float32) / 255}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "wb") as file:
+        np.savez_compressed(file, **record)
+    print("\n".join(corpus.captions[index]))
+
+
+def _find(corpora, index: int, name: str):
+    photos = sum(map(len, corpora))
+    if not 0 <= index < photos:
+        raise UsageError(f"--index={index} is not there: {name} has photos 0 to {photos - 1}")
+    for corpus in corpora:
+        if index < len(corpus):
+            break
+        index -= len(corpus)
+    return corpus, index

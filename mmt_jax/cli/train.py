@@ -1,0 +1,38 @@
+"""Trains one model, or goes on where its workdir stopped.
+
+usage: mmt train --config=FILE:TAG[,scale=tiny] --workdir=DIR [--config.FIELD=VALUE ...]
+
+  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/cc
+  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/mine \\
+    --config.data.source=regions:my_photos --config.steps=2000 --config.batch_size=64 \\
+    --config.model.layers="('text','merged','merged')" --config.optim.lr=5e-4
+
+FILE is a path from the current folder; experiments/mmt.py is in the root of a checkout and knows
+every tag of `mmt list`. `mmt describe TAG,scale=tiny` prints every field that a flag can set, such
+as config.seed, config.checkpoint_every, config.eval.every and config.eval.limit (photos).
+
+A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
+oi-narratives), or `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
+mmt_jax.data.formats. Several, separated by commas, are a mixture.
+
+The workdir gets the config, the vocabulary, checkpoints (the last ones and the best), metrics.jsonl
+and TensorBoard events. The same command again goes on with the steps that are left. Ctrl-C and
+SIGTERM end training after the step in progress, with a checkpoint. A loss that is not finite stops
+the run (exit status 1), with the step and the last good checkpoint named.
+"""
+
+from __future__ import annotations
+
+import types
+
+from mmt_jax.cli import flags
+
+FLAGS = (
+    flags.Flag(
+        "config",
+        "FILE:TAG[,scale=tiny]",
+        "what to train; --config.FIELD=VALUE after it sets a field",
+        required=True,
+    ),
+    flags.Flag("workdir", "DIR", "where the run lives; made where absent", required=True),
+)
