@@ -1,0 +1,70 @@
+"""Named studies: which variants are run, for how long, and on what they are compared.
+
+  mmt ablate --study=attention --workdir=/tmp/attention
+  mmt ablate --study=losses --workdir=/tmp/losses --seeds=5
+
+Budgets are for two CPU cores, on the tiny scale. A claim that needs tags of two studies is decided
+by `full`, or by naming a study of one's own here.
+"""
+
+from mmt_jax.config import EvalConfig, Study
+from mmt_jax.variants import CORPORA, VARIANTS
+
+BUDGET = {"steps": 1000, "batch_size": 128, "optim.lr": 2e-3, "eval.limit": 100}
+# Joint models fuse every caption with every photo, so reading the test split costs the square of
+# its size: 200 photos are 200,000 pairs.
+TEST = EvalConfig(split="test", limit=200)
+
+_DATA = tuple(f"data_{corpus}" for corpus in CORPORA)
+_DEPTHS = tuple(f"architecture_vilbert-{n}block" for n in (1, 2, 4, 12))
+_HEADS = tuple(f"architecture_heads{shape}" for shape in ("1-768", "3-256", "6-64", "18-64"))
+_KINDS = (
+    "architecture_coattention",
+    "architecture_single-stream",
+    "architecture_language-q-12",
+    "architecture_image-q-12",
+    "architecture_mixed-modality",
+    "architecture_single-modality",
+)
+_BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
+
+
+def _study(name: str, *tags: str) -> Study:
+    return Study(name, tags, overrides=BUDGET, test=TEST)
+
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        # What `make demo` runs: each kind of difference once, in about five minutes.
+        Study(
+            "demo",
+            (
+                "data_cc",
+                "architecture_coattention",
+                "architecture_single-modality",
+                "baseline_baseline-no-bert-transfer",
+                "data_sbu",
+            ),
+            seeds=1,
+            overrides={"steps": 300, "batch_size": 64, "optim.lr": 2e-3, "eval.limit": 50},
+            test=EvalConfig(split="test", limit=100),
+        ),
+        _study("attention", "data_cc", *_KINDS, "architecture_vilbert-1block"),
+        _study(
+            "losses",
+            "data_cc",
+            *(tag for tag in VARIANTS if tag.startswith("loss_")),
+            "architecture_vilbert-1block",
+            "architecture_single-modality",
+            "architecture_single-modality-hloss",
+            "baseline_baseline-cls",
+            "baseline_baseline-no-bert-transfer",
+        ),
+        _study("data", *_DATA, "data_cc-with-bert"),
+        _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality"),
+        _study("heads", "data_cc", *_HEADS, *_KINDS),
+        _study("baselines", "data_cc", "architecture_coattention", *_BASELINES),
+        _study("full", *VARIANTS),
+    )
+}

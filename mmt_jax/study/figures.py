@@ -1,0 +1,128 @@
+"""The figures of a report, each a piece of SVG that stands by itself in a page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.study import stats
+from mmt_jax.study.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Outcome
+
+COLOURS = {SUPPORTED: "#2a7f62", CONTRADICTED: "#b5403a", UNDECIDED: "#7a7f87"}
+INK, BAR = "#2b2f36", "#5b7db1"
+
+
+def bars(rows: Sequence[tuple[str, stats.Interval]], *, label: str) -> str:
+    """One bar a tag with its interval, in the order given."""
+
+    def draw(axes: Any) -> None:
+        places = np.arange(len(rows))[::-1]
+        axes.barh(places, [row.mean for _, row in rows], color=BAR, height=0.7)
+        for place, (_, row) in zip(places, rows, strict=True):
+            if math.isfinite(row.low):
+                axes.plot([row.low, row.high], [place, place], color=INK, lw=1.4)
+        axes.set_yticks(places, [tag for tag, _ in rows])
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.grid(axis="x")
+
+    return _svg(draw, name="bars", height=0.9 + 0.26 * len(rows))
+
+
+def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str) -> str:
+    """One line a tag: steps and values."""
+
+    def draw(axes: Any) -> None:
+        import matplotlib
+
+        colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(lines)))
+        for colour, (tag, (steps, values)) in zip(colours, lines.items(), strict=True):
+            axes.plot(steps, values, color=colour, lw=1.2, label=tag)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, ncols=1 + len(lines) // 30
+        )
+
+    return _svg(draw, name=f"curves {label}", height=max(3.4, 0.16 * min(len(lines), 30)))
+
+
+def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
+    """Each comparison's value and interval over the range that is claimed (shaded)."""
+    ends = [
+        end
+        for _, outcome in outcomes
+        for end in (outcome.interval.mean, outcome.interval.low, outcome.interval.high)
+        if math.isfinite(end)
+    ]
+    # One wide interval of two seeds must not squeeze all others into a line.
+    centre = max(abs(outcome.interval.mean) for _, outcome in outcomes)
+    reach = min(max(map(abs, ends)), 4 * centre + 0.1) * 1.1
+
+    def draw(axes: Any) -> None:
+        for place, (_, outcome) in zip(range(len(outcomes))[::-1], outcomes, strict=True):
+            low, high = max(outcome.low, -reach), min(outcome.high, reach)
+            axes.barh(place, high - low, left=low, height=0.8, color="#e3ebe6", zorder=0)
+            colour = COLOURS[outcome.verdict]
+            if math.isfinite(outcome.interval.low):
+                span = [outcome.interval.low, outcome.interval.high]
+                axes.plot(span, [place] * 2, color=colour, lw=1.6)
+            axes.plot(outcome.interval.mean, place, "o", color=colour, ms=5)
+        names = [f"{claim}  {outcome.says}" for claim, outcome in outcomes]
+        axes.set_yticks(range(len(outcomes))[::-1], names)
+        axes.axvline(0, color=INK, lw=0.8)
+        axes.set_xlim(-reach, reach)
+        axes.set_xlabel("value of the comparison, with its 95 % interval; shaded: as claimed")
+
+    return _svg(draw, name="comparisons", height=0.9 + 0.28 * len(outcomes))
+
+
+def scatter(
+    panels: Sequence[tuple[str, Sequence[float]]], scores: Sequence[float], names: Sequence[str]
+) -> str:
+    """Score against each property of the corpora, one panel a property."""
+
+    def draw(axes: Any) -> None:
+        for axis, (label, values) in zip(np.atleast_1d(axes), panels, strict=True):
+            axis.plot(values, scores, "o", color=BAR)
+            for name, x, y in zip(names, values, scores, strict=True):
+                axis.annotate(name, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
+            axis.margins(0.2)
+            axis.set_xlabel(label)
+            axis.grid()
+
+    return _svg(draw, name="scatter", height=2.8, panels=len(panels))
+
+
+def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int = 1) -> str:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {
+        "font.size": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": INK,
+        "axes.axisbelow": True,
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,  # ids of one figure must not be those of another on the page
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(8.5, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots(1, panels, sharey=True))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -1,0 +1,128 @@
+"""What a study found: its table, and its verdict on every claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import Study
+from mmt_jax.data import sources
+from mmt_jax.study import claims, corpora, stats, verdicts
+from mmt_jax.study.results import Result
+
+SHOWN = (  # of the metrics, in the table
+    "image_retrieval/r@1",
+    "image_retrieval/r@5",
+    "image_retrieval/r@10",
+    "image_retrieval/median_rank",
+    "text_retrieval/r@1",
+    "text_retrieval/r@5",
+    "text_retrieval/r@10",
+    "text_retrieval/median_rank",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A tag over its seeds."""
+
+    tag: str
+    seeds: int
+    metrics: Mapping[str, stats.Interval]
+    seconds: float  # of one run, on average
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """All that the page says, before it is laid out."""
+
+    study: Study
+    results: Sequence[Result]
+    table: Sequence[Row]  # best first
+    verdicts: Sequence[verdicts.Verdict]
+    corpora: Mapping[str, corpora.Properties]
+    best: Mapping[str, Any]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The mean score of each tag."""
+        return {row.tag: row.metrics[claims.METRIC].mean for row in self.table}
+
+
+def find(study: Study, results: Sequence[Result], *, best: Mapping[str, Any]) -> Findings:
+    """Computes the table and judges every claim."""
+    by_tag: dict[str, list[Result]] = {}
+    for result in results:
+        by_tag.setdefault(result.run.tag, []).append(result)
+    scores = {
+        tag: {r.run.seed: r.test[claims.METRIC] for r in runs} for tag, runs in by_tag.items()
+    }
+    configs = {tag: runs[0].run.config for tag, runs in by_tag.items()}
+    described = _corpora(by_tag)
+    table = [_row(tag, runs) for tag, runs in by_tag.items()]
+    return Findings(
+        study=study,
+        results=results,
+        table=sorted(table, key=lambda row: -row.metrics[claims.METRIC].mean),
+        verdicts=[
+            verdicts.judge(claim, scores, configs=configs, corpora=described)
+            for claim in claims.CLAIMS.values()
+        ],
+        corpora=described,
+        best=best,
+    )
+
+
+def _row(tag: str, runs: Sequence[Result]) -> Row:
+    names = [name for name in SHOWN if name in runs[0].test]
+    return Row(
+        tag,
+        len(runs),
+        {name: _interval(name, runs) for name in names},
+        float(np.mean([run.seconds for run in runs])),
+    )
+
+
+def _interval(metric: str, runs: Sequence[Result]) -> stats.Interval:
+    """Over seeds; of a single one, over the photos that it was asked for."""
+    values = [run.test[metric] for run in runs]
+    kind, _, k = metric.partition("/r@")
+    if len(runs) > 1 or kind != "image_retrieval" or not k:
+        return stats.t_interval(values)
+    ranks, photos = runs[0].ranks()
+    return stats.bootstrap_interval(ranks <= int(k), photos)
+
+
+def _corpora(by_tag: Mapping[str, Sequence[Result]]) -> dict[str, corpora.Properties]:
+    """Of the tags that correlations of corpora need, once there are enough of them to rank."""
+    needed = {
+        tag
+        for claim in claims.CLAIMS.values()
+        for comparison in claim.comparisons
+        if isinstance(comparison, claims.Correlation)
+        for tag in comparison.tags
+    }
+    runs = {tag: found[0].run for tag, found in by_tag.items() if tag in needed}
+    if len({run.config.data.source for run in runs.values()}) < 3:
+        return {}
+    some = next(iter(runs.values()))
+    _, split = sources.eval_source(some.config)
+    configs = {tag: run.config for tag, run in runs.items()}
+    return corpora.properties(configs, target=some.test.source, split=split)
+
+
+def curve(runs: Sequence[Result], name: str) -> tuple[list[int], list[float]]:
+    """A metric of `metrics.jsonl` by step, averaged over the runs that logged it there."""
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        path = run.run.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        for entry in map(json.loads, lines):
+            if entry.get(name) is not None:
+                values.setdefault(entry["step"], []).append(entry[name])
+    steps = sorted(values)
+    return steps, [float(np.mean(values[step])) for step in steps]

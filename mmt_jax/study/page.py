@@ -1,0 +1,277 @@
+"""The page: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+
+from mmt_jax.config import as_dict
+from mmt_jax.data import sources
+from mmt_jax.study import claims, corpora, figures, stats, verdicts
+from mmt_jax.study.findings import SHOWN, Findings, curve
+from mmt_jax.study.results import Result
+
+STYLE = """
+:root { --ink: #22262c; --soft: #68707a; --line: #e2e5e9; --paper: #fff; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 68rem; padding: 2.5rem 1.5rem 5rem; color: var(--ink);
+  background: var(--paper); font: 15px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; }
+p { max-width: 46rem; } .soft { color: var(--soft); } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .86rem;
+  font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--line); }
+th, td { padding: .34rem .7rem .34rem 0; vertical-align: top; }
+td { border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
+small { color: var(--soft); } svg { max-width: 100%; height: auto; }
+.badge { border-radius: 1rem; color: #fff; font-size: .78rem; padding: .1rem .6rem;
+  white-space: nowrap; }
+.warning { border-left: 3px solid #b5803a; padding-left: .8rem; }
+code { font-size: .88em; }
+"""
+
+
+def render(findings: Findings) -> str:
+    """The whole page."""
+    study = findings.study
+    title = f"Study: {study.name}"
+    body = [
+        f"<h1>{_e(title)}</h1>",
+        _summary(findings),
+        "<h2>Verdicts</h2>",
+        _verdicts(findings.verdicts),
+        "<h2>Scores</h2>",
+        _scores(findings),
+        figures.bars(
+            [(row.tag, row.metrics[claims.METRIC]) for row in findings.table],
+            label=f"{claims.METRIC}, with 95 % interval",
+        ),
+        *_comparisons(findings.verdicts),
+        *_corpora(findings),
+        *_curves(findings),
+        "<h2>How this was tested</h2>",
+        _method(),
+        "<h2>Settings</h2>",
+        _settings(findings),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_e(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
+    )
+
+
+def _summary(findings: Findings) -> str:
+    best, hours = findings.best, sum(result.seconds for result in findings.results) / 3600
+    spoken = [verdict for verdict in findings.verdicts if verdict.spoken_to]
+    counts = ", ".join(
+        f"{sum(v.verdict == kind for v in spoken)} {kind}" for kind in figures.COLOURS
+    )
+    lines = [
+        f"{len(findings.results)} runs of {len(findings.table)} variants, {hours:.2g} hours in all."
+        f" Of {len(claims.CLAIMS)} claims these runs speak to {len(spoken)}: {counts}.",
+        f"Best by validation: <code>{_e(best['tag'])}</code>, seed {best['seed']} "
+        f"({_e(best['metric'])} {best['value']:.3f}).",
+    ]
+    protocols = dict.fromkeys(map(_protocol, findings.results))
+    lines += [f'<span class="soft">{text}</span>' for text in protocols]
+    return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _protocol(result: Result) -> str:
+    """Which split was used for what."""
+    config, test = result.run.config, result.run.test
+    source, split = sources.eval_source(config)
+    text = (
+        f"Checkpoints, and the best run, were chosen by {config.eval.best} on {source} {split} "
+        f"({config.eval.limit or 'all'} photos); all scores below are of {test.source} {test.split}"
+        f" ({test.limit or 'all'} photos with all their captions), read once, after training."
+    )
+    if (source, split) == (test.source, test.split):
+        return (
+            f'<span class="warning">{_e(text)} These are the same photos, so the scores are '
+            f"somewhat flattered by that choice.</span>"
+        )
+    return _e(text)
+
+
+def _verdicts(found: Sequence[verdicts.Verdict]) -> str:
+    rows = []
+    for verdict in found:
+        claim = verdict.claim
+        why = [
+            f"{_e(outcome.says)}: {_finding(outcome)}"
+            for outcome in verdict.outcomes
+            if verdict.spoken_to
+        ]
+        if not verdict.spoken_to:
+            why = sorted({_e(outcome.reason) for outcome in verdict.outcomes})
+        note = f"<br><small>{_e(claim.note)}</small>" if claim.note else ""
+        badge = _badge(verdict.verdict) if verdict.spoken_to else "<small>not spoken to</small>"
+        rows.append(
+            [
+                claim.id,
+                f"{_e(claim.statement)} <small>[{_e(claim.source)}]</small>{note}",
+                badge,
+                "<br>".join(why),
+            ]
+        )
+    return _table(["", "claim", "verdict", "comparisons"], rows)
+
+
+def _finding(outcome: verdicts.Outcome) -> str:
+    if not outcome.test:
+        return f"<small>{_e(outcome.reason)}</small>"
+    value = f"{outcome.interval.mean:+.3f}"
+    if math.isfinite(outcome.interval.low):
+        value += f" [{outcome.interval.low:+.3f}, {outcome.interval.high:+.3f}]"
+    tail = f"p = {outcome.p:.2g}, {outcome.test}"
+    tail += f"; {outcome.reason}" if outcome.reason else ""
+    colour = figures.COLOURS[outcome.verdict]
+    return f'<b style="color:{colour}">{outcome.verdict}</b> {value} <small>{_e(tail)}</small>'
+
+
+def _badge(verdict: str) -> str:
+    return f'<span class="badge" style="background:{figures.COLOURS[verdict]}">{verdict}</span>'
+
+
+def _scores(findings: Findings) -> str:
+    names = [name for name in SHOWN if name in findings.table[0].metrics]
+    head = ["variant", "seeds", *names, "minutes a run"]
+    rows = [
+        [f"<code>{_e(row.tag)}</code>", str(row.seeds)]
+        + [_number(row.metrics[name], share="/r@" in name) for name in names]
+        + [f"{row.seconds / 60:.1f}"]
+        for row in findings.table
+    ]
+    methods = {row.metrics[name].method for row in findings.table for name in names} - {"none"}
+    method = f"In small type: 95 % intervals, {_e(', '.join(sorted(methods)))}." if methods else ""
+    return _table(head, rows, numbers=1) + f'<p class="soft">{method}</p>'
+
+
+def _number(interval: stats.Interval, *, share: bool) -> str:
+    digits = 3 if share else 1
+    text = f"{interval.mean:.{digits}f}"
+    if math.isfinite(interval.low):
+        low, high = max(interval.low, 0), min(interval.high, 1) if share else interval.high
+        text += f" <small>{low:.{digits}f}–{high:.{digits}f}</small>"
+    return text
+
+
+def _comparisons(found: Sequence[verdicts.Verdict]) -> list[str]:
+    made = [
+        (verdict.claim.id, outcome)
+        for verdict in found
+        for outcome in verdict.outcomes
+        if outcome.test.startswith("paired")
+    ]
+    if not made:
+        return []
+    return ["<h2>Comparisons</h2>", figures.comparisons(made)]
+
+
+def _corpora(findings: Findings) -> list[str]:
+    table = findings.corpora
+    if not table:
+        return []
+    scores = [findings.scores[tag] for tag in table]
+    labels = {
+        "photos": "photos of the training split",
+        "wrong": "share of wrong captions",
+        "cross_entropy": "bits a word of the target",
+    }
+    columns = {name: [getattr(p, name) for p in table.values()] for name in labels}
+    rows = [
+        [
+            f"<code>{_e(tag)}</code>",
+            f"{p.photos:,}",
+            f"{p.wrong:.0%}",
+            f"{p.cross_entropy:.2f}",
+            f"{score:.3f}",
+        ]
+        for (tag, p), score in zip(table.items(), scores, strict=True)
+    ]
+    found = {name: stats.spearman(values, scores) for name, values in columns.items()}
+    tests = "; ".join(
+        f"{labels[name]}: ρ = {rho:+.2f}, p = {p:.2g}" for name, (rho, p) in found.items()
+    )
+    return [
+        "<h2>Corpora</h2>",
+        _table(["corpus", *labels.values(), claims.METRIC], rows, numbers=1),
+        figures.scatter(
+            [(labels[name], values) for name, values in columns.items()],
+            scores,
+            [tag.removeprefix("data_") for tag in table],
+        ),
+        f"<p>Rank correlation with the score, one property at a time, by exact permutation of "
+        f"{len(table)} corpora: {tests}.</p>",
+        f'<p class="soft">Bits a word: cross-entropy of the captions that checkpoints are chosen '
+        f"on under an add-one-smoothed unigram model of the corpus' first {corpora.PHOTOS:,} "
+        f"photos' captions (after Moore and Lewis, 2010); less is closer.</p>",
+    ]
+
+
+def _curves(findings: Findings) -> list[str]:
+    by_tag: dict[str, list[Result]] = {}
+    for result in findings.results:
+        by_tag.setdefault(result.run.tag, []).append(result)
+    drawn = []
+    for name, label in (("itm", "ITM loss, training"), (claims.METRIC, "R@1, validation")):
+        lines = {tag: curve(runs, name) for tag, runs in by_tag.items()}
+        lines = {tag: line for tag, line in lines.items() if len(line[0]) > 1}
+        if lines:
+            drawn.append(figures.curves(lines, label=label))
+    return ["<h2>Training</h2>", *drawn] if drawn else []
+
+
+def _method() -> str:
+    paragraphs = (verdicts.__doc__ or "").split("\n\n")[1:]
+    blocks = []
+    for paragraph in paragraphs:
+        lead, *points = paragraph.split("\n* ")
+        if lead.startswith("* "):
+            lead, points = "", [lead[2:], *points]
+        blocks.append(f"<p>{_plain(lead)}</p>" if lead else "")
+        items = "".join(f"<li>{_plain(point)}</li>" for point in points)
+        blocks.append(f"<ul>{items}</ul>" if items else "")
+    return "".join(blocks)
+
+
+def _plain(text: str) -> str:
+    """Docstring text as HTML."""
+    parts = _e(text).split("`")
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
+
+
+def _settings(findings: Findings) -> str:
+    study = findings.study
+    rows = [["tags", _e(", ".join(study.tags))], ["seeds", str(study.seeds)]]
+    rows += [["scale", _e(study.scale)]]
+    rows += [[f"<code>{_e(k)}</code>", _e(str(v))] for k, v in study.overrides.items()]
+    rows += [[f"<code>test.{_e(k)}</code>", _e(str(v))] for k, v in as_dict(study.test).items()]
+    return _table(["setting", "value"], rows)
+
+
+def _table(
+    head: Iterable[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
+) -> str:
+    """`head` is text, cells are HTML; columns from `numbers` on are set as numbers."""
+
+    def cells(kind: str, values: Iterable[str]) -> str:
+        return "".join(
+            f'<{kind} class="n">{v}</{kind}>'
+            if numbers is not None and i >= numbers
+            else f"<{kind}>{v}</{kind}>"
+            for i, v in enumerate(values)
+        )
+
+    lines = [f"<tr>{cells('td', row)}</tr>" for row in rows]
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells("th", map(_e, head))}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _e(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,104 @@
+"""Writes what a study found: figures to go on with (JSON, CSV) and one page to read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmt_jax.config import Study
+from mmt_jax.study import claims, page
+from mmt_jax.study.findings import Findings, find
+from mmt_jax.study.results import Result, write_json, write_text
+
+PAGE, CSV, JSON = "report.html", "runs.csv", "report.json"
+
+
+def write(
+    study: Study, results: Sequence[Result], workdir: pathlib.Path, *, best: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes the page, the CSV (a line a run) and the JSON into `workdir`.
+
+    Args:
+      study: as it was run.
+      results: of runs that match pairs, in the order in which they are listed.
+      workdir: of the study.
+      best: the run to be exported.
+
+    Returns:
+      What the JSON holds; NaN and infinite numbers are None.
+    """
+    findings = find(study, results, best=best)
+    values = as_json(findings)
+    write_json(workdir / JSON, values)
+    write_text(workdir / CSV, as_csv(results))
+    write_text(workdir / PAGE, page.render(findings))
+    return values
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """A line a run."""
+    metrics = list(dict.fromkeys(name for result in results for name in result.test))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    settings = ("tag", "seed", "steps", "batch_size", "candidates", "train", "test", "seconds")
+    writer.writerow([*settings, "validation", *metrics])
+    for result in results:
+        config, test = result.run.config, result.run.test
+        writer.writerow(
+            [
+                result.run.tag,
+                result.run.seed,
+                config.steps,
+                config.batch_size,
+                config.objective.candidates,
+                f"{config.data.source} {config.data.split}",
+                f"{test.source} {test.split}",
+                round(result.seconds, 1),
+                result.validation[config.eval.best],
+                *(result.test.get(name) for name in metrics),
+            ]
+        )
+    return buffer.getvalue()
+
+
+def as_json(findings: Findings) -> dict[str, Any]:
+    """Everything that was found."""
+    return {
+        "study": findings.study.name,
+        "seeds": findings.study.seeds,
+        "overrides": dict(findings.study.overrides),
+        "metric": claims.METRIC,
+        "best": dict(findings.best),
+        "table": [_clean(dataclasses.asdict(row)) for row in findings.table],
+        "claims": [
+            {
+                "id": verdict.claim.id,
+                "statement": verdict.claim.statement,
+                "source": verdict.claim.source,
+                "verdict": verdict.verdict if verdict.spoken_to else None,
+                "missing": list(verdict.missing),
+                "comparisons": [_clean(dataclasses.asdict(o)) for o in verdict.outcomes],
+            }
+            for verdict in findings.verdicts
+        ],
+        "corpora": {tag: dataclasses.asdict(p) for tag, p in findings.corpora.items()},
+        "runs": [
+            {"seconds": r.seconds, "validation": r.validation, "scores": r.test}
+            | {"tag": r.run.tag, "seed": r.run.seed, **r.run.settings}
+            for r in findings.results
+        ],
+    }
+
+
+def _clean(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {name: _clean(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

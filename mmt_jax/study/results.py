@@ -1,0 +1,141 @@
+"""What a run of a study is, and what it leaves in its folder.
+
+`settings.json` holds what the run was asked to do, from before its first step; `result.json` what
+it scored, written in one stroke when it is over; `ranks.npz` the rank of every test query.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import Config, EvalConfig, UsageError, as_dict
+
+SETTINGS, RESULT, RANKS = "settings.json", "result.json", "ranks.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A variant with a seed."""
+
+    tag: str
+    seed: int
+    config: Config
+    test: EvalConfig | None  # None: the model matches no pairs (the language stack alone)
+    folder: pathlib.Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it is asked to do, as JSON gives it back; where folders lie is left out."""
+        config = as_dict(dataclasses.replace(self.config, init_from=None))
+        return json.loads(json.dumps({"config": config, "test": self.test and as_dict(self.test)}))
+
+    @property
+    def finished(self) -> bool:
+        """Whether it need not be run again."""
+        return (self.folder / RESULT).exists()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    run: Run
+    seconds: float  # of wall time, training and evaluation
+    validation: Mapping[str, float]  # of the checkpoint that was kept as the best
+    test: Mapping[str, float]  # of the same checkpoint
+
+    def ranks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Text → image: the rank of the right photo [Q] i64, and which photo that is [Q]."""
+        with np.load(self.run.folder / RANKS) as arrays:
+            return arrays["ranks"], arrays["photos"]
+
+
+def claim_folder(run: Run) -> None:
+    """Notes the run's settings in its folder, before anything else is written there.
+
+    Raises:
+      UsageError: the folder has a run with other settings.
+    """
+    path = run.folder / SETTINGS
+    if not path.exists():
+        write_json(path, run.settings)
+        return
+    try:
+        before = json.loads(path.read_text())
+    except ValueError:
+        raise UsageError(f"{path} is damaged; remove {run.folder} to run it anew") from None
+    if changed := [
+        f"{name}={old!r} (now {new!r})"
+        for name, (old, new) in _differences(before, run.settings).items()
+    ]:
+        raise UsageError(
+            f"{run.folder} was begun with {', '.join(changed)}; go on with the settings of before, "
+            f"or use another --workdir"
+        )
+
+
+def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return {} if old == new else {path: (old, new)}
+    found = {}
+    for name in {**old, **new}:
+        below = f"{path}.{name}" if path else name
+        found |= _differences(old.get(name), new.get(name), below)
+    return found
+
+
+def store(
+    run: Run,
+    *,
+    seconds: float,
+    validation: Mapping[str, float],
+    test: Mapping[str, float],
+    ranks: Mapping[str, np.ndarray],
+) -> None:
+    """Writes what a run scored; `result.json` last, so that its being there says that all is."""
+    if ranks:
+        with open(run.folder / RANKS, "wb") as file:
+            np.savez_compressed(file, **ranks)
+    values = {"tag": run.tag, "seed": run.seed, "seconds": seconds}
+    write_json(
+        run.folder / RESULT,
+        values | {"validation": _floats(validation), "test": _floats(test)},
+    )
+
+
+def read(run: Run) -> Result:
+    """What a finished run scored.
+
+    Raises:
+      UsageError: its result is damaged.
+    """
+    path = run.folder / RESULT
+    try:
+        values = json.loads(path.read_text())
+        return Result(run, values["seconds"], values["validation"], values["test"])
+    except (ValueError, KeyError):
+        raise UsageError(f"{path} is damaged; remove {run.folder} to run it anew") from None
+
+
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Writes a file that is whole or not there."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,265 @@
+"""Runs a study: each variant with each seed, one after the other, resuming where it stopped.
+
+A workdir holds `runs/<tag>/seed<k>`, one training workdir each with what `results` adds to it;
+`best`, a link to the run with the best validation score; and the report.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import gc
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax import variants
+from mmt_jax.config import Config, EvalConfig, Study, UsageError, as_dict, resolve
+from mmt_jax.data import formats, scenes, sources
+from mmt_jax.study import report
+from mmt_jax.study.results import Result, Run, claim_folder, read, store, write_json
+
+Train = Callable[[Config, str], Mapping[str, float]]
+# (config, workdir, test) → metrics, and of each caption: "ranks" [Q] and "photos" [Q].
+Evaluate = Callable[[Config, str, EvalConfig], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["steps=200", "data.source=regions:/photos"]` → {"steps": 200, "data.source": …}.
+
+    Raises:
+      UsageError: a pair has no equals sign.
+    """
+    overrides = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{pair!r} sets nothing; write FIELD=VALUE, such as steps=200")
+        try:
+            overrides[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            overrides[name] = value
+    return overrides
+
+
+def amend(
+    study: Study, *, seeds: int | None = None, overrides: Mapping[str, Any] | None = None
+) -> Study:
+    """The study with other seeds or settings.
+
+    Args:
+      study: as named.
+      seeds: how many; None = as the study has.
+      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; those that begin
+        with "test." are of `Study.test`. `steps` is that of a pretraining row; fine-tuning keeps
+        its share of it.
+
+    Raises:
+      UsageError: no seeds, or an unknown field of `test`.
+    """
+    seeds = study.seeds if seeds is None else seeds
+    if seeds < 1:
+        raise UsageError(f"{seeds} seeds run nothing; give 1 or more")
+    ours = dict(study.overrides)
+    test = as_dict(study.test)
+    for path, value in (overrides or {}).items():
+        if path.startswith("test."):
+            test[path.removeprefix("test.")] = value
+        else:
+            ours[path] = value
+    return dataclasses.replace(
+        study, seeds=seeds, overrides=ours, test=resolve(test, cls=EvalConfig, path="test")
+    )
+
+
+def configure(study: Study, tag: str, seed: int) -> Config:
+    """The config of one run.
+
+    A contrastive loss gets at most as many candidates as its batch has pairs, warm-up its share of
+    the steps.
+
+    Raises:
+      UsageError: an unknown tag, or an override of an unknown or mistyped field.
+    """
+    recipe = variants.get_config(tag, scale=study.scale)
+    changes = dict(study.overrides)
+    if type(steps := changes.get("steps")) is int:
+        base = variants.get_config("data_cc", scale=study.scale)
+        changes["steps"] = max(1, steps * recipe.steps // base.steps)
+        warmup = recipe.optim.warmup_steps * changes["steps"] // recipe.steps
+        changes.setdefault("optim.warmup_steps", warmup)
+    values = as_dict(recipe)
+    for path, value in changes.items():
+        *parents, name = path.split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"config.{path} is not a field; config.{parent} has none")
+        node[name] = value
+    config = resolve(values)
+    part = config.batch_size // max(config.grad_accum, 1)
+    objective = dataclasses.replace(
+        config.objective, candidates=min(config.objective.candidates, part)
+    )
+    return dataclasses.replace(config, seed=seed, objective=objective)
+
+
+def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
+    """All runs, seed by seed, each after the run whose checkpoint it starts from.
+
+    Raises:
+      UsageError: an unknown tag, a wrong override, or a test split that is not there.
+    """
+    folder = pathlib.Path(workdir) / "runs"
+    runs = []
+    for seed in range(study.seeds):
+        for tag in _with_pretraining(study.tags):
+            config = configure(study, tag, seed)
+            if config.pretrained:
+                start = folder / config.pretrained / f"seed{seed}"
+                config = dataclasses.replace(config, init_from=str(start))
+            runs.append(Run(tag, seed, config, _test(study, config), folder / tag / f"seed{seed}"))
+    return runs
+
+
+def _with_pretraining(tags: Sequence[str]) -> list[str]:
+    ordered: dict[str, None] = {}
+
+    def visit(tag: str) -> None:
+        variant = variants.find(tag)
+        if variant.pretrained:
+            visit(variant.pretrained)
+        ordered[variant.tag] = None
+
+    for tag in tags:
+        visit(tag)
+    return list(ordered)
+
+
+def _test(study: Study, config: Config) -> EvalConfig | None:
+    """What a run is tested on, names filled in; None for the language stack alone."""
+    if config.objective.itm == "none":
+        return None
+    test = study.test
+    if test.source is None:
+        test = dataclasses.replace(test, source=sources.eval_source(config)[0])
+    for part in sources.parse(test.source):
+        splits = scenes.SPLITS if part.generated else formats.splits(part.name)
+        if test.split not in splits:
+            raise UsageError(
+                f"{test.source} has no split {test.split!r} to report on; it has "
+                f"{', '.join(splits)}: name one with --set=test.split=…"
+            )
+    return test
+
+
+def ablate(
+    study: Study,
+    workdir: str | os.PathLike,
+    *,
+    seeds: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    train: Train | None = None,
+    evaluate: Evaluate | None = None,
+) -> dict[str, Any]:
+    """Runs what has not been run yet, then writes the report on all of it.
+
+    Args:
+      study: what to run.
+      workdir: where; a study that was stopped goes on from there, and more seeds or tags may be
+        asked for.
+      seeds: see `amend`.
+      overrides: see `amend`.
+      train: trains, or goes on with, one run; returns validation metrics.
+      evaluate: reads the test split with a run's best checkpoint.
+
+    Returns:
+      The report as `report.write` returns it.
+
+    Raises:
+      UsageError: wrong settings, or other settings than the workdir's runs have.
+    """
+    study = amend(study, seeds=seeds, overrides=overrides)
+    runs = plan(study, workdir)
+    for run in runs:
+        claim_folder(run)
+    done = [read(run) for run in runs if run.finished]
+    left = [run for run in runs if not run.finished]
+    for number, run in enumerate(left):
+        _announce(run, number, left, done)
+        done.append(_execute(run, train or _train, evaluate or _evaluate))
+    results = sorted(done, key=lambda result: runs.index(result.run))
+    matched = [result for result in results if result.run.test]
+    best = _mark_best(matched, pathlib.Path(workdir))
+    return report.write(study, matched, pathlib.Path(workdir), best=best)
+
+
+def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
+    start = time.monotonic()
+    validation = train(run.config, str(run.folder))
+    test, ranks = evaluate(run.config, str(run.folder), run.test) if run.test else ({}, {})
+    seconds = time.monotonic() - start
+    store(run, seconds=seconds, validation=validation, test=test, ranks=ranks)
+    gc.collect()
+    return read(run)
+
+
+def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]) -> None:
+    from rich.console import Console
+
+    taken: dict[str, list[float]] = {}
+    for result in done:
+        taken.setdefault(result.run.tag, []).append(result.seconds)
+    typical = np.mean([result.seconds for result in done]) if done else 0
+    rest = sum(np.mean(taken.get(r.tag, typical)) for r in left[number:])
+    time_left = f", about {rest / 60:.0f} min left" if done else ""
+    Console().rule(
+        f"run {number + 1} of {len(left)}: [bold]{run.tag}[/bold] seed {run.seed}{time_left}"
+    )
+
+
+def _mark_best(results: Sequence[Result], workdir: pathlib.Path) -> dict[str, Any]:
+    """Notes the run with the best validation score in `best.json`, and links `best` to it."""
+    best = max(results, key=lambda result: result.validation[result.run.config.eval.best])
+    metric = best.run.config.eval.best
+    folder = best.run.folder.relative_to(workdir)
+    values = {"tag": best.run.tag, "seed": best.run.seed, "workdir": folder.as_posix()}
+    values |= {"metric": metric, "value": best.validation[metric]}
+    write_json(workdir / "best.json", values)
+    link = workdir / "best.part"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder, target_is_directory=True)
+    os.replace(link, workdir / "best")
+    return values
+
+
+def _train(config: Config, workdir: str) -> Mapping[str, float]:
+    import jax
+
+    from mmt_jax.evals import retrieval
+    from mmt_jax.train import loop
+
+    jax.clear_caches()  # of the run before, which no other run can use
+    matched = config.objective.itm != "none"
+    return loop.train(config, workdir, evaluate=retrieval.validate if matched else None)
+
+
+def _evaluate(
+    config: Config, workdir: str, test: EvalConfig
+) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.evals import retrieval
+    from mmt_jax.train import checkpoint
+
+    trained = checkpoint.load(workdir, which="best")
+    corpora = sources.load(test.source, test.split, pixels=config.model.pixels)
+    examples = Examples.of(
+        trained.config, sources.first(corpora, test.limit), sources.tokenizer(config, workdir)
+    )
+    metrics = retrieval.evaluate(trained.model, trained.params, examples, pairs=test.pairs)
+    return metrics, {}

@@ -1,0 +1,196 @@
+"""The tests that decide whether runs bear a claim out.
+
+The value of a contrast or a spread is computed within each seed, so that runs which saw the same
+order of examples and answer the same queries are paired; over the seeds, Student's t test says on
+which side of the claimed range its mean lies (two-sided at each end of the range, at least two
+seeds). A correlation of corpora is tested by going through all orders of the corpora's mean scores
+(Spearman's ρ, two-sided). p is corrected for the number of comparisons that could be made for the
+claim (Holm, 1979). A comparison is then
+
+* supported: p ≤ 0.05 and its value is in the range,
+* contradicted: p ≤ 0.05 and its value is outside,
+* undecided: otherwise.
+
+A claim is contradicted if one of its comparisons is, supported if all of them are (none missing),
+and otherwise undecided. Verdicts speak of the runs at hand: their data, sizes and budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmt_jax.config import Config
+from mmt_jax.study import stats
+from mmt_jax.study.claims import Claim, Comparison, Correlation
+from mmt_jax.study.corpora import Properties
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SIGN_OF_WORTH = {"photos": 1, "wrong": -1, "cross_entropy": -1}  # of a corpus: is more better?
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What the runs say of one comparison."""
+
+    says: str
+    low: float  # the claimed range
+    high: float
+    missing: tuple[str, ...] = ()  # tags that were not run
+    test: str = ""
+    interval: stats.Interval | None = None  # of the value; None where it was not computed
+    p: float = 1.0  # after Holm's correction
+    verdict: str = UNDECIDED
+    reason: str = ""  # why it is undecided, and what would decide it
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the runs say of one claim."""
+
+    claim: Claim
+    verdict: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tags that would have to be run as well."""
+        return tuple(dict.fromkeys(tag for outcome in self.outcomes for tag in outcome.missing))
+
+    @property
+    def spoken_to(self) -> bool:
+        """Whether the runs can say anything of it."""
+        return any(outcome.test for outcome in self.outcomes)
+
+
+Scores = Mapping[str, Mapping[int, float]]  # tag → seed → score
+
+
+def judge(
+    claim: Claim,
+    scores: Scores,
+    *,
+    configs: Mapping[str, Config],
+    corpora: Mapping[str, Properties],
+) -> Verdict:
+    """Tests a claim by the module's rules.
+
+    Args:
+      claim: what is claimed.
+      scores: of the runs that there are.
+      configs: by tag, to tell runs that differ in nothing but their name.
+      corpora: by tag, for correlations.
+    """
+    drafts = [_measure(c, scores, configs, corpora) for c in claim.comparisons]
+    testable = [i for i, (outcome, _) in enumerate(drafts) if outcome.test]
+    adjusted = stats.holm([drafts[i][0].p for i in testable])
+    outcomes = [outcome for outcome, _ in drafts]
+    for index, p in zip(testable, adjusted, strict=True):
+        alpha = stats.ALPHA / len(testable)
+        outcomes[index] = _decide(
+            dataclasses.replace(outcomes[index], p=p), drafts[index][1], alpha
+        )
+    verdicts = {outcome.verdict for outcome in outcomes}
+    if CONTRADICTED in verdicts:
+        verdict = CONTRADICTED
+    else:
+        verdict = SUPPORTED if verdicts == {SUPPORTED} else UNDECIDED
+    return Verdict(claim, verdict, tuple(outcomes))
+
+
+def _measure(
+    comparison: Comparison,
+    scores: Scores,
+    configs: Mapping[str, Config],
+    corpora: Mapping[str, Properties],
+) -> tuple[Outcome, Sequence[float]]:
+    """The comparison with its uncorrected p, and its value in each seed."""
+    outcome = Outcome(comparison.says, comparison.low, comparison.high)
+    missing = tuple(tag for tag in comparison.tags if tag not in scores)
+    if missing:
+        reason = f"not run: {', '.join(missing)}"
+        return dataclasses.replace(outcome, missing=missing, reason=reason), ()
+    if same := _same(comparison.tags, configs):
+        reason = f"{same[0]} and {same[1]} are the same model and data under these settings"
+        return dataclasses.replace(outcome, reason=reason), ()
+    seeds = sorted(set.intersection(*(set(scores[tag]) for tag in comparison.tags)))
+    if not seeds:
+        return dataclasses.replace(outcome, reason="no seed was run for all of its tags"), ()
+    if isinstance(comparison, Correlation):
+        return _correlate(comparison, outcome, scores, seeds, corpora), ()
+    values = [
+        comparison.value({tag: scores[tag][seed] for tag in comparison.tags}) for seed in seeds
+    ]
+    return dataclasses.replace(
+        outcome,
+        test=f"paired t over {len(seeds)} seed{'s' * (len(seeds) > 1)}",
+        interval=stats.t_interval(values),
+        p=stats.range_test(values, comparison.low, comparison.high),
+    ), values
+
+
+def _same(tags: Sequence[str], configs: Mapping[str, Config]) -> tuple[str, str] | None:
+    """Two tags whose runs differ in nothing but name and seed."""
+    seen: dict[Config, str] = {}
+    for tag in tags:
+        config = dataclasses.replace(configs[tag], tag="", seed=0)
+        if config in seen:
+            return seen[config], tag
+        seen[config] = tag
+    return None
+
+
+def _correlate(
+    comparison: Correlation,
+    outcome: Outcome,
+    scores: Scores,
+    seeds: Sequence[int],
+    corpora: Mapping[str, Properties],
+) -> Outcome:
+    unknown = [tag for tag in comparison.tags if tag not in corpora]
+    if unknown:
+        return dataclasses.replace(
+            outcome, reason=f"the properties of {unknown[0]}'s corpus are not known"
+        )
+    worth = rank_worth([corpora[tag] for tag in comparison.tags], comparison.names)
+    means = [np.mean([scores[tag][seed] for seed in seeds]) for tag in comparison.tags]
+    rho, p = stats.spearman(worth, means)
+    test = f"exact permutation of Spearman's ρ over {len(means)} corpora"
+    return dataclasses.replace(
+        outcome, test=test, interval=stats.Interval(rho, math.nan, math.nan, "none"), p=p
+    )
+
+
+def rank_worth(corpora: Sequence[Properties], names: Sequence[str]) -> list[float]:
+    """[n] corpora by their mean rank in the named properties; more = expected to be better."""
+    ranks = [
+        SIGN_OF_WORTH[name] * stats.ranks([getattr(corpus, name) for corpus in corpora])
+        for name in names
+    ]
+    return np.mean(ranks, axis=0).tolist()
+
+
+def _decide(outcome: Outcome, values: Sequence[float], alpha: float) -> Outcome:
+    """The verdict by the corrected p; `alpha` is the level that would do for this one alone."""
+    if outcome.p <= stats.ALPHA:
+        inside = outcome.low < outcome.interval.mean < outcome.high
+        return dataclasses.replace(outcome, verdict=SUPPORTED if inside else CONTRADICTED)
+    if not values:
+        return dataclasses.replace(outcome, reason="more corpora would be needed, not more seeds")
+    needed = stats.seeds_needed(values, outcome.low, outcome.high, alpha)
+    return dataclasses.replace(outcome, reason=_advice(values, needed))
+
+
+def _advice(values: Sequence[float], needed: int | None) -> str:
+    if needed is None:
+        return f"too close to call: even {stats.MOST_SEEDS} seeds would not decide it"
+    more = needed - len(values)
+    seeds = f"{more} more seed{'s' * (more > 1)}"
+    if len(values) == 1:
+        return f"one seed has no spread to judge by; at least {seeds}"
+    if np.ptp(values) < 1e-12:
+        return f"the seeds are equal, which leaves no spread to judge by; at least {seeds}"
+    return f"about {seeds} would do if mean and spread stay"
