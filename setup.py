@@ -17,6 +17,8 @@ CORE = [
     "numpy>=2.0",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "rich>=13",
+    "scipy>=1.13",
     "sentencepiece>=0.2.3",
     "tensorboardX>=2.6",
 ]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mmt_jax import variants
 from mmt_jax.config import (
     Config,
@@ -24,7 +25,9 @@ def test_no_fields_are_the_defaults():
     assert resolve({}) == Config()
 
 
-@pytest.mark.parametrize("tag", ["data_cc", "pixel_vilbert_cc-full-image", "data-ft_uniter-dataset"])
+@pytest.mark.parametrize(
+    "tag", ["data_cc", "pixel_vilbert_cc-full-image", "data-ft_uniter-dataset"]
+)
 def test_config_survives_json(tag):
     config = with_spec(variants.get_config(tag, scale="tiny"), SPEC)
     assert resolve(json.loads(json.dumps(as_dict(config)))) == config
@@ -60,7 +63,10 @@ def test_whole_numbers_become_floats_and_lists_tuples():
     [
         ({"stesp": 3}, "config.stesp is not a field; did you mean config.steps?"),
         ({"modle": {"width": 3}}, "config.modle is not a field; did you mean config.model?"),
-        ({"model": {"widht": 3}}, "config.model.widht is not a field; did you mean config.model.width"),
+        (
+            {"model": {"widht": 3}},
+            "config.model.widht is not a field; did you mean config.model.width",
+        ),
         ({"qqq": 3}, "config.qqq is not a field; it has tag, scale"),
         ({"steps": "many"}, "config.steps must be int, not 'many'"),
         ({"steps": 1.5}, "config.steps must be int, not 1.5"),
@@ -87,7 +93,7 @@ def test_sizes_come_from_the_data():
 
 def test_sizes_that_were_set_must_be_the_datas():
     config = dataclasses.replace(Config(), model=dataclasses.replace(Config().model, vocab_size=41))
-    with pytest.raises(UsageError, match="config.model.vocab_size is 41, but the data .* has 40"):
+    with pytest.raises(UsageError, match=r"config\.model\.vocab_size is 41, but the data .* has 40"):
         with_spec(config, SPEC)
 
 

@@ -3,16 +3,25 @@
 import math
 
 import pytest
+
 from mmt_jax import params, variants
 from mmt_jax.cli import list as list_command
 from mmt_jax.config import RELEASE_SPEC, UsageError, with_spec
 from mmt_jax.models import registry
 from mmt_jax.nn.blocks import kinds
 
-CORPORA = (
-    "cc sbu vg mscoco mscoco-narratives oi-narratives combined-instance combined-dataset "
-    "uniter-instance uniter-dataset"
-).split()
+CORPORA = [
+    "cc",
+    "sbu",
+    "vg",
+    "mscoco",
+    "mscoco-narratives",
+    "oi-narratives",
+    "combined-instance",
+    "combined-dataset",
+    "uniter-instance",
+    "uniter-dataset",
+]
 BASE = {
     "corpus": "cc",
     "itm": "classification",

@@ -20,7 +20,6 @@ from typing import Any
 from mmt_jax import config as config_lib
 from mmt_jax import variants
 from mmt_jax.cli import flags
-from mmt_jax.config import RELEASE_SPEC, Config, DataSpec
 
 ARGUMENTS = ("TAG",)
 FLAGS = (flags.JSON,)
@@ -45,11 +44,12 @@ def describe(tag: str) -> dict[str, Any]:
       UsageError: no such tag or scale.
     """
     config = variants.parse(tag)
-    config = config_lib.with_spec(config, _spec(config))
 
+    from mmt_jax import api
     from mmt_jax import params as params_lib
     from mmt_jax.models import registry
 
+    config = config_lib.with_spec(config, api.data_spec(config))
     params = registry.build(config).abstract()
     leaves = sorted(params_lib.flatten(params).items(), key=lambda leaf: _natural(leaf[0]))
     tree = {path: leaf.shape for path, leaf in leaves}
@@ -59,16 +59,6 @@ def describe(tag: str) -> dict[str, Any]:
         "config": config_lib.as_dict(config),
         "tree": tree,
     }
-
-
-def _spec(config: Config) -> DataSpec:
-    if config.scale == "tiny":
-        from mmt_jax.data import sources
-
-        return sources.spec(config)
-    if config.model.pixels:
-        return DataSpec(3 * config.model.patch_size**2, 0, RELEASE_SPEC.vocab_size)
-    return RELEASE_SPEC
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

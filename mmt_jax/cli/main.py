@@ -10,7 +10,7 @@ root of a checkout:
   mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/cc --config.steps=200
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=100
 
-Exit status: 0 done, 2 wrong use or input, 1 failure.
+Exit status: 0 done, 2 wrong use or input, 1 failure, 128 + the signal where one ended it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,12 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         print("mmt: interrupted", file=sys.stderr)
-        return 1
+        return 130
+    except (Exception, SystemExit) as error:
+        if not type(error).__module__.startswith("mmt_jax."):
+            raise  # nobody foresaw it: the traceback is for us
+        print(f"mmt: {error}", file=sys.stderr)
+        return error.code if isinstance(error, SystemExit) else 1
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -36,3 +36,13 @@ FLAGS = (
     ),
     flags.Flag("workdir", "DIR", "where the run lives; made where absent", required=True),
 )
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
+    from mmt_jax.evals import retrieval
+    from mmt_jax.train import loop
+
+    metrics = loop.train(args.config, args.workdir, evaluate=retrieval.validate)
+    rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
+    print(flags.table(["metric", "value"], rows))

@@ -1,0 +1,86 @@
+"""Runs a study: trains and tests each of its variants, and judges the claims that it speaks to.
+
+usage: mmt ablate --study=NAME --workdir=DIR [--seeds=N] [--set=FIELD=VALUE ...]
+
+  mmt ablate --study=demo --workdir=work/demo
+  mmt ablate --study=attention --workdir=work/attention --seeds=2 --set=steps=200
+
+Studies are rows of experiments/studies.py in the current folder: demo, attention, losses, data,
+depth, heads, baselines and full. The same command again goes on where it stopped; a finished run is
+never repeated, and more seeds add runs.
+
+The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
+page that needs nothing else), runs.csv, report.json, and best, a link to the best run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import types
+from typing import Any
+
+from mmt_jax.cli import flags
+from mmt_jax.config import Study, UsageError
+
+STUDIES = "experiments/studies.py"
+FLAGS = (
+    flags.Flag("study", "NAME", f"a row of {STUDIES}", required=True),
+    flags.Flag("workdir", "DIR", "where the study lives; made where absent", required=True),
+    flags.Flag("seeds", "N", "runs of each variant; as the study says by default", default=0),
+    flags.Flag("set", "FIELD=VALUE", "sets a field of every run's config, or test.FIELD", ()),
+    flags.Flag("studies", "FILE.py", f"a file with STUDIES; {STUDIES} by default"),
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Runs the study and prints what it found."""
+    study = find(args.study, args.studies or STUDIES)
+
+    from mmt_jax.study import run as study_run
+
+    overrides = study_run.parse_overrides(args.set)
+    seeds = args.seeds or None
+    found = study_run.ablate(study, args.workdir, seeds=seeds, overrides=overrides)
+    print(_table(found))
+    print()
+    for claim in found["claims"]:
+        if claim["verdict"]:
+            print(f"{claim['id']} {claim['verdict']}: {claim['statement']}")
+    print(f"\nreport: {os.path.join(args.workdir, 'report.html')}")
+
+
+def find(name: str, path: str = STUDIES) -> Study:
+    """The study `name` of the file `path`.
+
+    Raises:
+      UsageError: no such file or study.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"there is no {path} in {os.getcwd()}; run mmt from the root of a checkout, which "
+            f"holds {STUDIES}, or name your own file with --studies"
+        )
+    spec = importlib.util.spec_from_file_location("studies", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if name not in module.STUDIES:
+        near = difflib.get_close_matches(name, module.STUDIES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(module.STUDIES)}"
+        raise UsageError(f"{path} has no study {name!r}; {hint}")
+    return module.STUDIES[name]
+
+
+def _table(found: dict[str, Any]) -> str:
+    names = list(found["table"][0]["metrics"]) if found["table"] else []
+    rows = []
+    for row in found["table"]:
+        cells = [_interval(row["metrics"][name]) for name in names]
+        rows.append([row["tag"], str(row["seeds"]), *cells])
+    return flags.table(["tag", "seeds", *names], rows)
+
+
+def _interval(found: dict[str, Any]) -> str:
+    ends = "" if found["low"] is None else f" [{found['low']:.3g}, {found['high']:.3g}]"
+    return f"{found['mean']:.3g}{ends}"

@@ -1,0 +1,343 @@
+"""The commands, as a shell meets them: output, exit status, and one clear message."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmt_jax.cli import main as cli
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = "--config=experiments/mmt.py:architecture_vilbert-1block,scale=tiny"
+SMALL = (
+    "--config.data.size=48",
+    "--config.batch_size=8",
+    "--config.steps=3",
+    "--config.eval.limit=8",
+    "--config.data.vocab_size=200",
+    "--config.log_every=1",
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def mmt(capsys):
+    """Runs a command; returns exit status, stdout and stderr."""
+
+    def run(*argv):
+        status = cli.main([str(arg) for arg in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of three steps, trained in a process of its own that then says what it has loaded."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    code = (
+        "import sys; from mmt_jax.cli.main import main;"
+        f"status = main({['train', CONFIG, f'--workdir={folder}', *SMALL]!r});"
+        "loaded = {'tensorflow', 'torch'} & set(sys.modules);"
+        "assert not loaded, loaded; sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def fails(result, *parts):
+    """A use that is wrong: status 2, and one line on stderr that has these parts."""
+    status, out, err = result
+    assert status == 2
+    assert not out
+    assert err.startswith("mmt: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    return True
+
+
+# ---- Help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("help",)])
+def test_help_names_every_command(mmt, argv):
+    status, out, _ = mmt(*argv)
+    assert status == 0
+    for name in cli.COMMANDS:
+        assert f"\n  {name} " in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_has_an_example_and_every_flag(mmt, name):
+    status, out, _ = mmt(name, "--help")
+    assert status == 0
+    assert f"usage: mmt {name} " in out
+    assert f"\n  mmt {name}" in out
+    for flag in cli._load(name).FLAGS:
+        assert f"--{flag.name}" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_console_script_is_the_same_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "mmt_jax.cli", "list"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "architecture_coattention" in done.stdout
+
+
+# ---- list, describe ------------------------------------------------------------------------------
+
+
+def test_list_prints_the_same_rows_as_its_json(mmt):
+    _, table, _ = mmt("list")
+    _, text, _ = mmt("list", "--json")
+    models = json.loads(text)
+    header, _, *lines = table.splitlines()
+    assert [line.split()[0] for line in lines] == [model["tag"] for model in models]
+    for column in ("corpus", "itm", "mrm", "mlm", "heads", "head dim", "layers", "attention"):
+        assert column in header
+        assert column.replace(" ", "_") in models[0]
+    assert "contrastive 1024" in table
+
+
+def test_list_survives_a_reader_that_leaves():
+    shell = f"{sys.executable} -m mmt_jax.cli list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_describe_counts_what_its_tree_holds(mmt):
+    status, text, _ = mmt("describe", "data_cc,scale=tiny", "--json")
+    about = json.loads(text)
+    assert status == 0
+    assert about["parameters"] == sum(np.prod(shape) for shape in about["tree"].values())
+    assert about["config"]["model"]["vocab_size"] == about["tree"]["text/tokens/embedding"][0]
+
+
+def test_describe_at_full_scale_takes_the_releases_sizes(mmt):
+    _, text, _ = mmt("describe", "architecture_heads1-768", "--json")
+    about = json.loads(text)
+    assert about["tree"]["text/tokens/embedding"] == [32000, 768]
+    assert about["tree"]["image/features/kernel"] == [2048, 768]
+    _, text, _ = mmt("describe", "pixel_vilbert_cc-full-image", "--json")
+    about = json.loads(text)
+    assert about["tree"]["image/features/kernel"] == [3 * 16 * 16, 768]
+    assert about["config"]["model"]["num_classes"] == 0
+
+
+def test_describe_prints_fields_as_flags_set_them(mmt):
+    _, out, _ = mmt("describe", "data_cc,scale=tiny")
+    assert "config.model.width = 96" in out
+    layers = [line.split("/")[2] for line in out.splitlines() if line.startswith("streams/layers/")]
+    assert layers == sorted(layers, key=int)
+
+
+# ---- Wrong use -----------------------------------------------------------------------------------
+
+
+def test_wrong_command(mmt):
+    assert fails(mmt("trian"), "did you mean `mmt train`?")
+    assert fails(mmt("qqq"), "there are list, describe")
+
+
+def test_wrong_flags(mmt, tmp_path):
+    assert fails(mmt("list", "--jsn"), "--jsn is not a flag of `mmt list`", "--json")
+    assert fails(mmt("list", "twice"), "'twice'")
+    assert fails(mmt("describe"), "TAG is missing")
+    assert fails(mmt("train", CONFIG), "--workdir=DIR is missing", "mmt train --help")
+    assert fails(mmt("train", CONFIG, "--workdir"), "--workdir")
+    assert fails(mmt("score", "--model=x", "--record=y"), "--caption=TEXT is missing")
+    wanted = ("--data=scenes", "--split=test", f"--out={tmp_path / 'x.npz'}")
+    assert fails(mmt("record", *wanted, "--index=two"), "--index=two")
+    assert fails(mmt("list", "--nojson=3"), "--nojson=3")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("--config.modle.width=3", ("config.modle ", "config.model?")),
+        ("--config.model.widht=3", ("config.model.widht", "config.model.width?")),
+        ("--config.steps.more=3", ("config.steps", "more")),
+        ("--config.model=3", ("config.model.width",)),
+        ("--config.steps=abc", ("config.steps", "abc")),
+        ("--config.optim.lr=fast", ("config.optim.lr", "fast")),
+        ("--config.objective.hloss=maybe", ("config.objective.hloss", "maybe")),
+        ("--config.model.layers=(1,2)", ("config.model.layers[0]", "str")),
+        ("--config.mesh=3", ("config.mesh[0]",)),
+        ("--config.model.feature_dim=wide", ("config.model.feature_dim", "wide")),
+    ],
+)
+def test_wrong_config_field(mmt, tmp_path, override, parts):
+    folder = tmp_path / "run"
+    assert fails(mmt("train", CONFIG, f"--workdir={folder}", override), *parts)
+    assert not folder.exists()
+
+
+def test_wrong_config_file(mmt, tmp_path, monkeypatch):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert fails(mmt("train", "--config=experiments/mmt.py:data_c", workdir), "data_cc")
+    assert fails(
+        mmt("train", "--config=data_cc,scale=tiny", workdir),
+        "--config=experiments/mmt.py:data_cc,scale=tiny",
+    )
+    assert fails(mmt("train", "--config.steps=3", CONFIG, workdir), "--config")
+    monkeypatch.chdir(tmp_path)
+    assert fails(mmt("train", CONFIG, workdir), "experiments/mmt.py", "root of a checkout")
+    assert fails(mmt("train", *CONFIG.split("="), workdir), "experiments/mmt.py")
+    assert fails(mmt("ablate", "--study=demo", workdir), "experiments/studies.py", "--studies")
+
+
+def test_wrong_study(mmt, tmp_path):
+    workdir = f"--workdir={tmp_path / 'study'}"
+    assert fails(mmt("ablate", "--study=atention", workdir), "attention")
+    assert fails(mmt("ablate", "--study=demo", workdir, "--set=steps"), "FIELD=VALUE")
+    assert fails(mmt("ablate", "--study=demo", workdir, "--set=stesp=3"), "config.steps")
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "export", "score"])
+def test_folder_that_is_no_workdir(mmt, tmp_path, command):
+    (tmp_path / "notes.txt").write_text("mine")
+    wanted = {
+        "eval": (f"--workdir={tmp_path}", "--data=scenes", "--split=test"),
+        "export": (f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"),
+        "score": (f"--model={tmp_path}", "--record=x.npz", "--caption=a star"),
+    }
+    assert fails(mmt(command, *wanted[command]), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_train_leaves_a_folder_of_others_alone(mmt, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert fails(mmt("train", CONFIG, f"--workdir={tmp_path}"), str(tmp_path), "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# ---- record, train, eval, score ------------------------------------------------------------------
+
+
+def test_record_is_one_photo_and_its_captions(mmt, tmp_path):
+    out = tmp_path / "new" / "photo.npz"
+    asked = ("record", "--data=scenes", "--split=val", "--index=2", f"--out={out}")
+    status, captions, _ = mmt(*asked)
+    assert status == 0
+    assert captions.strip()
+    with np.load(out) as record:
+        assert set(record) == {
+            "image/bboxes",
+            "image/detection_features",
+            "image/padding_mask",
+        }
+        assert record["image/bboxes"][-1].tolist() == [0, 0, 1, 1, 1]
+    before = out.read_bytes()
+    assert fails(mmt(*asked), str(out), "not overwritten")
+    assert out.read_bytes() == before
+    assert fails(mmt(*asked[:3], "--index=-1", f"--out={out}2"), "--index=-1")
+
+
+def test_record_of_pixels(mmt, tmp_path):
+    out = tmp_path / "photo.npz"
+    assert mmt("record", "--data=scenes", "--split=val", "--pixels", f"--out={out}")[0] == 0
+    with np.load(out) as record:
+        assert list(record) == ["image/pixels"]
+        assert record["image/pixels"].dtype == np.float32
+        assert 0.5 < record["image/pixels"].max() <= 1
+
+
+def test_train_goes_on_and_says_so_in_its_metrics(mmt, workdir):
+    status, out, _ = mmt("train", CONFIG, f"--workdir={workdir}", *SMALL, "--config.steps=4")
+    assert status == 0
+    assert "image_retrieval/r@1" in out
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 4
+
+
+def test_train_refuses_another_config(mmt, workdir):
+    before = (workdir / "config.json").read_bytes()
+    asked = ("train", CONFIG, f"--workdir={workdir}", *SMALL, "--config.batch_size=16")
+    assert fails(mmt(*asked), "config.batch_size", "--workdir")
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
+    out = tmp_path / "scores.json"
+    asked = ("eval", f"--workdir={workdir}", "--data=scenes", "--split=test", "--limit=6")
+    status, table, _ = mmt(*asked, f"--out={out}")
+    assert status == 0
+    values = json.loads(out.read_text())
+    for side in ("image_retrieval", "text_retrieval"):
+        assert {"r@1", "r@5", "r@10", "median_rank"} <= set(values[side])
+        assert side in table
+        assert 0 <= values[side]["r@1"] <= values[side]["r@5"] <= values[side]["r@10"] <= 1
+    assert values["text_retrieval"]["r@10"] == 1 or values["text_retrieval"]["median_rank"] >= 1
+    assert fails(mmt(*asked, f"--out={out}"), str(out), "not overwritten")
+
+
+def test_eval_names_a_wrong_source_split_and_limit(mmt, workdir):
+    asked = ("eval", f"--workdir={workdir}")
+    assert fails(mmt(*asked, "--data=scnes", "--split=test"), "scnes")
+    assert fails(mmt(*asked, "--data=scenes", "--split=tset"), "tset")
+    assert fails(mmt(*asked, "--data=scenes", "--split=test", "--limit=-3"), "--limit=-3")
+
+
+def test_score_prints_a_probability_for_each_caption(mmt, workdir, tmp_path):
+    record = tmp_path / "photo.npz"
+    mmt("record", "--data=scenes", "--split=val", f"--out={record}")
+    asked = ("score", f"--model={workdir}", f"--record={record}")
+    status, out, _ = mmt(*asked, "--caption=a red circle", "--caption=two stars")
+    assert status == 0
+    first, second = out.splitlines()
+    assert first.endswith(" a red circle")
+    assert second.endswith(" two stars")
+    assert 0 <= float(first.split()[0]) <= 1
+    _, text, _ = mmt(*asked, "--caption=a red circle", "--json")
+    (row,) = json.loads(text)
+    assert f"{row['probability']:.3f} {row['caption']}" == first
+
+
+def test_score_names_what_is_wrong_with_its_input(mmt, workdir, tmp_path):
+    record = tmp_path / "photo.npz"
+    mmt("record", "--data=scenes", "--split=val", f"--out={record}")
+    model = f"--model={workdir}"
+    assert fails(mmt("score", model, f"--record={record}", "--caption= "), "empty")
+    assert fails(mmt("score", model, f"--record={record}x", "--caption=a star"), "photo.npzx")
+    record.write_bytes(record.read_bytes()[:200])
+    assert fails(mmt("score", model, f"--record={record}", "--caption=a star"), "photo.npz")
+
+
+# ---- Ends ----------------------------------------------------------------------------------------
+
+
+def test_training_that_diverges_fails(mmt, tmp_path):
+    argv = ("train", CONFIG, f"--workdir={tmp_path / 'run'}", *SMALL, "--config.steps=20")
+    status, _, err = mmt(*argv, "--config.optim.lr=1e30", "--config.optim.clip_norm=inf")
+    assert status == 1
+    assert "Traceback" not in err
+    assert "step" in err
+
+
+def test_sigterm_ends_training_with_a_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    argv = [sys.executable, "-m", "mmt_jax.cli", "train", CONFIG, f"--workdir={folder}", *SMALL]
+    argv.append("--config.steps=100000")
+    with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        begun = any(line.startswith("step ") for line in iter(process.stderr.readline, ""))
+        process.terminate()
+        err = process.stderr.read()
+    assert begun
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+    assert "checkpoint" in err
+    assert any((folder / "checkpoints").iterdir())
