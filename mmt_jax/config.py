@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -182,7 +183,7 @@ def to_config_dict(config: Config) -> Any:
     from ml_collections import config_dict
 
     def convert(node: Any) -> config_dict.ConfigDict:
-        hints = typing.get_type_hints(type(node))
+        hints = _hints(type(node))
         fields = {}
         for name, value in ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node)):
             if dataclasses.is_dataclass(value):
@@ -219,13 +220,16 @@ def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "confi
     return cls(**fields)
 
 
+_hints = functools.cache(typing.get_type_hints)  # parses every annotation of the class
+
+
 def field_type(cls: type, name: str, *, path: str) -> Any:
     """The type of a field of a config dataclass; `path` is how errors name the dataclass.
 
     Raises:
       UsageError: there is no such field; the nearest right name is given.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     if name not in hints:
         near = difflib.get_close_matches(name, hints, n=1)
         hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(hints)}"

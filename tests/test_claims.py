@@ -72,7 +72,7 @@ def test_bootstrap_draws_photos_not_captions():
     together = stats.bootstrap_interval(hits, np.repeat(np.arange(4), 100))
     apart = stats.bootstrap_interval(hits, np.arange(400))
     assert together.mean == apart.mean == 0.5
-    # Of four photos all or none are hits in 2 · (1/2)^4 = 12.5 % of the draws: the ends are 0 and 1.
+    # Of four photos none are hits in (1/2)^4 = 6 % of the draws, and all as often: 0 and 1.
     assert (together.low, together.high) == (0, 1)
     half = 1.96 * math.sqrt(0.25 / 400)
     assert apart.high - apart.low == pytest.approx(2 * half, rel=0.1)
@@ -117,7 +117,9 @@ def test_seeds_needed_are_enough_and_not_too_many():
     ("difference", "verdict"), [(10, SUPPORTED), (-10, CONTRADICTED), (0.5, UNDECIDED)]
 )
 def test_a_beats_b(difference, verdict):
-    found = verdict_on(better(A, B), cc=seeds(0.3, 0, 1, 2), sbu=seeds(0.3 - difference / 100, 1, 1, 1))
+    found = verdict_on(
+        better(A, B), cc=seeds(0.3, 0, 1, 2), sbu=seeds(0.3 - difference / 100, 1, 1, 1)
+    )
     assert found.verdict == verdict
     (outcome,) = found.outcomes
     assert outcome.interval.mean == pytest.approx(difference / 100)
@@ -175,7 +177,11 @@ def test_a_claim_is_as_good_as_its_worst_part():
 
 
 def test_several_comparisons_are_corrected_for():
-    scores = {"cc": seeds(0.3, 0, 1, 2), "sbu": seeds(0.28, 0.3, 0.9, 1.8), "vg": seeds(0.3, 1, 2, 0)}
+    scores = {
+        "cc": seeds(0.3, 0, 1, 2),
+        "sbu": seeds(0.28, 0.3, 0.9, 1.8),
+        "vg": seeds(0.3, 1, 2, 0),
+    }
     alone = verdict_on(better(A, B), **scores)
     together = verdict_on(better(A, B), better(A, C), better(C, A), **scores)
     assert alone.verdict == SUPPORTED

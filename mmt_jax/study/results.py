@@ -1,7 +1,8 @@
 """What a run of a study is, and what it leaves in its folder.
 
-`settings.json` holds what the run was asked to do, from before its first step; `result.json` what
-it scored, written in one stroke when it is over; `ranks.npz` the rank of every test query.
+`seed<k>.settings.json`, beside the folder, holds what the run was asked to do, from before its
+first step; `result.json` what it scored, written in one stroke when it is over; `ranks.npz` the
+rank of every test query.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from mmt_jax.config import Config, EvalConfig, UsageError, as_dict
 
-SETTINGS, RESULT, RANKS = "settings.json", "result.json", "ranks.npz"
+RESULT, RANKS = "result.json", "ranks.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +59,19 @@ class Result:
 
 
 def claim_folder(run: Run) -> None:
-    """Notes the run's settings in its folder, before anything else is written there.
+    """Notes the run's settings beside its folder, which training wants to find empty.
 
     Raises:
       UsageError: the folder has a run with other settings.
     """
-    path = run.folder / SETTINGS
+    path = run.folder.with_name(f"{run.folder.name}.settings.json")
     if not path.exists():
         write_json(path, run.settings)
         return
     try:
         before = json.loads(path.read_text())
     except ValueError:
-        raise UsageError(f"{path} is damaged; remove {run.folder} to run it anew") from None
+        raise UsageError(f"{path} is damaged; remove it and {run.folder} to run it anew") from None
     if changed := [
         f"{name}={old!r} (now {new!r})"
         for name, (old, new) in _differences(before, run.settings).items()

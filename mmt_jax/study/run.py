@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import gc
+import json
 import os
 import pathlib
 import time
@@ -115,7 +116,7 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
     Raises:
       UsageError: an unknown tag, a wrong override, or a test split that is not there.
     """
-    folder = pathlib.Path(workdir) / "runs"
+    folder = pathlib.Path(workdir).resolve() / "runs"
     runs = []
     for seed in range(study.seeds):
         for tag in _with_pretraining(study.tags):
@@ -195,8 +196,8 @@ def ablate(
         done.append(_execute(run, train or _train, evaluate or _evaluate))
     results = sorted(done, key=lambda result: runs.index(result.run))
     matched = [result for result in results if result.run.test]
-    best = _mark_best(matched, pathlib.Path(workdir))
-    return report.write(study, matched, pathlib.Path(workdir), best=best)
+    folder = pathlib.Path(workdir).resolve()
+    return report.write(study, matched, folder, best=_mark_best(matched, folder))
 
 
 def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
@@ -205,7 +206,6 @@ def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
     test, ranks = evaluate(run.config, str(run.folder), run.test) if run.test else ({}, {})
     seconds = time.monotonic() - start
     store(run, seconds=seconds, validation=validation, test=test, ranks=ranks)
-    gc.collect()
     return read(run)
 
 
@@ -245,8 +245,16 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
     from mmt_jax.train import loop
 
     jax.clear_caches()  # of the run before, which no other run can use
-    matched = config.objective.itm != "none"
-    return loop.train(config, workdir, evaluate=retrieval.validate if matched else None)
+    gc.collect()
+    loop.train(config, workdir, evaluate=retrieval.validate)
+    return _best_evaluation(config, pathlib.Path(workdir))
+
+
+def _best_evaluation(config: Config, workdir: pathlib.Path) -> dict[str, float]:
+    """What was said of the checkpoint that is kept as the best; of equals, the last."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    evaluations = [entry for entry in map(json.loads, lines) if config.eval.best in entry]
+    return max(reversed(evaluations), key=lambda entry: entry[config.eval.best], default={})
 
 
 def _evaluate(

@@ -1,0 +1,409 @@
+"""A study from plan to page, with training and evaluation played by fakes."""
+
+import csv
+import html.parser
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from experiments.studies import STUDIES
+from mmt_jax import variants
+from mmt_jax.config import EvalConfig, Study, UsageError
+from mmt_jax.study import figures
+from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
+
+R1 = "image_retrieval/r@1"
+# R@1 by tag; seed k scores k hundredths more, `EXTRA` on top.
+SCORES = {
+    "data_cc": 0.40,
+    "architecture_coattention": 0.42,
+    "architecture_single-modality": 0.10,
+    "baseline_baseline-no-bert-transfer": 0.20,
+    "data_sbu": 0.05,
+}
+EXTRA = {("data_cc", 1): 0.004, ("architecture_single-modality", 2): 0.006}
+SMALL = Study("small", tuple(SCORES), seeds=3, overrides={"steps": 50, "batch_size": 16})
+
+
+class Fakes:
+    """Counts what is trained and tested; scores are known."""
+
+    def __init__(self, stop_after=None):
+        self.trained, self.tested = [], []
+        self.stop_after = stop_after
+
+    def score(self, config):
+        tag, seed = config.tag, config.seed
+        return SCORES.get(tag, 0.3) + seed / 100 + EXTRA.get((tag, seed), 0)
+
+    def train(self, config, workdir):
+        if len(self.trained) == self.stop_after:
+            raise KeyboardInterrupt
+        if config.init_from:
+            start = pathlib.Path(config.init_from).parts[-2:]
+            assert start == (config.pretrained, f"seed{config.seed}")
+            assert (config.pretrained, config.seed) in self.trained
+        self.trained.append((config.tag, config.seed))
+        folder = pathlib.Path(workdir)
+        folder.mkdir(parents=True)  # training refuses a folder with files of others
+        lines = [{"step": step, "itm": 1 / step} for step in (1, 2, 4)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        return {R1: self.score(config) - 0.01, "loss": 1.0}
+
+    def evaluate(self, config, workdir, test):
+        self.tested.append((config.tag, config.seed, test.source, test.split, test.limit))
+        photos = np.repeat(np.arange(100), 5)
+        ranks = np.where(np.arange(500) < 500 * self.score(config), 1, 12)
+        metrics = {R1: self.score(config), "image_retrieval/median_rank": 3.0}
+        return metrics, {"ranks": ranks, "photos": photos}
+
+
+def carry_out(study, workdir, fakes=None, **kwargs):
+    fakes = fakes or Fakes()
+    found = ablate(study, workdir, train=fakes.train, evaluate=fakes.evaluate, **kwargs)
+    return found, fakes
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request, monkeypatch):
+    """Drawing takes most of the time; only the study that all look at has real figures."""
+    if "finished" not in request.fixturenames:
+        monkeypatch.setattr(figures, "_svg", lambda draw, **_: "<svg></svg>")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("study")
+    found, fakes = carry_out(SMALL, workdir)
+    return workdir, found, fakes
+
+
+def claim(found, name):
+    return next(entry for entry in found["claims"] if entry["id"] == name)
+
+
+def test_every_tag_runs_with_every_seed_and_is_tested_once(finished):
+    _, _, fakes = finished
+    wanted = {(tag, seed) for tag in SCORES for seed in range(3)}
+    assert set(fakes.trained) == wanted
+    assert len(fakes.trained) == len(fakes.tested) == len(wanted)
+    assert {entry[2:] for entry in fakes.tested} == {("scenes", "test", 0)}
+
+
+def test_whole_seeds_come_first(finished):
+    _, _, fakes = finished
+    assert [seed for _, seed in fakes.trained] == [0] * 5 + [1] * 5 + [2] * 5
+
+
+def test_table(finished):
+    _, found, _ = finished
+    assert [row["tag"] for row in found["table"]] == [
+        "architecture_coattention",
+        "data_cc",
+        "baseline_baseline-no-bert-transfer",
+        "architecture_single-modality",
+        "data_sbu",
+    ]
+    coattention = found["table"][0]["metrics"][R1]
+    # .42, .43, .44: mean .43, s = .01, t(2, 0.975) = 4.302653
+    assert coattention["mean"] == pytest.approx(0.43)
+    assert coattention["low"] == pytest.approx(0.43 - 4.302653 * 0.01 / 3**0.5)
+    assert found["table"][0]["metrics"]["image_retrieval/median_rank"]["mean"] == 3
+
+
+def test_verdicts(finished):
+    _, found, _ = finished
+    # data_cc - single modality: .300, .304, .294
+    parts = claim(found, "C5")["comparisons"]
+    assert parts[0]["interval"]["mean"] == pytest.approx(0.898 / 3)
+    assert parts[0]["verdict"] == "supported"
+    assert claim(found, "C5")["verdict"] == "undecided"
+    assert claim(found, "C5")["missing"] == ["architecture_vilbert-1block"]
+    assert claim(found, "C9")["verdict"] is None
+    assert set(claim(found, "C9")["missing"]) == {"loss_itm_mlm", "loss_itm_mrm"}
+    baseline = claim(found, "C11")["comparisons"]
+    assert baseline[0]["verdict"] == "supported"
+    assert "no spread" in baseline[1]["reason"]  # all seeds differ by exactly .22
+
+
+def test_csv_has_a_line_a_run(finished):
+    workdir, _, _ = finished
+    with open(workdir / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 15
+    row = next(r for r in rows if r["tag"] == "data_sbu" and r["seed"] == "2")
+    assert float(row[R1]) == pytest.approx(0.07)
+    assert float(row["validation"]) == pytest.approx(0.06)
+    assert row["steps"] == "50"
+    assert row["train"] == "scenes/sbu train"
+    assert row["test"] == "scenes test"
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page would load, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.assets, self.words, self.ids, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "data") and not value.startswith("#"):
+                self.assets.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_page_stands_by_itself(finished):
+    workdir, _, _ = finished
+    text = (workdir / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.assets == []
+    assert not {"script", "link", "img"} & set(page.tags)
+    assert "@import" not in text
+    assert page.tags.count("svg") == 3  # scores, comparisons, training
+
+
+def test_page_says_what_was_found_and_how(finished):
+    workdir, _, _ = finished
+    words = " ".join(Page((workdir / "report.html").read_text(encoding="utf-8")).words)
+    for tag in SCORES:
+        assert tag in words
+    assert "Multimodal attention beats deeper modality-specific attention." in words
+    assert "were chosen by image_retrieval/r@1 on scenes val (200 photos)" in words
+    assert "scenes test (all photos" in words
+    assert "Holm" in words
+    assert "t over 3 seeds" in words
+
+
+def test_best_by_validation_is_marked(finished):
+    workdir, found, _ = finished
+    best = json.loads((workdir / "best.json").read_text())
+    assert best == found["best"]
+    assert (best["tag"], best["seed"]) == ("architecture_coattention", 2)
+    assert best["value"] == pytest.approx(0.43)
+    linked = (workdir / "best").resolve()
+    assert linked == (workdir / "runs" / "architecture_coattention" / "seed2").resolve()
+
+
+def test_a_finished_study_is_reported_without_running(finished):
+    workdir, found, _ = finished
+    before = (workdir / "report.html").read_text()
+    (workdir / "report.html").unlink()
+    again, fakes = carry_out(SMALL, workdir)
+    assert fakes.trained == fakes.tested == []
+    assert again == found
+    assert (workdir / "report.html").read_text() == before
+
+
+def test_an_interrupted_study_goes_on(tmp_path):
+    stopped = Fakes(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(SMALL, tmp_path, stopped, seeds=1)
+    assert not (tmp_path / "report.html").exists()
+    found, fakes = carry_out(SMALL, tmp_path, seeds=1)
+    assert len(fakes.trained) == 3
+    assert not set(fakes.trained) & set(stopped.trained)
+    assert len(found["table"]) == 5
+
+
+def test_more_seeds_may_be_asked_for(tmp_path):
+    carry_out(SMALL, tmp_path, seeds=1)
+    _, fakes = carry_out(SMALL, tmp_path, seeds=2)
+    assert {seed for _, seed in fakes.trained} == {1}
+
+
+def test_other_settings_do_not_mix(tmp_path):
+    carry_out(SMALL, tmp_path, seeds=1)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=r"config\.steps=50 \(now 60\)"):
+        carry_out(SMALL, tmp_path, seeds=1, overrides={"steps": 60})
+    with pytest.raises(UsageError, match=r"test\.limit=0 \(now 7\)"):
+        carry_out(SMALL, tmp_path, seeds=1, overrides={"test.limit": 7})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_seed_has_intervals_over_photos_and_no_verdicts(tmp_path):
+    found, _ = carry_out(SMALL, tmp_path, seeds=1)
+    metric = found["table"][1]["metrics"][R1]
+    assert metric["method"] == "bootstrap over 100 photos"
+    assert metric["low"] < 0.40 < metric["high"]
+    # A photo is hit by all of its five captions or by none: the deviation is √(.4 · .6 / 100).
+    assert metric["high"] - metric["low"] == pytest.approx(2 * 1.96 * 0.049, rel=0.15)
+    spoken = [entry for entry in found["claims"] if entry["verdict"]]
+    assert {entry["verdict"] for entry in spoken} == {"undecided"}
+    assert "at least 1 more seed" in json.dumps(spoken)
+
+
+def test_pretrained_rows_are_trained_once_and_first(tmp_path):
+    study = Study(
+        "tuned", ("data-ft_cc", "data_cc-with-bert", "baseline-ft_baseline", "data_cc"), seeds=2
+    )
+    found, fakes = carry_out(study, tmp_path)
+    assert fakes.trained == [
+        (tag, seed)
+        for seed in range(2)
+        for tag in (
+            *("data_cc", "data-ft_cc", "bert", "data_cc-with-bert"),
+            *("baseline_baseline", "baseline-ft_baseline"),
+        )
+    ]
+    assert "bert" not in {entry[0] for entry in fakes.tested}  # it matches no pairs
+    assert "bert" not in {row["tag"] for row in found["table"]}
+
+
+def test_aliases_are_the_same_run(tmp_path):
+    study = Study("alias", ("loss_itm+mrm", "loss_itm_mrm"), seeds=1)
+    assert [run.tag for run in plan(study, tmp_path)] == ["loss_itm_mrm"]
+
+
+def test_a_study_can_be_moved(tmp_path):
+    study = Study("tuned", ("data-ft_cc",), seeds=1)
+    carry_out(study, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    _, fakes = carry_out(study, tmp_path / "there")
+    assert fakes.trained == []
+
+
+def test_damaged_results_are_named(tmp_path):
+    carry_out(SMALL, tmp_path, seeds=1)
+    path = tmp_path / "runs" / "data_cc" / "seed0" / "result.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(UsageError, match=r"result\.json is damaged"):
+        carry_out(SMALL, tmp_path, seeds=1)
+
+
+def test_overrides_reach_the_config():
+    study = amend(SMALL, overrides={"optim.lr": 0.5, "data.source": "regions:photos"})
+    config = configure(study, "data_cc", 3)
+    assert (config.optim.lr, config.data.source, config.seed) == (0.5, "regions:photos", 3)
+    assert config.batch_size == 16
+    assert config.optim.warmup_steps == 5  # a tenth, as in the recipe
+
+
+def test_fine_tuning_keeps_its_share_of_the_steps():
+    recipe = variants.get_config("data-ft_cc", scale="tiny").steps
+    base = variants.get_config("data_cc", scale="tiny").steps
+    study = amend(SMALL, overrides={"steps": 2 * base})
+    assert configure(study, "data-ft_cc", 0).steps == 2 * recipe
+    assert configure(study, "bert", 0).steps == 2 * base
+
+
+def test_candidates_fit_the_batch():
+    config = configure(SMALL, "loss_single-modality-contrastive32", 0)
+    assert config.objective.candidates == config.batch_size == 16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"stepz": 3}, r"config\.stepz is not a field; did you mean config\.steps"),
+        ({"optm.lr": 3.0}, r"config\.optm is not a field; did you mean config\.optim"),
+        ({"steps.lr": 3.0}, r"config\.steps\.lr is not a field"),
+        ({"steps": "many"}, r"config\.steps must be int"),
+        ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),
+        ({"test.split": "dev"}, r"scenes has no split 'dev'.*val"),
+    ],
+)
+def test_wrong_overrides(tmp_path, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        carry_out(SMALL, tmp_path, overrides=overrides)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_seeds_and_tags(tmp_path):
+    with pytest.raises(UsageError, match="0 seeds"):
+        carry_out(SMALL, tmp_path, seeds=0)
+    with pytest.raises(UsageError, match="did you mean data_cc"):
+        carry_out(Study("odd", ("data_ccc",)), tmp_path)
+
+
+def test_pairs_of_the_command_line():
+    pairs = ["steps=200", "optim.lr=2e-3", "data.source=regions:/a=b", "data.vocab=None"]
+    assert parse_overrides(pairs) == {
+        "steps": 200,
+        "optim.lr": 2e-3,
+        "data.source": "regions:/a=b",
+        "data.vocab": None,
+    }
+    with pytest.raises(UsageError, match="FIELD=VALUE"):
+        parse_overrides(["steps"])
+
+
+def folder_of_photos(folder, *splits):
+    folder.mkdir()
+    for split in splits:
+        (folder / f"{split}.jsonl").touch()
+        (folder / f"{split}.npz").touch()
+    return f"regions:{folder}"
+
+
+def test_a_folder_without_a_test_split(tmp_path):
+    source = folder_of_photos(tmp_path / "photos", "train", "dev")
+    overrides = {"data.source": source}
+    with pytest.raises(UsageError, match=r"no split 'test'.*--set=test\.split"):
+        carry_out(SMALL, tmp_path / "study", overrides=overrides)
+    _, fakes = carry_out(
+        SMALL, tmp_path / "study", overrides=overrides | {"test.split": "dev"}, seeds=1
+    )
+    assert {entry[2:4] for entry in fakes.tested} == {(source, "dev")}
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    assert "These are the same photos" in page
+
+
+def test_corpora_are_described_where_a_study_has_them(tmp_path, monkeypatch):
+    from mmt_jax.study import corpora
+
+    monkeypatch.setattr(corpora, "PHOTOS", 128)
+    found, _ = carry_out(
+        Study("data", STUDIES["data"].tags, seeds=1, test=EvalConfig(split="test")), tmp_path
+    )
+    assert found["corpora"]["data_sbu"]["wrong"] == pytest.approx(0.4)
+    assert len(found["corpora"]) == 6
+    assert claim(found, "C1")["comparisons"][0]["test"].startswith("exact permutation")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "share of wrong captions" in page
+
+
+def test_named_studies():
+    names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "full"}
+    assert set(STUDIES) == names
+    assert set(STUDIES["full"].tags) == set(variants.VARIANTS)
+    for study in STUDIES.values():
+        assert plan(amend(study, seeds=1), "nowhere")
+        assert study.test.split == "test"
+        assert not {"eval.split", "eval.source"} & set(study.overrides)
+
+
+@pytest.mark.parametrize(
+    ("study", "claims"),
+    [
+        ("attention", {"C5", "C6"}),
+        ("losses", {"C9", "C10"}),
+        ("data", {"C1", "C2", "C4"}),
+        ("depth", {"C7"}),
+        ("heads", {"C8"}),
+        ("baselines", {"C11"}),
+        ("full", {f"C{n}" for n in range(1, 12)}),
+    ],
+)
+def test_named_studies_have_the_tags_of_their_claims(study, claims):
+    from mmt_jax.study.claims import CLAIMS
+
+    for name in claims:
+        for comparison in CLAIMS[name].comparisons:
+            assert set(comparison.tags) <= set(STUDIES[study].tags)
+
+
+def test_time_left_is_told(tmp_path, capsys):
+    carry_out(SMALL, tmp_path, seeds=1)
+    out = capsys.readouterr().out
+    assert "run 1 of 5: data_cc seed 0" in out
+    assert "run 5 of 5: data_sbu seed 0, about 0 min left" in out
