@@ -72,7 +72,7 @@ class MMT(Network):
             heads = [
                 tuple(self._head(stream, items[stream], trace, i) for stream in ("text", "image"))
                 for i, kind in enumerate(self.streams.kinds)
-                if kind.text and kind.image
+                if kind.multimodal
             ]
         scores, logits = zip(
             *(

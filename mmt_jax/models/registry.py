@@ -10,6 +10,7 @@ from mmt_jax.models.two_tower import TwoTower
 from mmt_jax.nn.blocks import STREAMS, kinds
 from mmt_jax.nn.streams import unimodal_depth
 
+ITM = ("classification", "contrastive", "none")
 FAMILIES: dict[str, type[Network]] = {"mmt": MMT, "two_tower": TwoTower, "bert": Bert}
 
 
@@ -17,16 +18,28 @@ def build(config: Config) -> Model:
     """The model of a resolved config whose data sizes are filled in (`config.with_spec`).
 
     Raises:
-      UsageError: an unknown family or kind of layer, or a size that is not filled in.
+      UsageError: an unknown family, kind of layer or kind of ITM, a size that is not filled in, or
+        an ITM loss after every layer of a model without multimodal layers.
+
     """
     model = config.model
     if model.family not in FAMILIES:
         raise UsageError(
-            f"config.model.family={model.family!r} is unknown; there are {', '.join(FAMILIES)}"
+            f"config.model.family={model.family!r} is unknown; there are {', '.join(FAMILIES)}",
+        )
+    objective = config.objective
+    if objective.itm not in ITM:
+        raise UsageError(
+            f"config.objective.itm={objective.itm!r} is unknown; there are {', '.join(ITM)}",
         )
     missing = [n for n in ("feature_dim", "num_classes", "vocab_size") if getattr(model, n) is None]
     if missing:
         raise UsageError(f"config.model.{missing[0]} is unset; take it from the data or set it")
     table = kinds(model.layers)
+    if objective.hloss and not any(kind.multimodal for kind in table):
+        raise UsageError(
+            "config.objective.hloss puts a loss after every multimodal layer, "
+            "but config.model.layers has none",
+        )
     separable = all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
     return Model(config, FAMILIES[model.family], separable and model.family != "bert")

@@ -35,6 +35,11 @@ class Kind:
         """Whether any stream reads `stream`."""
         return stream in self.text or stream in self.image
 
+    @property
+    def multimodal(self) -> bool:
+        """Whether both streams take part."""
+        return {*self.text, *self.image} == {*STREAMS}
+
     def needs_key_bias(self, stream: str) -> bool:
         """Whether a bias on the keys of `stream` can change any attention.
 

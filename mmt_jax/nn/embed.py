@@ -50,5 +50,6 @@ class ImageEmbed(nnx.Module):
 
     def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
         """[B, R, F] and [B, R, 5] → [B, R, D]."""
-        x = self.features(image.features) + self.boxes(image.boxes)
+        dtype = self.features.kernel.dtype  # that of the computation; records are float32
+        x = self.features(image.features.astype(dtype)) + self.boxes(image.boxes.astype(dtype))
         return dropout(self.norm(x), self.rate, key)

@@ -35,6 +35,7 @@ def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Arr
 
     Returns:
       [...] f32, in nats.
+
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
@@ -61,6 +62,7 @@ def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
 
     Returns:
       Caption → photos and photo → captions, [G, K] f32 each.
+
     """
     scores = jnp.where(allowed, scores, -jnp.inf)
     true = jnp.diagonal(scores, axis1=1, axis2=2)
@@ -68,7 +70,7 @@ def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
 
 
 def compute(
-    model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
+    model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True,
 ) -> tuple[Array, Losses]:
     """The training loss of one batch.
 
@@ -83,6 +85,10 @@ def compute(
       The loss, [] f32, and its terms: `itm`, `mlm`, `mrm` where they are trained, `calibration` of
       contrastive models, and `itm_accuracy` (of the two-way answer, or of caption → photo among
       the candidates).
+
+    Raises:
+      UsageError: a contrastive objective whose candidates do not divide the batch.
+
     """
     objective, keys = model.config.objective, jax.random.split(key, 6)
     dropout_keys = list(keys[3:]) if dropout else [None] * 3
@@ -119,16 +125,16 @@ def compute(
     if objective.itm == "classification":
         losses = _classification(fused.logits, pairs.matched)
     else:
+        num = objective.candidates
+        allowed = pairing.distinct(batch.image_ids, num=num)
         if model.separable and not objective.hloss:
             scores = _embedding_scores(
                 model.embed_text(params, encoded_text),
                 model.embed_image(params, encoded_image),
-                num=objective.candidates,
+                num=num,
             )
         else:
-            num = objective.candidates
             scores = fused.scores.reshape(fused.scores.shape[0], -1, num, num)
-        allowed = pairing.distinct(batch.image_ids, num=objective.candidates)
         losses = _contrastive(scores, model.logits(params, scores), allowed)
 
     matched = jnp.take(pairs.matched, pairs.aligned)
@@ -180,7 +186,7 @@ def _embedding_scores(text: Array, image: Array, *, num: int) -> Array:
 
 
 def _words_loss(
-    model: Model, params: Params, states: Array, words: corruption.WordTargets, matched: Array
+    model: Model, params: Params, states: Array, words: corruption.WordTargets, matched: Array,
 ) -> Metric:
     """MLM on text states [B, T, D] of aligned pairs, `matched` [B] bool."""
     hidden = jnp.take_along_axis(states, words.positions[..., None], axis=1)
@@ -189,7 +195,7 @@ def _words_loss(
 
 
 def _regions_loss(
-    model: Model, params: Params, states: Array, image: Image, chosen: Array
+    model: Model, params: Params, states: Array, image: Image, chosen: Array,
 ) -> Metric:
     """MRM on region states [B, R, D] of aligned pairs where `chosen` [B, R] is True."""
     predicted = model.regions(params, states)

@@ -31,6 +31,7 @@ def mismatched(image_ids: Array, *, rate: float, key: jax.Array) -> Pairs:
       image_ids: [B] i32, equal where two rows show the same photo.
       rate: share of mismatched pairs.
       key: random key.
+
     """
     pick, draw = jax.random.split(key)
     batch = image_ids.shape[0]
@@ -54,13 +55,9 @@ def candidates(batch: int, *, num: int) -> Pairs:
 
     Raises:
       UsageError: the batch cannot be cut into such groups.
+
     """
-    if num < 2 or batch % num:
-        raise UsageError(
-            f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
-            f"and a batch that is a multiple of them; here a batch (or the part of it that gradient "
-            f"accumulation sees) has {batch} pairs"
-        )
+    _check_groups(batch, num)
     rows = jnp.arange(batch)
     text = jnp.repeat(rows, num)
     image = (rows[:, None] // num * num + jnp.arange(num)[None, :]).reshape(-1)
@@ -72,7 +69,21 @@ def distinct(image_ids: Array, *, num: int) -> Array:
 
     False where the photo is the caption's own under another row: another caption of one photo is
     no mismatch.
+
+    Raises:
+      UsageError: the batch cannot be cut into groups of `num`.
+
     """
+    _check_groups(len(image_ids), num)
     groups = image_ids.reshape(-1, num)
     differs = groups[:, :, None] != groups[:, None, :]
     return differs | jnp.eye(num, dtype=bool)[None]
+
+
+def _check_groups(batch: int, num: int) -> None:
+    if num < 2 or batch % num:
+        raise UsageError(
+            f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
+            f"and a batch that is a multiple of them; here a batch (or the part of it that gradient "
+            f"accumulation sees) has {batch} pairs",
+        )
