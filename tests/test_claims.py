@@ -176,6 +176,24 @@ def test_a_claim_is_as_good_as_its_worst_part():
     assert verdict_on(good, open_, **scores).verdict == UNDECIDED
 
 
+def test_one_example_proves_a_claim_that_examples_prove():
+    scores = {
+        "cc": seeds(0.5, 0, 1, 2),
+        "sbu": seeds(0.3, 0.1, 0.9, 2),
+        "vg": seeds(0.3, 1, 0, 2.1),
+    }
+    good, bad, open_ = better(A, B), better(B, A), better(B, C)
+
+    def verdict(*comparisons):
+        claim = Claim("X", "some do", "Q", comparisons, by_example=True)
+        by_tag = {f"data_{name}": values for name, values in scores.items()}
+        return judge(claim, by_tag, configs=CONFIGS, corpora={}).verdict
+
+    assert verdict(good, bad) == verdict(good, open_) == SUPPORTED
+    assert verdict(bad, better(C, A)) == CONTRADICTED
+    assert verdict(bad, open_) == UNDECIDED
+
+
 def test_several_comparisons_are_corrected_for():
     scores = {
         "cc": seeds(0.3, 0, 1, 2),

@@ -307,6 +307,7 @@ def test_candidates_fit_the_batch():
         ({"stepz": 3}, r"config\.stepz is not a field; did you mean config\.steps"),
         ({"optm.lr": 3.0}, r"config\.optm is not a field; did you mean config\.optim"),
         ({"steps.lr": 3.0}, r"config\.steps\.lr is not a field"),
+        ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose among runs"),
         ({"steps": "many"}, r"config\.steps must be int"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),
         ({"test.split": "dev"}, r"scenes has no split 'dev'.*val"),
@@ -323,6 +324,8 @@ def test_wrong_seeds_and_tags(tmp_path):
         carry_out(SMALL, tmp_path, seeds=0)
     with pytest.raises(UsageError, match="did you mean data_cc"):
         carry_out(Study("odd", ("data_ccc",)), tmp_path)
+    with pytest.raises(UsageError, match="no variant that matches"):
+        carry_out(Study("words", ("bert",)), tmp_path)
 
 
 def test_pairs_of_the_command_line():

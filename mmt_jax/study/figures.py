@@ -27,6 +27,7 @@ def bars(rows: Sequence[tuple[str, stats.Interval]], *, label: str) -> str:
             if math.isfinite(row.low):
                 axes.plot([row.low, row.high], [place, place], color=INK, lw=1.4)
         axes.set_yticks(places, [tag for tag, _ in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.grid(axis="x")
@@ -46,11 +47,9 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, labe
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(axis="y")
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, ncols=1 + len(lines) // 30
-        )
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
 
-    return _svg(draw, name=f"curves {label}", height=max(3.4, 0.16 * min(len(lines), 30)))
+    return _svg(draw, name=f"curves {label}", height=3.2)
 
 
 def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
@@ -78,7 +77,8 @@ def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
         axes.set_yticks(range(len(outcomes))[::-1], names)
         axes.axvline(0, color=INK, lw=0.8)
         axes.set_xlim(-reach, reach)
-        axes.set_xlabel("value of the comparison, with its 95 % interval; shaded: as claimed")
+        axes.set_ylim(-0.6, len(outcomes) - 0.4)
+        axes.set_xlabel("95 % interval; shaded: as claimed")
 
     return _svg(draw, name="comparisons", height=0.9 + 0.28 * len(outcomes))
 

@@ -12,6 +12,8 @@ from mmt_jax.study import claims, corpora, figures, stats, verdicts
 from mmt_jax.study.findings import SHOWN, Findings, curve
 from mmt_jax.study.results import Result
 
+CURVES = 12  # variants in one figure of curves; more cannot be told apart
+
 STYLE = """
 :root { --ink: #22262c; --soft: #68707a; --line: #e2e5e9; --paper: #fff; }
 * { box-sizing: border-box; }
@@ -63,14 +65,14 @@ def render(findings: Findings) -> str:
 
 
 def _summary(findings: Findings) -> str:
-    best, hours = findings.best, sum(result.seconds for result in findings.results) / 3600
+    best, minutes = findings.best, sum(result.seconds for result in findings.results) / 60
     spoken = [verdict for verdict in findings.verdicts if verdict.spoken_to]
     counts = ", ".join(
         f"{sum(v.verdict == kind for v in spoken)} {kind}" for kind in figures.COLOURS
     )
     lines = [
-        f"{len(findings.results)} runs of {len(findings.table)} variants, {hours:.2g} hours in all."
-        f" Of {len(claims.CLAIMS)} claims these runs speak to {len(spoken)}: {counts}.",
+        f"{len(findings.results)} runs of {len(findings.table)} variants, {minutes:,.0f} minutes. "
+        f"Of {len(claims.CLAIMS)} claims these runs speak to {len(spoken)}: {counts}.",
         f"Best by validation: <code>{_e(best['tag'])}</code>, seed {best['seed']} "
         f"({_e(best['metric'])} {best['value']:.3f}).",
     ]
@@ -213,16 +215,17 @@ def _corpora(findings: Findings) -> list[str]:
 
 
 def _curves(findings: Findings) -> list[str]:
-    by_tag: dict[str, list[Result]] = {}
-    for result in findings.results:
-        by_tag.setdefault(result.run.tag, []).append(result)
+    best = [row.tag for row in findings.table[:CURVES]]
+    by_tag = {tag: [r for r in findings.results if r.run.tag == tag] for tag in best}
     drawn = []
     for name, label in (("itm", "ITM loss, training"), (claims.METRIC, "R@1, validation")):
         lines = {tag: curve(runs, name) for tag, runs in by_tag.items()}
         lines = {tag: line for tag, line in lines.items() if len(line[0]) > 1}
         if lines:
             drawn.append(figures.curves(lines, label=label))
-    return ["<h2>Training</h2>", *drawn] if drawn else []
+    left_out = len(findings.table) - len(best)
+    note = f'<p class="soft">The {CURVES} best variants.</p>' if left_out else ""
+    return ["<h2>Training</h2>", note, *drawn] if drawn else []
 
 
 def _method() -> str:

@@ -24,6 +24,8 @@ from mmt_jax.data import formats, scenes, sources
 from mmt_jax.study import report
 from mmt_jax.study.results import Result, Run, claim_folder, read, store, write_json
 
+RECALLS = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in (1, 5, 10))
+
 Train = Callable[[Config, str], Mapping[str, float]]
 # (config, workdir, test) → metrics, and of each caption: "ranks" [Q] and "photos" [Q].
 Evaluate = Callable[[Config, str, EvalConfig], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]
@@ -114,17 +116,25 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
     """All runs, seed by seed, each after the run whose checkpoint it starts from.
 
     Raises:
-      UsageError: an unknown tag, a wrong override, or a test split that is not there.
+      UsageError: an unknown tag, a wrong override, a test split that is not there, or nothing to
+        compare.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
     runs = []
     for seed in range(study.seeds):
         for tag in _with_pretraining(study.tags):
             config = configure(study, tag, seed)
+            if config.eval.best not in RECALLS:
+                raise UsageError(
+                    f"config.eval.best={config.eval.best!r} cannot choose among runs; take one of "
+                    f"{', '.join(RECALLS)}"
+                )
             if config.pretrained:
                 start = folder / config.pretrained / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
             runs.append(Run(tag, seed, config, _test(study, config), folder / tag / f"seed{seed}"))
+    if not any(run.test for run in runs):
+        raise UsageError(f"study {study.name!r} has no variant that matches photos and captions")
     return runs
 
 

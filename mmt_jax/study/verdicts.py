@@ -12,7 +12,8 @@ claim (Holm, 1979). A comparison is then
 * undecided: otherwise.
 
 A claim is contradicted if one of its comparisons is, supported if all of them are (none missing),
-and otherwise undecided. Verdicts speak of the runs at hand: their data, sizes and budget.
+and otherwise undecided; a claim that examples prove is supported if one comparison is, contradicted
+if all are. Verdicts speak of the runs at hand: their data, sizes and budget.
 """
 
 from __future__ import annotations
@@ -93,12 +94,16 @@ def judge(
         outcomes[index] = _decide(
             dataclasses.replace(outcomes[index], p=p), drafts[index][1], alpha
         )
+    return Verdict(claim, _together(claim, outcomes), tuple(outcomes))
+
+
+def _together(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+    """The verdict on a claim, from those on its comparisons."""
     verdicts = {outcome.verdict for outcome in outcomes}
-    if CONTRADICTED in verdicts:
-        verdict = CONTRADICTED
-    else:
-        verdict = SUPPORTED if verdicts == {SUPPORTED} else UNDECIDED
-    return Verdict(claim, verdict, tuple(outcomes))
+    decides_alone = SUPPORTED if claim.by_example else CONTRADICTED
+    if decides_alone in verdicts:
+        return decides_alone
+    return verdicts.pop() if len(verdicts) == 1 else UNDECIDED
 
 
 def _measure(
