@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+
 from mmt_jax import params as trees
 from mmt_jax.config import UsageError
 from mmt_jax.nn.blocks import KINDS

@@ -5,6 +5,7 @@ import zlib
 
 import jax
 import numpy as np
+
 from mmt_jax import params as trees
 from mmt_jax.config import Config, DataSpec, ModelConfig, ObjectiveConfig, with_spec
 from mmt_jax.models import registry

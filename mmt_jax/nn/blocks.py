@@ -79,7 +79,7 @@ def kinds(layers: tuple[str, ...]) -> tuple[Kind, ...]:
 
 
 def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
-    """Zeroes entries of `x` with probability `rate` and scales the others; `key` None = identity."""
+    """Zeroes entries of `x` with probability `rate`, scales the others; `key` None = identity."""
     if key is None or rate == 0.0:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -123,7 +123,7 @@ class Attention(nnx.Module):
         return self._split(self.key(x)), self._split(self.value(x))
 
     def __call__(self, x: Array, keys: Array, values: Array, mask: Array) -> Array:
-        """Queries of `x` [B, S, D] over keys and values [B, U, N, H] where `mask` [B, U] is True."""
+        """Queries of `x` [B, S, D] over keys, values [B, U, N, H] where `mask` [B, U] is True."""
         heads = jax.nn.dot_product_attention(
             self._split(self.query(x)), keys, values, mask=mask[:, None, None, :]
         )

@@ -35,7 +35,6 @@ def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Arr
 
     Returns:
       [...] f32, in nats.
-
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
@@ -62,7 +61,6 @@ def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
 
     Returns:
       Caption → photos and photo → captions, [G, K] f32 each.
-
     """
     scores = jnp.where(allowed, scores, -jnp.inf)
     true = jnp.diagonal(scores, axis1=1, axis2=2)
@@ -70,7 +68,7 @@ def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
 
 
 def compute(
-    model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True,
+    model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
 ) -> tuple[Array, Losses]:
     """The training loss of one batch.
 
@@ -88,7 +86,6 @@ def compute(
 
     Raises:
       UsageError: a contrastive objective whose candidates do not divide the batch.
-
     """
     objective, keys = model.config.objective, jax.random.split(key, 6)
     dropout_keys = list(keys[3:]) if dropout else [None] * 3
@@ -186,7 +183,7 @@ def _embedding_scores(text: Array, image: Array, *, num: int) -> Array:
 
 
 def _words_loss(
-    model: Model, params: Params, states: Array, words: corruption.WordTargets, matched: Array,
+    model: Model, params: Params, states: Array, words: corruption.WordTargets, matched: Array
 ) -> Metric:
     """MLM on text states [B, T, D] of aligned pairs, `matched` [B] bool."""
     hidden = jnp.take_along_axis(states, words.positions[..., None], axis=1)
@@ -195,7 +192,7 @@ def _words_loss(
 
 
 def _regions_loss(
-    model: Model, params: Params, states: Array, image: Image, chosen: Array,
+    model: Model, params: Params, states: Array, image: Image, chosen: Array
 ) -> Metric:
     """MRM on region states [B, R, D] of aligned pairs where `chosen` [B, R] is True."""
     predicted = model.regions(params, states)

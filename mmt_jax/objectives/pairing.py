@@ -84,6 +84,6 @@ def _check_groups(batch: int, num: int) -> None:
     if num < 2 or batch % num:
         raise UsageError(
             f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
-            f"and a batch that is a multiple of them; here a batch (or the part of it that gradient "
-            f"accumulation sees) has {batch} pairs",
+            f"and a batch that is a multiple of them; here a batch (or the part of it that "
+            f"gradient accumulation sees) has {batch} pairs",
         )
