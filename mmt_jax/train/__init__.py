@@ -1,0 +1,1 @@
+"""One training loop for every model, and what it is made of."""

@@ -1,0 +1,115 @@
+"""Starting from what another run has learned."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+import jax
+
+from mmt_jax import params as params_lib
+from mmt_jax import variants
+from mmt_jax.config import Config, UsageError, as_dict, resolve
+from mmt_jax.models.base import Model
+from mmt_jax.nn.blocks import kinds
+from mmt_jax.train import checkpoint
+from mmt_jax.typing import Params
+
+# Of these a row's own values always stand: who it is, and how it is best optimised.
+_OWN = ("tag", "pretrained", "init_from", "optim")
+# Of these they stand where the two rows differ: BERT has other layers and losses than who starts
+# from it, but a width that was changed is changed for both.
+_SHAPE = ("model", "objective")
+
+
+def pretraining(config: Config) -> Config:
+    """The run that `config.pretrained` stands for, with what the user changed in `config`.
+
+    A field was changed where it differs from the row of `config.tag`. `optim` is never carried
+    over; `model` and `objective` are where both rows agree on the field.
+    """
+    row = _flat(variants.get_config(config.tag, scale=config.scale))
+    source = _flat(variants.get_config(config.pretrained, scale=config.scale))
+    sized = ("model/feature_dim", "model/num_classes", "model/vocab_size")
+    for path, value in _flat(config).items():
+        top = path.split("/")[0]
+        shared = top not in _SHAPE or row[path] == source[path]
+        if value != row[path] and top not in _OWN and shared and path not in sized:
+            source[path] = value
+    return resolve(params_lib.unflatten(source))
+
+
+def _flat(config: Config) -> dict[str, object]:
+    return params_lib.flatten(as_dict(config))
+
+
+def params(
+    workdir: str | os.PathLike, model: Model, key: jax.Array, say: Callable[[str], None]
+) -> Params:
+    """Parameters of `model` that start from the best checkpoint of a run.
+
+    A text-only source (family "bert") gives what it has: its embeddings, its word head, and its
+    layers in order to the layers in which the model's text stream reads itself. Any other source
+    must have the parameters of `model`.
+
+    Args:
+      workdir: of the source.
+      model: to be trained.
+      key: of the parameters that the source lacks.
+      say: called with what was taken and what stayed fresh.
+
+    Raises:
+      UsageError: not a workdir, or parameters are missing, extra or misshapen: all are named.
+    """
+    source = checkpoint.load(workdir)
+    taken, wanted = source.params, model.abstract()
+    if source.model.config.model.family == "bert" != model.config.model.family:
+        taken = _language(source, model)
+        wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
+    if differ := params_lib.differences(taken, wanted):
+        raise UsageError(
+            f"{model.config.tag or 'this model'} cannot start from {workdir} "
+            f"({source.config.tag}): {'; '.join(differ)}; train with that run's sizes and "
+            f"objective, or start from another run"
+        )
+    fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
+    for what, part in (("taken", taken), ("fresh", fresh)):
+        if part:
+            say(f"{what} {'from ' + str(workdir) if part is taken else ''}: {_summary(part)}")
+    return params_lib.merge(model.init(key), taken) if fresh else taken
+
+
+def _language(source: checkpoint.Trained, model: Model) -> Params:
+    """The parameters of a text-only run under the paths that `model` has for them."""
+    wanted = params_lib.flatten(model.abstract())
+    numbers = dict(zip(_text_layers(source.model), _text_layers(model)))
+    blocks = kinds(model.config.model.layers)
+
+    def rename(path: str) -> str | None:
+        if not path.startswith("streams/"):
+            return path
+        _, _, number, _, rest = path.split("/", 4)
+        if int(number) not in numbers:
+            return None
+        to = numbers[int(number)]
+        return f"streams/layers/{to}/{'shared' if blocks[to].tied else 'text'}/{rest}"
+
+    renamed = {rename(path): leaf for path, leaf in params_lib.flatten(source.params).items()}
+    return params_lib.unflatten({p: leaf for p, leaf in renamed.items() if p in wanted})
+
+
+def _text_layers(model: Model) -> list[int]:
+    """Numbers of the layers in which text reads text."""
+    return [i for i, kind in enumerate(kinds(model.config.model.layers)) if "text" in kind.text]
+
+
+def _summary(tree: Params) -> str:
+    """How much, and which: layer numbers and names of leaves are left out."""
+    flat = params_lib.flatten(tree)
+    groups = dict.fromkeys(
+        re.sub(r"/\d+/", "/*/", re.sub(r"(/(kernel|bias|scale|embedding))$", "", path))
+        for path in flat
+    )
+    size = sum(leaf.size for leaf in flat.values())
+    return f"{len(flat)} arrays, {size:,} values: {', '.join(groups)}"

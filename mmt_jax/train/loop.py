@@ -1,0 +1,236 @@
+"""The training loop, for every model."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from mmt_jax.config import Config, UsageError, with_spec
+from mmt_jax.data import sources
+from mmt_jax.data.pipeline import Examples, batches
+from mmt_jax.data.text import write_vocabulary
+from mmt_jax.models import registry
+from mmt_jax.models.base import Model
+from mmt_jax.train import init, optim, sharding
+from mmt_jax.train import step as step_lib
+from mmt_jax.train import workdir as workdirs
+from mmt_jax.train.checkpoint import Checkpoints
+from mmt_jax.train.log import Log
+from mmt_jax.train.signals import Interrupted, Stop
+from mmt_jax.train.state import State, Window, abstract, keys
+from mmt_jax.typing import Batch, Params
+
+Evaluate = Callable[[Model, Params, Config], dict[str, float]]
+
+AHEAD = 2  # steps that the host may be ahead of the device: each keeps a batch in its memory
+
+
+class TrainingFailed(RuntimeError):
+    """The loss or an update is no longer finite."""
+
+
+def train(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    evaluate: Evaluate | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
+    """Trains a model, or goes on with one that was stopped.
+
+    What a step does is a function of the config, the parameters and the step's number, so a run
+    that was stopped and goes on ends with the parameters, bit for bit, of one that was not.
+
+    Args:
+      config: of the run; sizes that come from the data may be unset.
+      workdir: a new folder, or that of the same run.
+      evaluate: model, parameters and config → values by name; called every `config.eval.every`
+        steps and after the last.
+      progress: whether to say on stderr how it goes.
+
+    Returns:
+      The means of the last window of the log, and what the evaluation after the last step said.
+
+    Raises:
+      UsageError: a config that does not fit the data, the devices or the folder.
+      TrainingFailed: a loss or an update that is not finite; no such state is ever saved.
+      Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step is written.
+    """
+    # ---- Where: devices and folder ---------------------------------------------------------------
+    sharding.initialize()
+    _check_counts(config)
+    mesh = sharding.mesh(config)
+    folder = pathlib.Path(workdir)
+    config, known = workdirs.claim(config, folder)
+    begun = workdirs.has_checkpoint(folder)
+    origin = config.init_from
+    if config.pretrained and origin is None:
+        origin = folder / workdirs.PRETRAINED
+        if not begun:
+            train(init.pretraining(config), origin, evaluate=evaluate, progress=progress)
+
+    # ---- What: vocabulary, data, model -----------------------------------------------------------
+    tokenizer = sources.tokenizer(config, folder if known else origin)
+    config = with_spec(config, sources.spec(config, tokenizer))
+    model = registry.build(config)
+    corpora = sources.load(
+        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
+    )
+    examples = Examples.of(config, corpora, tokenizer)
+    iterator = batches(
+        examples, seed=config.seed, batch_size=config.batch_size, sampling=config.data.sampling
+    )
+    if config.objective.itm == "none":
+        evaluate = None  # such a model scores no pairs
+
+    # ---- How: optimiser, step, and what lies where -----------------------------------------------
+    tx = optim.build(config.optim, model.abstract(), config.steps)
+    step_fn = step_lib.build(model, tx, config)
+    shapes = abstract(model, tx)
+    placed = sharding.of_state(shapes, shapes.params, mesh)
+    state_like = _like(shapes, placed)
+    batch_like = _like(_batch_shapes(examples, config.batch_size), sharding.batched(mesh))
+    _, metrics_like = jax.eval_shape(step_fn, shapes, batch_like)
+    empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
+
+    # ---- The folder: nothing was written so far --------------------------------------------------
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not known:
+            write_vocabulary(tokenizer.model, folder / sources.VOCABULARY)
+        workdirs.write_config(folder, config)
+    with (
+        contextlib.closing(Checkpoints(folder, config)) as checkpoints,
+        contextlib.closing(
+            Log(folder, config, start=checkpoints.step() or 0, progress=progress)
+        ) as log,
+        Stop() as stop,
+    ):
+        # ---- Where it starts ---------------------------------------------------------------------
+        start, metrics, evaluated = checkpoints.step() or 0, {}, {}
+        if begun:
+            state, position, metrics = checkpoints.restore(start, state_like)
+            iterator.set_state(position)
+            log.say(f"{folder} goes on from step {start}")
+        else:
+            state = _first_state(model, tx, config, placed, origin, log.say)
+        if start >= config.steps:
+            return metrics
+
+        # ---- The compiled step -------------------------------------------------------------------
+        # Called as it is, it cannot be traced again: another shape or place is an error.
+        compiled = (
+            jax.jit(step_lib.windowed(step_fn), donate_argnums=0, out_shardings=(placed, None))
+            .lower(state_like, empty, batch_like)
+            .compile()
+        )
+
+        # ---- Steps -------------------------------------------------------------------------------
+        window, pending = empty, None
+        running: collections.deque[jax.Array] = collections.deque()
+        feed = _feed(iterator, sharding.batched(mesh))
+        log.restart_clock(start)
+        for step in range(start + 1, config.steps + 1):
+            with jax.transfer_guard("disallow"):
+                batch, position = next(feed)
+                state, window = compiled(state, window, batch)
+                running.append(window.failed)
+                if len(running) > AHEAD:
+                    running.popleft().block_until_ready()
+            log.tick(step)
+
+            # ---- The log: a window is read while the step after it runs --------------------------
+            if pending:
+                metrics, pending = _report(log, checkpoints, *pending), None
+            last = step == config.steps
+            evaluating = evaluate and (last or _due(step, config.eval.every))
+            saving = evaluating or last or stop.signal or _due(step, config.checkpoint_every)
+            if saving or _due(step, config.log_every):
+                pending, window = (step, window), empty
+            if not saving:
+                continue
+
+            # ---- Evaluation and checkpoint: only of a state that is known to be finite -----------
+            metrics, pending = _report(log, checkpoints, *pending), None
+            evaluated = evaluate(model, state.params, config) if evaluating else {}
+            if evaluated:
+                log.evaluation(step, evaluated)
+            checkpoints.save(state, step, position=position, metrics=metrics, evaluated=evaluated)
+            log.restart_clock(step)
+            if stop.signal:
+                raise Interrupted(stop.signal, step)
+        return metrics | evaluated
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _check_counts(config: Config) -> None:
+    for name in ("steps", "batch_size", "grad_accum", "log_every", "checkpoint_every", "keep"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
+
+
+def _like(shapes: Any, placed: Any) -> Any:
+    """Abstract arrays with shardings: one for each leaf, or one for all."""
+    if isinstance(placed, jax.sharding.Sharding):
+        placed = jax.tree.map(lambda _: placed, shapes)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        placed,
+    )
+
+
+def _batch_shapes(examples: Examples, size: int) -> Batch:
+    """What a batch of `size` pairs is like."""
+    pair = examples.batch(np.zeros(1, np.int64), np.zeros(1, np.int64))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), pair)
+
+
+def _first_state(
+    model: Model, tx: Any, config: Config, placed: State, origin: Any, say: Callable[[str], None]
+) -> State:
+    """The state before the first step, in its place."""
+    key, _ = keys(config.seed)
+    if origin is None:
+        return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
+    params = jax.device_put(init.params(origin, model, key, say), placed.params)
+    return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
+
+
+def _feed(
+    iterator: grain.DatasetIterator[Batch], where: jax.sharding.NamedSharding
+) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    """Batches on the device, one ahead, each with the position in the data after it."""
+    ahead = sharding.put(next(iterator), where)
+    while True:
+        batch, position = ahead, iterator.get_state()
+        ahead = sharding.put(next(iterator), where)
+        yield batch, position
+
+
+def _report(log: Log, checkpoints: Checkpoints, step: int, window: Window) -> dict[str, float]:
+    """Writes the metrics of a window that ended with `step`, and returns their means."""
+    window = jax.device_get(window)
+    if window.failed:
+        good = checkpoints.step()
+        where = (
+            f"the last good checkpoint is {checkpoints.path(good)}" if good else "none was saved"
+        )
+        raise TrainingFailed(
+            f"the loss or its update is not finite from step {window.failed} on; {where}: lower "
+            f"config.optim.lr, or look at the data"
+        )
+    values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
+    log.train(step, values)
+    return values

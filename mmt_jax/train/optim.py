@@ -1,0 +1,146 @@
+"""The optimiser of a config: AdamW or LAMB, a schedule, and tables of rules over parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmt_jax import params as params_lib
+from mmt_jax.config import OptimConfig, UsageError
+from mmt_jax.typing import Array, Params
+
+NAMES = ("adamw", "lamb")
+SCHEDULES = ("linear", "cosine", "constant")
+
+# These hold after the config's own rows. Calibration is an online Platt scaling: two scalars whose
+# optimum follows the scores as those grow over the whole of training. At the rate that suits weight
+# matrices they would trail far behind, and decay would pull every probability to one half.
+LR_TABLE = ((r"calibration/.*", 30.0),)
+DECAY_TABLE = ((r"calibration/.*", 0.0),)
+
+
+def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+    """Learning rate by number of finished steps [] i32 → [] f32.
+
+    Rises in equal parts to `config.lr` over `warmup_steps`, then falls to 0 at `steps`, which it
+    does not reach: neither the first nor the last step is lost.
+
+    Raises:
+      UsageError: an unknown schedule.
+    """
+    if config.schedule not in SCHEDULES:
+        raise UsageError(
+            f"config.optim.schedule={config.schedule!r} is unknown; "
+            f"there are {', '.join(SCHEDULES)}"
+        )
+
+    def rate(count: Array) -> Array:
+        rise = jnp.minimum((count + 1) / max(config.warmup_steps, 1), 1.0)
+        left = (steps - count) / max(steps - config.warmup_steps, 1)
+        left = jnp.clip(left, 0.0, 1.0)
+        fall = {
+            "linear": left,
+            "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left),
+            "constant": jnp.ones_like(left),
+        }[config.schedule]
+        return config.lr * rise * fall
+
+    return rate
+
+
+def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a tree of parameters (abstract ones will do).
+
+    It takes and returns whole trees; frozen parameters get updates of 0 and have no state. The norm
+    that is clipped is that of the others. Under LAMB (You et al., 2020, arXiv 1904.00962),
+    parameters without decay are also left out of the trust ratio, as in its authors' code: a ratio
+    of norms says nothing of a bias or a scale.
+
+    Raises:
+      UsageError: an unknown name, a bad regex, or one that matches no parameter.
+    """
+    if config.name not in NAMES:
+        raise UsageError(
+            f"config.optim.name={config.name!r} is unknown; there are {', '.join(NAMES)}"
+        )
+    if config.clip_norm <= 0:
+        raise UsageError(
+            f"config.optim.clip_norm is {config.clip_norm}; give a norm above 0, or inf for none"
+        )
+    paths = params_lib.flatten(params)
+    _check_tables(config, paths)
+    frozen = params_lib.lookup([(p, True) for p in config.freeze], paths, False)
+    trained = [path for path in paths if not frozen[path]]
+    if not trained:
+        raise UsageError("config.optim.freeze freezes every parameter; leave some to train")
+
+    rates = _per_parameter((*config.lr_table, *LR_TABLE), trained, 1.0)
+    decays = _per_parameter((*config.decay_table, *DECAY_TABLE), trained, 1.0)
+    parts = [
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        _add_decay(config.weight_decay, decays),
+    ]
+    if config.name == "lamb":
+        decayed = jax.tree.map(bool, decays)
+        parts.append(optax.masked(optax.scale_by_trust_ratio(), decayed))
+    parts += [_scale(rates), optax.scale_by_learning_rate(schedule(config, steps))]
+    return _only(optax.chain(*parts), set(trained))
+
+
+def _per_parameter(
+    table: tuple[tuple[str, float], ...], paths: Iterable[str], default: float
+) -> Params:
+    return params_lib.unflatten(params_lib.lookup(table, paths, default))
+
+
+def _check_tables(config: OptimConfig, paths: Iterable[str]) -> None:
+    tables = {
+        "lr_table": [pattern for pattern, _ in config.lr_table],
+        "decay_table": [pattern for pattern, _ in config.decay_table],
+        "freeze": list(config.freeze),
+    }
+    for name, patterns in tables.items():
+        try:
+            unused = params_lib.unmatched(patterns, paths)
+        except re.error as error:
+            raise UsageError(
+                f"config.optim.{name} has a bad regex {error.pattern!r}: {error}"
+            ) from None
+        if unused:
+            raise UsageError(
+                f"config.optim.{name}: {unused[0]!r} matches the whole path of no parameter; "
+                f"`mmt describe` prints the paths"
+            )
+
+
+def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransformation:
+    """Adds `weight_decay` × factor × parameter."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(
+            lambda u, p, factor: u + weight_decay * factor * p, updates, params, factors
+        )
+    )
+
+
+def _scale(factors: Params) -> optax.GradientTransformation:
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)
+    )
+
+
+def _only(inner: optax.GradientTransformation, trained: set[str]) -> optax.GradientTransformation:
+    """`inner` on the parameters of these paths; updates of the others are 0."""
+
+    def part(tree: Params) -> Params:
+        return params_lib.select(tree, trained.__contains__)
+
+    def update(grads: Params, state: optax.OptState, params: Params):
+        updates, state = inner.update(part(grads), state, part(params))
+        return params_lib.merge(jax.tree.map(jnp.zeros_like, grads), updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(part(params)), update)

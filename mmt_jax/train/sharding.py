@@ -1,0 +1,166 @@
+"""Which device holds what: a mesh, and a table of rules over parameter paths.
+
+The batch is cut over the mesh axis "data", large parameters over "model"; `jax.jit` with these
+NamedShardings inserts the communication.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mmt_jax import params as params_lib
+from mmt_jax.config import Config, UsageError
+from mmt_jax.typing import Params
+
+AXES = ("data", "model")
+P = PartitionSpec
+
+# Every parameter matches exactly one row. Attention is cut by heads, an MLP by its inner width, the
+# vocabulary and the detector classes by entries: each pair of matrices needs one reduction.
+TABLE: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"text/tokens/embedding", P("model", None)),
+    (r"text/(positions|segments)/embedding", P()),
+    (r"image/(features|boxes)/(kernel|bias)", P()),
+    (r"(.*/)?(\w+_)?norm/(scale|bias)", P()),
+    (r"streams/.*/attention/(query|key|value)/kernel", P(None, "model")),
+    (r"streams/.*/attention/(query|key|value)/bias", P("model")),
+    (r"streams/.*/attention/out/kernel", P("model", None)),
+    (r"streams/.*/attention/out/bias", P()),
+    (r"streams/.*/mlp_in/kernel", P(None, "model")),
+    (r"streams/.*/mlp_in/bias", P("model")),
+    (r"streams/.*/mlp_out/kernel", P("model", None)),
+    (r"streams/.*/mlp_out/bias", P()),
+    (r"pool_(text|image)/(dense/)?(kernel|bias)", P()),
+    (r"score/dense/(kernel|bias)", P()),
+    (r"calibration/(scale|bias)", P()),
+    (r"(word|region)_head/dense/(kernel|bias)", P()),
+    (r"word_head/bias", P("model")),
+    (r"region_head/out/kernel", P(None, "model")),
+    (r"region_head/out/bias", P("model")),
+)
+
+
+def initialize() -> None:
+    """Joins the other hosts of a run, where JAX_COORDINATOR_ADDRESS names the first of them.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are and which this one is; jax finds
+    them out by itself under Slurm, MPI and on TPU pods.
+    """
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
+        number, process = (os.environ.get(f"JAX_{n}") for n in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(
+            num_processes=number and int(number), process_id=process and int(process)
+        )
+
+
+def mesh(config: Config) -> Mesh:
+    """The devices of a run as a mesh with the axes "data" and "model"; an axis left out has size 1.
+
+    Raises:
+      UsageError: unknown axes, sizes that the devices cannot fill, or a batch that cannot be cut.
+    """
+    sizes = dict.fromkeys(AXES, 1) | dict(config.mesh)
+    if len(sizes) != len(AXES) or len(dict(config.mesh)) != len(config.mesh):
+        raise UsageError(f"config.mesh={config.mesh} must name each of {', '.join(AXES)} once")
+    available = jax.device_count()
+    free = [axis for axis, size in sizes.items() if size == -1]
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(free) > 1 or any(size < 1 for size in sizes.values() if size != -1):
+        raise UsageError(
+            f"config.mesh={config.mesh} must have sizes above 0, at most one of them -1"
+        )
+    if fixed > available or (free and available % fixed):
+        raise UsageError(
+            f"config.mesh={config.mesh} asks for {'a multiple of ' if free else ''}{fixed} "
+            f"devices, there are {available}"
+        )
+    if free:
+        sizes[free[0]] = available // fixed
+    part = sizes["data"] * config.grad_accum
+    if config.grad_accum < 1 or config.batch_size < 1 or config.batch_size % part:
+        raise UsageError(
+            f"config.batch_size={config.batch_size} is not a multiple of {part}: "
+            f"config.grad_accum={config.grad_accum} times {sizes['data']} devices on the data axis"
+        )
+    shape = tuple(sizes[axis] for axis in AXES)
+    devices = jax.devices()[: math.prod(shape)]
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """The first axis cut over "data"."""
+    return NamedSharding(mesh, P("data"))
+
+
+def of_params(params: Params, mesh: Mesh) -> Params:
+    """The NamedSharding of each parameter, as a tree like `params` (abstract ones will do).
+
+    An axis of a parameter that the mesh axis does not divide stays whole.
+
+    Raises:
+      ValueError: a parameter matches no row of TABLE, or several.
+    """
+    return params_lib.unflatten(
+        {
+            path: NamedSharding(mesh, _fit(_row(path), leaf.shape, mesh))
+            for path, leaf in params_lib.flatten(params).items()
+        }
+    )
+
+
+def _row(path: str) -> PartitionSpec:
+    hits = [
+        (pattern, spec) for pattern, spec in TABLE if not params_lib.unmatched([pattern], [path])
+    ]
+    if len(hits) != 1:
+        raise ValueError(
+            f"{path} matches {len(hits)} rows of mmt_jax.train.sharding.TABLE "
+            f"({', '.join(pattern for pattern, _ in hits)}); it must match exactly one"
+        )
+    return hits[0][1]
+
+
+def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    return P(
+        *(
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, shape)
+        )
+    )
+
+
+def of_state(state: Any, params: Params, mesh: Mesh) -> Any:
+    """The NamedSharding of each leaf of any tree that holds trees like `params`, or parts of them.
+
+    A leaf whose path ends as a parameter's does lies where that parameter lies; others, such as
+    step counts, are whole on every device.
+    """
+    table = params_lib.flatten(of_params(params, mesh))
+
+    def find(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        del leaf
+        keys = [str(key.key) if hasattr(key, "key") else "" for key in path]
+        ends = ("/".join(keys[start:]) for start in range(len(keys)))
+        return next((table[end] for end in ends if end in table), replicated(mesh))
+
+    return jax.tree_util.tree_map_with_path(find, state)
+
+
+def put(batch: Any, sharding: NamedSharding) -> Any:
+    """Numpy arrays, the same on every host, as arrays on the devices of `sharding`."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda index: x[index]), batch
+    )

@@ -1,0 +1,112 @@
+"""The folder of a run: what lies in it, and whether a run may go on in it.
+
+`config.json` (the config with the data's sizes filled in), `spiece.model` (the vocabulary),
+`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `pretrained/`, the workdir of the run that
+this one starts from, if it had to be trained first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from mmt_jax.config import Config, UsageError, as_dict, resolve
+from mmt_jax.data.sources import VOCABULARY
+from mmt_jax.params import flatten
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+PRETRAINED = "pretrained"
+
+# A run may go on with other values of these: they change neither a weight nor a batch of the steps
+# that are done.
+MAY_DIFFER = ("steps", "log_every", "checkpoint_every", "keep", "mesh", "eval")
+
+
+def read_config(workdir: str | os.PathLike) -> Config:
+    """The config of the run whose folder this is.
+
+    Raises:
+      UsageError: the folder is no workdir, or its config is damaged.
+    """
+    path = pathlib.Path(workdir) / CONFIG
+    if not path.is_file():
+        raise UsageError(
+            f"{workdir} is not a training workdir: it has no {CONFIG}; give the --workdir of a run "
+            f"of `mmt train`"
+        )
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is damaged ({error}); restore it, or train again in another folder"
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is not the config of a run; train in another folder")
+    return resolve(values, path=str(path))
+
+
+def write_config(workdir: str | os.PathLike, config: Config) -> None:
+    """Writes `config.json`, whole or not at all."""
+    path = pathlib.Path(workdir) / CONFIG
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(as_dict(config), indent=2) + "\n")
+    part.replace(path)
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a run has written one."""
+    folder = pathlib.Path(workdir) / CHECKPOINTS
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
+    """Decides whether a run is new or goes on; writes nothing.
+
+    Returns:
+      The config (with its stored sizes if the run goes on), and whether it goes on.
+
+    Raises:
+      UsageError: the folder holds something else, or a run with another config.
+    """
+    folder = pathlib.Path(workdir)
+    if (folder / CONFIG).exists():
+        return _continued(config, read_config(folder), folder), True
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder as --workdir")
+    # A run that stopped before it began leaves no more than these.
+    started = {PRETRAINED, VOCABULARY}
+    foreign = (
+        sorted(p.name for p in folder.iterdir() if p.name not in started) if folder.exists() else []
+    )
+    if foreign:
+        raise UsageError(
+            f"{folder} is not a training workdir and is not empty (it has {foreign[0]}); nothing "
+            f"was written: give a new folder as --workdir"
+        )
+    return config, False
+
+
+def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
+    """`config` with the sizes of `stored`, if it may go on from there."""
+    sizes = {
+        name: getattr(stored.model, name)
+        for name in ("feature_dim", "num_classes", "vocab_size")
+        if getattr(config.model, name) is None
+    }
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    old, new = (flatten(as_dict(c)) for c in (stored, config))
+    differ = [
+        f"config.{path.replace('/', '.')} is {new[path]!r} and was {old[path]!r}"
+        for path in new
+        if new[path] != old[path] and path.split("/")[0] not in MAY_DIFFER
+    ]
+    if differ:
+        raise UsageError(
+            f"{folder} holds a run with another config ({'; '.join(differ)}); go on with the same "
+            f"values, or give a new folder as --workdir"
+        )
+    return config
