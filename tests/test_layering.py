@@ -18,9 +18,18 @@ MAY_IMPORT = {
     "nn": ["config", "typing"],
     "models": ["nn", "config", "typing", "params"],
     "scoring": ["models.base", "config", "typing"],
-    "objectives": ["models.base", "scoring", "config", "typing"],
+    "objectives": ["models.base", "nn.heads", "scoring", "config", "typing"],
     "data": ["config", "typing"],
-    "train": ["models", "objectives", "data", "params", "config", "typing"],
+    "train": [
+        "models",
+        "nn.blocks",
+        "objectives",
+        "data",
+        "params",
+        "variants",
+        "config",
+        "typing",
+    ],
     "evals": ["models.base", "scoring", "objectives", "data", "config", "typing"],
     "export": ["models", "params", "data", "train.checkpoint", "config", "typing"],
     "study": ["train", "evals", "data", "models.base", "config", "variants"],
@@ -35,7 +44,7 @@ ONLY_IN = {
     "flax": ["nn", "models"],
     "orbax": ["train"],
     "optax": ["train", "objectives"],
-    "grain": ["data"],
+    "grain": ["data", "train"],
 }
 
 
