@@ -1,1 +1,22 @@
-"""Image–text transformers of one ablation study, rebuilt in JAX."""
+"""Image–text transformers of one ablation study, rebuilt in JAX.
+
+`load(path)` gives a trained model whose `score(records, captions)` a notebook can call,
+`build(tag)` a model with fresh weights. See `mmt_jax.api`.
+"""
+
+from typing import Any
+
+__all__ = ["build", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load` and `build` on first use, for they load JAX, which importing the package does not."""
+    if name in __all__:
+        from mmt_jax import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

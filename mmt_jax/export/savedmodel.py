@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict
 from mmt_jax.data import schema
 from mmt_jax.export import signature
@@ -137,12 +138,10 @@ def _write(
     model: Model, params: Params, vocabulary: bytes, step: int, folder: pathlib.Path
 ) -> None:
     tf = tensorflow()
-    leaves, structure = jax.tree.flatten_with_path(params)
-    names = ["/".join(str(entry.key) for entry in path) for path, _ in leaves]
+    flat = params_lib.flatten(params)
     module = tf.Module()
     module.parameters = [
-        tf.Variable(leaf, trainable=False, name=name)
-        for name, (_, leaf) in zip(names, leaves, strict=True)
+        tf.Variable(leaf, trainable=False, name=path) for path, leaf in flat.items()
     ]
 
     def serve(name: str) -> Any:
@@ -154,7 +153,7 @@ def _write(
 
         @tf.function(input_signature=[specs], autograph=False)
         def served(inputs: dict[str, Any]) -> dict[str, Any]:
-            outputs = converted(jax.tree.unflatten(structure, module.parameters), inputs)
+            outputs = converted(params_lib.unflatten(dict(zip(flat, module.parameters))), inputs)
             return _drop_single(tf, outputs) if name == "default" else outputs
 
         return served
@@ -219,10 +218,11 @@ def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) ->
         side = config.model.patch_size
         shape = (pairs, rows * side, columns * side, 3)
         return inputs | {schema.PIXELS: rng.random(shape, np.float32)}
-    padding = np.zeros((pairs, rows * columns), np.int32)
+    shape = (pairs, rows * columns)
+    padding = np.zeros(shape, np.int32)
     padding[:, 0] = 1
     return inputs | {
-        schema.BOXES: rng.random((*padding.shape, 5), np.float32),
-        schema.FEATURES: rng.standard_normal((*padding.shape, config.model.feature_dim), np.float32),
+        schema.BOXES: rng.random((*shape, 5), np.float32),
+        schema.FEATURES: rng.random((*shape, config.model.feature_dim), np.float32),
         schema.IMAGE_PADDING: padding,
     }

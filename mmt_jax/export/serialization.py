@@ -25,8 +25,7 @@ def tensorflow() -> Any:
         import tensorflow as tf
     except ModuleNotFoundError:
         raise UsageError(
-            "exported models need TensorFlow, which is not installed; run "
-            "pip install 'mmt_jax[tf]'"
+            "exported models need TensorFlow, which is not installed; run pip install 'mmt_jax[tf]'"
         ) from None
     with contextlib.suppress(RuntimeError):  # its GPUs are in use already, on their owner's terms
         for gpu in tf.config.list_physical_devices("GPU"):

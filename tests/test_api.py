@@ -1,0 +1,209 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import small_models as small
+
+import mmt_jax
+from mmt_jax import api, variants
+from mmt_jax import params as params_lib
+from mmt_jax.config import RELEASE_SPEC, DataSpec, UsageError
+from mmt_jax.data import schema, sources
+from mmt_jax.train import checkpoint
+from mmt_jax.train import state as states
+from mmt_jax.train import workdir as workdirs
+
+MERGED = small.config(("text", "merged"))
+PIXELS = small.config(("single",), itm="contrastive", pixels=True)
+
+
+def make_workdir(folder, config):
+    """What `mmt train` leaves behind, with the weights of `small.build`."""
+    _, params = small.build(config)
+    folder.mkdir()
+    workdirs.write_config(folder, config)
+    (folder / sources.VOCABULARY).write_bytes(small.TOKENIZER.model)
+    checkpoints = checkpoint.Checkpoints(folder, config)
+    state = states.State(np.int32(3), params, {})
+    checkpoints.save(state, 3, position={}, metrics={}, evaluated={})
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make_workdir(tmp_path_factory.mktemp("runs") / "merged", MERGED)
+
+
+@pytest.fixture(scope="module")
+def scorer(workdir):
+    return mmt_jax.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def pixel_scorer(tmp_path_factory):
+    return mmt_jax.load(make_workdir(tmp_path_factory.mktemp("runs") / "pixels", PIXELS))
+
+
+def test_package_offers_load_and_build_alone():
+    assert mmt_jax.load is api.load
+    assert mmt_jax.build is api.build
+    assert {"load", "build"} <= set(dir(mmt_jax))
+    with pytest.raises(AttributeError, match="lode"):
+        mmt_jax.lode  # noqa: B018
+
+
+def test_build_gives_fresh_weights_that_the_seed_decides():
+    spec = DataSpec(feature_dim=7, num_classes=0, vocab_size=30)
+    model, params = mmt_jax.build("architecture_vilbert-1block", spec=spec)
+    _, other = mmt_jax.build("architecture_vilbert-1block", spec=spec, seed=1)
+    assert model.config.model.layers == ("text", "merged")
+    assert params["text"]["tokens"]["embedding"].shape == (30, 96)
+    assert params_lib.differences(params, model.abstract()) == []
+    assert not np.array_equal(
+        params["text"]["tokens"]["embedding"], other["text"]["tokens"]["embedding"]
+    )
+
+
+def test_build_refuses_an_unknown_tag():
+    with pytest.raises(UsageError, match="did you mean data_cc"):
+        mmt_jax.build("data_c")
+
+
+def test_sizes_are_the_scenes_when_tiny_and_the_releases_when_full():
+    full = variants.get_config("data_cc")
+    assert api.data_spec(full) == RELEASE_SPEC
+    tiny = variants.get_config("data_cc", scale="tiny")
+    assert api.data_spec(tiny) == sources.spec(tiny)
+    pixel = variants.get_config("pixel_vilbert_cc-full-image")
+    assert api.data_spec(pixel) == DataSpec(3 * 16 * 16, 0, 32000)
+
+
+def test_scores_are_the_models_probabilities_whatever_stands_beside(scorer):
+    records = [small.record(2, seed=1), small.record(4, seed=2), small.record(2, seed=3, padding=2)]
+    found = scorer.score(records, small.CAPTIONS)
+    assert found.shape == (3, 4)
+    model, params = small.build(MERGED)
+    for row, record in zip(found, records, strict=True):
+        inputs = small.batch([record] * 4, small.CAPTIONS)
+        np.testing.assert_allclose(row, small.probability(model, params, inputs), atol=1e-5)
+    assert np.ptp(found) > 0.05  # or the comparison would say nothing
+
+
+def test_one_record_needs_no_list_and_may_be_a_file(scorer, tmp_path):
+    record = small.record(3)
+    np.savez(tmp_path / "photo.npz", **record)
+    from_dict = scorer.score(record, small.CAPTIONS)
+    from_file = scorer.score(tmp_path / "photo.npz", list(small.CAPTIONS))
+    from_list = scorer.score([str(tmp_path / "photo.npz")], small.CAPTIONS)
+    assert from_dict.shape == (4,)
+    np.testing.assert_array_equal(from_dict, from_file)
+    np.testing.assert_array_equal(from_dict[None], from_list)
+
+
+def test_log_odds_in_small_blocks_are_the_logits_of_all_pairs(scorer):
+    records = [small.record(3, seed=seed) for seed in range(3)]
+    texts = schema.from_text(small.TOKENIZER.texts(small.CAPTIONS, length=small.LENGTH))
+    images = {key: np.stack([r[key] for r in records]) for key in schema.IMAGE_KEYS}
+    odds = scorer.log_odds(texts, images, pairs=2)
+    for column, record in zip(odds.T, records, strict=True):
+        logits = scorer.logits(small.batch([record] * 4, small.CAPTIONS))
+        np.testing.assert_allclose(column, logits[:, 0] - logits[:, 1], atol=1e-5)
+
+
+def test_pixels_are_scored_as_patches(pixel_scorer):
+    photos = [small.pixels(4, 6, seed=1), small.pixels(4, 6, seed=2)]
+    model, params = small.build(PIXELS)
+    for row, photo in zip(pixel_scorer.score(photos, small.CAPTIONS), photos, strict=True):
+        expected = small.probability(model, params, small.batch([photo] * 4, small.CAPTIONS))
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    with pytest.raises(UsageError, match=r"2 different sizes; resize them all alike, .* 4 × 4"):
+        pixel_scorer.score([small.pixels(4, 4), small.pixels(4, 6)], ["a cube"])
+    with pytest.raises(UsageError, match="multiples of 2"):
+        pixel_scorer.score(small.pixels(3, 4), ["a cube"])
+    with pytest.raises(UsageError, match="'image/pixels' is missing"):
+        pixel_scorer.score(small.record(2), ["a cube"])
+
+
+def change(key, function):
+    return lambda record: record | {key: function(record[key])}
+
+
+BAD_RECORDS = {
+    "missing key": (lambda r: {schema.BOXES: r[schema.BOXES]}, "'image/detection_features' is mi"),
+    "batched": (lambda r: {k: v[None] for k, v in r.items()}, "without a batch axis"),
+    "dtype": (change(schema.FEATURES, lambda v: v.astype(np.float64)), "astype"),
+    "NaN": (change(schema.FEATURES, lambda v: v * np.nan), "NaN"),
+    "pixel boxes": (change(schema.BOXES, lambda v: v * 300), "outside 0..1"),
+    "other detector": (change(schema.FEATURES, lambda v: v[:, :4]), "reads features of 6"),
+    "too many": (lambda r: small.record(6), "6 regions .* at most 5 fit"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECORDS)
+def test_bad_records_are_named(scorer, name):
+    spoil, message = BAD_RECORDS[name]
+    with pytest.raises(UsageError, match=f"record 1: .*{message}"):
+        scorer.score([small.record(3), spoil(small.record(3))], ["a cube"])
+
+
+def test_a_truncated_file_is_named(scorer, tmp_path):
+    path = tmp_path / "photo.npz"
+    np.savez(path, **small.record(3))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UsageError, match=r"photo\.npz cannot be read"):
+        scorer.score(path, ["a cube"])
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ("a cube", r"must be a list; write \['a cube'\]"),
+        ([], "no caption"),
+        (["a cube", " "], "caption ' ' is empty"),
+        (["a red cube left of a red cube left of a red cube"], "the model reads 14; shorten it"),
+    ],
+)
+def test_bad_captions_are_named(scorer, captions, message):
+    with pytest.raises(UsageError, match=message):
+        scorer.score(small.record(3), captions)
+
+
+def test_no_record_is_refused(scorer):
+    with pytest.raises(UsageError, match="no record"):
+        scorer.score([], ["a cube"])
+
+
+def test_truncate_cuts_long_captions_as_training_does(scorer):
+    long = " ".join(["a red cube"] * 9)
+    model, params = small.build(MERGED)
+    record = small.record(3)
+    expected = small.probability(model, params, small.batch([record], [long]))
+    np.testing.assert_allclose(scorer.score(record, [long], truncate=True), expected, atol=1e-5)
+
+
+def test_load_says_what_a_path_lacks(tmp_path):
+    with pytest.raises(UsageError, match="nowhere does not exist; give the --workdir"):
+        mmt_jax.load(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="neither a training workdir nor a SavedModel"):
+        mmt_jax.load(tmp_path)
+
+
+def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
+    spoiled = tmp_path / "run"
+    shutil.copytree(workdir, spoiled)
+    other = sources.text_lib.vocabulary(["quite other words stand here", "xyz"], 45)
+    (spoiled / sources.VOCABULARY).write_bytes(other)
+    with pytest.raises(UsageError, match="give the one that it was trained with"):
+        mmt_jax.load(spoiled)
+
+
+def test_a_run_in_bfloat16_is_scored_in_float32(workdir, scorer, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(workdir, half)
+    workdirs.write_config(half, dataclasses.replace(MERGED, dtype="bfloat16"))
+    record = small.record(3)
+    np.testing.assert_array_equal(
+        mmt_jax.load(half).score(record, small.CAPTIONS), scorer.score(record, small.CAPTIONS)
+    )
