@@ -105,7 +105,7 @@ def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int =
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 8,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -106,13 +106,11 @@ def _corpora(by_tag: Mapping[str, Sequence[Result]]) -> dict[str, corpora.Proper
         if isinstance(comparison, claims.Correlation)
         for tag in comparison.tags
     }
-    runs = {tag: found[0].run for tag, found in by_tag.items() if tag in needed}
-    if len({run.config.data.source for run in runs.values()}) < 3:
+    configs = {tag: runs[0].run.config for tag, runs in by_tag.items() if tag in needed}
+    if len({config.data.source for config in configs.values()}) < 3:
         return {}
-    some = next(iter(runs.values()))
-    _, split = sources.eval_source(some.config)
-    configs = {tag: run.config for tag, run in runs.items()}
-    return corpora.properties(configs, target=some.test.source, split=split)
+    target, split = sources.eval_source(next(iter(configs.values())))
+    return corpora.properties(configs, target=target, split=split)
 
 
 def curve(runs: Sequence[Result], name: str) -> tuple[list[int], list[float]]:

@@ -83,7 +83,7 @@ def _summary(findings: Findings) -> str:
 
 def _protocol(result: Result) -> str:
     """Which split was used for what."""
-    config, test = result.run.config, result.run.test
+    config, test = result.run.config, result.tested_on
     source, split = sources.eval_source(config)
     text = (
         f"Checkpoints, and the best run, were chosen by {config.eval.best} on {source} {split} "

@@ -48,7 +48,7 @@ def as_csv(results: Sequence[Result]) -> str:
     settings = ("tag", "seed", "steps", "batch_size", "candidates", "train", "test", "seconds")
     writer.writerow([*settings, "validation", *metrics])
     for result in results:
-        config, test = result.run.config, result.run.test
+        config, test = result.run.config, result.tested_on
         writer.writerow(
             [
                 result.run.tag,

@@ -16,9 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Config, EvalConfig, UsageError, as_dict
+from mmt_jax.config import Config, UsageError, as_dict
 
 RESULT, RANKS = "result.json", "ranks.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """What a run is tested on."""
+
+    __test__ = False  # pytest, this is not one of yours
+
+    source: str
+    split: str
+    limit: int  # photos; 0 = all
+    pairs: int  # fused at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +40,7 @@ class Run:
     tag: str
     seed: int
     config: Config
-    test: EvalConfig | None  # None: the model matches no pairs (the language stack alone)
+    test: Test | None  # None: the model matches no pairs (the language stack alone)
     folder: pathlib.Path
 
     @property
@@ -51,6 +63,13 @@ class Result:
     seconds: float  # of wall time, training and evaluation
     validation: Mapping[str, float]  # of the checkpoint that was kept as the best
     test: Mapping[str, float]  # of the same checkpoint
+
+    @property
+    def tested_on(self) -> Test:
+        """The photos and captions that `test` is of."""
+        if self.run.test is None:
+            raise ValueError(f"{self.run.tag} is not tested")
+        return self.run.test
 
     def ranks(self) -> tuple[np.ndarray, np.ndarray]:
         """Text → image: the rank of the right photo [Q] i64, and which photo that is [Q]."""
@@ -103,7 +122,7 @@ def store(
     """Writes what a run scored; `result.json` last, so that its being there says that all is."""
     if ranks:
         with open(run.folder / RANKS, "wb") as file:
-            np.savez_compressed(file, **ranks)
+            np.savez_compressed(file, ranks=ranks["ranks"], photos=ranks["photos"])
     values = {"tag": run.tag, "seed": run.seed, "seconds": seconds}
     write_json(
         run.folder / RESULT,

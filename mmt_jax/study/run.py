@@ -22,13 +22,13 @@ from mmt_jax import variants
 from mmt_jax.config import Config, EvalConfig, Study, UsageError, as_dict, resolve
 from mmt_jax.data import formats, scenes, sources
 from mmt_jax.study import report
-from mmt_jax.study.results import Result, Run, claim_folder, read, store, write_json
+from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
 
 RECALLS = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in (1, 5, 10))
 
 Train = Callable[[Config, str], Mapping[str, float]]
 # (config, workdir, test) → metrics, and of each caption: "ranks" [Q] and "photos" [Q].
-Evaluate = Callable[[Config, str, EvalConfig], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]
+Evaluate = Callable[[Config, str, Test], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -152,21 +152,20 @@ def _with_pretraining(tags: Sequence[str]) -> list[str]:
     return list(ordered)
 
 
-def _test(study: Study, config: Config) -> EvalConfig | None:
+def _test(study: Study, config: Config) -> Test | None:
     """What a run is tested on, names filled in; None for the language stack alone."""
     if config.objective.itm == "none":
         return None
-    test = study.test
-    if test.source is None:
-        test = dataclasses.replace(test, source=sources.eval_source(config)[0])
-    for part in sources.parse(test.source):
+    asked = study.test
+    source, split = asked.source or sources.eval_source(config)[0], asked.split or "test"
+    for part in sources.parse(source):
         splits = scenes.SPLITS if part.generated else formats.splits(part.name)
-        if test.split not in splits:
+        if split not in splits:
             raise UsageError(
-                f"{test.source} has no split {test.split!r} to report on; it has "
-                f"{', '.join(splits)}: name one with --set=test.split=…"
+                f"{source} has no split {split!r} to report on; it has {', '.join(splits)}: name "
+                f"one with --set=test.split=…"
             )
-    return test
+    return Test(source, split, asked.limit, asked.pairs)
 
 
 def ablate(
@@ -226,7 +225,7 @@ def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]
     for result in done:
         taken.setdefault(result.run.tag, []).append(result.seconds)
     typical = np.mean([result.seconds for result in done]) if done else 0
-    rest = sum(np.mean(taken.get(r.tag, typical)) for r in left[number:])
+    rest = sum(float(np.mean(taken.get(r.tag, typical))) for r in left[number:])
     time_left = f", about {rest / 60:.0f} min left" if done else ""
     Console().rule(
         f"run {number + 1} of {len(left)}: [bold]{run.tag}[/bold] seed {run.seed}{time_left}"
@@ -268,7 +267,7 @@ def _best_evaluation(config: Config, workdir: pathlib.Path) -> dict[str, float]:
 
 
 def _evaluate(
-    config: Config, workdir: str, test: EvalConfig
+    config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
     from mmt_jax.data.pipeline import Examples
     from mmt_jax.evals import retrieval

@@ -30,13 +30,16 @@ class Interval:
     method: str  # "t over n seeds", "bootstrap over n photos", or "none"
 
 
-def t_interval(values: Sequence[float]) -> Interval:
+UNKNOWN = Interval(math.nan, math.nan, math.nan, "none")
+Numbers = Sequence[float] | np.ndarray  # [n]
+
+
+def t_interval(values: Numbers) -> Interval:
     """mean ± t(n - 1) · s / √n over [n] values; no ends for a single one."""
-    values = np.asarray(values, float)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Interval(mean, math.nan, math.nan, "none")
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * _deviation(values) / math.sqrt(n)
     return Interval(mean, float(mean - half), float(mean + half), f"t over {n} seeds")
 
 
@@ -61,23 +64,31 @@ def bootstrap_interval(
     return Interval(float(np.mean(hits)), float(low), float(high), f"bootstrap over {n} photos")
 
 
-def t_test(values: Sequence[float], bound: float) -> float:
+def t_test(values: Numbers, bound: float) -> float:
     """Two-sided p of the mean of [n] values being `bound`; 1 where they have no spread to judge by.
 
     Values that are equal to the last digit come of few test queries, not of a process without
     noise, so they count as no evidence.
     """
-    values = np.asarray(values, float)
-    if len(values) < 2 or np.ptp(values) < 1e-12:
+    if not has_spread(values):
         return 1.0
-    return _t_p(abs(values.mean() - bound), values.std(ddof=1), len(values))
+    return _t_p(abs(float(np.mean(values)) - bound), _deviation(values), len(values))
+
+
+def has_spread(values: Numbers) -> bool:
+    """Whether there are two values or more, and not all equal."""
+    return len(values) > 1 and float(np.ptp(values)) > 1e-12
+
+
+def _deviation(values: Numbers) -> float:
+    return float(np.std(values, ddof=1))
 
 
 def _t_p(distance: float, deviation: float, n: int) -> float:
     return float(2 * stats.t.sf(distance / (deviation / math.sqrt(n)), n - 1))
 
 
-def range_test(values: Sequence[float], low: float, high: float) -> float:
+def range_test(values: Numbers, low: float, high: float) -> float:
     """p of "the mean of [n] values is on the side of `low` and `high` that it seems to be on".
 
     Inside the range each finite end must be rejected (two one-sided tests, Schuirmann, 1987);
@@ -89,19 +100,18 @@ def range_test(values: Sequence[float], low: float, high: float) -> float:
     return t_test(values, low if mean <= low else high)
 
 
-def seeds_needed(values: Sequence[float], low: float, high: float, alpha: float) -> int | None:
+def seeds_needed(values: Numbers, low: float, high: float, alpha: float) -> int | None:
     """Seeds in all that would decide, if mean and spread stayed; None = more than `MOST_SEEDS`."""
-    values = np.asarray(values, float)
-    if len(values) < 2 or np.ptp(values) < 1e-12:
+    if not has_spread(values):
         return len(values) + 1
-    distance = min(abs(values.mean() - end) for end in (low, high) if math.isfinite(end))
+    distance = min(abs(float(np.mean(values)) - end) for end in (low, high) if math.isfinite(end))
     for n in range(len(values) + 1, MOST_SEEDS + 1):
-        if _t_p(distance, values.std(ddof=1), n) <= alpha:
+        if _t_p(distance, _deviation(values), n) <= alpha:
             return n
     return None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Numbers) -> list[float]:
     """Adjusted p, in the order given: at most `ALPHA` where Holm (1979) rejects."""
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(np.argsort(p_values, kind="stable")):
@@ -110,12 +120,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def ranks(values: Sequence[float]) -> np.ndarray:
+def ranks(values: Numbers) -> np.ndarray:
     """[n] values → their ranks from 1, ties at their mean rank."""
     return stats.rankdata(values)
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+def spearman(x: Numbers, y: Numbers) -> tuple[float, float]:
     """Rank correlation of [n] and [n], ties at their mean rank, and its exact two-sided p.
 
     p is the share of all n! orders of `y` that correlate at least as strongly (Pitman, 1937), so it

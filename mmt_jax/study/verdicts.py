@@ -42,7 +42,7 @@ class Outcome:
     high: float
     missing: tuple[str, ...] = ()  # tags that were not run
     test: str = ""
-    interval: stats.Interval | None = None  # of the value; None where it was not computed
+    interval: stats.Interval = stats.UNKNOWN  # of the value
     p: float = 1.0  # after Holm's correction
     verdict: str = UNDECIDED
     reason: str = ""  # why it is undecided, and what would decide it
@@ -161,7 +161,7 @@ def _correlate(
             outcome, reason=f"the properties of {unknown[0]}'s corpus are not known"
         )
     worth = rank_worth([corpora[tag] for tag in comparison.tags], comparison.names)
-    means = [np.mean([scores[tag][seed] for seed in seeds]) for tag in comparison.tags]
+    means = [float(np.mean([scores[tag][seed] for seed in seeds])) for tag in comparison.tags]
     rho, p = stats.spearman(worth, means)
     test = f"exact permutation of Spearman's ρ over {len(means)} corpora"
     return dataclasses.replace(
@@ -196,6 +196,6 @@ def _advice(values: Sequence[float], needed: int | None) -> str:
     seeds = f"{more} more seed{'s' * (more > 1)}"
     if len(values) == 1:
         return f"one seed has no spread to judge by; at least {seeds}"
-    if np.ptp(values) < 1e-12:
+    if not stats.has_spread(values):
         return f"the seeds are equal, which leaves no spread to judge by; at least {seeds}"
     return f"about {seeds} would do if mean and spread stay"
