@@ -1,0 +1,253 @@
+"""Scores of every caption with every photo: each item is encoded once, each pair is fused once.
+
+Items are sorted by length and cut into chunks, and a chunk is cut to its own longest item, so that
+little padding is computed and few shapes are compiled. Caption chunks stay encoded on the device;
+photos pass by, chunk after chunk, and meet them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mmt_jax.models.base import Encoded, Model
+from mmt_jax.typing import Array, Batch, Image, Params, Text
+
+_BUCKET = 8  # lengths are rounded up to a multiple: a shape that is new must be compiled
+_EMBEDDED = 256  # items embedded at once
+
+
+def score_matrix(
+    model: Model,
+    params: Params,
+    texts: Text,
+    images: Image,
+    *,
+    pairs: int = 1024,
+    progress: bool = False,
+) -> np.ndarray:
+    """Scores each of M captions with each of N photos.
+
+    Computed in float32 whatever the config's dtype is, for bfloat16 would tie most scores. On the
+    mesh of `params`, the pairs are spread over all devices. Functions are compiled once for each
+    model and shape and serve later calls with other parameters.
+
+    Args:
+      model: scores pairs. A separable one takes one matrix product.
+      params: its parameters.
+      texts: M captions, numpy.
+      images: N photos, numpy; class distributions are ignored.
+      pairs: how many are fused at once, about; bounds the memory.
+      progress: show a line on stderr while it takes more than a few seconds.
+
+    Returns:
+      [M, N] f32, higher = better match.
+
+    """
+    model = _in_float32(model)
+    images = dataclasses.replace(images, class_ids=None, class_probs=None)
+    params, whole, spread = _placement(params)
+    if model.separable:
+        return _product(model, params, texts, images, spread)
+    return pairwise(
+        texts,
+        images,
+        text_mask=texts.mask,
+        image_mask=images.mask,
+        encode_text=lambda rows: _encode_text(model, params, jax.device_put(rows, spread)),
+        encode_image=lambda rows: _encode_image(model, params, jax.device_put(rows, whole)),
+        score=functools.partial(_fuse, model, params),
+        pairs=pairs,
+        multiple=spread.num_devices,
+        progress=progress,
+    )
+
+
+def match_probability(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """P aligned pairs → [P] f32, the probability that caption and photo belong together."""
+    return _match_probability(_in_float32(model), params, batch.text, batch.image)
+
+
+def pairwise(
+    texts: Any,
+    images: Any,
+    *,
+    text_mask: np.ndarray,
+    image_mask: np.ndarray,
+    encode_text: Callable[[Any], Any],
+    encode_image: Callable[[Any], Any],
+    score: Callable[[Any, Any], Array],
+    pairs: int,
+    multiple: int = 1,
+    progress: bool = False,
+) -> np.ndarray:
+    """The blocks of a score matrix, whatever the scorer is.
+
+    Args:
+      texts: tree of numpy arrays [M, T, ...]; padding is in front.
+      images: tree of numpy arrays [N, R, ...]; padding is in front.
+      text_mask: [M, T] bool, True = real.
+      image_mask: [N, R] bool.
+      encode_text: called once for each chunk of captions; the results are kept.
+      encode_image: called once for each chunk of photos.
+      score: encoded chunks of A captions and B photos → [A, B].
+      pairs: A · B, about.
+      multiple: divides A.
+      progress: show a line on stderr while it takes more than a few seconds.
+
+    Returns:
+      [M, N] f32.
+
+    """
+    num_texts, num_images = len(text_mask), len(image_mask)
+    scores = np.empty((num_texts, num_images), np.float32)
+    side = min(num_images, math.isqrt(max(pairs, 1)))
+    captions = [
+        (chunk, encode_text(chunk.take(texts)))
+        for chunk in _chunks(text_mask, max(1, pairs // side), multiple)
+    ]
+    meter = _Meter(scores.size) if progress else None
+    for photos in _chunks(image_mask, side):
+        encoded = encode_image(photos.take(images))
+        # Asked for all at once, the blocks are computed while later ones are still being sent off.
+        blocks = jax.device_get([score(text, encoded) for _, text in captions])
+        for (chunk, _), block in zip(captions, blocks, strict=True):
+            block = block[: len(chunk.index), : len(photos.index)]
+            scores[np.ix_(chunk.index, photos.index)] = block
+        if meter:
+            meter.add(num_texts * len(photos.index))
+    return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunk:
+    """Items of similar length."""
+
+    index: np.ndarray  # [n] which items
+    size: int  # ≥ n, the same for each chunk
+    length: int  # tokens or regions to keep, counted from the back
+
+    def take(self, items: Any) -> Any:
+        """[size, length, ...] of each leaf; the last item fills the places that are left."""
+        rows = np.pad(self.index, (0, self.size - len(self.index)), mode="edge")
+        return jax.tree.map(lambda leaf: leaf[rows, -self.length :], items)
+
+
+def _chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[_Chunk]:
+    """Cuts items with `mask` [n, S] into the fewest chunks of at most `size`, shortest first.
+
+    Chunks are made equal, rounded up to `multiple`, so that few places are left over.
+    """
+    lengths = mask.shape[1] - mask.argmax(axis=1)
+    order = np.argsort(lengths, kind="stable")
+    size = math.ceil(len(order) / math.ceil(len(order) / size))
+    size = multiple * math.ceil(size / multiple)
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
+        length = _BUCKET * math.ceil(lengths[index[-1]] / _BUCKET)
+        yield _Chunk(index, size, min(length, mask.shape[1]))
+
+
+def _product(
+    model: Model,
+    params: Params,
+    texts: Text,
+    images: Image,
+    spread: jax.sharding.Sharding,
+) -> np.ndarray:
+    """Scores of a separable model, up to a constant."""
+
+    def embed(function: Callable, items: Text | Image) -> np.ndarray:
+        chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
+        rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
+        rows = [row[: len(c.index)] for c, row in zip(chunks, jax.device_get(rows), strict=True)]
+        order = np.concatenate([c.index for c in chunks])
+        return np.concatenate(rows)[np.argsort(order)]
+
+    return embed(_embed_text, texts) @ embed(_embed_image, images).T
+
+
+def _in_float32(model: Model) -> Model:
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
+
+
+def _placement(params: Params) -> tuple[Params, jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Parameters on their devices, a sharding that is whole on each, and one cut over all."""
+    params = jax.device_put(params)
+    sharding = jax.tree.leaves(params)[0].sharding
+    if not isinstance(sharding, NamedSharding):
+        return params, sharding, sharding
+    mesh = sharding.mesh
+    cut = PartitionSpec(mesh.axis_names)
+    return params, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, cut)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_text(model: Model, params: Params, texts: Text) -> Encoded:
+    return model.encode_text(params, texts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode_image(model: Model, params: Params, images: Image) -> Encoded:
+    return model.encode_image(params, images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fuse(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
+    """A captions, B photos → scores [A, B]."""
+    a, b = text.mask.shape[0], image.mask.shape[0]
+    text = jax.tree.map(lambda leaf: jnp.repeat(leaf, b, axis=0), text)
+    image = jax.tree.map(lambda leaf: jnp.tile(leaf, (a,) + (1,) * (leaf.ndim - 1)), image)
+    return model.fuse(params, text, image).scores[-1].reshape(a, b)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_text(model: Model, params: Params, texts: Text) -> Array:
+    return model.embed_text(params, model.encode_text(params, texts))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed_image(model: Model, params: Params, images: Image) -> Array:
+    return model.embed_image(params, model.encode_image(params, images))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _match_probability(model: Model, params: Params, text: Text, image: Image) -> Array:
+    encoded = model.encode_text(params, text), model.encode_image(params, image)
+    return jax.nn.softmax(model.fuse(params, *encoded).logits[-1])[:, 0]
+
+
+class _Meter:
+    """A line on stderr: pairs done, pairs per second, time left. Silent for the first seconds."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._start = self._shown = time.monotonic()
+        self._tty = sys.stderr.isatty()
+
+    def add(self, count: int) -> None:
+        """Counts pairs that were scored; shows the line now and then, and at the end."""
+        self._done += count
+        now, done = time.monotonic(), self._done == self._total
+        spent, was_shown = now - self._start, self._shown > self._start
+        if now - self._shown < (2 if self._tty else 20) and not (done and was_shown):
+            return
+        self._shown = now
+        left = spent * (self._total - self._done) / self._done
+        line = (
+            f"scored {self._done:,} of {self._total:,} pairs, {self._done / spent:,.0f} a second, "
+            f"{left // 60:.0f}:{left % 60:02.0f} left"
+        )
+        end = "\n" if done or not self._tty else ""
+        sys.stderr.write(f"\r{line:<78}{end}" if self._tty else line + end)
+        sys.stderr.flush()
