@@ -110,7 +110,7 @@ def box_features(pixels: np.ndarray, picture: np.ndarray, boxes: np.ndarray) -> 
     First the colours, pooled: (y, x, RGB) of 4 × 4 cells. Then edges, pooled likewise: (y, x,
     direction), the mean difference over R, G and B between a cell and the one right of it, below
     it, below right of it, and between the two on the other diagonal; at the box's end a cell is its
-    own neighbour. Then the square root of each colour's share of the cells: (R, G, B) in 4 bins each.
+    own neighbour. Then the square root of each colour's share of the cells: R, G, B in 4 bins each.
     Like a trained detector's features, and unlike pixels, they all but tell shape, colour and
     texture to a linear reader.
 

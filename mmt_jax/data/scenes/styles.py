@@ -8,7 +8,8 @@ from __future__ import annotations
 from mmt_jax.data.scenes.grammar import Style
 
 PLAIN = Style(
-    words=(0.70, 0.18, 0.09, 0.03),
+    words=(0.78, 0.13, 0.06, 0.03),
+    colour=0.95,
     first=(
         (3, "{a} {a>b} {b}"),
         (3, "{a} {verb} {a>b} {b}"),
@@ -26,9 +27,9 @@ PLAIN = Style(
 )
 
 ALT_TEXT = Style(
-    words=(0.52, 0.24, 0.14, 0.10),
-    hypernym=0.2,
-    colour=0.8,
+    words=(0.64, 0.19, 0.11, 0.06),
+    hypernym=0.15,
+    colour=0.9,
     first=(
         (3, "{a} {a>b} {b}"),
         (2, "{a} {a>b} {b} {on_bg}"),
@@ -64,7 +65,7 @@ CHAT = Style(
 )
 
 PHRASES = Style(
-    words=(0.62, 0.22, 0.12, 0.04),
+    words=(0.70, 0.18, 0.08, 0.04),
     texture=0.4,
     first=(
         (4, "{a}"),
@@ -77,7 +78,7 @@ PHRASES = Style(
 )
 
 NARRATION = Style(
-    words=(0.58, 0.27, 0.11, 0.04),
+    words=(0.66, 0.20, 0.10, 0.04),
     texture=0.4,
     first=(
         (2, "in this image we can see {a} and {b} ."),
