@@ -7,10 +7,13 @@ import numpy as np
 
 from mmt_jax import params as params_lib
 from mmt_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig
-from mmt_jax.data import schema
+from mmt_jax.data import schema, sources
 from mmt_jax.data.text import Tokenizer, vocabulary
 from mmt_jax.export import signature
 from mmt_jax.models import registry
+from mmt_jax.train import checkpoint
+from mmt_jax.train import state as states
+from mmt_jax.train import workdir as workdirs
 
 FEATURE_DIM = 6
 PATCH = 2
@@ -55,6 +58,18 @@ def build(config):
             for path, leaf in flat.items()
         }
     )
+
+
+def make_workdir(folder, config):
+    """What `mmt train` leaves behind, with the weights of `build`."""
+    _, params = build(config)
+    workdirs.write_config(folder, config)
+    (folder / sources.VOCABULARY).write_bytes(TOKENIZER.model)
+    checkpoints = checkpoint.Checkpoints(folder, config)
+    state = states.State(np.int32(3), params, {})
+    checkpoints.save(state, 3, position={}, metrics={}, evaluated={})
+    checkpoints.close()
+    return folder
 
 
 def record(regions, *, seed=0, padding=0):

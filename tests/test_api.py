@@ -10,30 +10,15 @@ from mmt_jax import api, variants
 from mmt_jax import params as params_lib
 from mmt_jax.config import RELEASE_SPEC, DataSpec, UsageError
 from mmt_jax.data import schema, sources
-from mmt_jax.train import checkpoint
-from mmt_jax.train import state as states
 from mmt_jax.train import workdir as workdirs
 
 MERGED = small.config(("text", "merged"))
 PIXELS = small.config(("single",), itm="contrastive", pixels=True)
 
 
-def make_workdir(folder, config):
-    """What `mmt train` leaves behind, with the weights of `small.build`."""
-    _, params = small.build(config)
-    folder.mkdir()
-    workdirs.write_config(folder, config)
-    (folder / sources.VOCABULARY).write_bytes(small.TOKENIZER.model)
-    checkpoints = checkpoint.Checkpoints(folder, config)
-    state = states.State(np.int32(3), params, {})
-    checkpoints.save(state, 3, position={}, metrics={}, evaluated={})
-    checkpoints.close()
-    return folder
-
-
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    return make_workdir(tmp_path_factory.mktemp("runs") / "merged", MERGED)
+    return small.make_workdir(tmp_path_factory.mktemp("merged"), MERGED)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +28,7 @@ def scorer(workdir):
 
 @pytest.fixture(scope="module")
 def pixel_scorer(tmp_path_factory):
-    return mmt_jax.load(make_workdir(tmp_path_factory.mktemp("runs") / "pixels", PIXELS))
+    return mmt_jax.load(small.make_workdir(tmp_path_factory.mktemp("pixels"), PIXELS))
 
 
 def test_package_offers_load_and_build_alone():

@@ -1,0 +1,288 @@
+import dataclasses
+import functools
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_models as small
+
+import mmt_jax
+from mmt_jax import config as config_lib
+from mmt_jax.config import UsageError
+from mmt_jax.data import schema
+from mmt_jax.export import savedmodel, serialization, signature
+
+tf = pytest.importorskip("tensorflow")
+
+CONFIGS = {
+    "joint": small.config(("text", "merged")),
+    "contrastive": small.config(("single",), itm="contrastive"),
+    "tower": small.config(("text", "image"), family="two_tower", pixels=True),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Folder of a SavedModel by the name of its config; written on first use."""
+    root = tmp_path_factory.mktemp("exported")
+
+    @functools.cache
+    def folder(name):
+        if name == "joint":  # this one by way of a workdir
+            (root / "run").mkdir()
+            savedmodel.export(small.make_workdir(root / "run", CONFIGS[name]), root / name)
+        else:
+            vocabulary = small.TOKENIZER.model
+            savedmodel.export_model(*small.build(CONFIGS[name]), vocabulary, root / name)
+        return root / name
+
+    return folder
+
+
+def pairs(name, number, *, length, regions):
+    """Inputs of the signature for `number` pairs."""
+    if CONFIGS[name].model.pixels:
+        photos = [small.pixels(2 * regions, 4, seed=seed) for seed in range(number)]
+    else:
+        photos = [small.record(regions, seed=seed, padding=1) for seed in range(number)]
+    captions = [small.CAPTIONS[i % len(small.CAPTIONS)] for i in range(number)]
+    return small.batch(photos, captions, length=length)
+
+
+def call(folder, inputs, name="default"):
+    return tf.saved_model.load(str(folder)).signatures[name](
+        **{key: tf.constant(value) for key, value in inputs.items()}
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_answers_as_the_model_does_in_any_size(exported, name):
+    model, params = small.build(CONFIGS[name])
+    inputs = pairs(name, 4, length=11, regions=3)
+    logits = call(exported(name), inputs)["output"].numpy()
+    assert logits.shape == (4, 2)
+    found = tf.nn.softmax(logits).numpy()[:, 0]
+    np.testing.assert_allclose(found, small.probability(model, params, inputs), atol=1e-5)
+    assert np.ptp(found) > 0.01  # or the comparison would say nothing
+
+
+@pytest.mark.parametrize("name", ["joint", "tower"])
+def test_signature_is_the_releases(exported, name):
+    module = tf.saved_model.load(str(exported(name)))
+    _, inputs = module.signatures["default"].structured_input_signature
+    found = {spec.name: (tuple(spec.shape), spec.dtype.name) for spec in inputs.values()}
+    text = {key: ((None, None), "int32") for key in schema.TEXT_KEYS}
+    regions = {
+        "image/bboxes": ((None, None, 5), "float32"),
+        "image/detection_features": ((None, None, small.FEATURE_DIM), "float32"),
+        "image/padding_mask": ((None, None), "int32"),
+    }
+    pixels = {"image/pixels": ((None, None, None, 3), "float32")}
+    assert found == text | (pixels if name == "tower" else regions)
+    assert module.signatures["default"].structured_outputs.keys() == {"output"}
+
+
+def test_one_pair_gives_a_scalar_through_the_releases_snippet(exported):
+    model = tf.saved_model.load(str(exported("joint")))
+    inputs = pairs("joint", 1, length=small.LENGTH, regions=3)
+    output = model.signatures["default"](**inputs)
+    score = tf.nn.softmax(output["output"]).numpy()[0]
+    assert score.shape == ()
+    assert re.fullmatch(r"0\.\d{3}", "%0.03f" % score)  # noqa: UP031, as the notebook prints it
+    np.testing.assert_allclose(
+        score, small.probability(*small.build(CONFIGS["joint"]), inputs)[0], atol=1e-5
+    )
+
+
+def test_the_model_reads_masked_tokens(exported):
+    inputs = pairs("joint", 2, length=small.LENGTH, regions=3)
+    before = call(exported("joint"), inputs)["output"]
+    other = inputs[schema.TOKEN_IDS] * 0 + 9
+    unread = call(exported("joint"), inputs | {schema.TOKEN_IDS: other})["output"]
+    read = call(exported("joint"), inputs | {schema.MASKED_TOKENS: other})["output"]
+    np.testing.assert_array_equal(unread, before)
+    assert np.abs(read - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["contrastive", "tower"])
+def test_embeddings_of_any_number_of_either_rank_as_scores_do(exported, name):
+    texts = {k: v for k, v in pairs(name, 3, length=11, regions=3).items() if k in schema.TEXT_KEYS}
+    photos = pairs(name, 2, length=11, regions=3)
+    images = {key: value for key, value in photos.items() if key.startswith("image/")}
+    embedded = call(exported(name), texts | images, "embed")
+    text, image = (embedded[f"{kind}_embedding"].numpy() for kind in ("text", "image"))
+    assert (text.shape, image.shape) == ((3, 8), (2, 8))
+    odds = mmt_jax.load(exported(name)).log_odds(texts, images)
+    slope = 1.0 if name == "tower" else calibration_scale()
+    difference = odds - slope * text @ image.T
+    np.testing.assert_allclose(difference, difference[0, 0], atol=1e-4)
+
+
+def calibration_scale():
+    _, params = small.build(CONFIGS["contrastive"])
+    return params["calibration"]["scale"]
+
+
+def test_joint_models_have_no_embeddings(exported):
+    assert set(tf.saved_model.load(str(exported("joint"))).signatures) == {"default"}
+
+
+def test_assets_hold_what_scoring_captions_takes(exported):
+    assets = exported("joint") / "assets"
+    assert (assets / "spiece.model").read_bytes() == small.TOKENIZER.model
+    about = json.loads((assets / "mmt.json").read_text())
+    assert config_lib.resolve(about["config"]) == CONFIGS["joint"]
+    assert about["step"] == 3
+    assert about["versions"]["tensorflow"] == tf.__version__
+
+
+def test_stablehlo_is_of_a_version_that_tensorflow_reads(exported):
+    graph = (exported("joint") / "saved_model.pb").read_bytes()
+    assert set(re.findall(rb"StableHLO_v([\d.]+\d)", graph)) == {serialization.STABLEHLO.encode()}
+
+
+WITHOUT_JAX = """
+import sys
+for name in ("jax", "jaxlib", "flax", "mmt_jax"):
+    sys.modules[name] = None  # an import of it fails
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub as hub
+inputs = dict(np.load(sys.argv[2]))
+model = hub.load(sys.argv[1])
+output = model.signatures['default'](**inputs)
+score = tf.nn.softmax(output['output']).numpy()[0]
+print(float(score), model.vocabulary.asset_path.numpy().decode())
+"""
+
+
+def test_loads_from_hub_without_jax(exported, tmp_path):
+    inputs = pairs("contrastive", 1, length=small.LENGTH, regions=3)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    command = [sys.executable, "-c", WITHOUT_JAX, exported("contrastive"), tmp_path / "inputs.npz"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    score, vocabulary = done.stdout.split()
+    expected = small.probability(*small.build(CONFIGS["contrastive"]), inputs)[0]
+    np.testing.assert_allclose(float(score), expected, atol=1e-5)
+    assert vocabulary == str(exported("contrastive") / "assets" / "spiece.model")
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    model, params = small.build(CONFIGS["joint"])
+    for out in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(UsageError, match="exists and is not overwritten"):
+            savedmodel.export_model(model, params, small.TOKENIZER.model, out)
+        with pytest.raises(UsageError, match="exists and is not overwritten"):
+            savedmodel.export(tmp_path / "no workdir", out)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_no_workdir_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="is not a training workdir"):
+        savedmodel.export(tmp_path, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_without_a_pair_score_are_refused(tmp_path):
+    config = small.config(("text",), family="bert", itm="none")
+    with pytest.raises(UsageError, match="scores no pairs"):
+        savedmodel.export_model(*small.build(config), small.TOKENIZER.model, tmp_path / "out")
+
+
+def test_a_module_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
+    def off_by_a_little(function, fields):
+        def changed(params, inputs):
+            return {key: value + 1e-3 for key, value in function(params, inputs).items()}
+
+        return serialization.convert(changed, fields)
+
+    monkeypatch.setattr(savedmodel, "convert", off_by_a_little)
+    model, params = small.build(CONFIGS["joint"])
+    with pytest.raises(RuntimeError, match=r"default: output is off by 0\.001"):
+        savedmodel.export_model(model, params, small.TOKENIZER.model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["joint", "tower"])
+def test_load_scores_with_a_saved_model(exported, name):
+    scorer = mmt_jax.load(exported(name))
+    inputs = pairs(name, 2, length=small.LENGTH, regions=3)
+    photos = [
+        {key: value[i] for key, value in inputs.items() if key.startswith("image/")}
+        for i in range(2)
+    ]
+    captions = small.CAPTIONS[:2]
+    found = scorer.score(photos, captions)
+    assert found.shape == (2, 2)
+    expected = small.probability(*small.build(CONFIGS[name]), inputs)
+    np.testing.assert_allclose(np.diag(found), expected, atol=1e-5)
+    np.testing.assert_allclose(scorer.score(photos[1], captions), found[1], atol=1e-6)
+    logits = scorer.logits(inputs)
+    np.testing.assert_allclose(tf.nn.softmax(logits).numpy()[:, 0], expected, atol=1e-5)
+    with pytest.raises(UsageError, match="record 0: "):
+        scorer.score({}, captions)
+
+
+class Release(tf.Module):
+    """Stands in for a released module: fixed sizes, no assets. Answers with counts of padding."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(shape, dtype, name=key)
+            for key, shape, dtype in (
+                ("image/bboxes", (None, 8, 5), tf.float32),
+                ("image/detection_features", (None, 8, small.FEATURE_DIM), tf.float32),
+                ("image/padding_mask", (None, 8), tf.int32),
+                ("masked_tokens", (None, 25), tf.int32),
+                ("text/segment_ids", (None, 25), tf.int32),
+                ("text/token_ids", (None, 25), tf.int32),
+                ("text/padding_mask", (None, 25), tf.int32),
+            )
+        ]
+    )
+    def serve(self, boxes, features, image_padding, masked, segments, tokens, text_padding):
+        count = tf.reduce_sum(image_padding, 1) - tf.reduce_sum(text_padding, 1)
+        match = tf.cast(count, tf.float32) / 10
+        return {"output": tf.squeeze(tf.stack([match, 0 * match], 1))}
+
+
+def test_a_released_module_is_padded_to_its_sizes(tmp_path):
+    module = Release()
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"default": module.serve})
+    with pytest.raises(UsageError, match="carries no vocabulary"):
+        mmt_jax.load(tmp_path / "m")
+    (tmp_path / "v.model").write_bytes(small.TOKENIZER.model)
+    scorer = mmt_jax.load(tmp_path / "m", vocab=tmp_path / "v.model")
+    caption = "a red cube"
+    pieces = len(small.TOKENIZER.encode(caption))
+    odds = ((8 - 4) - (25 - pieces - 2)) / 10  # 3 regions and the global one are real
+    for records in (small.record(3), [small.record(3)] * 2):
+        found = scorer.score(records, [caption])
+        np.testing.assert_allclose(found, 1 / (1 + np.exp(-odds)), rtol=1e-5)
+    with pytest.raises(UsageError, match="reads features of 6"):
+        scorer.score(small.record(3) | {schema.FEATURES: np.zeros((4, 5), np.float32)}, [caption])
+
+
+def test_other_modules_are_refused(tmp_path):
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None])])
+    tf.saved_model.save(module, str(tmp_path / "none"))
+    tf.saved_model.save(module, str(tmp_path / "x"), signatures={"default": module.double})
+    with pytest.raises(UsageError, match="no signature 'default'"):
+        mmt_jax.load(tmp_path / "none")
+    with pytest.raises(UsageError, match="no image–text model of this kind: .* takes x"):
+        mmt_jax.load(tmp_path / "x")
+    (tmp_path / "x" / "saved_model.pb").write_bytes(b"not a graph")
+    with pytest.raises(UsageError, match="cannot be loaded .* damaged"):
+        mmt_jax.load(tmp_path / "x")
+
+
+def test_fields_name_what_is_free():
+    fields = signature.fields(dataclasses.replace(CONFIGS["tower"]), photos="n")
+    assert fields[schema.PIXELS].dims == ("n", "2*h", "2*w", "3")
+    assert fields[schema.PIXELS].shape == (None, None, None, 3)
+    assert fields[schema.TOKEN_IDS].dims == ("b", "t")
