@@ -47,6 +47,12 @@ LAYERS = {  # attention → the kinds that one multimodal layer is made of
     "image-query": ("image_query",),
 }
 
+# full: the release's sizes. tiny: the same structure, each width divided by eight.
+# pilot: tiny with fewer multimodal layers, except in rows whose subject is depth; what the studies
+# run on two CPU cores.
+SCALES = ("full", "tiny", "pilot")
+PILOT_DEPTH = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -168,14 +174,16 @@ def layers(variant: Variant, *, own: int) -> tuple[str, ...]:
 
 
 def get_config(tag: str, *, scale: str = "full") -> Config:
-    """The run that trains `tag`, at the release's sizes ("full") or at an eighth of them ("tiny").
+    """The run that trains `tag` at one of SCALES.
 
     Raises:
       UsageError: no such tag or scale.
     """
-    if scale not in ("full", "tiny"):
-        raise UsageError(f"scale={scale} is not a scale; take scale=full or scale=tiny")
+    if scale not in SCALES:
+        raise UsageError(f"scale={scale} is not a scale; take scale={' or scale='.join(SCALES)}")
     variant = find(tag)
+    if scale == "pilot" and variant.depth == Variant.depth:
+        variant = dataclasses.replace(variant, depth=PILOT_DEPTH)
     sources, sampling = CORPORA[variant.corpus]
     config = Config(
         tag=variant.tag,
@@ -202,7 +210,7 @@ def get_config(tag: str, *, scale: str = "full") -> Config:
             sampling=sampling,
         ),
     )
-    return _full(config, variant) if scale == "full" else _tiny(config, variant)
+    return _full(config, variant) if scale == "full" else _small(config, variant)
 
 
 def parse(text: str) -> Config:
@@ -231,8 +239,8 @@ def _full(config: Config, variant: Variant) -> Config:
     )
 
 
-def _tiny(config: Config, variant: Variant) -> Config:
-    """The same structure at an eighth of each width, one language-specific layer."""
+def _small(config: Config, variant: Variant) -> Config:
+    """Each width divided by eight, one language-specific layer."""
     batch = 128
     model = dataclasses.replace(
         config.model,
