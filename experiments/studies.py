@@ -3,8 +3,9 @@
   mmt ablate --study=attention --workdir=/tmp/attention
   mmt ablate --study=losses --workdir=/tmp/losses --seeds=5
 
-Budgets are for two CPU cores, on the tiny scale. A claim that needs tags of two studies is decided
-by `full`, or by naming a study of one's own here.
+Budgets are for two CPU cores, at the pilot scale, whose base has two multimodal layers; studies of
+depth need the base's six and run at the tiny scale. A claim that needs tags of two studies is
+decided by `full`, or by naming a study of one's own here.
 """
 
 from mmt_jax.config import EvalConfig, Study
@@ -29,8 +30,8 @@ _KINDS = (
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
 
-def _study(name: str, *tags: str) -> Study:
-    return Study(name, tags, overrides=BUDGET, test=TEST)
+def _study(name: str, *tags: str, scale: str = "pilot") -> Study:
+    return Study(name, tags, scale=scale, overrides=BUDGET, test=TEST)
 
 
 STUDIES: dict[str, Study] = {
@@ -47,6 +48,7 @@ STUDIES: dict[str, Study] = {
                 "data_sbu",
             ),
             seeds=1,
+            scale="pilot",
             overrides={"steps": 300, "batch_size": 64, "optim.lr": 2e-3, "eval.limit": 50},
             test=EvalConfig(split="test", limit=100),
         ),
@@ -62,9 +64,9 @@ STUDIES: dict[str, Study] = {
             "baseline_baseline-no-bert-transfer",
         ),
         _study("data", *_DATA, "data_cc-with-bert"),
-        _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality"),
+        _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality", scale="tiny"),
         _study("heads", "data_cc", *_HEADS, *_KINDS),
         _study("baselines", "data_cc", "architecture_coattention", *_BASELINES),
-        _study("full", *VARIANTS),
+        _study("full", *VARIANTS, scale="tiny"),
     )
 }

@@ -206,6 +206,15 @@ def test_several_comparisons_are_corrected_for():
     assert together.outcomes[0].p == pytest.approx(3 * alone.outcomes[0].p)
 
 
+def test_depth_is_not_judged_where_models_are_shallow():
+    every = {tag: seeds(0.3, 0, 1, 2) for tag in variants.VARIANTS}
+    pilots = {tag: variants.get_config(tag, scale="pilot") for tag in every}
+    found = judge(CLAIMS["C7"], every, configs=pilots, corpora={})
+    assert not found.spoken_to
+    assert "scale=tiny" in found.outcomes[0].reason
+    assert judge(CLAIMS["C9"], every, configs=pilots, corpora={}).spoken_to
+
+
 def test_missing_tags_are_named_and_do_not_support():
     scores = {"cc": seeds(0.5, 0, 1, 2), "sbu": seeds(0.3, 0.1, 0.9, 2)}
     found = verdict_on(better(A, B), better(A, D), **scores)

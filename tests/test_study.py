@@ -57,7 +57,7 @@ class Fakes:
         photos = np.repeat(np.arange(100), 5)
         ranks = np.where(np.arange(500) < 500 * self.score(config), 1, 12)
         metrics = {R1: self.score(config), "image_retrieval/median_rank": 3.0}
-        return metrics, {"ranks": ranks, "photos": photos}
+        return metrics, {"image_retrieval": ranks, "text_retrieval": photos, "photos": photos}
 
 
 def carry_out(study, workdir, fakes=None, **kwargs):
@@ -286,6 +286,8 @@ def test_overrides_reach_the_config():
     assert (config.optim.lr, config.data.source, config.seed) == (0.5, "regions:photos", 3)
     assert config.batch_size == 16
     assert config.optim.warmup_steps == 5  # a tenth, as in the recipe
+    pilot = configure(amend(SMALL, overrides={"scale": "pilot"}), "data_cc", 0)
+    assert len(pilot.model.layers) < len(config.model.layers)
 
 
 def test_fine_tuning_keeps_its_share_of_the_steps():
@@ -308,6 +310,7 @@ def test_candidates_fit_the_batch():
         ({"optm.lr": 3.0}, r"config\.optm is not a field; did you mean config\.optim"),
         ({"steps.lr": 3.0}, r"config\.steps\.lr is not a field"),
         ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose among runs"),
+        ({"scale": "small"}, r"scale=small is not a scale"),
         ({"steps": "many"}, r"config\.steps must be int"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),
         ({"test.split": "dev"}, r"scenes has no split 'dev'.*val"),

@@ -92,6 +92,7 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     note: str = ""
     by_example: bool = False  # each comparison is an example, and one is enough
+    not_at: str = ""  # a scale whose models are not the ones that it is about
 
 
 def better(a: str, b: str, *, by: float = 0.0) -> Contrast:
@@ -187,7 +188,8 @@ CLAIMS: dict[str, Claim] = {
                 better("data_cc", _a("single-modality")),
                 better(_a("vilbert-1block"), _a("single-modality")),
             ),
-            "The second compares one multimodal layer with six modality-specific ones.",
+            "The second compares one multimodal layer with six modality-specific ones (two at "
+            "scale=pilot).",
         ),
         Claim(
             "C6",
@@ -220,6 +222,7 @@ CLAIMS: dict[str, Claim] = {
                 better("data_cc", _a("mixed-modality")),
             ),
             "The value of the first is R@1 a layer.",
+            not_at="pilot",
         ),
         Claim(
             "C8",

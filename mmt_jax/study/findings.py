@@ -90,10 +90,10 @@ def _row(tag: str, runs: Sequence[Result]) -> Row:
 def _interval(metric: str, runs: Sequence[Result]) -> stats.Interval:
     """Over seeds; of a single one, over the photos that it was asked for."""
     values = [run.test[metric] for run in runs]
-    kind, _, k = metric.partition("/r@")
-    if len(runs) > 1 or kind != "image_retrieval" or not k:
+    way, _, k = metric.partition("/r@")
+    if len(runs) > 1 or not k:
         return stats.t_interval(values)
-    ranks, photos = runs[0].ranks()
+    ranks, photos = runs[0].ranks(way)
     return stats.bootstrap_interval(ranks <= int(k), photos)
 
 

@@ -71,10 +71,15 @@ class Result:
             raise ValueError(f"{self.run.tag} is not tested")
         return self.run.test
 
-    def ranks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Text → image: the rank of the right photo [Q] i64, and which photo that is [Q]."""
+    def ranks(self, way: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rank of each query [Q] i64, 1 = best, and the photo [Q] that it shows or tells of.
+
+        Args:
+          way: "image_retrieval", whose queries are captions, or "text_retrieval", with photos.
+        """
         with np.load(self.run.folder / RANKS) as arrays:
-            return arrays["ranks"], arrays["photos"]
+            ranks = arrays[way]
+            return ranks, arrays["photos"] if way == "image_retrieval" else np.arange(len(ranks))
 
 
 def claim_folder(run: Run) -> None:
@@ -122,7 +127,7 @@ def store(
     """Writes what a run scored; `result.json` last, so that its being there says that all is."""
     if ranks:
         with open(run.folder / RANKS, "wb") as file:
-            np.savez_compressed(file, ranks=ranks["ranks"], photos=ranks["photos"])
+            np.savez_compressed(file, **dict(ranks))  # pyright: ignore[reportArgumentType]
     values = {"tag": run.tag, "seed": run.seed, "seconds": seconds}
     write_json(
         run.folder / RESULT,

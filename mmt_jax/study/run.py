@@ -27,7 +27,7 @@ from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, 
 RECALLS = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in (1, 5, 10))
 
 Train = Callable[[Config, str], Mapping[str, float]]
-# (config, workdir, test) → metrics, and of each caption: "ranks" [Q] and "photos" [Q].
+# (config, workdir, test) → metrics, and the ranks that `results.Result.ranks` reads.
 Evaluate = Callable[[Config, str, Test], tuple[Mapping[str, float], Mapping[str, np.ndarray]]]
 
 
@@ -57,9 +57,9 @@ def amend(
     Args:
       study: as named.
       seeds: how many; None = as the study has.
-      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; those that begin
-        with "test." are of `Study.test`. `steps` is that of a pretraining row; fine-tuning keeps
-        its share of it.
+      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; "scale" is the
+        study's, and those that begin with "test." are of `Study.test`. `steps` is that of a
+        pretraining row; fine-tuning keeps its share of it.
 
     Raises:
       UsageError: no seeds, or an unknown field of `test`.
@@ -67,16 +67,17 @@ def amend(
     seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
         raise UsageError(f"{seeds} seeds run nothing; give 1 or more")
-    ours = dict(study.overrides)
+    ours, scale = dict(study.overrides), study.scale
     test = as_dict(study.test)
     for path, value in (overrides or {}).items():
         if path.startswith("test."):
             test[path.removeprefix("test.")] = value
+        elif path == "scale":
+            scale = value
         else:
             ours[path] = value
-    return dataclasses.replace(
-        study, seeds=seeds, overrides=ours, test=resolve(test, cls=EvalConfig, path="test")
-    )
+    tested = resolve(test, cls=EvalConfig, path="test")
+    return dataclasses.replace(study, seeds=seeds, scale=scale, overrides=ours, test=tested)
 
 
 def configure(study: Study, tag: str, seed: int) -> Config:
@@ -255,7 +256,9 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
 
     jax.clear_caches()  # of the run before, which no other run can use
     gc.collect()
-    loop.train(config, workdir, evaluate=retrieval.validate)
+    matched = config.objective.itm != "none"
+    evaluate = retrieval.evaluator(config, workdir) if matched else None
+    loop.train(config, workdir, evaluate=evaluate)
     return _best_evaluation(config, pathlib.Path(workdir))
 
 
@@ -278,5 +281,8 @@ def _evaluate(
     examples = Examples.of(
         trained.config, sources.first(corpora, test.limit), sources.tokenizer(config, workdir)
     )
-    metrics = retrieval.evaluate(trained.model, trained.params, examples, pairs=test.pairs)
-    return metrics, {}
+    found = retrieval.evaluate(
+        trained.model, trained.params, examples, pairs=test.pairs, progress=True
+    )
+    ranks = {"image_retrieval": found.image_ranks, "text_retrieval": found.text_ranks}
+    return found.flat(), ranks | {"photos": found.caption_to_image}

@@ -85,6 +85,10 @@ def judge(
       configs: by tag, to tell runs that differ in nothing but their name.
       corpora: by tag, for correlations.
     """
+    if claim.not_at and claim.not_at in {config.scale for config in configs.values()}:
+        reason = f"at scale={claim.not_at} models are too shallow for it; use scale=tiny"
+        outcomes = [Outcome(c.says, c.low, c.high, reason=reason) for c in claim.comparisons]
+        return Verdict(claim, UNDECIDED, tuple(outcomes))
     drafts = [_measure(c, scores, configs, corpora) for c in claim.comparisons]
     testable = [i for i, (outcome, _) in enumerate(drafts) if outcome.test]
     adjusted = stats.holm([drafts[i][0].p for i in testable])
