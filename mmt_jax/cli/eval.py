@@ -8,13 +8,20 @@ Image retrieval finds the photo of a caption, text retrieval any caption of a ph
 share of queries whose match is among the first k; a tie counts against the model. A workdir's best
 checkpoint is taken. --limit keeps the first N photos and their captions: joint models score every
 caption with every photo, so time grows with the square.
+
+FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and median_rank, and
+FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
+pip install 'mmt_jax[tf]'.
 """
 
 from __future__ import annotations
 
+import pathlib
 import types
+from typing import Any
 
 from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
 
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
@@ -22,4 +29,66 @@ FLAGS = (
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("limit", "N", "photos; all by default", default=0),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
+    flags.Flag("vocab", "FILE", "a SentencePiece model, where the SavedModel carries none"),
 )
+METRICS = ("r@1", "r@5", "r@10", "median_rank")
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Evaluates, prints and writes."""
+    from mmt_jax.evals import retrieval
+
+    if args.limit < 0:
+        raise UsageError(f"--limit={args.limit} is no number of photos; 0 takes all")
+    if args.out:
+        retrieval.output_paths(args.out)
+    saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()
+    found = _saved_model(args) if saved else _workdir(args)
+    if args.out:
+        found.write(args.out)
+    print(f"{found.metrics['num_images']} photos, {found.metrics['num_captions']} captions")
+    ways = ("image_retrieval", "text_retrieval")
+    rows = [[way, *(f"{found.metrics[way][name]:.4g}" for name in METRICS)] for way in ways]
+    print(flags.table(["", *METRICS], rows))
+
+
+def _workdir(args: types.SimpleNamespace) -> Any:
+    from mmt_jax.data import sources
+    from mmt_jax.evals import retrieval
+    from mmt_jax.train import checkpoint
+
+    trained = checkpoint.load(args.workdir)
+    tokenizer = sources.tokenizer(trained.config, args.workdir)
+    examples, _ = _examples(args, trained.config, tokenizer)
+    pairs = trained.config.eval.pairs
+    return retrieval.evaluate(trained.model, trained.params, examples, pairs=pairs, progress=True)
+
+
+def _saved_model(args: types.SimpleNamespace) -> Any:
+    import numpy as np
+
+    from mmt_jax import api
+    from mmt_jax.data import schema
+    from mmt_jax.evals import retrieval
+
+    scorer = api.load(args.workdir, vocab=args.vocab)
+    examples, corpora = _examples(args, scorer.config, scorer.tokenizer)
+    photos, captions = retrieval.selection(examples)
+    if scorer.config.model.pixels:  # the SavedModel cuts the patches itself
+        pixels = np.concatenate([corpus.pixels for corpus in corpora])
+        images = {schema.PIXELS: pixels.astype(np.float32) / 255}
+    else:
+        images = schema.from_image(examples.images(photos))
+        retrieval.check_width(images[schema.FEATURES].shape[-1], scorer.config.model.feature_dim)
+    texts = schema.from_text(examples.texts(captions))
+    return retrieval.Retrieval.of(scorer.log_odds(texts, images, progress=True), examples)
+
+
+def _examples(args: types.SimpleNamespace, config: Any, tokenizer: Any) -> Any:
+    """The examples asked for, laid out as the model reads them, and the corpora they are of."""
+    from mmt_jax.data import sources
+    from mmt_jax.data.pipeline import Examples
+
+    corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
+    corpora = sources.first(corpora, args.limit)
+    return Examples.of(config, corpora, tokenizer), corpora

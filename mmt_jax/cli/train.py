@@ -43,6 +43,8 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.evals import retrieval
     from mmt_jax.train import loop
 
-    metrics = loop.train(args.config, args.workdir, evaluate=retrieval.validate)
+    matched = args.config.objective.itm != "none"
+    evaluate = retrieval.evaluator(args.config, args.workdir) if matched else None
+    metrics = loop.train(args.config, args.workdir, evaluate=evaluate)
     rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
     print(flags.table(["metric", "value"], rows))
