@@ -58,7 +58,7 @@ def score_matrix(
     images = dataclasses.replace(images, class_ids=None, class_probs=None)
     params, whole, spread = _placement(params)
     if model.separable:
-        return _product(model, params, texts, images, spread)
+        return _product(model, params, texts, images, whole, spread)
     return pairwise(
         texts,
         images,
@@ -66,7 +66,7 @@ def score_matrix(
         image_mask=images.mask,
         encode_text=lambda rows: _encode_text(model, params, jax.device_put(rows, spread)),
         encode_image=lambda rows: _encode_image(model, params, jax.device_put(rows, whole)),
-        score=functools.partial(_fuse, model, params),
+        score=lambda text, image: jax.device_put(_fuse(model, params, text, image), whole),
         pairs=pairs,
         multiple=spread.num_devices,
         progress=progress,
@@ -163,6 +163,7 @@ def _product(
     params: Params,
     texts: Text,
     images: Image,
+    whole: jax.sharding.Sharding,
     spread: jax.sharding.Sharding,
 ) -> np.ndarray:
     """Scores of a separable model, up to a constant."""
@@ -170,9 +171,11 @@ def _product(
     def embed(function: Callable, items: Text | Image) -> np.ndarray:
         chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
         rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
-        rows = [row[: len(c.index)] for c, row in zip(chunks, jax.device_get(rows), strict=True)]
-        order = np.concatenate([c.index for c in chunks])
-        return np.concatenate(rows)[np.argsort(order)]
+        rows = jax.device_get(jax.device_put(rows, whole))
+        out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
+        for chunk, row in zip(chunks, rows, strict=True):
+            out[chunk.index] = row[: len(chunk.index)]
+        return out
 
     return embed(_embed_text, texts) @ embed(_embed_image, images).T
 

@@ -1,0 +1,221 @@
+"""Exhaustive retrieval: every caption against every photo, in both directions.
+
+Image retrieval: a caption finds its photo. Text retrieval: a photo finds any of its captions. R@k
+is a share in 0..1 and ties count against the model (`ranking`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mmt_jax import scoring
+from mmt_jax.config import Config, UsageError
+from mmt_jax.data import sources
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.data.text import Tokenizer
+from mmt_jax.evals import ranking
+from mmt_jax.models.base import Model
+from mmt_jax.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """Ranks of M captions and N photos; 1 is best."""
+
+    image_ranks: np.ndarray  # [M] i64: of its photo, for each caption
+    text_ranks: np.ndarray  # [N] i64: of its best caption, for each photo
+    caption_to_image: np.ndarray  # [M] i64
+    image_ids: np.ndarray  # [N] i64
+
+    @classmethod
+    def of(cls, scores: np.ndarray, examples: Examples) -> Retrieval:
+        """Ranks `scores` [M, N] float of the first M captions with the first N photos.
+
+        Raises:
+          UsageError: a score is NaN.
+        """
+        captions, photos = scores.shape
+        caption_to_image = examples.caption_to_image[:captions]
+        image_ids = examples.image_ids[:photos]
+        relevant = image_ids[caption_to_image][:, None] == image_ids
+        return cls(
+            image_ranks=ranking.ranks(scores, relevant),
+            text_ranks=ranking.ranks(scores.T, relevant.T),
+            caption_to_image=caption_to_image,
+            image_ids=image_ids,
+        )
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """By direction r@1, r@5, r@10 and median_rank; `num_images` and `num_captions`."""
+        return {
+            "image_retrieval": ranking.summary(self.image_ranks),
+            "text_retrieval": ranking.summary(self.text_ranks),
+            "num_images": len(self.image_ids),
+            "num_captions": len(self.caption_to_image),
+        }
+
+    def flat(self) -> dict[str, float]:
+        """The metrics by path, such as `image_retrieval/r@1`."""
+        return {
+            f"{way}/{name}": value
+            for way in ("image_retrieval", "text_retrieval")
+            for name, value in self.metrics[way].items()
+        }
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes the metrics to the JSON file `path`, and the fields of this class beside it.
+
+        The latter are arrays of `NAME.ranks.npz` for `NAME.json`. Each file appears whole or not at
+        all.
+
+        Raises:
+          UsageError: as `output_paths`.
+        """
+        numbers, ranks = output_paths(path)
+        numbers.parent.mkdir(parents=True, exist_ok=True)
+        part = numbers.with_name(f".{numbers.name}.{os.getpid()}")
+        try:
+            with open(part, "wb") as file:
+                np.savez_compressed(file, **dataclasses.asdict(self))
+            os.replace(part, ranks)
+            part.write_text(json.dumps(self.metrics, indent=2) + "\n")
+            os.replace(part, numbers)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """The two files that `Retrieval.write` makes of `path`.
+
+    Raises:
+      UsageError: `path` does not end in .json, or one of the files exists.
+    """
+    numbers = pathlib.Path(path)
+    if numbers.suffix != ".json":
+        raise UsageError(f"{numbers} must end in .json; the ranks go to a .ranks.npz beside it")
+    ranks = numbers.with_suffix(".ranks.npz")
+    for target in (numbers, ranks):
+        if target.exists():
+            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    return numbers, ranks
+
+
+def evaluate(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    *,
+    limit: int = 0,
+    pairs: int = 1024,
+    progress: bool = False,
+) -> Retrieval:
+    """Ranks photos for captions and captions for photos.
+
+    Args:
+      model: scores pairs.
+      params: its parameters.
+      examples: photos and captions, tokenised with the model's vocabulary.
+      limit: the first `limit` photos with all their captions; 0 = all.
+      pairs: how many are fused at once, about.
+      progress: show a line on stderr while it takes more than a few seconds.
+
+    Raises:
+      UsageError: the model scores no pairs, the data does not fit it, or a score is NaN.
+    """
+    config = model.config
+    if config.objective.itm == "none":
+        raise UsageError(
+            f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
+            f"that was trained with an ITM loss"
+        )
+    photos, captions = selection(examples, limit)
+    images = examples.images(photos)
+    check_width(images.features.shape[-1], config.model.feature_dim)
+    scores = scoring.score_matrix(
+        model, params, examples.texts(captions), images, pairs=pairs, progress=progress
+    )
+    return Retrieval.of(scores, examples)
+
+
+def selection(examples: Examples, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the first `limit` photos and of all their captions; 0 = all.
+
+    Raises:
+      UsageError: `limit` is negative.
+    """
+    if limit < 0:
+        raise UsageError(f"limit is {limit}; give a number of photos, or 0 for all")
+    count = min(limit, len(examples)) or len(examples)
+    return np.arange(count), np.flatnonzero(examples.caption_to_image < count)
+
+
+def evaluator(
+    config: Config, workdir: str | os.PathLike, *, progress: bool = True
+) -> Callable[[Model, Params, Config], dict[str, float]]:
+    """What a training run calls to evaluate: model, parameters and config → `Retrieval.flat`.
+
+    The data is loaded now, so that a wrong source is told before training, and laid out at the
+    first call, when the workdir has its vocabulary.
+
+    Args:
+      config: the run's; `config.eval` says which data, how much of it, and how.
+      workdir: the run's folder.
+      progress: show a line on stderr while an evaluation takes more than a few seconds.
+
+    Raises:
+      UsageError: the data is not there, or does not fit the training data.
+    """
+    corpora = _load(config)
+    if not config.model.pixels:
+        wanted = config.model.feature_dim or sources.spec(config).feature_dim
+        check_width(corpora[0].feature_dim, wanted)
+
+    @functools.lru_cache(maxsize=1)
+    def examples_of(config: Config) -> Examples:
+        return Examples.of(config, _load(config), _tokenizer(workdir))
+
+    def evaluation(model: Model, params: Params, config: Config) -> dict[str, float]:
+        examples = examples_of(config)
+        return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
+
+    return evaluation
+
+
+def _load(config: Config) -> list[Corpus]:
+    source, split = sources.eval_source(config)
+    if config.eval.limit < 0:
+        raise UsageError(f"config.eval.limit is {config.eval.limit}; give 0 for all photos")
+    corpora = sources.load(source, split, pixels=config.model.pixels)
+    return sources.first(corpora, config.eval.limit)
+
+
+def _tokenizer(workdir: str | os.PathLike) -> Tokenizer:
+    """That of a run, or, before its folder has one, of the run in a folder below it starts from."""
+    found = pathlib.Path(workdir).rglob(sources.VOCABULARY)
+    nearest = min(found, key=lambda path: len(path.parts), default=None)
+    if nearest is None:
+        raise UsageError(f"{workdir} is not a training workdir: it has no {sources.VOCABULARY}")
+    return Tokenizer(nearest)
+
+
+def check_width(found: int, wanted: int | None) -> None:
+    """Refuses features of another width than the model reads.
+
+    Raises:
+      UsageError: they differ.
+    """
+    if found != wanted:
+        raise UsageError(
+            f"the evaluation data has features of width {found}, but the model reads {wanted}; "
+            f"evaluate on records of the detector that it was trained with"
+        )

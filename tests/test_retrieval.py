@@ -1,0 +1,193 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import small_models
+
+from mmt_jax.config import EvalConfig, UsageError
+from mmt_jax.data import formats, schema, sources
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.evals import retrieval
+
+PHOTOS = 4
+# Photo by photo: two captions, one, one, two.
+CAPTIONS = (
+    ("a red cube", "a cube"),
+    ("two green balls",),
+    ("a cube left of a ball",),
+    ("a blue ball", "ball"),
+)
+MODEL = small_models.config(("text", "single"))
+
+
+def corpus(*, image_ids=(10, 11, 12, 13), width=small_models.FEATURE_DIM):
+    rng = np.random.default_rng(0)
+    offsets = np.array([0, 3, 4, 8, 10])
+    low = rng.uniform(0, 0.5, (10, 2))
+    return Corpus(
+        name="photos",
+        image_ids=np.array(image_ids),
+        offsets=offsets,
+        features=rng.normal(size=(10, width)).astype(np.float32),
+        boxes=np.concatenate([low, low + 0.4], axis=1).astype(np.float32),
+        captions=CAPTIONS,
+    )
+
+
+def examples(**kwargs):
+    return Examples([corpus(**kwargs)], small_models.TOKENIZER)
+
+
+def test_both_directions_by_hand():
+    scores = np.array(
+        [  # photo 0, 1, 2, 3
+            [9, 1, 2, 3],  # of photo 0: rank 1
+            [5, 6, 7, 1],  # of photo 0: rank 3
+            [8, 8, 0, 0],  # of photo 1: tied, rank 2
+            [0, 0, 0, 0],  # of photo 2: all tied, rank 4
+            [1, 0, 9, 8],  # of photo 3: rank 2
+            [0, 0, 0, 1],  # of photo 3: rank 1
+        ],
+        np.float32,
+    )
+    found = retrieval.Retrieval.of(scores, examples())
+    np.testing.assert_array_equal(found.image_ranks, [1, 3, 2, 4, 2, 1])
+    # Photo 0: 9 is on top. 1: 8 is. 2: 0 is behind 9, 7, 2 and tied with 0, 0. 3: 8 is on top.
+    np.testing.assert_array_equal(found.text_ranks, [1, 1, 6, 1])
+    assert found.metrics["num_images"] == 4
+    assert found.metrics["num_captions"] == 6
+    assert found.flat() == pytest.approx(
+        {
+            "image_retrieval/r@1": 2 / 6,
+            "image_retrieval/r@5": 1,
+            "image_retrieval/r@10": 1,
+            "image_retrieval/median_rank": 2,
+            "text_retrieval/r@1": 3 / 4,
+            "text_retrieval/r@5": 3 / 4,
+            "text_retrieval/r@10": 1,
+            "text_retrieval/median_rank": 1,
+        }
+    )
+
+
+def test_the_same_photo_twice_is_relevant_twice():
+    scores = np.zeros((6, 4), np.float32)
+    scores[0] = [0, 0, 0, 1]  # a caption of photo 0 prefers its copy
+    twice = retrieval.Retrieval.of(scores, examples(image_ids=(10, 11, 12, 10)))
+    assert twice.image_ranks[0] == 1
+    assert retrieval.Retrieval.of(scores, examples()).image_ranks[0] == 4
+
+
+def test_evaluate_ranks_the_scores_of_the_model():
+    model, params = small_models.build(MODEL)
+    data = examples()
+    found = retrieval.evaluate(model, params, data)
+    batch = schema.from_image(data.images(data.caption_to_image))
+    # Each caption with its own photo, then with every other: how many are at least as probable?
+    texts = schema.from_text(data.texts(np.arange(6)))
+    own = small_models.probability(model, params, batch | texts)
+    ahead = np.ones(6, int)
+    for shift in range(1, PHOTOS):
+        others = (data.caption_to_image + shift) % PHOTOS
+        inputs = schema.from_image(data.images(others)) | texts
+        ahead += small_models.probability(model, params, inputs) >= own
+    np.testing.assert_array_equal(found.image_ranks, ahead)
+
+
+def test_limit_keeps_the_first_photos_with_all_their_captions():
+    model, params = small_models.build(MODEL)
+    found = retrieval.evaluate(model, params, examples(), limit=2)
+    assert found.image_ids.tolist() == [10, 11]
+    assert found.caption_to_image.tolist() == [0, 0, 1]
+    assert len(found.image_ranks) == 3
+    assert len(found.text_ranks) == 2
+    with pytest.raises(UsageError, match="limit is -1"):
+        retrieval.evaluate(model, params, examples(), limit=-1)
+
+
+def test_write_keeps_numbers_and_ranks(tmp_path):
+    rng = np.random.default_rng(0)
+    found = retrieval.Retrieval.of(rng.normal(size=(6, 4)), examples())
+    path = tmp_path / "new" / "dev.v1.json"
+    found.write(path)
+    assert json.loads(path.read_text()) == found.metrics
+    with np.load(tmp_path / "new" / "dev.v1.ranks.npz") as file:
+        assert set(file.files) == {f.name for f in dataclasses.fields(found)}
+        for name in file.files:
+            np.testing.assert_array_equal(file[name], getattr(found, name))
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_write_overwrites_nothing(tmp_path):
+    found = retrieval.Retrieval.of(np.zeros((6, 4)), examples())
+    (tmp_path / "dev.ranks.npz").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"dev\.ranks\.npz exists"):
+        found.write(tmp_path / "dev.json")
+    assert (tmp_path / "dev.ranks.npz").read_bytes() == b"mine"
+    assert not (tmp_path / "dev.json").exists()
+    with pytest.raises(UsageError, match=r"must end in \.json"):
+        found.write(tmp_path / "dev.npz")
+
+
+def test_what_cannot_be_evaluated_is_told():
+    model, params = small_models.build(MODEL)
+    with pytest.raises(UsageError, match="width 4, but the model reads 6"):
+        retrieval.evaluate(model, params, examples(width=4))
+    silent = dataclasses.replace(
+        MODEL, objective=dataclasses.replace(MODEL.objective, itm="none"), tag="bert"
+    )
+    with pytest.raises(UsageError, match="bert scores no pairs"):
+        retrieval.evaluate(dataclasses.replace(model, config=silent), params, examples())
+    params["pool_text"]["dense"]["bias"] *= np.nan
+    with pytest.raises(UsageError, match="NaN"):
+        retrieval.evaluate(model, params, examples())
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Config and workdir of a run on a region folder."""
+    folder, workdir = tmp_path / "photos", tmp_path / "run"
+    formats.write(corpus(), folder, "train")
+    formats.write(corpus(), folder, "dev")
+    data = dataclasses.replace(MODEL.data, source=f"regions:{folder}")
+    return dataclasses.replace(MODEL, data=data, eval=EvalConfig(limit=3)), workdir
+
+
+def test_evaluator_reads_the_split_for_evaluation_with_the_vocabulary_of_the_run(run):
+    config, workdir = run
+    evaluation = retrieval.evaluator(config, workdir)
+    workdir.mkdir()
+    (workdir / sources.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
+    model, params = small_models.build(config)
+    expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
+    assert evaluation(model, params, config) == expected
+
+
+def test_evaluator_finds_the_vocabulary_of_the_run_that_this_one_starts_from(run):
+    config, workdir = run
+    evaluation = retrieval.evaluator(config, workdir)
+    model, params = small_models.build(config)
+    with pytest.raises(UsageError, match="not a training workdir"):
+        evaluation(model, params, config)
+    (workdir / "pretrained").mkdir(parents=True)
+    (workdir / "pretrained" / sources.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
+    expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
+    assert evaluation(model, params, config) == expected
+
+
+def test_evaluator_tells_wrong_data_before_training(run, tmp_path):
+    config, workdir = run
+
+    def with_eval(**kwargs):
+        return dataclasses.replace(config, eval=EvalConfig(**kwargs))
+
+    with pytest.raises(UsageError, match="no split 'test'"):
+        retrieval.evaluator(with_eval(split="test"), workdir)
+    with pytest.raises(UsageError, match=r"config\.eval\.limit is -1"):
+        retrieval.evaluator(with_eval(limit=-1), workdir)
+    other = tmp_path / "other"
+    formats.write(corpus(width=4), other, "dev")
+    with pytest.raises(UsageError, match="width 4, but the model reads 6"):
+        retrieval.evaluator(with_eval(source=f"regions:{other}"), workdir)
