@@ -167,6 +167,19 @@ def test_stablehlo_is_of_a_version_that_tensorflow_reads(exported):
     assert set(re.findall(rb"StableHLO_v([\d.]+\d)", graph)) == {serialization.STABLEHLO.encode()}
 
 
+def test_the_version_of_stablehlo_is_asked_for_only_inside_and_only_if_it_can_be(monkeypatch):
+    from jax._src.export import _export
+
+    name = "get_version_from_compatibility_requirement"
+    before = getattr(_export.hlo, name)
+    with serialization.readable_stablehlo():
+        assert getattr(_export.hlo, name)(None) == serialization.STABLEHLO
+    assert getattr(_export.hlo, name) is before
+    monkeypatch.delattr(_export.hlo, name)
+    with serialization.readable_stablehlo():
+        assert not hasattr(_export.hlo, name)
+
+
 WITHOUT_JAX = """
 import sys
 for name in ("jax", "jaxlib", "flax", "mmt_jax"):

@@ -14,7 +14,7 @@ from mmt_jax import config as config_lib
 from mmt_jax.config import Config, ModelConfig, UsageError
 from mmt_jax.data import schema, text
 from mmt_jax.export import signature
-from mmt_jax.export.serialization import tensorflow
+from mmt_jax.export.serialization import quiet, tensorflow
 
 
 class SavedModel:
@@ -63,18 +63,17 @@ class SavedModel:
 
 
 def _load(handle: str) -> Any:
-    tf = tensorflow()
+    tensorflow()
     if "://" not in handle and not pathlib.Path(handle, "saved_model.pb").is_file():
         raise UsageError(
             f"{handle} is not a SavedModel: give a folder that `mmt export` wrote, or a TensorFlow "
             f"Hub handle that begins with https://",
         )
     try:
-        if "://" not in handle:
-            return tf.saved_model.load(handle)
         import tensorflow_hub
 
-        return tensorflow_hub.load(handle)
+        with quiet():
+            return tensorflow_hub.load(handle)  # folders too: as the release's users load them
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{handle} needs TensorFlow Hub, which cannot be imported ({error}); run "
