@@ -356,3 +356,24 @@ def test_sigterm_ends_training_with_a_checkpoint(tmp_path):
     assert "Traceback" not in err
     assert "stopped by SIGTERM" in err
     assert any((folder / "checkpoints").iterdir())
+
+
+# ---- export --------------------------------------------------------------------------------------
+
+
+def test_exported_model_evaluates_and_scores_as_its_workdir(mmt, workdir, tmp_path):
+    pytest.importorskip("tensorflow")
+    saved, record = tmp_path / "saved", tmp_path / "photo.npz"
+    assert mmt("export", f"--workdir={workdir}", f"--out={saved}")[0] == 0
+    assert fails(mmt("export", f"--workdir={workdir}", f"--out={saved}"), "not overwritten")
+
+    asked = ("--data=scenes", "--split=val", "--limit=5")
+    tables = [mmt("eval", f"--workdir={model}", *asked)[1] for model in (workdir, saved)]
+    assert tables[0] == tables[1]
+
+    mmt("record", "--data=scenes", "--split=val", f"--out={record}")
+    wanted = (f"--record={record}", "--caption=a red circle", "--json")
+    ours, theirs = (
+        json.loads(mmt("score", f"--model={model}", *wanted)[1]) for model in (workdir, saved)
+    )
+    assert ours[0]["probability"] == pytest.approx(theirs[0]["probability"], abs=1e-5)

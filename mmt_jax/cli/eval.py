@@ -79,7 +79,8 @@ def _saved_model(args: types.SimpleNamespace) -> Any:
         images = {schema.PIXELS: pixels.astype(np.float32) / 255}
     else:
         images = schema.from_image(examples.images(photos))
-        retrieval.check_width(images[schema.FEATURES].shape[-1], scorer.config.model.feature_dim)
+        width = images[schema.FEATURES].shape[-1]
+        retrieval.check_width(width, scorer.config.model.feature_dim or width)
     texts = schema.from_text(examples.texts(captions))
     return retrieval.Retrieval.of(scorer.log_odds(texts, images, progress=True), examples)
 

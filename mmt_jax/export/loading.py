@@ -67,7 +67,7 @@ def _load(handle: str) -> Any:
     if "://" not in handle and not pathlib.Path(handle, "saved_model.pb").is_file():
         raise UsageError(
             f"{handle} is not a SavedModel: give a folder that `mmt export` wrote, or a TensorFlow "
-            f"Hub handle that begins with https://",
+            f"Hub handle that begins with https://"
         )
     try:
         import tensorflow_hub
@@ -77,13 +77,13 @@ def _load(handle: str) -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{handle} needs TensorFlow Hub, which cannot be imported ({error}); run "
-            f"pip install 'mmt_jax[tf]'",
+            f"pip install 'mmt_jax[tf]'"
         ) from None
     except Exception as error:  # TensorFlow's, protobuf's and the network's kinds are many
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(
             f"{handle} cannot be loaded ({reason}); it is damaged or out of reach: export it again "
-            f"or check the handle",
+            f"or check the handle"
         ) from None
 
 
@@ -92,7 +92,7 @@ def _default_signature(module: Any, name: str) -> Any:
     if "default" not in signatures:
         raise UsageError(
             f"{name} has no signature 'default' (it has {', '.join(signatures) or 'none'}); give a "
-            f"model that `mmt export` or the release wrote",
+            f"model that `mmt export` or the release wrote"
         )
     return signatures["default"]
 
@@ -107,7 +107,7 @@ def _input_shapes(default: Any, name: str) -> dict[str, tuple[int | None, ...]]:
     if specs.keys() != {key.replace("/", "_") for key in wanted}:
         raise UsageError(
             f"{name} is no image–text model of this kind: its signature takes {', '.join(specs)}, "
-            f"and not {', '.join(wanted)}",
+            f"and not {', '.join(wanted)}"
         )
     return {key: tuple(specs[key.replace("/", "_")].shape) for key in wanted}
 
