@@ -62,7 +62,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     problem = "is neither a training workdir nor a SavedModel"
     raise UsageError(
         f"{path} {problem if folder.exists() else 'does not exist'}; give the --workdir of "
-        f"`mmt train`, the --out of `mmt export`, or a TensorFlow Hub handle",
+        f"`mmt train`, the --out of `mmt export`, or a TensorFlow Hub handle"
     )
 
 
@@ -91,8 +91,8 @@ def build(
 
 
 def data_spec(config: Config) -> DataSpec:
-    """The generated scenes' sizes for a tiny model, the release's for a full one."""
-    if config.scale == "tiny":
+    """The release's sizes for a full model, the generated scenes' for the smaller scales."""
+    if config.scale != "full":
         return sources.spec(config)
     if config.model.pixels:
         return DataSpec(3 * config.model.patch_size**2, 0, RELEASE_SPEC.vocab_size)
@@ -113,7 +113,7 @@ class Scorer(abc.ABC):
         if wanted is not None and tokenizer.vocab_size != wanted:
             raise UsageError(
                 f"the vocabulary has {tokenizer.vocab_size} pieces, but the model was trained with "
-                f"{wanted}; give the one that it was trained with",
+                f"{wanted}; give the one that it was trained with"
             )
         self.config = config
         self.tokenizer = tokenizer
@@ -178,7 +178,7 @@ class Scorer(abc.ABC):
             if len(ids) > length - 2 and not truncate:
                 raise UsageError(
                     f"the caption {caption!r} has {len(ids)} pieces, but the model reads "
-                    f"{length - 2}; shorten it, or pass truncate=True to have it cut",
+                    f"{length - 2}; shorten it, or pass truncate=True to have it cut"
                 )
         return schema.from_text(self.tokenizer.layout(encoded, length=length))
 
@@ -251,7 +251,7 @@ class _SavedScorer(Scorer):
     def __init__(self, module: SavedModel, vocab: str | os.PathLike | None):
         if vocab is None and module.vocabulary is None:
             raise UsageError(
-                f"{module.name} carries no vocabulary; give its SentencePiece model as vocab=",
+                f"{module.name} carries no vocabulary; give its SentencePiece model as vocab="
             )
         super().__init__(module.config, Tokenizer(vocab or module.vocabulary))
         self._module = module
@@ -332,6 +332,6 @@ def _stack_pixels(photos: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         height, width = sorted(shape[:2] for shape in sizes)[0]
         raise UsageError(
             f"the records' photos have {len(sizes)} different sizes; resize them all alike, such "
-            f"as to {height} × {width}, or score them one by one",
+            f"as to {height} × {width}, or score them one by one"
         )
     return {schema.PIXELS: np.stack(photos)}

@@ -122,12 +122,13 @@ def test_list_survives_a_reader_that_leaves():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_describe_counts_what_its_tree_holds(mmt):
-    status, text, _ = mmt("describe", "data_cc,scale=tiny", "--json")
+@pytest.mark.parametrize("scale", ["tiny", "pilot"])
+def test_describe_counts_what_its_tree_holds(mmt, scale):
+    status, text, _ = mmt("describe", f"data_cc,scale={scale}", "--json")
     about = json.loads(text)
     assert status == 0
     assert about["parameters"] == sum(np.prod(shape) for shape in about["tree"].values())
-    assert about["config"]["model"]["vocab_size"] == about["tree"]["text/tokens/embedding"][0]
+    assert about["tree"]["text/tokens/embedding"] == [about["config"]["data"]["vocab_size"], 96]
 
 
 def test_describe_at_full_scale_takes_the_releases_sizes(mmt):

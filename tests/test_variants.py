@@ -136,6 +136,22 @@ def test_tiny_has_the_structure_of_full(tag):
     assert (tiny.objective.itm, tiny.objective.hloss) == (full.objective.itm, full.objective.hloss)
 
 
+@pytest.mark.parametrize(
+    ("tag", "layers"),
+    [
+        ("data_cc", ("text", *("merged",) * 2)),
+        ("architecture_coattention", ("text", *("coattention", "single") * 2)),
+        ("architecture_single-stream", ("single_stream",) * 2),
+        ("architecture_vilbert-1block", ("text", "merged")),
+        ("architecture_vilbert-12block", ("text", *("merged",) * 12)),
+    ],
+)
+def test_pilot_is_tiny_with_two_multimodal_layers_where_depth_is_not_the_subject(tag, layers):
+    pilot, tiny = (variants.get_config(tag, scale=scale).model for scale in ("pilot", "tiny"))
+    assert pilot.layers == layers
+    assert pilot.width == tiny.width
+
+
 def test_depth_counts_multimodal_layers():
     for depth in (1, 2, 4, 12):
         rows = kinds(variants.get_config(f"architecture_vilbert-{depth}block").model.layers)
