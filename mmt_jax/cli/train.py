@@ -9,8 +9,8 @@ usage: mmt train --config=FILE:TAG[,scale=tiny] --workdir=DIR [--config.FIELD=VA
 
 FILE is a path from the current folder; experiments/mmt.py is in the root of a checkout and knows
 every tag of `mmt list`, at scale=full (the default), tiny and pilot. `mmt describe TAG,scale=tiny`
-prints every field that a flag can set, such
-as config.seed, config.checkpoint_every, config.eval.every and config.eval.limit (photos).
+prints every field that a flag can set, such as config.seed, config.checkpoint_every,
+config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
 oi-narratives), or `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
