@@ -1,0 +1,100 @@
+"""Run by test_sharding in a process of its own: what a step does on meshes of eight CPU devices."""
+
+import dataclasses
+import json
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
+
+import jax
+import numpy as np
+import tiny
+
+from mmt_jax import params as trees
+from mmt_jax.config import OptimConfig
+from mmt_jax.train import checkpoint, optim, sharding, state, step, workdir
+
+OPTIM = OptimConfig(lr=0.01, schedule="constant", warmup_steps=0, eps=1e-3)
+MESHES = {"one": (1, 1), "data": (8, 1), "both": (4, 2)}
+
+
+def one_step(model, config, params, batch):
+    """The state on the config's mesh after a step from `params`, and the step's loss."""
+    mesh = sharding.mesh(config)
+    tx = optim.build(config.optim, params, config.steps)
+    shapes = jax.eval_shape(lambda params: state.State.fresh(params, tx), params)
+    placed = sharding.of_state(shapes, params, mesh)
+    first = jax.device_put(state.State.fresh(params, tx), placed)
+    run = jax.jit(step.build(model, tx, config), out_shardings=(placed, None))
+    after, metrics = run(first, sharding.put(batch, sharding.batched(mesh)))
+    return after, float(metrics["loss"].mean)
+
+
+def distance(a, b):
+    return max(
+        float(np.abs(np.asarray(x) - np.asarray(y)).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    )
+
+
+def main(folder):
+    batch = jax.tree.map(np.asarray, tiny.batch(8))
+    built = tiny.model(("merged",))
+    params = jax.tree.map(jax.numpy.asarray, tiny.params(built))
+    report, states = {}, {}
+    for name, (data, model_axis) in MESHES.items():
+        config = dataclasses.replace(
+            built.config,
+            batch_size=8,
+            mesh=(("data", data), ("model", model_axis)),
+            optim=OPTIM,
+        )
+        model = dataclasses.replace(built, config=config)
+        states[name], loss = one_step(model, config, params, batch)
+        flat, moments = trees.flatten(states[name].params), states[name].opt_state[1].mu
+        report[name] = {
+            "loss": loss,
+            "devices": len(flat["text/tokens/embedding"].sharding.device_set),
+            "mlp": list(flat["streams/layers/0/text/mlp_in/kernel"].sharding.spec),
+            "moment": list(
+                moments["streams"]["layers"]["0"]["text"]["mlp_in"]["kernel"].sharding.spec
+            ),
+            "tokens": list(flat["text/tokens/embedding"].sharding.spec),
+        }
+    for name in ("data", "both"):
+        report[name]["distance"] = distance(states["one"].params, states[name].params)
+        report[name]["moments"] = distance(states["one"].opt_state, states[name].opt_state)
+
+    # Written on 4 × 2, read on 2 × 1, and without asking for a mesh.
+    config = dataclasses.replace(built.config, mesh=(("data", 4), ("model", 2)), optim=OPTIM)
+    os.makedirs(folder)
+    workdir.write_config(folder, config)
+    checkpoints = checkpoint.Checkpoints(folder, config)
+    saved = {"position": {"next_index": 7}, "metrics": {"loss": 1.0}, "evaluated": {}}
+    checkpoints.save(states["both"], 1, **saved)
+    config = dataclasses.replace(config, mesh=(("data", 2),))
+    mesh = sharding.mesh(config)
+    shapes = state.abstract(built, optim.build(OPTIM, built.abstract(), config.steps))
+    placed = sharding.of_state(shapes, shapes.params, mesh)
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
+    )
+    read, position, _ = checkpoints.restore(1, like)
+    report["read"] = {
+        "distance": distance(states["both"], read),
+        "devices": len(read.params["text"]["norm"]["scale"].sharding.device_set),
+        "position": position,
+    }
+    loaded = checkpoint.load(folder)
+    report["loaded"] = {
+        "distance": distance(states["both"].params, loaded.params),
+        "devices": len(loaded.params["text"]["norm"]["scale"].sharding.device_set),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,174 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from mmt_jax.config import EvalConfig, UsageError
+from mmt_jax.train import optim, workdir
+from mmt_jax.train.checkpoint import Checkpoints, load
+from mmt_jax.train.state import State
+
+
+def model(**changes):
+    built = tiny.model(("text",), objective={"itm": "none", "mrm": 0.0}, family="bert")
+    return dataclasses.replace(built, config=dataclasses.replace(built.config, **changes))
+
+
+def fresh(built, seed=0):
+    params = jax.tree.map(jax.numpy.asarray, tiny.params(built, seed=seed))
+    return State.fresh(params, optim.build(built.config.optim, params, 10))
+
+
+def like(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def write(folder, built, scores, *, keep=2):
+    """A workdir with a checkpoint for each step in `scores`; None = it was not evaluated."""
+    config = dataclasses.replace(built.config, keep=keep, eval=EvalConfig(best="r"))
+    folder.mkdir()
+    workdir.write_config(folder, config)
+    checkpoints = Checkpoints(folder, config)
+    for step, score in scores.items():
+        checkpoints.save(
+            fresh(built, seed=step),
+            step,
+            position={"next_index": step},
+            metrics={"loss": 1.5},
+            evaluated={} if score is None else {"r": score},
+        )
+    return checkpoints
+
+
+def steps(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+@pytest.fixture
+def run(tmp_path):
+    built = model()
+    write(tmp_path / "run", built, {1: 0.5, 2: None}).close()
+    return tmp_path / "run"
+
+
+def test_state_position_and_metrics_come_back(tmp_path):
+    built = model()
+    checkpoints = write(tmp_path / "run", built, {3: 0.25})
+    state, position, metrics = checkpoints.restore(3, like(fresh(built)))
+    assert same(state, fresh(built, seed=3))
+    assert jax.tree.structure(state) == jax.tree.structure(fresh(built))
+    assert position == {"next_index": 3}
+    assert metrics == {"loss": 1.5, "r": 0.25}
+
+
+def test_the_last_ones_and_the_best_are_kept(tmp_path):
+    scores = {1: 0.2, 2: 0.9, 3: 0.4, 4: None, 5: 0.8, 6: None}
+    checkpoints = write(tmp_path / "run", model(), scores)
+    assert steps(tmp_path / "run") == [2, 5, 6]
+    assert (checkpoints.step("best"), checkpoints.step("last")) == (2, 6)
+
+
+def test_without_evaluations_the_best_is_the_last(tmp_path):
+    checkpoints = write(tmp_path / "run", model(), {1: None, 2: None, 3: None}, keep=1)
+    assert steps(tmp_path / "run") == [3]
+    assert checkpoints.step("best") == 3
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 1), ("last", 2)])
+def test_load_gives_config_model_and_parameters(run, which, step):
+    before = sorted(run.rglob("*"))
+    trained = load(run, which=which)
+    assert trained.step == step
+    assert trained.config == trained.model.config == workdir.read_config(run)
+    assert same(trained.params, fresh(trained.model, seed=step).params)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_folder_that_is_no_workdir_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"not a training workdir: it has no config\.json"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match=r"absent is not a training workdir"):
+        load(tmp_path / "absent")
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path):
+    workdir.write_config(tmp_path, model().config)
+    with pytest.raises(UsageError, match="has no checkpoint yet"):
+        load(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_an_unknown_checkpoint_is_named(run):
+    with pytest.raises(UsageError, match="'latest' is no checkpoint; take one of best, last"):
+        load(run, which="latest")
+
+
+def test_the_parameters_of_another_model_are_named(run):
+    config = workdir.read_config(run)
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, mlp_dim=11))
+    workdir.write_config(run, other)
+    with pytest.raises(
+        UsageError, match=r"another model .*mlp_in/bias is \(10,\) and must be \(11,\)"
+    ):
+        load(run)
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied"])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(run, how):
+    params = run / "checkpoints" / "1" / "params"
+    for path in [path for path in params.rglob("*") if path.is_file()]:
+        if how == "emptied":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"checkpoints/1 is damaged .* remove that folder"):
+        load(run)
+
+
+def test_a_damaged_config_is_named(run):
+    (run / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config\.json is damaged"):
+        load(run)
+    (run / "config.json").write_text(json.dumps({"stepz": 3}))
+    with pytest.raises(UsageError, match=r"config\.json\.stepz is not a field"):
+        load(run)
+
+
+def test_a_run_may_go_on_longer_but_not_otherwise(run):
+    stored = workdir.read_config(run)
+    longer = dataclasses.replace(stored, steps=7, mesh=(("data", 1),), eval=EvalConfig(every=3))
+    assert workdir.claim(longer, run) == (longer, True)
+    other = dataclasses.replace(
+        longer, seed=1, optim=dataclasses.replace(stored.optim, lr=0.5), log_every=3
+    )
+    with pytest.raises(UsageError) as error:
+        workdir.claim(other, run)
+    assert "config.seed is 1 and was 0" in str(error.value)
+    assert "config.optim.lr is 0.5 and was 0.001" in str(error.value)
+    assert "log_every" not in str(error.value)
+
+
+def test_sizes_that_are_unset_are_those_of_the_run(run):
+    stored = workdir.read_config(run)
+    unset = dataclasses.replace(stored.model, feature_dim=None, num_classes=None, vocab_size=None)
+    assert workdir.claim(dataclasses.replace(stored, model=unset), run) == (stored, True)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    config = model().config
+    assert workdir.claim(config, tmp_path / "new") == (config, False)
+    assert workdir.claim(config, tmp_path) == (config, False)
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match=r"not empty \(it has thesis\.tex\)"):
+        workdir.claim(config, tmp_path)
+    with pytest.raises(UsageError, match="is a file"):
+        workdir.claim(config, tmp_path / "thesis.tex")

@@ -1,0 +1,95 @@
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mmt_jax import params as trees
+from mmt_jax import variants
+from mmt_jax.config import Config, DataSpec, UsageError, with_spec
+from mmt_jax.models import registry
+from mmt_jax.train import sharding
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    script = ROOT / "tests" / "eight_devices.py"
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    folder = tmp_path_factory.mktemp("eight") / "run"
+    done = subprocess.run(
+        [sys.executable, script, folder], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mesh", ["data", "both"])
+def test_a_step_on_eight_devices_is_the_step_on_one(report, mesh):
+    assert report[mesh]["devices"] == 8
+    assert report[mesh]["loss"] == pytest.approx(report["one"]["loss"], rel=1e-6)
+    # Sums are taken in another order; one step moves a parameter by up to 0.01.
+    assert report[mesh]["distance"] < 1e-5
+    assert report[mesh]["moments"] < 1e-5
+
+
+def test_parameters_and_their_moments_lie_over_the_model_axis(report):
+    assert report["both"]["mlp"] == report["both"]["moment"] == [None, "model"]
+    assert report["both"]["tokens"] == [None, None]  # 29 words cannot be cut in two
+
+
+def test_a_checkpoint_of_one_mesh_is_read_on_another(report):
+    assert report["read"] == {"distance": 0.0, "devices": 2, "position": {"next_index": 7}}
+    assert report["loaded"] == {"distance": 0.0, "devices": 1}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "data_cc",
+        "architecture_coattention",
+        "architecture_single-stream",
+        "architecture_image-q-12",
+        "loss_v1-contrastive32",
+        "baseline_baseline",
+        "baseline_baseline-cls",
+        "bert",
+    ],
+)
+def test_every_parameter_matches_exactly_one_row(tag):
+    config = with_spec(variants.get_config(tag, scale="tiny"), DataSpec(6, 5, 29))
+    shapes = registry.build(config).abstract()
+    placed = trees.flatten(sharding.of_params(shapes, sharding.mesh(config)))
+    assert placed.keys() == trees.flatten(shapes).keys()
+
+
+def test_a_parameter_without_a_row_or_with_two_is_an_error(monkeypatch):
+    mesh = sharding.mesh(Config())
+    leaf = jax.ShapeDtypeStruct((2,), np.float32)
+    with pytest.raises(ValueError, match="new/kernel matches 0 rows"):
+        sharding.of_params({"new": {"kernel": leaf}}, mesh)
+    monkeypatch.setattr(sharding, "TABLE", (*sharding.TABLE, (r"calibration/.*", sharding.P())))
+    with pytest.raises(ValueError, match="calibration/scale matches 2 rows"):
+        sharding.of_params({"calibration": {"scale": leaf}}, mesh)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mesh": (("data", 1), ("expert", 1))}, "must name"),
+        ({"mesh": (("data", -1), ("model", -1))}, "at most one"),
+        ({"mesh": (("data", 0),)}, "above 0"),
+        ({"mesh": (("model", 1000),)}, "1000 devices, there"),
+        ({"batch_size": 9, "grad_accum": 2}, "not a multiple of 2"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_named(change, message):
+    config = dataclasses.replace(Config(mesh=(("data", 1),)), **change)
+    with pytest.raises(UsageError, match=message):
+        sharding.mesh(config)
