@@ -1,7 +1,7 @@
 """What a notebook calls: `load`, to score photos and captions, and `build`, for fresh weights.
 
-scorer = mmt_jax.load("work/cc")          # a training workdir, a SavedModel, a hub handle
-scorer.score("photo.npz", ["a red cube", "two green balls"])   # → array([0.97, 0.02])
+scorer = mmt_jax.load("work/cc")  # a training workdir, a SavedModel, or a hub handle
+scorer.score("photo.npz", ["a red circle", "two stars"])  # one probability a caption
 
 model, params = mmt_jax.build("architecture_coattention")
 """
@@ -52,7 +52,6 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
 
     Raises:
       UsageError: nothing of the kind is there, or it is damaged.
-
     """
     folder = pathlib.Path(path)
     if "://" in str(path) or (folder / "saved_model.pb").is_file():
@@ -77,13 +76,12 @@ def build(
 
     Args:
       tag: as `mmt list` prints.
-      scale: "tiny", or "full" for the release's sizes.
+      scale: as `variants.get_config` takes it; "full" has the release's sizes.
       seed: of the weights.
       spec: sizes that the model takes from its data; None = `data_spec`.
 
     Raises:
       UsageError: no such tag or scale.
-
     """
     config = variants.get_config(tag, scale=scale)
     model = registry.build(config_lib.with_spec(config, spec or data_spec(config)))
@@ -105,7 +103,6 @@ class Scorer(abc.ABC):
     Attributes:
       config: the run's config.
       tokenizer: its vocabulary.
-
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer):
@@ -140,7 +137,6 @@ class Scorer(abc.ABC):
 
         Raises:
           UsageError: the first fault of a record or caption, and its remedy.
-
         """
         single = isinstance(records, Mapping | str | os.PathLike)
         images = self._images([records] if single else list(records))

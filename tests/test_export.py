@@ -1,6 +1,7 @@
 import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -221,6 +222,14 @@ def test_no_workdir_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="is not a training workdir"):
         savedmodel.export(tmp_path, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_without_its_vocabulary_is_named(exported, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(exported("joint").parent / "run", run)
+    (run / "spiece.model").unlink()
+    with pytest.raises(UsageError, match=r"vocabulary .*spiece\.model cannot be read"):
+        savedmodel.export(run, tmp_path / "out")
 
 
 def test_models_without_a_pair_score_are_refused(tmp_path):

@@ -25,7 +25,6 @@ class SavedModel:
       config: the config that it was exported with. A module of the release carries none: there the
         defaults stand, which are the release's, and the feature width that its signature gives.
       vocabulary: its serialised SentencePiece model, or None (a module of the release).
-
     """
 
     def __init__(self, handle: str | os.PathLike):
@@ -34,7 +33,6 @@ class SavedModel:
         Raises:
           UsageError: nothing can be loaded from there, it takes other inputs than an image–text
             model, or TensorFlow is missing.
-
         """
         self.name = str(handle)
         self._module = _load(self.name)
@@ -59,7 +57,9 @@ class SavedModel:
             key: tf.constant(_padded(inputs[key], key, shape[1]))
             for key, shape in self._shapes.items()
         }
-        return self._default(**tensors)[signature.OUTPUT].numpy().reshape(-1, 2)
+        with quiet():
+            outputs = self._default(**tensors)
+        return outputs[signature.OUTPUT].numpy().reshape(-1, 2)
 
 
 def _load(handle: str) -> Any:
@@ -72,8 +72,7 @@ def _load(handle: str) -> Any:
     try:
         import tensorflow_hub
 
-        with quiet():
-            return tensorflow_hub.load(handle)  # folders too: as the release's users load them
+        return tensorflow_hub.load(handle)  # folders too: as the release's users load them
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{handle} needs TensorFlow Hub, which cannot be imported ({error}); run "

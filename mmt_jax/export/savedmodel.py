@@ -31,12 +31,13 @@ import numpy as np
 from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict
 from mmt_jax.data import schema
+from mmt_jax.data.sources import VOCABULARY
+from mmt_jax.data.text import Tokenizer
 from mmt_jax.export import signature
 from mmt_jax.export.serialization import convert, quiet, readable_stablehlo, tensorflow
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Params
 
-VOCABULARY = "spiece.model"
 DESCRIPTION = "mmt.json"
 
 # Logits that agree to this give probabilities that agree to 1e-5, for they move by half as much.
@@ -48,13 +49,13 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
     """Writes the best model of a training workdir to the new folder `out`; see `export_model`.
 
     Raises:
-      UsageError: not a workdir, or a damaged checkpoint; and as `export_model`.
+      UsageError: not a workdir, or a damaged one; and as `export_model`.
     """
     from mmt_jax.train import checkpoint
 
     _check_free(pathlib.Path(out))
     trained = checkpoint.load(workdir)
-    vocabulary = (pathlib.Path(workdir) / VOCABULARY).read_bytes()
+    vocabulary = Tokenizer(pathlib.Path(workdir) / VOCABULARY).model
     export_model(trained.model, trained.params, vocabulary, out, step=trained.step)
 
 

@@ -73,7 +73,7 @@ def readable_stablehlo() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TensorFlow's warnings of the slashes in our keys; signatures keep them all the same."""
+    """Without TensorFlow's warnings of the slashes in our keys, which signatures keep."""
     from absl import logging
 
     before = logging.get_verbosity()
