@@ -43,8 +43,9 @@ class SavedModel:
         if about is not None:
             self.config = config_lib.resolve(json.loads(about)["config"])
         else:
-            width = self._shapes[schema.FEATURES][-1] if schema.FEATURES in self._shapes else None
-            self.config = Config(model=ModelConfig(feature_dim=width))
+            pixels = schema.PIXELS in self._shapes
+            width = None if pixels else self._shapes[schema.FEATURES][-1]
+            self.config = Config(model=ModelConfig(feature_dim=width, pixels=pixels))
 
     def logits(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The seven keys (or `image/pixels` and the text keys) of B pairs → [B, 2] f32.
