@@ -119,10 +119,12 @@ def test_splits(tmp_path):
 
 
 def test_number_of_classes(tmp_path):
-    """That of `train`, for all splits; or as stored."""
+    """That of `train`, for all splits that do not need more; or as stored."""
     store(tmp_path, "train")
     store(tmp_path, "dev", class_ids=ARRAYS["class_ids"] * 0)
     assert formats.read(tmp_path, "dev").num_classes == formats.spec(tmp_path).num_classes == 10
+    store(tmp_path, "test", class_ids=ARRAYS["class_ids"] + 3)
+    assert formats.read(tmp_path, "test").num_classes == 13
     store(tmp_path, "train", num_classes=np.int64(1001))
     assert formats.read(tmp_path, "dev").num_classes == 1001
     store(tmp_path, "bare", class_ids=None, class_probs=None)

@@ -17,7 +17,8 @@ photo i; the first of them is the whole photo, the others are its regions:
 | `num_classes` | [] integer | optional; else the largest class id of `train` plus 1 |
 | `pixels` | [N, H, W, 3] uint8 | optional; for models that read pixels |
 
-Without a split `train`, the number of classes is counted in the first split by name.
+Without a split `train`, the number of classes is counted in the first split by name. A split that
+holds larger ids than that has as many classes as they need: it can still be evaluated.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class FolderSpec:
 
     feature_dim: int
     num_classes: int  # 0: no class distribution
+    counted: bool  # num_classes is not stored, but the largest class id plus 1
 
 
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
@@ -72,7 +74,8 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
         shape = _shape(file, "features", path)
         if len(shape) != 2:
             raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
-        return FolderSpec(shape[1], _num_classes(file, path))
+        counted = "num_classes" not in file.files
+        return FolderSpec(shape[1], _num_classes(file, path), counted)
 
 
 def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corpus:
@@ -93,7 +96,10 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
         arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
-    num_classes = spec(folder).num_classes
+    reference = spec(folder)
+    num_classes = reference.num_classes
+    if reference.counted and "class_ids" in arrays:
+        num_classes = max(num_classes, int(arrays["class_ids"].max(initial=0)) + 1)
     _check_photos(arrays, image_ids, path)
     _check_rows(arrays, num_classes, path)
 
