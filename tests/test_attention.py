@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import math
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from reference import linear, norm, transformer
 
 from mmt_jax import params as trees
 from mmt_jax.config import UsageError
@@ -67,7 +67,8 @@ def dependence(layers):
 
     def states(embeddings, features):
         tree = trees.merge(params, {"text": {"tokens": {"embedding": embeddings}}})
-        out = tiny.fused(model, tree, text, tiny.with_features(IMAGE, features))
+        image = dataclasses.replace(IMAGE, features=features)
+        out = tiny.fused(model, tree, text, image)
         return jax.numpy.concatenate([out.text[0], out.image[0]]) @ weights.astype(np.float32)
 
     embeddings = jax.numpy.asarray(params["text"]["tokens"]["embedding"])
@@ -108,44 +109,6 @@ def test_a_stream_is_unimodal_until_it_reads_the_other(layers, text, image):
     table = tuple(KINDS[name] for name in layers)
     assert unimodal_depth(table, "text") == text
     assert unimodal_depth(table, "image") == image
-
-
-# --- A post-LN transformer layer, in numpy and float64 ---
-
-
-def linear(x, p):
-    return x @ np.float64(p["kernel"]) + np.float64(p.get("bias", 0.0))
-
-
-def norm(x, p):
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True))
-    return x * np.float64(p["scale"]) + np.float64(p["bias"])
-
-
-def gelu(x):
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
-
-
-def attention(queries, keys, values, heads):
-    """One softmax per query and head: [S, N·H], [U, N·H] twice → [S, N·H]."""
-    out = []
-    for q, k, v in zip(*(np.split(x, heads, axis=-1) for x in (queries, keys, values))):
-        weights = np.exp(q @ k.T / math.sqrt(q.shape[-1]))
-        out.append(weights / weights.sum(-1, keepdims=True) @ v)
-    return np.concatenate(out, axis=-1)
-
-
-def transformer(x, reader, sources, heads=2):
-    """A layer on `x` with the weights `reader`; `sources`: (states read, weights) each."""
-    projections = reader["attention"]
-    keys, values = (
-        np.concatenate([linear(states, p["attention"][name]) for states, p in sources])
-        for name in ("key", "value")
-    )
-    read = attention(linear(x, projections["query"]), keys, values, heads)
-    x = norm(x + linear(read, projections["out"]), reader["attention_norm"])
-    update = linear(gelu(linear(x, reader["mlp_in"])), reader["mlp_out"])
-    return norm(x + update, reader["mlp_norm"])
 
 
 def embedded(params):

@@ -82,9 +82,7 @@ class MMT(Network):
         )
         return Fused(last["text"], last["image"], jnp.stack(scores), jnp.stack(logits))
 
-    def _head(
-        self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int
-    ) -> Array:
+    def _head(self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int) -> Array:
         """[P, D]: the state that stands for the whole item, after `layer`."""
         if layer < self.streams.depth[stream]:
             return item.heads[layer + 1]

@@ -19,6 +19,11 @@ def table(size: int, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Embed:
     return nnx.Embed(size, config.width, embedding_init=init, rngs=rngs)
 
 
+def lookup(table: nnx.Embed, ids: Array) -> Array:
+    """[...] i32 → [..., D] in the table's dtype; calling it would give that of its construction."""
+    return jnp.take(table.embedding[...], ids, axis=0)
+
+
 class TextEmbed(nnx.Module):
     """LayerNorm(token + position + segment).
 
@@ -35,7 +40,8 @@ class TextEmbed(nnx.Module):
     def __call__(self, text: Text, *, key: jax.Array | None) -> Array:
         """[B, T] → [B, T, D]."""
         position = jnp.maximum(jnp.cumsum(text.mask, axis=1) - 1, 0)
-        x = self.tokens(text.token_ids) + self.positions(position) + self.segments(text.segment_ids)
+        x = lookup(self.tokens, text.token_ids) + lookup(self.segments, text.segment_ids)
+        x += lookup(self.positions, position)
         return dropout(self.norm(x), self.rate, key)
 
 

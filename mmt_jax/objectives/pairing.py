@@ -85,5 +85,5 @@ def _check_groups(batch: int, num: int) -> None:
         raise UsageError(
             f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
             f"and a batch that is a multiple of them; here a batch (or the part of it that "
-            f"gradient accumulation sees) has {batch} pairs",
+            f"gradient accumulation sees) has {batch} pairs"
         )
