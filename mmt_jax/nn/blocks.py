@@ -97,8 +97,8 @@ def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def linear(in_dim: int, out_dim: int, rngs: nnx.Rngs, *, bias: bool = True) -> nnx.Linear:
-    """A dense layer with BERT's initialiser, N(0, 0.02)."""
-    init = nnx.initializers.truncated_normal(0.02)
+    """A dense layer; `Model.init` draws its kernel."""
+    init = nnx.initializers.zeros
     return nnx.Linear(in_dim, out_dim, use_bias=bias, kernel_init=init, rngs=rngs)
 
 

@@ -14,9 +14,8 @@ SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
 
 
 def table(size: int, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Embed:
-    """An embedding table with BERT's initialiser."""
-    init = nnx.initializers.truncated_normal(0.02)
-    return nnx.Embed(size, config.width, embedding_init=init, rngs=rngs)
+    """An embedding table; `Model.init` draws it."""
+    return nnx.Embed(size, config.width, embedding_init=nnx.initializers.zeros, rngs=rngs)
 
 
 def lookup(table: nnx.Embed, ids: Array) -> Array:
