@@ -73,7 +73,7 @@ def main(folder):
     os.makedirs(folder)
     workdir.write_config(folder, config)
     checkpoints = checkpoint.Checkpoints(folder, config)
-    saved = {"position": {"next_index": 7}, "metrics": {"loss": 1.0}, "evaluated": {}}
+    saved = {"position": {"next_index": 7}, "metrics": {"loss": 1.0}}
     checkpoints.save(states["both"], 1, **saved)
     config = dataclasses.replace(config, mesh=(("data", 2),))
     mesh = sharding.mesh(config)

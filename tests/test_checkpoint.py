@@ -39,8 +39,7 @@ def write(folder, built, scores, *, keep=2):
             fresh(built, seed=step),
             step,
             position={"next_index": step},
-            metrics={"loss": 1.5},
-            evaluated={} if score is None else {"r": score},
+            metrics={"loss": 1.5} | ({} if score is None else {"r": score}),
         )
     return checkpoints
 

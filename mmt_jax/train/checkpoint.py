@@ -8,6 +8,7 @@ that wrote it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -46,21 +47,16 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).resolve() / workdirs.CHECKPOINTS
 
         def quality(metrics: dict[str, float]) -> float:
-            return metrics.get(config.eval.best, float("-inf"))
+            return metrics.get(config.eval.best, -math.inf)
 
-        policy = AnyPreservationPolicy(
-            [
-                LatestN(config.keep),
-                BestN(get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 best_fn=quality,
-                preservation_policy=policy,
+                preservation_policy=AnyPreservationPolicy(
+                    [LatestN(config.keep), BestN(get_metric_fn=quality, n=1)]
+                ),
                 create=not read_only,
-                read_only=read_only,
                 cleanup_tmp_directories=not read_only,
                 # The step donates its state, so the arrays must be written before it goes on.
                 enable_async_checkpointing=False,
@@ -77,21 +73,14 @@ class Checkpoints:
 
         Without an evaluation, the last one counts as the best.
         """
-        best = self._manager.best_step() if which == "best" else None
-        return self._manager.latest_step() if best is None else best
+        return self._manager.best_step() if which == "best" else self._manager.latest_step()
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of a checkpoint."""
         return self.folder / str(step)
 
     def save(
-        self,
-        state: State,
-        step: int,
-        *,
-        position: dict[str, Any],
-        metrics: dict[str, float],
-        evaluated: dict[str, float],
+        self, state: State, step: int, *, position: dict[str, Any], metrics: dict[str, float]
     ) -> None:
         """Writes a checkpoint and removes those that are no longer to be kept.
 
@@ -99,14 +88,9 @@ class Checkpoints:
           state: after `step` steps.
           step: its step.
           position: of the data, before the next batch.
-          metrics: of the last window of the log.
-          evaluated: of the evaluation after this step; empty if there was none.
+          metrics: of the last window of the log, and of the evaluation if there was one.
         """
-        run = {
-            "position": position,
-            "config": as_dict(self.config),
-            "metrics": metrics | evaluated,
-        }
+        run = {"position": position, "config": as_dict(self.config)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -114,7 +98,7 @@ class Checkpoints:
                 optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
                 run=ocp.args.JsonSave(run),
             ),
-            metrics=evaluated or None,
+            metrics=metrics,
         )
 
     def params(self, step: int, like: Params) -> Params:
@@ -139,7 +123,7 @@ class Checkpoints:
         )
         optimizer, run = read["optimizer"], read["run"]
         state = State(optimizer["step"], read["params"], optimizer["state"])
-        return state, run["position"], run["metrics"]
+        return state, run["position"], self._manager.metrics(step)
 
     def _read(self, step: int, **args: Any) -> Any:
         path = self.path(step)

@@ -93,7 +93,7 @@ def train(
 
     # ---- How: optimiser, step, and what lies where -----------------------------------------------
     tx = optim.build(config.optim, model.abstract(), config.steps)
-    step_fn = step_lib.build(model, tx, config)
+    step_fn = jax.jit(step_lib.build(model, tx, config))
     shapes = abstract(model, tx)
     placed = sharding.of_state(shapes, shapes.params, mesh)
     state_like = _like(shapes, placed)
@@ -115,7 +115,7 @@ def train(
         Stop() as stop,
     ):
         # ---- Where it starts ---------------------------------------------------------------------
-        start, metrics, evaluated = checkpoints.step() or 0, {}, {}
+        start, metrics = checkpoints.step() or 0, {}
         if begun:
             state, position, metrics = checkpoints.restore(start, state_like)
             iterator.set_state(position)
@@ -160,14 +160,15 @@ def train(
 
             # ---- Evaluation and checkpoint: only of a state that is known to be finite -----------
             metrics, pending = _report(log, checkpoints, *pending), None
-            evaluated = evaluate(model, state.params, config) if evaluating else {}
-            if evaluated:
+            if evaluating:
+                evaluated = evaluate(model, state.params, config)
                 log.evaluation(step, evaluated)
-            checkpoints.save(state, step, position=position, metrics=metrics, evaluated=evaluated)
+                metrics |= evaluated
+            checkpoints.save(state, step, position=position, metrics=metrics)
             log.restart_clock(step)
             if stop.signal:
                 raise Interrupted(stop.signal, step)
-        return metrics | evaluated
+        return metrics
 
 
 def _due(step: int, every: int) -> bool:

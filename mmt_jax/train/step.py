@@ -51,8 +51,8 @@ def build(
         grads, metrics = gradient(state.params, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = _single(optax.global_norm(grads))
-        metrics["update_norm"] = _single(optax.global_norm(updates))
+        metrics["grad_norm"] = _single(optax.tree.norm(grads))
+        metrics["update_norm"] = _single(optax.tree.norm(updates))
         metrics["lr"] = _single(schedule(state.step))
         return State(state.step + 1, params, opt_state), metrics
 

@@ -1,0 +1,303 @@
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from mmt_jax import params as trees
+from mmt_jax import variants
+from mmt_jax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    UsageError,
+)
+from mmt_jax.data import sources
+from mmt_jax.train import init, loop, optim, workdir
+from mmt_jax.train import step as step_lib
+from mmt_jax.train.checkpoint import Checkpoints, load
+from mmt_jax.train.signals import Interrupted, Stop
+from mmt_jax.train.state import State, keys
+from mmt_jax.typing import Metric
+
+MODEL = ModelConfig(
+    width=8, mlp_dim=8, heads=2, head_dim=4, layers=("merged",), pooled_dim=8, max_positions=32
+)
+CONFIG = Config(
+    steps=6,
+    batch_size=8,
+    mesh=(("data", 1), ("model", 1)),
+    log_every=2,
+    checkpoint_every=100,
+    model=MODEL,
+    data=DataConfig(source="scenes", size=16, vocab_size=300, text_length=12),
+    optim=OptimConfig(lr=0.01, schedule="constant", warmup_steps=2),
+    eval=EvalConfig(best="r"),
+)
+BERT = dataclasses.replace(
+    CONFIG,
+    tag="bert",
+    model=dataclasses.replace(MODEL, family="bert", layers=("text",)),
+    objective=ObjectiveConfig(itm="none", mrm=0.0),
+)
+
+
+def run(folder, config=CONFIG, **kwargs):
+    return loop.train(config, folder, progress=False, **kwargs)
+
+
+def lines(folder):
+    """metrics.jsonl without speeds."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in rows]
+
+
+def distance(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    return max(float(jnp.abs(x - y).max()) for x, y in pairs)
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped, and what it returned."""
+    folder = tmp_path_factory.mktemp("train") / "whole"
+    return folder, run(folder)
+
+
+def test_a_run_logs_means_of_windows_and_keeps_its_last_state(whole):
+    folder, metrics = whole
+    rows = lines(folder)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert {"loss", "itm", "itm_accuracy", "mlm", "mrm", "grad_norm", "lr"} < rows[0].keys()
+    assert rows[0]["lr"] == pytest.approx((0.005 + 0.01) / 2)
+    assert metrics == {k: v for k, v in rows[-1].items() if k != "step"}
+    assert load(folder).step == 6
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Interrupted, match="SIGTERM after step 3") as stopped:
+        run(tmp_path, dataclasses.replace(CONFIG, eval=EvalConfig(every=3)), evaluate=stop)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert load(tmp_path).step == 3
+    # A run that is killed leaves lines of steps that it will take again.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 1.0}\n')
+
+    metrics = run(tmp_path)
+    assert same(load(tmp_path).params, load(whole[0]).params)
+    # Where the run stopped, a window of the log ends; the one after that is whole again.
+    assert [row["step"] for row in lines(tmp_path)] == [2, 3, 3, 4, 6]
+    assert lines(tmp_path)[-1] == lines(whole[0])[-1]
+    assert metrics == whole[1]
+
+
+def test_the_first_signal_is_a_wish_and_the_second_an_order():
+    before = signal.getsignal(signal.SIGINT)
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_finished_run_is_not_repeated(whole):
+    folder, metrics = whole
+    before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")}
+    assert run(folder) == metrics
+    assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")} == before
+
+
+def test_the_best_by_evaluation_is_what_load_gives(tmp_path):
+    scores = iter([0.1, 0.9, 0.2, 0.3])
+    config = dataclasses.replace(CONFIG, steps=7, keep=1, eval=EvalConfig(every=2, best="r"))
+    metrics = run(tmp_path, config, evaluate=lambda *_: {"r": next(scores)})
+    assert metrics["r"] == 0.3
+    assert (load(tmp_path).step, load(tmp_path, which="last").step) == (4, 7)
+    assert [(row["step"], row["r"]) for row in lines(tmp_path) if "r" in row] == [
+        (2, 0.1),
+        (4, 0.9),
+        (6, 0.2),
+        (7, 0.3),
+    ]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, monkeypatch):
+    rate = lambda count: jnp.where(count < 3, 1e-3, jnp.inf)  # noqa: E731
+    monkeypatch.setattr(optim, "schedule", lambda *_: rate)
+    config = dataclasses.replace(BERT, checkpoint_every=2, log_every=100)
+    with pytest.raises(loop.TrainingFailed, match=r"from step 4 on; .* checkpoint is .*/2: lower"):
+        run(tmp_path, config)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
+    def compute(model, params, batch, *, key):
+        error = jnp.square(batch.image.features @ params["w"] - batch.image_ids)
+        return error.mean(), {"error": Metric.of(error)}
+
+    monkeypatch.setattr(step_lib.losses, "compute", compute)
+    batch, params = tiny.batch(8), {"w": jnp.linspace(-1, 1, 6)}
+    batch = dataclasses.replace(batch, image_ids=jnp.arange(8.0)[:, None])
+    config = dataclasses.replace(CONFIG, batch_size=8)
+    tx = optim.build(dataclasses.replace(config.optim, decay_table=()), params, 6)
+    results = []
+    for parts in (1, 4):
+        config = dataclasses.replace(config, grad_accum=parts)
+        results.append(step_lib.build(None, tx, config)(State.fresh(params, tx), batch))
+    (one, metrics), (four, parts_metrics) = results
+    np.testing.assert_allclose(one.params["w"], four.params["w"], rtol=1e-5)
+    assert float(metrics["error"].count) == float(parts_metrics["error"].count) == 8 * 4
+    for name in ("error", "loss", "grad_norm", "lr"):
+        np.testing.assert_allclose(metrics[name].mean, parts_metrics[name].mean, rtol=1e-5)
+
+
+def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
+    folder = tmp_path / "run"
+    wrong = {
+        "steps": dataclasses.replace(CONFIG, steps=0),
+        "freeze": dataclasses.replace(
+            CONFIG, optim=dataclasses.replace(CONFIG.optim, freeze=("nothing",))
+        ),
+        "candidates": dataclasses.replace(
+            CONFIG, objective=ObjectiveConfig(itm="contrastive", candidates=3)
+        ),
+    }
+    for name, config in wrong.items():
+        with pytest.raises(UsageError, match=name):
+            run(folder, config)
+    assert not folder.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="nothing was written"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_path):
+    # Another size would give another vocabulary, if it were not the source's.
+    config = dataclasses.replace(
+        CONFIG,
+        steps=1,
+        init_from=str(whole[0]),
+        data=dataclasses.replace(CONFIG.data, vocab_size=200),
+    )
+    run(tmp_path, config)
+    start, end = load(whole[0]), load(tmp_path)
+    fresh = start.model.init(keys(CONFIG.seed)[0])
+    # A first step of Adam moves a parameter by its rate, 0.005 here, and decay by little more.
+    assert distance(start.params, end.params) < 0.0055 < distance(start.params, fresh)
+    words = [(folder / sources.VOCABULARY).read_bytes() for folder in (whole[0], tmp_path)]
+    assert words[0] == words[1]
+
+
+def test_parameters_that_do_not_fit_are_all_named(whole):
+    built = tiny.model(("merged", "merged"), mlp_dim=9)
+    with pytest.raises(UsageError) as error:
+        init.params(whole[0], built, jax.random.key(0), print)
+    assert "mlp_in/kernel is (8, 8) and must be (12, 9)" in str(error.value)
+    assert "streams/layers/1/text/mlp_in/kernel (12, 9) is missing" in str(error.value)
+
+
+def save(folder, built):
+    """A workdir with one checkpoint."""
+    folder.mkdir()
+    workdir.write_config(folder, built.config)
+    params = jax.tree.map(jnp.asarray, tiny.params(built))
+    checkpoints = Checkpoints(folder, built.config)
+    state = State.fresh(params, optim.build(built.config.optim, params, 1))
+    checkpoints.save(state, 1, position={}, metrics={})
+    return trees.flatten(params)
+
+
+def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
+    bert = tiny.model(
+        ("text", "text", "text"), family="bert", objective={"itm": "none", "mrm": 0.0}
+    )
+    source = save(tmp_path / "bert", bert)
+    built = tiny.model(("text", "coattention", "merged", "single_stream"))
+    fresh, said = trees.flatten(built.init(jax.random.key(3))), []
+    flat = trees.flatten(init.params(tmp_path / "bert", built, jax.random.key(3), said.append))
+    assert flat.keys() == fresh.keys()
+    layers = {"0/text": "0/text", "2/text": "1/text", "3/shared": "2/text"}
+    for path, leaf in flat.items():
+        expected = source.get(path, fresh[path])
+        if path.startswith("streams/layers/"):
+            _, _, number, stream, rest = path.split("/", 4)
+            layer = layers.get(f"{number}/{stream}", "none")
+            expected = source.get(f"streams/layers/{layer}/{rest}", fresh[path])
+        assert np.array_equal(leaf, expected), path
+    assert "text/tokens/embedding" in source
+    assert "streams/layers/2/text/attention/key/bias" not in source  # BERT's keys need none
+    assert "taken from" in said[0]
+    assert "word_head/dense" in said[0]
+    assert "streams/*/image/" in said[1].replace("layers/", "")
+
+
+def test_a_pretrained_run_is_trained_first_and_started_from(tmp_path, monkeypatch):
+    rows = {"bert": BERT, "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert")}
+    monkeypatch.setattr(init.variants, "get_config", lambda tag, *, scale: rows[tag])
+    config = dataclasses.replace(rows["x"], steps=1, optim=OptimConfig(lr=0.0))
+    evaluated = []
+    run(tmp_path, config, evaluate=lambda model, *_: evaluated.append(model) or {"r": 1.0})
+    source, target = load(tmp_path / "pretrained"), load(tmp_path)
+    assert source.config == dataclasses.replace(BERT, steps=1, model=source.config.model)
+    assert same(source.params["text"], target.params["text"])
+    assert [model.config.tag for model in evaluated] == ["x"]
+
+
+def test_pretraining_follows_what_the_user_changed():
+    row = variants.get_config("data-ft_cc", scale="tiny")
+    changed = dataclasses.replace(
+        row,
+        steps=7,
+        seed=3,
+        init_from=None,
+        model=dataclasses.replace(row.model, width=32, layers=("merged",), vocab_size=99),
+        data=dataclasses.replace(row.data, source="regions:mine"),
+        optim=OptimConfig(lr=5.0),
+    )
+    own = variants.get_config("data_cc", scale="tiny")
+    assert init.pretraining(row) == own
+    assert init.pretraining(changed) == dataclasses.replace(
+        own,
+        steps=7,
+        seed=3,
+        model=dataclasses.replace(own.model, width=32, layers=("merged",)),
+        data=dataclasses.replace(own.data, source="regions:mine"),
+    )
+
+
+def test_pretraining_of_bert_keeps_its_own_layers_and_losses():
+    row = variants.get_config("data_cc-with-bert", scale="tiny")
+    changed = dataclasses.replace(
+        row,
+        model=dataclasses.replace(row.model, dropout=0.0, layers=("merged",)),
+        objective=dataclasses.replace(row.objective, itm="contrastive", mlm=0.5),
+    )
+    own = variants.get_config("bert", scale="tiny")
+    assert init.pretraining(changed) == dataclasses.replace(
+        own,
+        model=dataclasses.replace(own.model, dropout=0.0),
+        objective=dataclasses.replace(own.objective, mlm=0.5),
+    )
