@@ -83,10 +83,11 @@ def _help() -> str:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' notes to themselves; warnings and errors are still shown."""
+    """Keeps the libraries' notes and warnings, which tell users nothing, off the screen."""
     from absl import flags as absl_flags
     from absl import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself on stderr
     absl_flags.FLAGS(["mmt"])  # libraries that read absl's global flags find their defaults
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
