@@ -99,7 +99,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
     assert load(tmp_path).step == 3
     # A run that is killed leaves lines of steps that it will take again.
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "loss": 1.0}\n')
+        file.write('{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
 
     metrics = run(tmp_path)
     assert same(load(tmp_path).params, load(whole[0]).params)
@@ -257,12 +257,13 @@ def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
 def test_a_pretrained_run_is_trained_first_and_started_from(tmp_path, monkeypatch):
     rows = {"bert": BERT, "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert")}
     monkeypatch.setattr(init.variants, "get_config", lambda tag, *, scale: rows[tag])
-    config = dataclasses.replace(rows["x"], steps=1, optim=OptimConfig(lr=0.0))
+    config = dataclasses.replace(rows["x"], steps=1)
     evaluated = []
     run(tmp_path, config, evaluate=lambda model, *_: evaluated.append(model) or {"r": 1.0})
     source, target = load(tmp_path / "pretrained"), load(tmp_path)
     assert source.config == dataclasses.replace(BERT, steps=1, model=source.config.model)
-    assert same(source.params["text"], target.params["text"])
+    # A first step moves a parameter by 0.005; tables start with a standard deviation of 0.02.
+    assert distance(source.params["text"], target.params["text"]) < 0.0055
     assert [model.config.tag for model in evaluated] == ["x"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import pathlib
 import sys
 import time
@@ -31,7 +32,7 @@ class Log:
         self._steps, self._batch_size = config.steps, config.batch_size
         path = folder / workdirs.METRICS
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= start]
+        kept = [line for line in lines if _step(line) <= start]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
@@ -89,6 +90,14 @@ class Log:
             self._bar.stop()
         self._board.close()
         self._file.close()
+
+
+def _step(line: str) -> float:
+    """The step of a line; a line that was cut off has none, and is as one of the future."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf
 
 
 def _bar(start: int, steps: int) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,6 +76,8 @@ def train(
     if config.pretrained and origin is None:
         origin = folder / workdirs.PRETRAINED
         if not begun:
+            if progress:
+                print(f"{config.pretrained} comes first, in {origin}", file=sys.stderr)
             train(init.pretraining(config), origin, evaluate=evaluate, progress=progress)
 
     # ---- What: vocabulary, data, model -----------------------------------------------------------
@@ -167,7 +170,9 @@ def train(
             checkpoints.save(state, step, position=position, metrics=metrics)
             log.restart_clock(step)
             if stop.signal:
-                raise Interrupted(stop.signal, step)
+                stopped = Interrupted(stop.signal, step)
+                log.say(str(stopped))
+                raise stopped
         return metrics
 
 
