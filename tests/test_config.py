@@ -93,7 +93,9 @@ def test_sizes_come_from_the_data():
 
 def test_sizes_that_were_set_must_be_the_datas():
     config = dataclasses.replace(Config(), model=dataclasses.replace(Config().model, vocab_size=41))
-    with pytest.raises(UsageError, match=r"config\.model\.vocab_size is 41, but the data .* has 40"):
+    with pytest.raises(
+        UsageError, match=r"config\.model\.vocab_size is 41, but the data .* has 40"
+    ):
         with_spec(config, SPEC)
 
 
