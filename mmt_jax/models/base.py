@@ -104,7 +104,7 @@ class Model:
 
     def _init(self, key: jax.Array) -> Params:
         module = self.network(self.config, _Keys(key))
-        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+        return _randomise(nnx.to_pure_dict(nnx.state(module, nnx.Param)), key)
 
     def apply(self, params: Params, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls `method` of the network on `params`, computing in the config's dtype."""
