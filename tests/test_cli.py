@@ -198,6 +198,7 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
         "--config=experiments/mmt.py:data_cc,scale=tiny",
     )
     assert fails(mmt("train", "--config.steps=3", CONFIG, workdir), "--config")
+    assert fails(mmt("train", "--config=LICENSE:data_cc", workdir), "LICENSE", "Python")
     monkeypatch.chdir(tmp_path)
     assert fails(mmt("train", CONFIG, workdir), "experiments/mmt.py", "root of a checkout")
     assert fails(mmt("train", *CONFIG.split("="), workdir), "experiments/mmt.py")

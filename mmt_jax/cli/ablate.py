@@ -16,8 +16,8 @@ page that needs nothing else), runs.csv, report.json, and best, a link to the be
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
+import runpy
 import types
 from typing import Any
 
@@ -68,14 +68,12 @@ def find(name: str, path: str = STUDIES) -> Study:
             f"there is no {path} in {os.getcwd()}; run mmt from the root of a checkout, which "
             f"holds {STUDIES}, or name your own file with --studies"
         )
-    spec = importlib.util.spec_from_file_location("studies", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if name not in module.STUDIES:
-        near = difflib.get_close_matches(name, module.STUDIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(module.STUDIES)}"
+    studies = runpy.run_path(path)["STUDIES"]
+    if name not in studies:
+        near = difflib.get_close_matches(name, studies, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(studies)}"
         raise UsageError(f"{path} has no study {name!r}; {hint}")
-    return module.STUDIES[name]
+    return studies[name]
 
 
 def _table(found: dict[str, Any]) -> str:

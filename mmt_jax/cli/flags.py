@@ -42,7 +42,7 @@ def usage(command: types.ModuleType) -> str:
     rows = [(flag.usage, flag.help) for flag in command.FLAGS]
     width = max(len(text) for text, _ in rows) + 2
     lines = [f"  {text:<{width}}{help}".rstrip() for text, help in rows]
-    return "\n".join([command.__doc__.strip(), "", "Flags:", *lines])
+    return "\n".join([str(command.__doc__).strip(), "", "Flags:", *lines])
 
 
 def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.SimpleNamespace:
@@ -96,7 +96,7 @@ def _parser(rows: Sequence[Flag], argv: Sequence[str]) -> typing.Any:
             flags.DEFINE_string(row.name, None, row.help, flag_values=values)
         elif row.default is False:
             flags.DEFINE_boolean(row.name, False, row.help, flag_values=values)
-        elif row.default == ():
+        elif isinstance(row.default, tuple):
             flags.DEFINE_multi_string(row.name, [], row.help, flag_values=values)
         else:
             flags.DEFINE_integer(row.name, row.default, row.help, flag_values=values)
@@ -116,6 +116,8 @@ def _check_config(argv: Sequence[str]) -> None:
 def _check_file(value: str) -> None:
     path, _, _ = value.partition(":")
     if os.path.isfile(path):
+        if not path.endswith(".py"):
+            raise UsageError(f"--config={value} is no Python file; give one that has get_config")
         return
     from mmt_jax import variants
 

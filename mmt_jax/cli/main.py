@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         if not type(error).__module__.startswith("mmt_jax."):
             raise  # nobody foresaw it: the traceback is for us
         print(f"mmt: {error}", file=sys.stderr)
-        return error.code if isinstance(error, SystemExit) else 1
+        return int(error.code or 0) if isinstance(error, SystemExit) else 1
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -78,8 +78,8 @@ def _load(name: str) -> types.ModuleType:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{_load(name).__doc__.splitlines()[0]}" for name in COMMANDS]
-    return __doc__.format(commands="\n".join(lines)).strip()
+    lines = [f"  {name:<10}{str(_load(name).__doc__).splitlines()[0]}" for name in COMMANDS]
+    return str(__doc__).format(commands="\n".join(lines)).strip()
 
 
 def _quiet() -> None:

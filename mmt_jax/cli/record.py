@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import pathlib
 import types
+import typing
 
 from mmt_jax.cli import flags
 from mmt_jax.config import UsageError
+
+if typing.TYPE_CHECKING:
+    from mmt_jax.data.corpus import Corpus
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
@@ -38,6 +42,7 @@ def run(args: types.SimpleNamespace) -> None:
         raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
     corpora = sources.load(args.data, args.split, pixels=args.pixels)
     corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
+    record: dict[str, typing.Any]
     if not args.pixels:
         record = regions.record(corpus, index)
     elif corpus.pixels is None:
@@ -50,12 +55,12 @@ def run(args: types.SimpleNamespace) -> None:
     print("\n".join(corpus.captions[index]))
 
 
-def _find(corpora, index: int, name: str):
+def _find(corpora: list[Corpus], index: int, name: str) -> tuple[Corpus, int]:
+    """The corpus that photo `index` of all of them is in, and its number there."""
     photos = sum(map(len, corpora))
     if not 0 <= index < photos:
         raise UsageError(f"--index={index} is not there: {name} has photos 0 to {photos - 1}")
-    for corpus in corpora:
-        if index < len(corpus):
-            break
-        index -= len(corpus)
-    return corpus, index
+    while index >= len(corpora[0]):
+        index -= len(corpora[0])
+        corpora = corpora[1:]
+    return corpora[0], index
