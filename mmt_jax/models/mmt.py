@@ -110,9 +110,8 @@ class MMT(Network):
 
     def embed_text(self, text: Encoded) -> Array:
         """See `Model.embed_text`."""
-        pooled = self.pool_text(text.states[:, HEAD]) * self.score.weights()
-        return pooled.astype(jnp.float32)
+        return self.score.text(self.pool_text(text.states[:, HEAD])).astype(jnp.float32)
 
     def embed_image(self, image: Encoded) -> Array:
         """See `Model.embed_image`."""
-        return self.pool_image(image.states[:, HEAD]).astype(jnp.float32)
+        return self.score.image(self.pool_image(image.states[:, HEAD])).astype(jnp.float32)

@@ -11,7 +11,7 @@ from mmt_jax.nn.heads import DotScore
 
 
 class TwoTower(MMT):
-    """Linear projections; their dot product if contrastive, else a head on their product."""
+    """Linear projections and their cosine if contrastive, else a head on their product."""
 
     def build_score(self, config: Config, rngs: nnx.Rngs) -> None:
         """Sets `pool_text`, `pool_image` and `score`."""
@@ -20,4 +20,4 @@ class TwoTower(MMT):
             return
         self.pool_text = linear(config.model.width, config.model.pooled_dim, rngs)
         self.pool_image = linear(config.model.width, config.model.pooled_dim, rngs)
-        self.score = DotScore(config.model)
+        self.score = DotScore()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -41,28 +43,40 @@ class ProductScore(nnx.Module):
         logits = self.dense(dropout(text * image, self.rate, key))
         return logits[..., 0] if logits.shape[-1] == 1 else logits
 
-    def weights(self) -> Array:
-        """[E]: score = Σ_e weights_e · text_e · image_e + a constant."""
+    def text(self, pooled: Array) -> Array:
+        """[..., E] → what to multiply with `image` to get the score, up to a constant."""
         kernel = self.dense.kernel[...]
         if kernel.shape[-1] == 1:
-            return kernel[:, 0]
-        return kernel[:, MATCH] - kernel[:, 1 - MATCH]
+            return pooled * kernel[:, 0]
+        return pooled * (kernel[:, MATCH] - kernel[:, 1 - MATCH])
+
+    def image(self, pooled: Array) -> Array:
+        """[..., E] → the other factor."""
+        return pooled
 
 
 class DotScore(nnx.Module):
-    """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
+    """Dot product of unit vectors times a learned temperature, which starts at 1 / 0.07.
 
-    def __init__(self, config: ModelConfig):
-        self.scale = config.pooled_dim**-0.5
+    Of vectors of any length, the softmax over candidates often collapses to one point at first.
+    Temperature: Radford et al. 2021 (CLIP), who also bound it by 100.
+    """
+
+    def __init__(self):
+        self.scale = nnx.Param(jnp.full((), math.log(1 / 0.07)))
 
     def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
         """[P, E] and [P, E] → [P]."""
         del key
-        return (text * image).sum(-1) * self.scale
+        return (self.text(text) * self.image(image)).sum(-1)
 
-    def weights(self) -> float:
-        """As `ProductScore.weights`, equal for every e."""
-        return self.scale
+    def text(self, pooled: Array) -> Array:
+        """As `ProductScore.text`."""
+        return self.image(pooled) * jnp.minimum(jnp.exp(self.scale[...]), 100.0)
+
+    def image(self, pooled: Array) -> Array:
+        """As `ProductScore.image`: unit length."""
+        return pooled * jax.lax.rsqrt(jnp.square(pooled).sum(-1, keepdims=True) + 1e-12)
 
 
 class Calibration(nnx.Module):

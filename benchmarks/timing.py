@@ -1,0 +1,40 @@
+"""How the benchmarks time: the median of repeated calls, and what the process needed of memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def median_seconds(call: Callable[[], Any], *, repeats: int) -> float:
+    """Median wall time of `call`, whose result is waited for; one more call before warms up."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def peak_memory_mib() -> float:
+    """The most resident memory that this process has had, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> str:
+    """What a figure was measured on."""
+    device = jax.devices()[0]
+    return (
+        f"{os.cpu_count()} {platform.machine()} cores, {jax.device_count()} × {device.device_kind}, "
+        f"jax {jax.__version__}, Python {platform.python_version()}"
+    )
