@@ -14,6 +14,14 @@ def norm(x, p):
     return x * np.float64(p["scale"]) + np.float64(p["bias"])
 
 
+def evened_out(features):
+    """What the image embedding reads of the features: tempered square roots, standardised."""
+    x = np.float64(features)
+    x = x / np.sqrt(np.abs(x) + 1e-4)
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+
+
 def gelu(x):
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from reference import linear, norm, transformer
+from reference import evened_out, linear, norm, transformer
 
 from mmt_jax import params as trees
 from mmt_jax.config import UsageError
@@ -119,7 +119,7 @@ def embedded(params):
     positions = text["positions"]["embedding"][: real.sum()]
     segments = text["segments"]["embedding"][TEXT.segment_ids[0, real]]
     real = IMAGE.mask[0]
-    regions = linear(IMAGE.features[0, real], image["features"])
+    regions = linear(evened_out(IMAGE.features[0, real]), image["features"])
     regions = regions + linear(IMAGE.boxes[0, real], image["boxes"])
     words = norm(np.float64(tokens) + positions + segments, text["norm"])
     return words, norm(regions, image["norm"])
