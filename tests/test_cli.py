@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -289,6 +290,21 @@ def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
         assert 0 <= values[side]["r@1"] <= values[side]["r@5"] <= values[side]["r@10"] <= 1
     assert values["text_retrieval"]["r@10"] == 1 or values["text_retrieval"]["median_rank"] >= 1
     assert fails(mmt(*asked, f"--out={out}"), str(out), "not overwritten")
+
+
+def test_eval_keeps_to_the_vocabulary_of_the_workdir(mmt, workdir, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(workdir, moved)
+    values = json.loads((moved / "config.json").read_text())
+    values["data"]["vocab"] = str(tmp_path / "gone.model")
+    (moved / "config.json").write_text(json.dumps(values))
+    asked = ("--data=scenes", "--split=test", "--limit=6")
+    _, expected, _ = mmt("eval", f"--workdir={workdir}", *asked)
+    status, out, _ = mmt("eval", f"--workdir={moved}", *asked)
+    assert (status, out) == (0, expected)
+    (moved / "spiece.model").unlink()
+    assert fails(mmt("eval", f"--workdir={moved}", *asked), "spiece.model")
+    assert not (moved / "spiece.model").exists()
 
 
 def test_eval_names_a_wrong_source_split_and_limit(mmt, workdir):

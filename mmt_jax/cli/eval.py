@@ -54,11 +54,12 @@ def run(args: types.SimpleNamespace) -> None:
 
 def _workdir(args: types.SimpleNamespace) -> Any:
     from mmt_jax.data import sources
+    from mmt_jax.data.text import Tokenizer
     from mmt_jax.evals import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(args.workdir)
-    tokenizer = sources.tokenizer(trained.config, args.workdir)
+    tokenizer = Tokenizer(pathlib.Path(args.workdir) / sources.VOCABULARY)
     examples, _ = _examples(args, trained.config, tokenizer)
     pairs = trained.config.eval.pairs
     return retrieval.evaluate(trained.model, trained.params, examples, pairs=pairs, progress=True)
