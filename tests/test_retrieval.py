@@ -187,6 +187,8 @@ def test_evaluator_tells_wrong_data_before_training(run, tmp_path):
         retrieval.evaluator(with_eval(split="test"), workdir)
     with pytest.raises(UsageError, match=r"config\.eval\.limit is -1"):
         retrieval.evaluator(with_eval(limit=-1), workdir)
+    with pytest.raises(UsageError, match="median_rank' cannot choose a checkpoint"):
+        retrieval.evaluator(with_eval(best="image_retrieval/median_rank"), workdir)
     other = tmp_path / "other"
     formats.write(corpus(width=4), other, "dev")
     with pytest.raises(UsageError, match="width 4, but the model reads 6"):

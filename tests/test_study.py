@@ -309,7 +309,7 @@ def test_candidates_fit_the_batch():
         ({"stepz": 3}, r"config\.stepz is not a field; did you mean config\.steps"),
         ({"optm.lr": 3.0}, r"config\.optm is not a field; did you mean config\.optim"),
         ({"steps.lr": 3.0}, r"config\.steps\.lr is not a field"),
-        ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose among runs"),
+        ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose a checkpoint"),
         ({"scale": "small"}, r"scale=small is not a scale"),
         ({"steps": "many"}, r"config\.steps must be int"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),

@@ -9,6 +9,7 @@ import numpy as np
 from mmt_jax.config import UsageError
 
 RECALLS = (1, 5, 10)
+BEST = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in RECALLS)
 
 
 def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -48,6 +49,18 @@ def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 def recall(ranks: np.ndarray, k: int) -> float:
     """R@k: the share (0..1) of queries that find a relevant item among the first k."""
     return float(np.mean(ranks <= k))
+
+
+def check_best(name: str) -> None:
+    """Refuses a `config.eval.best` that no evaluation reports, or of which less is better.
+
+    Raises:
+      UsageError: `name` is not in `BEST`.
+    """
+    if name not in BEST:
+        raise UsageError(
+            f"config.eval.best={name!r} cannot choose a checkpoint; take one of {', '.join(BEST)}"
+        )
 
 
 def summary(ranks: np.ndarray) -> Mapping[str, float]:

@@ -173,8 +173,10 @@ def evaluator(
       progress: show a line on stderr while an evaluation takes more than a few seconds.
 
     Raises:
-      UsageError: the data is not there, or does not fit the training data.
+      UsageError: the data is not there, or does not fit the training data; or `config.eval.best`
+        is nothing to choose a checkpoint by.
     """
+    ranking.check_best(config.eval.best)
     corpora = _load(config)
     if not config.model.pixels:
         wanted = config.model.feature_dim or sources.spec(config).feature_dim

@@ -21,10 +21,9 @@ import numpy as np
 from mmt_jax import variants
 from mmt_jax.config import Config, EvalConfig, Study, UsageError, as_dict, resolve
 from mmt_jax.data import formats, scenes, sources
+from mmt_jax.evals import ranking
 from mmt_jax.study import report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
-
-RECALLS = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in (1, 5, 10))
 
 Train = Callable[[Config, str], Mapping[str, float]]
 # (config, workdir, test) → metrics, and the ranks that `results.Result.ranks` reads.
@@ -125,11 +124,7 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
     for seed in range(study.seeds):
         for tag in _with_pretraining(study.tags):
             config = configure(study, tag, seed)
-            if config.eval.best not in RECALLS:
-                raise UsageError(
-                    f"config.eval.best={config.eval.best!r} cannot choose among runs; take one of "
-                    f"{', '.join(RECALLS)}"
-                )
+            ranking.check_best(config.eval.best)
             if config.pretrained:
                 start = folder / config.pretrained / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
@@ -273,14 +268,14 @@ def _evaluate(
     config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
     from mmt_jax.data.pipeline import Examples
+    from mmt_jax.data.text import Tokenizer
     from mmt_jax.evals import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(workdir, which="best")
     corpora = sources.load(test.source, test.split, pixels=config.model.pixels)
-    examples = Examples.of(
-        trained.config, sources.first(corpora, test.limit), sources.tokenizer(config, workdir)
-    )
+    tokenizer = Tokenizer(pathlib.Path(workdir) / sources.VOCABULARY)
+    examples = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
     found = retrieval.evaluate(
         trained.model, trained.params, examples, pairs=test.pairs, progress=True
     )
