@@ -174,6 +174,8 @@ def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     folder = tmp_path / "run"
     wrong = {
         "steps": dataclasses.replace(CONFIG, steps=0),
+        "seed": dataclasses.replace(CONFIG, seed=-1),
+        "dtype": dataclasses.replace(CONFIG, dtype="bf16"),
         "freeze": dataclasses.replace(
             CONFIG, optim=dataclasses.replace(CONFIG.optim, freeze=("nothing",))
         ),
@@ -192,6 +194,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(UsageError, match="nothing was written"):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_nothing_is_written_where_a_run_is_said_to_start_from_no_workdir(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for origin in ("photos", "nowhere"):
+        config = dataclasses.replace(CONFIG, init_from=str(tmp_path / origin))
+        with pytest.raises(UsageError, match=f"{origin} is not a training workdir"):
+            run(tmp_path / "run", config)
+    assert [path.name for path in tmp_path.rglob("*")] == ["photos"]
 
 
 def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_path):

@@ -31,6 +31,7 @@ from mmt_jax.typing import Batch, Params
 
 Evaluate = Callable[[Model, Params, Config], dict[str, float]]
 
+DTYPES = ("float32", "bfloat16")
 AHEAD = 2  # steps that the host may be ahead of the device: each keeps a batch in its memory
 
 
@@ -67,7 +68,7 @@ def train(
     """
     # ---- Where: devices and folder ---------------------------------------------------------------
     sharding.initialize()
-    _check_counts(config)
+    _check(config)
     mesh = sharding.mesh(config)
     folder = pathlib.Path(workdir)
     config, known = workdirs.claim(config, folder)
@@ -79,6 +80,8 @@ def train(
             if progress:
                 print(f"{config.pretrained} comes first, in {origin}", file=sys.stderr)
             train(init.pretraining(config), origin, evaluate=evaluate, progress=progress)
+    if origin is not None and not known:
+        workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
 
     # ---- What: vocabulary, data, model -----------------------------------------------------------
     tokenizer = sources.tokenizer(config, folder if known else origin)
@@ -180,10 +183,14 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _check_counts(config: Config) -> None:
+def _check(config: Config) -> None:
     for name in ("steps", "batch_size", "grad_accum", "log_every", "checkpoint_every", "keep"):
         if getattr(config, name) < 1:
             raise UsageError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
+    if config.seed < 0:
+        raise UsageError(f"config.seed is {config.seed}; it must be at least 0")
+    if config.dtype not in DTYPES:
+        raise UsageError(f"config.dtype={config.dtype!r} is unknown; take {' or '.join(DTYPES)}")
 
 
 def _like(shapes: Any, placed: Any) -> Any:
