@@ -11,6 +11,7 @@ import pytest
 from mmt_jax.config import Config, DataConfig, ModelConfig, UsageError
 from mmt_jax.data import pipeline, regions, text
 from mmt_jax.data.corpus import Corpus
+from mmt_jax.objectives import losses
 
 SENTENCE = "a red dog runs over two green hills near some old trees and a lake"
 
@@ -139,6 +140,25 @@ def test_a_mixture_is_its_parts_side_by_side(tokenizer):
             np.testing.assert_array_equal(actual, 0 if expected is None else expected[0][mask])
     assert mixed.captions == tuple(c for part in parts for photo in part.captions for c in photo)
     np.testing.assert_array_equal(mixed.caption_to_image[-4:], [8, 9, 10, 11])
+
+
+def test_a_shorter_list_of_classes_means_the_same_in_a_mixture(tokenizer):
+    short = corpus(4)
+    rows = len(short.features)
+    ids = np.stack([np.arange(rows) % 9, np.arange(1, rows + 1) % 9], axis=1).astype(np.int32)
+    short = dataclasses.replace(short, class_ids=ids)
+    wide = {"class_ids": np.zeros((rows, 4), np.int32), "class_probs": np.zeros((rows, 4))}
+    parts = [short, dataclasses.replace(short, image_ids=short.image_ids + 4, **wide)]
+    found = []
+    for corpora in (parts, parts[:1]):
+        image = pipeline.Examples(corpora, tokenizer).images(np.arange(4))
+        logits = np.tile(np.linspace(-2, 2, 9), (image.mask.sum(), 1))
+        divergence = losses.class_divergence(
+            logits, image.class_ids[image.mask], image.class_probs[image.mask]
+        )
+        found.append((image.class_ids.shape[-1], divergence))
+    assert [width for width, _ in found] == [4, 2]
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
 
 
 def test_equal_ids_are_the_same_photo(tokenizer):

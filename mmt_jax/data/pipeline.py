@@ -280,7 +280,7 @@ def _check_agreement(corpora: Sequence[Corpus]) -> None:
 
 
 def _class_distributions(corpora: Sequence[Corpus]) -> tuple[np.ndarray, np.ndarray]:
-    """[rows, k] ids and probabilities of all corpora; 0 where a corpus has fewer, or none."""
+    """[rows, k] ids and probabilities of all corpora; both 0 where a corpus has fewer, or none."""
     rows = sum(len(corpus.features) for corpus in corpora)
     width = max(c.class_ids.shape[1] for c in corpora if c.class_ids is not None)
     ids, probs = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.float32)

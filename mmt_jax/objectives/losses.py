@@ -25,12 +25,12 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Array:
     """KL(detector ‖ model) of a region's classes (ViLBERT, Lu et al. 2019, eq. for masked regions).
 
-    The k probabilities that are given need not sum to 1: the rest is spread evenly over the other
-    classes.
+    The probabilities that are given need not sum to 1: the rest is spread evenly over the other
+    classes. Entries of probability 0 give none: they fill up shorter lists, and may repeat a class.
 
     Args:
       logits: [..., C].
-      class_ids: [..., k] i32, distinct.
+      class_ids: [..., k] i32, distinct where the probability is not 0.
       class_probs: [..., k] f32.
 
     Returns:
@@ -38,12 +38,13 @@ def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Arr
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
-    others = logits.shape[-1] - class_ids.shape[-1]
-    rest = jnp.clip(1.0 - class_probs.sum(-1), 0.0, 1.0) if others else jnp.zeros(known.shape[:-1])
-    each = rest / max(others, 1)
+    given = class_probs > 0
+    others = logits.shape[-1] - given.sum(-1)
+    rest = jnp.where(others > 0, jnp.clip(1.0 - class_probs.sum(-1), 0.0, 1.0), 0.0)
+    each = rest / jnp.maximum(others, 1)
     negative_entropy = jax.scipy.special.xlogy(class_probs, class_probs).sum(-1)
     negative_entropy += jax.scipy.special.xlogy(rest, each)
-    agreement = (class_probs * known).sum(-1) + each * (log_probs.sum(-1) - known.sum(-1))
+    agreement = (class_probs * known).sum(-1) + each * (log_probs.sum(-1) - (given * known).sum(-1))
     return negative_entropy - agreement
 
 
