@@ -154,6 +154,8 @@ BAD_ARRAYS = {
     "five columns": ({"boxes": np.zeros((5, 5), np.float32)}, r"boxes has shape \(5, 5\)"),
     "few boxes": ({"boxes": np.zeros((4, 4), np.float32)}, r"boxes has shape \(4, 4\)"),
     "scalar scores": ({"scores": np.float32(1)}, r"scores has shape \(\)"),
+    "words as scores": ({"scores": np.array(["high"] * 5)}, "scores has shape .* and dtype <U4"),
+    "many num_classes": ({"num_classes": np.array([9, 9])}, "num_classes is int64 .*one integer"),
     "nan scores": ({"scores": np.full(5, np.nan, np.float32)}, "scores holds NaN"),
     "class beyond": ({"num_classes": np.int64(9)}, "class_ids run from 0 to 9, but there are 9"),
     "probs": (_with("class_probs", (2, 0), 0.9), "sum to at most 1"),
@@ -167,6 +169,13 @@ def test_bad_arrays(tmp_path, case):
     store(tmp_path, **changes)
     with pytest.raises(UsageError, match=rf"train\.npz.*{message}"):
         formats.read(tmp_path, "train")
+
+
+def test_a_split_without_rows_of_features(tmp_path):
+    store(tmp_path, "train")
+    store(tmp_path, "dev", features=np.float32(1))
+    with pytest.raises(UsageError, match=r"dev\.npz: features has shape \(\)"):
+        formats.read(tmp_path, "dev")
 
 
 BAD_LINES = {

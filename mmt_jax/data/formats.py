@@ -96,6 +96,7 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
         arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
+    _check_numbers(arrays, path)
     reference = spec(folder)
     num_classes = reference.num_classes
     if reference.counted and "class_ids" in arrays:
@@ -176,7 +177,12 @@ def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[i
 
 def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
     if "num_classes" in file.files:
-        return int(schema.read_array(file, "num_classes", path))
+        number = schema.read_array(file, "num_classes", path)
+        if number.ndim or number.dtype.kind not in "iu":
+            raise UsageError(
+                f"{path}: num_classes is {number.dtype} {number.shape}, it must be one integer"
+            )
+        return int(number)
     if "class_ids" not in file.files:
         return 0
     return int(schema.read_array(file, "class_ids", path).max(initial=0)) + 1
@@ -228,6 +234,15 @@ def _parse_line(line: bytes, where: str) -> dict:
     if not all(map(prepare, captions)):
         raise UsageError(f"{where}: photo {photo['image_id']} has an empty caption; leave it out")
     return photo
+
+
+def _check_numbers(arrays: dict, path: pathlib.Path) -> None:
+    for name, values in arrays.items():
+        if not values.ndim or values.dtype.kind not in "iuf":
+            raise UsageError(
+                f"{path}: {name} has shape {values.shape} and dtype {values.dtype}, it must be an "
+                f"array of numbers; see mmt_jax.data.formats"
+            )
 
 
 def _check_photos(arrays: dict, image_ids: np.ndarray, path: pathlib.Path) -> None:
