@@ -53,10 +53,9 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """Losses. A weight of 0 removes the loss and its head."""
+    """Losses. A weight of 0 removes MLM or MRM, and its head."""
 
     itm: str = "classification"  # or "contrastive", or "none"
-    itm_weight: float = 1.0
     candidates: int = 32  # K of the contrastive softmax
     mismatch: float = 0.5  # share of pairs that classification mismatches
     hloss: bool = False  # ITM loss after every layer

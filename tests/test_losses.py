@@ -272,12 +272,12 @@ def test_calibration_moves_its_two_parameters_and_no_other():
 
 @pytest.mark.parametrize("itm", ["classification", "contrastive"])
 def test_loss_is_the_weighted_sum_of_its_terms(itm):
-    weights = {"itm_weight": 3.0, "mlm": 0.5, "mrm": 2.0}
+    weights = {"mlm": 0.5, "mrm": 2.0}
     model = tiny.model(["single"], objective={**weights, "itm": itm, "candidates": 2})
     loss, terms = computed(model, tiny.params(model))
     means = {name: float(term.mean) for name, term in terms.items()}
     assert all(means[name] > 0 for name in ("itm", "mlm", "mrm"))
-    wanted = 3 * means["itm"] + 0.5 * means["mlm"] + 2 * means["mrm"]
+    wanted = means["itm"] + 0.5 * means["mlm"] + 2 * means["mrm"]
     np.testing.assert_allclose(loss, wanted + means.get("calibration", 0), rtol=1e-5)
     assert ("calibration" in means) == (itm == "contrastive")
 

@@ -165,8 +165,7 @@ def test_score_by_hand(name):
         text, image = np.maximum(text, 0), np.maximum(image, 0)
     product = text * image
     if name == "towers, contrastive":
-        lengths = np.linalg.norm(text, axis=-1) * np.linalg.norm(image, axis=-1)
-        score = product.sum(-1) / lengths * np.exp(params["score"]["scale"])
+        score = product.sum(-1) / np.sqrt(product.shape[-1])
     else:
         logits = linear(product, params["score"]["dense"])
         score = logits[:, 0] if logits.shape[-1] == 1 else logits[:, 0] - logits[:, 1]
@@ -335,7 +334,7 @@ def expected_parameters(variant):
     image = dense(2048, width) + 5 * width + norm
     pooled = 2 * dense(width, 1024)
     if variant.itm == "contrastive":
-        score = 2 + (1 if variant.attention == "two-tower" else 1024)  # calibration; temperature
+        score = 2 + (0 if variant.attention == "two-tower" else 1024)  # calibration; weights
     else:
         score = dense(1024, 2)
     words = variant.mlm * (dense(width, width) + norm + 32_000)

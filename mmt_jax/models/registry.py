@@ -20,7 +20,6 @@ def build(config: Config) -> Model:
     Raises:
       UsageError: an unknown family, kind of layer or kind of ITM, a size that is not filled in, or
         an ITM loss after every layer of a model without multimodal layers.
-
     """
     model = config.model
     if model.family not in FAMILIES:
@@ -31,6 +30,11 @@ def build(config: Config) -> Model:
     if objective.itm not in ITM:
         raise UsageError(
             f"config.objective.itm={objective.itm!r} is unknown; there are {', '.join(ITM)}",
+        )
+    if (objective.itm == "none") != (model.family == "bert"):
+        raise UsageError(
+            f"config.objective.itm={objective.itm!r} does not fit config.model.family="
+            f"{model.family!r}; the family bert scores no pairs (itm='none'), all others do"
         )
     missing = [n for n in ("feature_dim", "num_classes", "vocab_size") if getattr(model, n) is None]
     if missing:

@@ -11,7 +11,7 @@ from mmt_jax.nn.heads import DotScore
 
 
 class TwoTower(MMT):
-    """Linear projections and their cosine if contrastive, else a head on their product."""
+    """Linear projections; their dot product if contrastive, else a head on their product."""
 
     def build_score(self, config: Config, rngs: nnx.Rngs) -> None:
         """Sets `pool_text`, `pool_image` and `score`."""

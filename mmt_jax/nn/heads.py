@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -56,14 +54,7 @@ class ProductScore(nnx.Module):
 
 
 class DotScore(nnx.Module):
-    """Dot product of unit vectors times a learned temperature, which starts at 1 / 0.07.
-
-    Of vectors of any length, the softmax over candidates often collapses to one point at first.
-    Temperature: Radford et al. 2021 (CLIP), who also bound it by 100.
-    """
-
-    def __init__(self):
-        self.scale = nnx.Param(jnp.full((), math.log(1 / 0.07)))
+    """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
 
     def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
         """[P, E] and [P, E] → [P]."""
@@ -72,11 +63,11 @@ class DotScore(nnx.Module):
 
     def text(self, pooled: Array) -> Array:
         """As `ProductScore.text`."""
-        return self.image(pooled) * jnp.minimum(jnp.exp(self.scale[...]), 100.0)
+        return pooled * pooled.shape[-1] ** -0.5
 
     def image(self, pooled: Array) -> Array:
-        """As `ProductScore.image`: unit length."""
-        return pooled * jax.lax.rsqrt(jnp.square(pooled).sum(-1, keepdims=True) + 1e-12)
+        """As `ProductScore.image`."""
+        return pooled
 
 
 class Calibration(nnx.Module):

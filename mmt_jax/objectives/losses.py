@@ -144,7 +144,7 @@ def compute(
         chosen = regions & matched[:, None]
         losses["mrm"] = _regions_loss(model, params, states, batch.image, chosen)
     weights = {
-        "itm": objective.itm_weight,
+        "itm": 1.0,
         "mlm": objective.mlm,
         "mrm": objective.mrm,
         "calibration": 1.0,  # reaches no other parameter

@@ -38,7 +38,6 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r"streams/.*/mlp_out/bias", P()),
     (r"pool_(text|image)/(dense/)?(kernel|bias)", P()),
     (r"score/dense/(kernel|bias)", P()),
-    (r"score/scale", P()),
     (r"calibration/(scale|bias)", P()),
     (r"(word|region)_head/dense/(kernel|bias)", P()),
     (r"word_head/bias", P("model")),

@@ -1,0 +1,63 @@
+"""What the README says of models, commands and files is so."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from mmt_jax.cli import list as list_command
+from mmt_jax.cli import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^mmt (.+?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+
+
+def test_the_table_has_every_model_as_the_list_command_has_it():
+    cells = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in README.splitlines()
+        if line.startswith("| `") and " × " in line
+    ]
+
+    def yes(value):
+        return "yes" if value else "no"
+
+    expected = [
+        [
+            row["tag"],
+            row["corpus"],
+            f"{row['itm']} {row['candidates'] or ''}".strip(),
+            yes(row["mrm"]),
+            yes(row["mlm"]),
+            f"{row['heads']} × {row['head_dim']}",
+            str(row["layers"]),
+            row["attention"],
+            row["notes"],
+        ]
+        for row in list_command.rows()
+    ]
+    assert cells == expected
+    assert len(cells) == 57
+
+
+def test_the_readme_shows_every_command():
+    assert {line.split()[0] for line in COMMANDS} == set(main.COMMANDS)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_flags_of_each_command_exist(line, capsys):
+    name, *flags = shlex.split(line)
+    assert main.main([name, "--help"]) == 0
+    usage = capsys.readouterr().out
+    for flag in flags:
+        if flag.startswith("--"):
+            shown = "--config" if flag.startswith("--config.") else flag.split("=")[0]
+            assert shown in usage
+
+
+def test_linked_files_are_there():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
