@@ -174,7 +174,7 @@ class Scorer(abc.ABC):
             if len(ids) > length - 2 and not truncate:
                 raise UsageError(
                     f"the caption {caption!r} has {len(ids)} pieces, but the model reads "
-                    f"{length - 2}; shorten it, or pass truncate=True to have it cut"
+                    f"{length - 2}; shorten it, or have it cut (truncate=True, or --truncate)"
                 )
         return schema.from_text(self.tokenizer.layout(encoded, length=length))
 

@@ -335,6 +335,9 @@ def test_score_names_what_is_wrong_with_its_input(mmt, workdir, tmp_path):
     model = f"--model={workdir}"
     assert fails(mmt("score", model, f"--record={record}", "--caption= "), "empty")
     assert fails(mmt("score", model, f"--record={record}x", "--caption=a star"), "photo.npzx")
+    long = f"--caption={'a star ' * 40}"
+    assert fails(mmt("score", model, f"--record={record}", long), "--truncate")
+    assert mmt("score", model, f"--record={record}", long, "--truncate")[0] == 0
     record.write_bytes(record.read_bytes()[:200])
     assert fails(mmt("score", model, f"--record={record}", "--caption=a star"), "photo.npz")
 

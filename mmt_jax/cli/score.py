@@ -1,6 +1,6 @@
 """Prints the probability that a photo and a caption match, for each caption.
 
-usage: mmt score --model=DIR|HANDLE --record=FILE.npz --caption=TEXT [--caption=TEXT ...] [--json]
+usage: mmt score --model=DIR|HANDLE --record=FILE.npz --caption=TEXT ... [--truncate] [--json]
 
   mmt record --data=scenes --split=test --out=work/photo.npz
   mmt score --model=work/cc --record=work/photo.npz --caption="a red circle" --caption="two stars"
@@ -22,6 +22,7 @@ FLAGS = (
     flags.Flag("record", "FILE.npz", "one photo", required=True),
     flags.Flag("caption", "TEXT", "a caption", (), required=True),
     flags.Flag("vocab", "FILE", "a SentencePiece model, where the SavedModel carries none"),
+    flags.Flag("truncate", "", "cut captions that are too long, as training does", default=False),
     flags.JSON,
 )
 
@@ -30,7 +31,8 @@ def run(args: types.SimpleNamespace) -> None:
     """Scores and prints."""
     from mmt_jax import api
 
-    scores = api.load(args.model, vocab=args.vocab).score(args.record, args.caption)
+    scorer = api.load(args.model, vocab=args.vocab)
+    scores = scorer.score(args.record, args.caption, truncate=args.truncate)
     if args.json:
         rows = [
             {"caption": caption, "probability": float(score)}
