@@ -67,7 +67,7 @@ def make_workdir(folder, config):
     (folder / sources.VOCABULARY).write_bytes(TOKENIZER.model)
     checkpoints = checkpoint.Checkpoints(folder, config)
     state = states.State(np.int32(3), params, {})
-    checkpoints.save(state, 3, position={}, metrics={}, evaluated={})
+    checkpoints.save(state, 3, position={}, metrics={})
     checkpoints.close()
     return folder
 
