@@ -161,7 +161,7 @@ def test_ablation_report(execute, tmp_path):
     rows = [line.split(" | ") for line in table.splitlines()[2:]]
     tags = {row[0].strip("| `") for row in rows}
     assert tags == {"data_cc", "baseline_baseline-no-bert-transfer"}
-    assert [row[1] for row in rows] == ["2", "2"]
+    assert [row[1] for row in rows] == ["1", "1"]
     assert all(0 <= float(row[2].split()[0]) <= 1 for row in rows)
     assert "| C11 |" in verdicts
     assert "judged: 1 of 11 claims" in printed(notebook)

@@ -94,6 +94,15 @@ def test_the_first_row_that_matches_a_whole_path_counts():
     np.testing.assert_allclose([got["kernel"][0], got["bias"]], [-0.5, -0.3], rtol=1e-5)
 
 
+def test_clipping_does_not_feel_calibration():
+    config = OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.0, clip_norm=1.0, eps=10.0)
+    params = tree([1.0], calibration=2.0)
+    small, large = (
+        update(config, params, tree([0.5], calibration=slope))["layer"]["kernel"] for slope in (1e-3, 1e3)
+    )
+    np.testing.assert_array_equal(small, large)
+
+
 def test_calibration_learns_faster_and_does_not_decay():
     config = dataclasses.replace(PLAIN, decay_table=())
     params = tree([1.0], 1.0, calibration=2.0)

@@ -158,7 +158,13 @@ class Tokenizer:
 
 
 def train_vocabulary(captions: Iterable[str], size: int, path: str | os.PathLike) -> pathlib.Path:
-    """Trains a vocabulary, as `vocabulary` does, and writes it to `path`."""
+    """Trains a vocabulary, as `vocabulary` does, and writes it to `path`.
+
+    An open file of captions, one a line, will do:
+
+      with open("captions.txt", encoding="utf-8") as captions:
+          train_vocabulary(captions, 8000, "spiece.model")
+    """
     return write_vocabulary(vocabulary(captions, size), path)
 
 

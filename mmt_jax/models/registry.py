@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mmt_jax.config import Config, UsageError
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
@@ -13,6 +15,19 @@ from mmt_jax.nn.streams import unimodal_depth
 ITM = ("classification", "contrastive", "none")
 FAMILIES: dict[str, type[Network]] = {"mmt": MMT, "two_tower": TwoTower, "bert": Bert}
 
+# field of config.model or config.objective → least and greatest value that make sense
+RANGES = {
+    "model": {
+        **dict.fromkeys(("width", "mlp_dim", "heads", "head_dim", "pooled_dim"), (1, math.inf)),
+        **dict.fromkeys(("max_positions", "patch_size"), (1, math.inf)),
+        "dropout": (0.0, 0.99),
+    },
+    "objective": {
+        **dict.fromkeys(("mlm", "mrm"), (0.0, math.inf)),
+        **dict.fromkeys(("mlm_rate", "mrm_rate", "mismatch"), (0.0, 1.0)),
+    },
+}
+
 
 def build(config: Config) -> Model:
     """The model of a resolved config whose data sizes are filled in (`config.with_spec`).
@@ -21,6 +36,7 @@ def build(config: Config) -> Model:
       UsageError: an unknown family, kind of layer or kind of ITM, a size that is not filled in, or
         an ITM loss after every layer of a model without multimodal layers.
     """
+    _check_ranges(config)
     model = config.model
     if model.family not in FAMILIES:
         raise UsageError(
@@ -47,3 +63,13 @@ def build(config: Config) -> Model:
         )
     separable = all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
     return Model(config, FAMILIES[model.family], separable and model.family != "bert")
+
+
+def _check_ranges(config: Config) -> None:
+    for part, ranges in RANGES.items():
+        for name, (least, greatest) in ranges.items():
+            value = getattr(getattr(config, part), name)
+            if not least <= value <= greatest:
+                raise UsageError(
+                    f"config.{part}.{name} is {value}; it must be from {least} to {greatest}"
+                )

@@ -26,7 +26,8 @@ def lookup(table: nnx.Embed, ids: Array) -> Array:
 class TextEmbed(nnx.Module):
     """LayerNorm(token + position + segment).
 
-    Positions count real tokens, so how much padding stands in front changes nothing.
+    Positions count real tokens, so how much padding stands in front changes nothing. Tokens beyond
+    the last position share it.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -38,7 +39,8 @@ class TextEmbed(nnx.Module):
 
     def __call__(self, text: Text, *, key: jax.Array | None) -> Array:
         """[B, T] → [B, T, D]."""
-        position = jnp.maximum(jnp.cumsum(text.mask, axis=1) - 1, 0)
+        last = self.positions.num_embeddings - 1
+        position = jnp.clip(jnp.cumsum(text.mask, axis=1) - 1, 0, last)
         x = lookup(self.tokens, text.token_ids) + lookup(self.segments, text.segment_ids)
         x += lookup(self.positions, position)
         return dropout(self.norm(x), self.rate, key)
@@ -56,10 +58,11 @@ def even_out(features: Array) -> Array:
 
 
 class ImageEmbed(nnx.Module):
-    """LayerNorm(Linear(evened-out features) + Linear(box))."""
+    """LayerNorm(Linear(features) + Linear(box)); a detector's features are evened out first."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.rate = config.dropout
+        self.pixels = config.pixels
         self.features = linear(config.feature_dim, config.width, rngs)
         self.boxes = linear(5, config.width, rngs, bias=False)
         self.norm = layer_norm(config, rngs)
@@ -67,6 +70,7 @@ class ImageEmbed(nnx.Module):
     def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
         """[B, R, F] and [B, R, 5] → [B, R, D]."""
         dtype = self.features.kernel.dtype  # that of the computation; records are float32
-        features = even_out(image.features).astype(dtype)
-        x = self.features(features) + self.boxes(image.boxes.astype(dtype))
+        # Standardised, patches that differ in brightness alone would be one.
+        features = image.features if self.pixels else even_out(image.features)
+        x = self.features(features.astype(dtype)) + self.boxes(image.boxes.astype(dtype))
         return dropout(self.norm(x), self.rate, key)

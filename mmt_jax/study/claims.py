@@ -200,6 +200,8 @@ CLAIMS: dict[str, Claim] = {
                 equal(_a("coattention"), "data_cc"),
                 better("data_cc", _a("language-q-12")),
                 better("data_cc", _a("image-q-12")),
+                better(_a("coattention"), _a("language-q-12")),
+                better(_a("coattention"), _a("image-q-12")),
                 better(_a("language-q-12"), _a("single-modality")),
                 better(_a("image-q-12"), _a("single-modality")),
             ),

@@ -80,8 +80,10 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
 
     rates = _per_parameter((*config.lr_table, *LR_TABLE), trained, 1.0)
     decays = _per_parameter((*config.decay_table, *DECAY_TABLE), trained, 1.0)
+    # Calibration's gradient is no part of the norm, or its size would slow all others.
+    clipped = _per_parameter([(pattern, False) for pattern, _ in LR_TABLE], trained, True)
     parts = [
-        optax.clip_by_global_norm(config.clip_norm),
+        optax.masked(optax.clip_by_global_norm(config.clip_norm), clipped),
         optax.scale_by_adam(config.b1, config.b2, config.eps),
         _add_decay(config.weight_decay, decays),
     ]
