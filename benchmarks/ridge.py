@@ -112,9 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="SOURCE, such as regions:FOLDER or scenes/cc")
     parser.add_argument("--train", default="train", help="split to fit on")
     parser.add_argument("--split", default="dev", help="split to rank")
+    parser.add_argument("--limit", type=int, default=0, help="photos to rank; 0 = all")
     args = parser.parse_args(argv)
     start = time.monotonic()
     train, test = (sources.load(args.data, split) for split in (args.train, args.split))
+    test = sources.first(test, args.limit)
     for name, regions in (("global + mean region", True), ("global alone", False)):
         for way, values in evaluate(train, test, regions=regions).items():
             numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items())

@@ -37,12 +37,11 @@ def _study(name: str, *tags: str, scale: str = "pilot") -> Study:
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
-        # What `make demo` runs: each kind of difference once, in about five minutes.
+        # What `make demo` runs: attention, loss and data differ once each, in about five minutes.
         Study(
             "demo",
             (
                 "data_cc",
-                "architecture_coattention",
                 "architecture_single-modality",
                 "baseline_baseline-no-bert-transfer",
                 "data_sbu",
