@@ -63,8 +63,10 @@ def main() -> None:
     tx = optim.build(config.optim, model.abstract(), config.steps)
     state = jax.jit(lambda key: State.fresh(model.init(key), tx))(jax.random.key(0))
     batch = jax.device_put(batch)
-    train = jax.jit(step.build(model, tx, config)).lower(state, batch).compile()
-    demand = args.batch_size / median_seconds(lambda: train(state, batch), repeats=args.repeats)
+    key = jax.random.key(1)
+    train = jax.jit(step.build(model, tx, config)).lower(state, batch, key).compile()
+    seconds = median_seconds(lambda: train(state, batch, key), repeats=args.repeats)
+    demand = args.batch_size / seconds
 
     print(f"machine   {machine()}")
     print(f"data      {config.data.source}: {len(examples):,} photos, batch {args.batch_size}")

@@ -83,11 +83,13 @@ def main() -> None:
         random_batch(spec, pairs=args.pairs, regions=args.regions, tokens=args.tokens)
     )
     state = jax.jit(lambda key: State.fresh(model.init(key), tx))(jax.random.key(0))
-    train = jax.jit(step.build(model, tx, config), donate_argnums=0).lower(state, batch).compile()
+    key = jax.random.key(1)
+    train = jax.jit(step.build(model, tx, config), donate_argnums=0)
+    train = train.lower(state, batch, key).compile()
 
     def call() -> jax.Array:
         nonlocal state
-        state, _ = train(state, batch)
+        state, _ = train(state, batch, key)
         return state.step
 
     seconds = median_seconds(call, repeats=args.repeats)

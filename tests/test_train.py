@@ -162,7 +162,8 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
     results = []
     for parts in (1, 4):
         config = dataclasses.replace(config, grad_accum=parts)
-        results.append(step_lib.build(None, tx, config)(State.fresh(params, tx), batch))
+        step = step_lib.build(None, tx, config)
+        results.append(step(State.fresh(params, tx), batch, jax.random.key(0)))
     (one, metrics), (four, parts_metrics) = results
     np.testing.assert_allclose(one.params["w"], four.params["w"], rtol=1e-5)
     assert float(metrics["error"].count) == float(parts_metrics["error"].count) == 8 * 4

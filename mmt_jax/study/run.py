@@ -249,8 +249,11 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
     from mmt_jax.evals import retrieval
     from mmt_jax.train import loop
 
-    jax.clear_caches()  # of the run before, which no other run can use
+    jax.clear_caches()  # of the run before, in memory
     gc.collect()
+    if not jax.config.jax_compilation_cache_dir:  # on disk, for the other seeds of the same variant
+        compiled = pathlib.Path(workdir).parents[2] / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(compiled))
     matched = config.objective.itm != "none"
     evaluate = retrieval.evaluator(config, workdir) if matched else None
     loop.train(config, workdir, evaluate=evaluate)

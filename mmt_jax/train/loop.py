@@ -104,7 +104,8 @@ def train(
     placed = sharding.of_state(shapes, shapes.params, mesh)
     state_like = _like(shapes, placed)
     batch_like = _like(_batch_shapes(examples, config.batch_size), sharding.batched(mesh))
-    _, metrics_like = jax.eval_shape(step_fn, shapes, batch_like)
+    key = jax.device_put(keys(config.seed)[1], sharding.replicated(mesh))
+    _, metrics_like = jax.eval_shape(step_fn, shapes, batch_like, key)
     empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
     # ---- The folder: nothing was written so far --------------------------------------------------
@@ -135,7 +136,7 @@ def train(
         # Called as it is, it cannot be traced again: another shape or place is an error.
         compiled = (
             jax.jit(step_lib.windowed(step_fn), donate_argnums=0, out_shardings=(placed, None))
-            .lower(state_like, empty, batch_like)
+            .lower(state_like, empty, batch_like, key)
             .compile()
         )
 
@@ -147,7 +148,7 @@ def train(
         for step in range(start + 1, config.steps + 1):
             with jax.transfer_guard("disallow"):
                 batch, position = next(feed)
-                state, window = compiled(state, window, batch)
+                state, window = compiled(state, window, batch, key)
                 running.append(window.failed)
                 if len(running) > AHEAD:
                     running.popleft().block_until_ready()

@@ -12,7 +12,7 @@ from mmt_jax.config import Config
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
 from mmt_jax.train import optim
-from mmt_jax.train.state import State, Window, keys
+from mmt_jax.train.state import State, Window
 from mmt_jax.typing import Array, Batch, Metric, Params
 
 Metrics = dict[str, Metric]
@@ -20,11 +20,12 @@ Metrics = dict[str, Metric]
 
 def build(
     model: Model, tx: optax.GradientTransformation, config: Config
-) -> Callable[[State, Batch], tuple[State, Metrics]]:
+) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
     """The step of a run.
 
-    What is random in it (pairing, corruption, dropout) is a function of `config.seed` and the step
-    alone, so a run that was resumed takes the steps of one that never stopped.
+    What is random in it (pairing, corruption, dropout) is a function of the run's key and the step
+    alone, so a run that was resumed takes the steps of one that never stopped. The key is an
+    argument, so that runs of other seeds can use what was compiled for this one.
 
     Args:
       model: scores pairs.
@@ -33,7 +34,7 @@ def build(
         theirs. Candidates of a contrastive loss and wrong captions come from within a part.
 
     Returns:
-      State and batch → the next state, and the metrics of `objectives.losses.compute` with `loss`,
+      State, batch and the run's key (`state.keys`) → the next state, and the metrics of `objectives.losses.compute` with `loss`,
       `grad_norm` (before clipping), `update_norm` and `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
@@ -46,9 +47,8 @@ def build(
     if config.grad_accum > 1:
         gradient = _in_parts(gradient, config.grad_accum)
 
-    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        key = jax.random.fold_in(keys(config.seed)[1], state.step)
-        grads, metrics = gradient(state.params, batch, key)
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = _single(optax.tree.norm(grads))
@@ -60,12 +60,14 @@ def build(
 
 
 def windowed(
-    step: Callable[[State, Batch], tuple[State, Metrics]],
-) -> Callable[[State, Window, Batch], tuple[State, Window]]:
+    step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]],
+) -> Callable[[State, Window, Batch, jax.Array], tuple[State, Window]]:
     """`step` with its metrics added to a window, so that nothing leaves the device in between."""
 
-    def run(state: State, window: Window, batch: Batch) -> tuple[State, Window]:
-        state, metrics = step(state, batch)
+    def run(
+        state: State, window: Window, batch: Batch, key: jax.Array
+    ) -> tuple[State, Window]:
+        state, metrics = step(state, batch, key)
         return state, window.add(metrics, state.step)
 
     return run
