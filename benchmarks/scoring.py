@@ -67,9 +67,7 @@ def main() -> None:
     images = examples.images(np.arange(args.images))
     texts = examples.texts(np.arange(args.captions))
 
-    cached = functools.partial(
-        scoring.score_matrix, model, params, texts, images, pairs=args.pairs
-    )
+    cached = functools.partial(scoring.score_matrix, model, params, texts, images, pairs=args.pairs)
     plain = functools.partial(without_cache, model, params, texts, images, pairs=args.pairs)
     difference = np.abs((cached() - cached().mean()) - (plain() - plain().mean())).max()
     number = args.images * args.captions

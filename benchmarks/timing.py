@@ -35,6 +35,7 @@ def machine() -> str:
     """What a figure was measured on."""
     device = jax.devices()[0]
     return (
-        f"{os.cpu_count()} {platform.machine()} cores, {jax.device_count()} × {device.device_kind}, "
+        f"{os.cpu_count()} {platform.machine()} cores, "
+        f"{jax.device_count()} × {device.device_kind}, "
         f"jax {jax.__version__}, Python {platform.python_version()}"
     )

@@ -33,7 +33,7 @@ RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and attention. `layers` names the kind of each layer in order (mmt_jax.nn.blocks.KINDS)."""
+    """Sizes and attention. `layers` names each layer's kind, in order (mmt_jax.nn.blocks.KINDS)."""
 
     family: str = "mmt"  # a name in mmt_jax.models.registry
     width: int = 768
@@ -82,7 +82,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser. Tables hold (regex over the parameter's path, value); the first match counts."""
+    """The optimiser. Tables hold (regex over a parameter's path, value); the first match counts."""
 
     name: str = "adamw"  # or "lamb"
     lr: float = 1e-3  # peak

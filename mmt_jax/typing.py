@@ -1,4 +1,4 @@
-"""The records that every part of the library hands to the next, and the letters of their shapes.
+"""The records that the library's parts hand to each other, and the letters of their shapes.
 
 Letters: B batch, T text tokens, R regions (the global region is the last), D model width, F detector
 feature width, N heads, H head dim, V vocabulary, C detector classes, K candidates of a contrastive

@@ -47,6 +47,8 @@ LAYERS = {  # attention → the kinds that one multimodal layer is made of
     "image-query": ("image_query",),
 }
 
+ASKING = ("language", "image")  # the stream whose queries asymmetric attention has
+
 # full: the release's sizes. tiny: the same structure, each width divided by eight.
 # pilot: tiny with fewer multimodal layers, except in rows whose subject is depth; what the studies
 # run on two CPU cores.
@@ -103,7 +105,7 @@ def _rows() -> list[Variant]:
         *(
             Variant(f"architecture_{name}-q-{heads}", attention=f"{name}-query", heads=heads)
             for heads in (12, 24)
-            for name in ("language", "image")
+            for name in ASKING
         ),
         Variant("architecture_single-modality-hloss", attention="single-modality", hloss=True),
     ]
@@ -112,17 +114,12 @@ def _rows() -> list[Variant]:
     )
     rows += [
         dataclasses.replace(tower, tag="baseline_baseline", pretrained="bert"),
-        dataclasses.replace(
-            tower, tag="baseline_baseline-cls", itm="classification", candidates=0
-        ),
+        dataclasses.replace(tower, tag="baseline_baseline-cls", itm="classification", candidates=0),
         dataclasses.replace(tower, tag="baseline_baseline-no-bert-transfer"),
     ]
     tuned = [f"data_{corpus}" for corpus in CORPORA]
-    tuned += [
-        f"architecture_{name}"
-        for name in ("single-modality", "single-stream", "language-q-12", "image-q-12")
-        + ("language-q-24", "image-q-24")
-    ]
+    tuned += [f"architecture_{name}" for name in ("single-modality", "single-stream")]
+    tuned += [f"architecture_{name}-q-{heads}" for heads in (12, 24) for name in ASKING]
     tuned += [row.tag for row in rows if row.tag.startswith("baseline_")]
     by_tag = {row.tag: row for row in rows}
     rows += [
@@ -161,7 +158,7 @@ def find(tag: str) -> Variant:
 
 
 def layers(variant: Variant, *, own: int) -> tuple[str, ...]:
-    """The kind of each layer; `own` language-specific ones come first (none if weights are tied)."""
+    """The kind of each layer; `own` language-specific ones come first, none if weights are tied."""
     if variant.attention == "text":
         return ("text",) * (own + variant.depth)
     if variant.attention == "two-tower":

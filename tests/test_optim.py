@@ -98,7 +98,8 @@ def test_clipping_does_not_feel_calibration():
     config = OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.0, clip_norm=1.0, eps=10.0)
     params = tree([1.0], calibration=2.0)
     small, large = (
-        update(config, params, tree([0.5], calibration=slope))["layer"]["kernel"] for slope in (1e-3, 1e3)
+        update(config, params, tree([0.5], calibration=slope))["layer"]["kernel"]
+        for slope in (1e-3, 1e3)
     )
     np.testing.assert_array_equal(small, large)
 

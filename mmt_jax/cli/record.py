@@ -46,9 +46,7 @@ def run(args: types.SimpleNamespace) -> None:
     corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
     record: dict[str, typing.Any]
     if not args.pixels:
-        record = regions.record(
-            corpus, index, max_regions=args.max_regions, reading=args.regions
-        )
+        record = regions.record(corpus, index, max_regions=args.max_regions, reading=args.regions)
     elif corpus.pixels is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:

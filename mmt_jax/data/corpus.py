@@ -45,4 +45,5 @@ class Corpus:
 
     @property
     def feature_dim(self) -> int:
+        """F."""
         return self.features.shape[1]

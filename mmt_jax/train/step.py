@@ -34,8 +34,9 @@ def build(
         theirs. Candidates of a contrastive loss and wrong captions come from within a part.
 
     Returns:
-      State, batch and the run's key (`state.keys`) → the next state, and the metrics of `objectives.losses.compute` with `loss`,
-      `grad_norm` (before clipping), `update_norm` and `lr`.
+      State, batch and the run's key (`state.keys`) → the next state, and the metrics of
+      `objectives.losses.compute` with `loss`, `grad_norm` (before clipping), `update_norm` and
+      `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
 
@@ -64,9 +65,7 @@ def windowed(
 ) -> Callable[[State, Window, Batch, jax.Array], tuple[State, Window]]:
     """`step` with its metrics added to a window, so that nothing leaves the device in between."""
 
-    def run(
-        state: State, window: Window, batch: Batch, key: jax.Array
-    ) -> tuple[State, Window]:
+    def run(state: State, window: Window, batch: Batch, key: jax.Array) -> tuple[State, Window]:
         state, metrics = step(state, batch, key)
         return state, window.add(metrics, state.step)
 
