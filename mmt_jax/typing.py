@@ -1,8 +1,8 @@
 """The records that the library's parts hand to each other, and the letters of their shapes.
 
-Letters: B batch, T text tokens, R regions (the global region is the last), D model width, F detector
-feature width, N heads, H head dim, V vocabulary, C detector classes, K candidates of a contrastive
-softmax, P pairs.
+Letters: B batch, T text tokens, R regions (the global region is the last), D model width, F
+detector feature width, N heads, H head dim, V vocabulary, C detector classes, K candidates of a
+contrastive softmax, P pairs.
 
 Inside the library `mask` is True for a real element. On disk and in the exported signature the
 convention is the opposite (1 = padding); `mmt_jax.data.schema` holds the one conversion.
