@@ -28,7 +28,7 @@ FLAGS = (
     flags.Flag("index", "N", "which photo, counted from 0; the first by default", default=0),
     flags.Flag("out", "FILE.npz", "the new file; nothing is overwritten", required=True),
     flags.Flag("max_regions", "N", "best regions at most, as the model was trained", default=100),
-    flags.Flag("regions", "plain|release", "reading, as config.data.regions", default="plain"),
+    flags.Flag("regions", "plain|release", "reading, as config.data.regions; plain by default"),
     flags.Flag("pixels", "", "write the photo's pixels in place of its regions", default=False),
 )
 
@@ -46,7 +46,9 @@ def run(args: types.SimpleNamespace) -> None:
     corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
     record: dict[str, typing.Any]
     if not args.pixels:
-        record = regions.record(corpus, index, max_regions=args.max_regions, reading=args.regions)
+        record = regions.record(
+            corpus, index, max_regions=args.max_regions, reading=args.regions or "plain"
+        )
     elif corpus.pixels is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:
