@@ -31,7 +31,13 @@ EXTRAS = {
     ],
     "hf": ["safetensors>=0.6", "torch>=2.13", "transformers>=5"],
     "retrieval": ["faiss-cpu>=1.12"],
-    "test": ["hypothesis>=6.100", "ipykernel>=6.29", "nbclient>=0.10", "pytest>=8"],
+    "test": [
+        "hypothesis>=6.100",
+        "ipykernel>=6.29",
+        "nbclient>=0.10",
+        "pytest>=8",
+        "pytest-xdist>=3",
+    ],
     "dev": ["pre-commit>=4", "pyright>=1.1.400", "ruff>=0.12"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

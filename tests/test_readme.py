@@ -58,6 +58,6 @@ def test_the_flags_of_each_command_exist(line, capsys):
 
 
 def test_linked_files_are_there():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([\w./-]+)\)", README)]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
