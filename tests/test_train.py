@@ -109,14 +109,22 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
     assert metrics == whole[1]
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a foreground process; a shell starts those in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_signal_is_a_wish_and_the_second_an_order():
-    before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_finished_run_is_not_repeated(whole):
