@@ -1,0 +1,193 @@
+"""Published task files, read entry by entry, so that the largest of them need little memory.
+
+Errors name the file, and the line and entry of the fault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from mmt_jax.config import UsageError
+
+_CHUNK = 1 << 20  # characters read at once
+_LITERAL = 16  # longer than any number or word of JSON that a chunk's end may cut in two
+
+
+def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """The lines of a text file: where each is (`FILE:LINE`), and its text without the line end.
+
+    Raises:
+      UsageError: there is no such file, or it is not UTF-8.
+    """
+    with _open(path) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                yield f"{path}:{number}", line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}:{number + 1}: not UTF-8 text ({error})") from None
+
+
+def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file that holds one a line, and where each is; empty lines are passed over.
+
+    Raises:
+      UsageError: as `lines`, or a line is no JSON object.
+    """
+    for where, line in lines(path):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise UsageError(
+                f"{where}: not JSON ({error}); it must hold one object a line"
+            ) from None
+        if not isinstance(entry, dict):
+            raise UsageError(f"{where}: not an object; it must hold one object a line")
+        yield where, entry
+
+
+def json_entries(
+    path: str | os.PathLike, key: str | None = None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The objects within a JSON file, which is never held in memory as a whole.
+
+    Args:
+      path: of the file.
+      key: under which the file's object holds them; None = they are the file's own members.
+
+    Yields:
+      Where an entry is, its name (that of a member of an object; "" in a list), and the entry.
+
+    Raises:
+      UsageError: there is no such file, it is not JSON, has no `key`, or an entry is no object.
+    """
+    with _open(path) as file:
+        reader = _Reader(file, path)
+        if key is not None:
+            reader.find(key)
+        for where, name, entry in reader.entries():
+            if not isinstance(entry, dict):
+                raise UsageError(f"{where}: not an object; see the task's published files")
+            yield where, name, entry
+
+
+def field(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
+    """A field of an entry that must be there.
+
+    Raises:
+      UsageError: it is missing or not of type `kind`.
+    """
+    if name not in entry:
+        raise UsageError(f"{where}: `{name}` is missing; there is {', '.join(entry) or 'nothing'}")
+    value = entry[name]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{where}: `{name}` must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _open(path: str | os.PathLike) -> TextIO:
+    try:
+        return open(path, encoding="utf-8-sig", newline="\n")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+class _Reader:
+    """A JSON text of which only the part that is being read is in memory."""
+
+    def __init__(self, file: TextIO, path: str | os.PathLike):
+        self._file, self._path = file, path
+        self._text, self._at = "", 0
+        self._line, self._counted = 1, 0  # the line on which character `_counted` stands
+
+    def find(self, key: str) -> None:
+        """Goes to the value of `key` in the file's object; the values before it are dropped."""
+        self._take("{")
+        names = []
+        while self._peek() == '"':
+            names.append(self._name())
+            if names[-1] == key:
+                return
+            self._value()
+            if self._take(",}") == "}":
+                break
+        raise UsageError(f"{self._path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
+
+    def entries(self) -> Iterator[tuple[str, str, Any]]:
+        """Where, name and value of each entry of the list or object that begins here."""
+        end = {"[": "]", "{": "}"}[self._take("[{")]
+        if self._peek() == end:
+            return
+        number = 0
+        while True:
+            self._peek()
+            where, name = f"{self._here()}, entry {number}", ""
+            if end == "}":
+                name = self._name()
+            yield where, name, self._value()
+            if self._take("," + end) == end:
+                return
+            number += 1
+
+    def _peek(self) -> str:
+        """The next character that is no white space; "" at the end of the file."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def _take(self, wanted: str) -> str:
+        found = self._peek()
+        if not found or found not in wanted:
+            raise UsageError(
+                f"{self._here()}: not JSON as published: here is {found or 'the end of the file'}, "
+                f"it must be {' or '.join(wanted)}"
+            )
+        self._at += 1
+        return found
+
+    def _name(self) -> str:
+        """The name of an object's member, and the colon behind it."""
+        self._take('"')
+        self._at -= 1
+        name = self._value()
+        self._take(":")
+        return name
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = json.JSONDecoder().raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = len(self._text) - error.pos < _LITERAL or "Unterminated" in error.msg
+                if not (cut and self._more()):
+                    self._at = error.pos
+                    raise UsageError(f"{self._here()}: not JSON ({error.msg})") from None
+            else:
+                if end < len(self._text) or not self._more():  # a number might go on
+                    self._at = end
+                    return value
+
+    def _more(self) -> bool:
+        """Reads on, and drops what has been read."""
+        here = self._here()
+        try:
+            chunk = self._file.read(max(_CHUNK, len(self._text) - self._at))
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{here}: not UTF-8 text ({error})") from None
+        self._text, self._at, self._counted = self._text[self._at :] + chunk, 0, 0
+        return bool(chunk)
+
+    def _here(self) -> str:
+        self._line += self._text.count("\n", self._counted, self._at)
+        self._counted = self._at
+        return f"{self._path}:{self._line}"

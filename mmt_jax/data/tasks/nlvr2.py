@@ -1,0 +1,60 @@
+"""NLVR2 (Suhr et al., 2019, arXiv 1811.00491): is a sentence true of two photos side by side?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+
+from mmt_jax.config import UsageError
+from mmt_jax.data.tasks import files
+
+_IDENTIFIER = re.compile(r"\w+-\d+-\d+-\d+")  # split, set, pair, sentence
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A sentence about two photos.
+
+    Attributes:
+      identifier: unique, such as "dev-850-0-0": split, set, pair of photos, sentence.
+      text: the sentence.
+      label: whether it is true.
+    """
+
+    identifier: str
+    text: str
+    label: bool
+
+    @property
+    def image_ids(self) -> tuple[str, str]:
+        """Names of the left and the right photo, without ".png"."""
+        stem = self.identifier.rpartition("-")[0]
+        return f"{stem}-img0", f"{stem}-img1"
+
+    @property
+    def sentence_id(self) -> str:
+        """Equal for all pairs of photos that the same sentence was written about."""
+        split, group, _, sentence = self.identifier.split("-")
+        return f"{split}-{group}-{sentence}"
+
+
+def read(path: str | os.PathLike) -> Iterator[Pair]:
+    """Reads a split as published, such as `dev.json`, which has one object a line.
+
+    Raises:
+      UsageError: the file cannot be read, or a line lacks something.
+    """
+    for where, entry in files.json_lines(path):
+        identifier = files.field(entry, "identifier", str, where)
+        if not _IDENTIFIER.fullmatch(identifier):
+            raise UsageError(
+                f"{where}: `identifier` is {identifier!r}; it must be like dev-850-0-0"
+            )
+        label = str(entry.get("label")).lower()
+        if label not in ("true", "false"):
+            raise UsageError(
+                f"{where}: `label` is {entry.get('label')!r}; it must be True or False"
+            )
+        yield Pair(identifier, files.field(entry, "sentence", str, where), label == "true")

@@ -1,0 +1,324 @@
+"""Loaders of the tasks' published files, on small files of the same format."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from mmt_jax.config import UsageError
+from mmt_jax.data.tasks import cifar, files, glue, nlvr2, snli_ve, vqa
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+# ---- Files ---------------------------------------------------------------------------------------
+
+NESTED = {"info": {"version": "2.0", "n": [1, {"x": "]}"}]}, "rows": [{"a": 12}, {"b": 'ü"]'}, {}]}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_entries_do_not_depend_on_where_chunks_end(tmp_path, monkeypatch, chunk, indent):
+    monkeypatch.setattr(files, "_CHUNK", chunk)
+    path = write(tmp_path, "x.json", json.dumps(NESTED, indent=indent))
+    assert [entry for _, _, entry in files.json_entries(path, "rows")] == NESTED["rows"]
+    path = write(tmp_path, "y.json", json.dumps({"k": {"v": 1.25}, "l": {"v": -30}}, indent=indent))
+    named = {name: entry for _, name, entry in files.json_entries(path)}
+    assert named == {"k": {"v": 1.25}, "l": {"v": -30}}
+
+
+@pytest.mark.parametrize("empty", ["[]", "{}", " [ ] ", '{"rows": []}'])
+def test_files_without_entries(tmp_path, empty):
+    path = write(tmp_path, "x.json", empty)
+    assert not list(files.json_entries(path, "rows" if "rows" in empty else None))
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ('[{"a": 1},\n {"a": 2},\n {"a": nope}]', [":3:", "not JSON"]),
+        ('[{"a": 1},\n {"a": 2}\n', [":3:", "the end of the file"]),
+        ('[{"a": "cut', [":1:", "not JSON"]),
+        ('[{"a": 1}\n 7]', [":2:", "here is 7"]),
+        ("[1, 2]", ["entry 0: not an object"]),
+        ("hello", [":1:", "here is h"]),
+        ("", ["the end of the file"]),
+    ],
+)
+def test_a_broken_file_is_told_with_its_line(tmp_path, content, parts):
+    path = write(tmp_path, "x.json", content)
+    with pytest.raises(UsageError, match=str(path)) as error:
+        list(files.json_entries(path))
+    assert all(part in str(error.value) for part in parts)
+
+
+def test_a_syntax_error_is_told_before_the_rest_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_CHUNK", 100)
+    path = write(tmp_path, "x.json", '[{"a": 1, oops' + " " * 10_000 + "\xff")
+    with pytest.raises(UsageError, match="not JSON"):
+        list(files.json_entries(path))
+
+
+def test_missing_files_keys_and_encodings(tmp_path):
+    with pytest.raises(UsageError, match=r"gone\.json cannot be read: No such file"):
+        list(files.json_entries(tmp_path / "gone.json"))
+    path = write(tmp_path, "x.json", {"questions": [], "info": 1})
+    with pytest.raises(UsageError, match=r"has no 'rows'; it has questions, info"):
+        list(files.json_entries(path, "rows"))
+    (tmp_path / "latin.tsv").write_bytes(b"one\ntw\xf6\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        list(files.lines(tmp_path / "latin.tsv"))
+
+
+# ---- VQAv2 and GQA -------------------------------------------------------------------------------
+
+
+def vqa_files(folder, ids=(262148000, 262148001), annotated=None):
+    questions = [
+        {"question_id": n, "image_id": n // 1000, "question": f"How many {n}?"} for n in ids
+    ]
+    answers = [["2"] * 7 + ["Two."] * 2 + ["3"], ["yes"] * 10]
+    annotations = [
+        {
+            "question_id": n,
+            "image_id": n // 1000,
+            "question_type": "how many",
+            "answer_type": "number",
+            "multiple_choice_answer": "2",
+            "answers": [
+                {"answer": text, "answer_confidence": "yes", "answer_id": i + 1}
+                for i, text in enumerate(given)
+            ],
+        }
+        for n, given in zip(annotated or ids, answers)
+    ]
+    head = {"info": {"version": "2.0"}, "data_type": "mscoco", "data_subtype": "val2014"}
+    return (
+        write(folder, "questions.json", head | {"questions": questions}),
+        write(folder, "annotations.json", head | {"annotations": annotations}),
+    )
+
+
+def test_vqa_joins_questions_and_answers(tmp_path):
+    first, second = vqa.read_vqa(*vqa_files(tmp_path))
+    assert (first.question_id, first.image_id, first.kind) == (262148000, 262148, "number")
+    assert first.text == "How many 262148000?"
+    # Annotators' answers lose punctuation, but stay as they are otherwise.
+    assert first.scores == pytest.approx({"2": 1.0, "Two": 0.6, "3": 0.3})
+    assert second.scores == {"yes": 1.0}
+    assert first.consensus == "2"
+
+
+def test_vqa_test_splits_have_no_answers(tmp_path):
+    questions, _ = vqa_files(tmp_path)
+    assert [question.scores for question in vqa.read_vqa(questions)] == [{}, {}]
+
+
+def test_vqa_files_of_two_splits_are_told(tmp_path):
+    pair = vqa_files(tmp_path, ids=(1000, 2000), annotated=(1000, 3000))
+    with pytest.raises(UsageError, match="entry 1: question 2000 has no answers"):
+        list(vqa.read_vqa(*pair))
+    pair = vqa_files(tmp_path, ids=(1000,), annotated=(1000, 3000))
+    with pytest.raises(UsageError, match="lacks question 3000"):
+        list(vqa.read_vqa(*pair))
+    questions, _ = vqa_files(tmp_path, ids=(1000, 1000))
+    with pytest.raises(UsageError, match="question 1000 is there twice"):
+        list(vqa.read_vqa(questions))
+
+
+def test_vqa_entries_that_lack_something_are_told(tmp_path):
+    path = write(tmp_path, "q.json", {"questions": [{"question_id": 3, "question": "What?"}]})
+    with pytest.raises(UsageError, match="`image_id` is missing; there is question_id, question"):
+        list(vqa.read_vqa(path))
+    path = write(tmp_path, "q.json", {"questions": [{"question_id": "3", "image_id": 1}]})
+    with pytest.raises(UsageError, match="`question_id` must be int, not '3'"):
+        list(vqa.read_vqa(path))
+
+
+def test_lxmert_files(tmp_path):
+    entry = {
+        "answer_type": "other",
+        "img_id": "COCO_val2014_000000458752",
+        "label": {"net": 1, "web": 0.3},
+        "question_id": 458752000,
+        "question_type": "what is this",
+        "sent": "What is this photo taken looking through?",
+    }
+    (question,) = vqa.read_lxmert(write(tmp_path, "minival.json", [entry]))
+    assert (question.question_id, question.image_id) == (458752000, 458752)
+    assert question.scores == {"net": 1, "web": 0.3}
+    with pytest.raises(UsageError, match="COCO_val2014_000000393267"):
+        list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"img_id": "458752"}])))
+
+
+def test_gqa(tmp_path):
+    entry = {"imageId": "2354786", "question": "Is the sky dark?", "isBalanced": True}
+    known = entry | {"answer": "yes", "types": {"structural": "verify", "semantic": "global"}}
+    chosen = known | {"answer": "pipe", "types": {"structural": "query", "semantic": "rel"}}
+    path = write(tmp_path, "q.json", {"02930152": known, "07333408": chosen, "1": entry})
+    first, second, third = vqa.read_gqa(path)
+    assert (first.question_id, first.image_id, first.kind) == ("02930152", "2354786", "binary")
+    assert (second.scores, second.kind, second.consensus) == ({"pipe": 1.0}, "open", "pipe")
+    assert (third.scores, third.kind) == ({}, "")
+    path = write(tmp_path, "q.json", {"1": entry | {"answer": "yes"}})
+    with pytest.raises(UsageError, match="entry 0: `types` is missing"):
+        list(vqa.read_gqa(path))
+
+
+# ---- NLVR2 and SNLI-VE ---------------------------------------------------------------------------
+
+PAIR = {
+    "identifier": "dev-850-2-1",
+    "sentence": "There are two wolves in each image.",
+    "label": "False",
+    "left_url": "http://example.org/a.jpg",
+}
+
+
+def test_nlvr2(tmp_path):
+    path = write(tmp_path, "dev.json", json.dumps(PAIR) + "\n\n" + json.dumps(PAIR) + "\n")
+    first, _ = nlvr2.read(path)
+    assert first.image_ids == ("dev-850-2-img0", "dev-850-2-img1")
+    assert first.sentence_id == "dev-850-1"
+    assert first.label is False
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"identifier": "dev-850"}, r":2: `identifier` is 'dev-850'; it must be like dev-850-0-0"),
+        ({"label": "maybe"}, ":2: `label` is 'maybe'"),
+        ({"sentence": 3}, ":2: `sentence` must be str, not 3"),
+    ],
+)
+def test_nlvr2_names_the_line(tmp_path, change, message):
+    lines = [json.dumps(PAIR), json.dumps(PAIR | change)]
+    with pytest.raises(UsageError, match=message):
+        list(nlvr2.read(write(tmp_path, "dev.json", "\n".join(lines))))
+
+
+def test_a_line_that_is_no_object_is_told(tmp_path):
+    with pytest.raises(UsageError, match=":2: not JSON"):
+        list(nlvr2.read(write(tmp_path, "dev.json", json.dumps(PAIR) + "\n{")))
+    with pytest.raises(UsageError, match=":1: not an object"):
+        list(nlvr2.read(write(tmp_path, "dev.json", "[1]\n")))
+
+
+def test_snli_ve(tmp_path):
+    entry = {
+        "Flickr30K_ID": "4705552913",
+        "pairID": "4705552913.jpg#2r1n",
+        "gold_label": "neutral",
+        "sentence1": "Two women are embracing.",
+        "sentence2": "The sisters are hugging goodbye.",
+    }
+    path = write(tmp_path, "snli_ve_dev.jsonl", json.dumps(entry))
+    (hypothesis,) = snli_ve.read(path)
+    assert hypothesis.image_id == "4705552913"
+    assert hypothesis.text == "The sisters are hugging goodbye."
+    assert snli_ve.LABELS[hypothesis.label] == "neutral"
+    path = write(tmp_path, "snli_ve_dev.jsonl", json.dumps(entry | {"gold_label": "-"}))
+    with pytest.raises(UsageError, match=":1: `gold_label` is '-'"):
+        list(snli_ve.read(path))
+
+
+# ---- CIFAR ---------------------------------------------------------------------------------------
+
+
+def photo(*labels, seed):
+    return bytes(labels) + np.random.default_rng(seed).bytes(3 * 32 * 32)
+
+
+def test_cifar10_binary(tmp_path):
+    (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n\n")
+    for number in range(1, 6):
+        path = tmp_path / f"data_batch_{number}.bin"
+        path.write_bytes(photo(2, seed=number) + photo(0, seed=number + 10))
+    (tmp_path / "test_batch.bin").write_bytes(photo(1, seed=0))
+    train = cifar.read(tmp_path, "train")
+    assert train.classes == ("airplane", "automobile", "bird")
+    assert train.labels.tolist() == [2, 0] * 5
+    planes = np.frombuffer(photo(seed=13), np.uint8).reshape(3, 32, 32)  # red, green, blue
+    np.testing.assert_array_equal(train.pixels[5], np.stack(planes, axis=-1))
+    assert cifar.read(tmp_path, "test").pixels.shape == (1, 32, 32, 3)
+    with pytest.raises(UsageError, match="no split 'val'"):
+        cifar.read(tmp_path, "val")
+
+
+def test_cifar100_takes_the_fine_labels(tmp_path):
+    (tmp_path / "fine_label_names.txt").write_text("apple\nbaby\nbear\n")
+    (tmp_path / "coarse_label_names.txt").write_text("fruit\n")
+    (tmp_path / "test.bin").write_bytes(photo(0, 2, seed=0) + photo(0, 1, seed=1))
+    assert cifar.read(tmp_path, "test").labels.tolist() == [2, 1]
+    (tmp_path / "test.bin").write_bytes(photo(0, 3, seed=0))
+    with pytest.raises(UsageError, match="a label 3, but there are 3 classes"):
+        cifar.read(tmp_path, "test")
+    (tmp_path / "test.bin").write_bytes(photo(0, 2, seed=0)[:-1])
+    with pytest.raises(UsageError, match=r"test\.bin has 3073 bytes"):
+        cifar.read(tmp_path, "test")
+    with pytest.raises(UsageError, match=r"train\.bin cannot be read"):
+        cifar.read(tmp_path, "train")
+
+
+def test_cifar_pickles_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="is not the binary version"):
+        cifar.read(tmp_path, "train")
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({}))
+    with pytest.raises(UsageError, match="pickles, which may run code"):
+        cifar.read(tmp_path, "train")
+
+
+# ---- GLUE ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "table", "expected"),
+    [
+        ("CoLA", "gj04\t1\t\tThe cat sat.\ngj04\t0\t*\tSat the.", [("The cat sat.",), 1]),
+        ("CoLA", "index\tsentence\n0\tBill runs.", [("Bill runs.",), None]),
+        ("SST-2", "sentence\tlabel\nhide new secretions \t0", [("hide new secretions ",), 0]),
+        (
+            "MRPC",
+            '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\t"No," he said.\tNo.',
+            [('"No," he said.', "No."), 1],
+        ),
+        ("STS-B", "index\tsentence1\tsentence2\tscore\n0\tA.\tB.\t2.750", [("A.", "B."), 2.75]),
+        (
+            "MNLI",
+            "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tA.\tB.\tneutral\tentailment",
+            [("A.", "B."), 1],
+        ),
+        ("QNLI", "index\tquestion\tsentence\tlabel\n0\tQ?\tS.\tnot_entailment", [("Q?", "S."), 1]),
+    ],
+)
+def test_glue(tmp_path, task, table, expected):
+    first, *_ = glue.read(task, write(tmp_path, "dev.tsv", table))
+    assert [first.sentences, first.label] == expected
+
+
+def test_qqp_leaves_broken_lines_out(tmp_path):
+    head = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    rows = '1\t2\t3\tWho?\tWhat?\t0\n"\tWas he real?\t0\n4\t5\t6\tHow?\tHow so?\t1\n'
+    examples = list(glue.read("QQP", write(tmp_path, "train.tsv", head + rows)))
+    assert [example.label for example in examples] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("task", "table", "message"),
+    [
+        ("RTE", "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.", ":2: 3 columns, but .* has 4"),
+        ("RTE", "index\tsentence1\tsentence2\tlabel\n0\tA.\tB.\t1", ":2: `label` is '1'; it must"),
+        ("STS-B", "sentence1\tsentence2\tscore\nA.\tB.\tnan", ":2: `score` is 'nan'.* a number"),
+        ("RTE", "sentence\tlabel\nA.\t1", "no column 'sentence1', which RTE has"),
+        ("RTE", "", "is empty"),
+        ("SST2", "", "no task 'SST2'; it has CoLA, SST-2"),
+    ],
+)
+def test_glue_names_what_is_wrong(tmp_path, task, table, message):
+    with pytest.raises(UsageError, match=message):
+        list(glue.read(task, write(tmp_path, "dev.tsv", table)))
