@@ -1,0 +1,171 @@
+"""Losses on the embeddings of captions and photos, for models that have them.
+
+Row b of the text embeddings is a caption of row b of the image embeddings. `labels` [B] are equal
+where two rows show the same photo, so that no caption is pushed away from a photo that it
+describes. The implementations cited know no such rows: a running number as labels is their reading.
+
+Losses of pairs and triplets are 0 where there is no such pair or triplet; `mean` is their mean over
+those that are left.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mmt_jax.typing import Array, Metric
+
+_TINY = 1e-12  # below it, a squared length or distance counts as 0 and gets no gradient
+
+
+def unit(embeddings: Array) -> Array:
+    """[..., E] divided by their length, in f32."""
+    embeddings = embeddings.astype(jnp.float32)
+    return embeddings * jax.lax.rsqrt(
+        jnp.maximum(jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True), _TINY)
+    )
+
+
+def mean(losses: Array) -> Metric:
+    """The mean over entries that are not 0, as pytorch-metric-learning reduces by default."""
+    return Metric.of(losses, losses > 0)
+
+
+def hinge(
+    scores: Array, labels: Array, *, margin: float = 0.2, hardest: bool = True
+) -> tuple[Array, Array]:
+    """How far mismatched pairs come within `margin` of the true one.
+
+    max(0, margin + s(i, j) - s(i, i)), for the hardest j (VSE++, Faghri et al., 2018, arXiv
+    1707.05612; TERN, Messina et al., 2020, arXiv 2004.09144) or summed over all j (Kiros et al.,
+    2014, arXiv 1411.2539).
+
+    Args:
+      scores: [B, B] of captions (rows) with photos, higher = better match.
+      labels: [B], see the module.
+      margin: in units of the scores; 0.2 is VSE++'s, for cosines.
+      hardest: take the largest violation, in place of the sum of all.
+
+    Returns:
+      Caption → photos and photo → captions, [B] f32 each.
+    """
+    scores = scores.astype(jnp.float32)
+    true = jnp.diagonal(scores)
+    wrong = labels[:, None] != labels[None, :]
+    of_captions = jnp.where(wrong, jax.nn.relu(margin + scores - true[:, None]), 0.0)
+    of_photos = jnp.where(wrong, jax.nn.relu(margin + scores - true[None, :]), 0.0)
+    if hardest:
+        return of_captions.max(axis=1), of_photos.max(axis=0)
+    return of_captions.sum(axis=1), of_photos.sum(axis=0)
+
+
+def triplet(text: Array, image: Array, labels: Array, *, margin: float = 0.05) -> Array:
+    """max(0, d(a, p) - d(a, n) + margin) of every triplet (FaceNet, Schroff et al., 2015).
+
+    Distances are Euclidean between unit vectors. Captions and photos stand in one list, so that
+    negatives are of both modalities, as kaylode/tern trains with pytorch-metric-learning's
+    TripletMarginLoss, whose margin is the default here.
+
+    Args:
+      text: [B, E].
+      image: [B, E].
+      labels: [B], see the module.
+      margin: in units of the distance.
+
+    Returns:
+      [2B, 2B, 2B] f32 by anchor, positive, negative; `mean` reduces them.
+    """
+    distances, positive, negative = _joined(text, image, labels)
+    losses = jax.nn.relu(distances[:, :, None] - distances[:, None, :] + margin)
+    return jnp.where(positive[:, :, None] & negative[:, None, :], losses, 0.0)
+
+
+def contrastive(
+    text: Array,
+    image: Array,
+    labels: Array,
+    *,
+    positive_margin: float = 0.0,
+    negative_margin: float = 1.0,
+) -> tuple[Array, Array]:
+    """Matching pairs attract, others repel, each up to a margin (Hadsell et al., 2006).
+
+    Captions and photos stand in one list, as in `triplet`. As kaylode/tern trains by default with
+    pytorch-metric-learning's ContrastiveLoss: distances are not squared.
+
+    Args:
+      text: [B, E].
+      image: [B, E].
+      labels: [B], see the module.
+      positive_margin: distance below which matching pairs no longer attract.
+      negative_margin: distance above which others no longer repel.
+
+    Returns:
+      What attracts and what repels, [2B, 2B] f32 each; the loss is the sum of their `mean`s.
+    """
+    distances, positive, negative = _joined(text, image, labels)
+    attract = jnp.where(positive, jax.nn.relu(distances - positive_margin), 0.0)
+    return attract, jnp.where(negative, jax.nn.relu(negative_margin - distances), 0.0)
+
+
+def nt_xent(text: Array, image: Array, labels: Array, *, temperature: float = 0.07) -> Array:
+    """-log of a positive's share among itself and all negatives (SimCLR, Chen et al., 2020).
+
+    Captions and photos stand in one list, as in `triplet`. Other positives of an anchor do not
+    count, as in pytorch-metric-learning's NTXentLoss, whose temperature is the default here.
+
+    Args:
+      text: [B, E].
+      image: [B, E].
+      labels: [B], see the module.
+      temperature: divides the cosines.
+
+    Returns:
+      [2B, 2B] f32 by anchor and positive; `mean` reduces them.
+    """
+    everything = unit(jnp.concatenate([text, image]))
+    positive, negative = _relations(labels)
+    logits = everything @ everything.T / temperature
+    against = jax.nn.logsumexp(logits, axis=1, keepdims=True, where=negative)
+    return jnp.where(positive, jax.nn.softplus(against - logits), 0.0)
+
+
+def convirt(
+    text: Array, image: Array, labels: Array, *, temperature: float = 1.0, weight: float = 0.5
+) -> Array:
+    """Softmax cross-entropy of the true pair in both directions (ConVIRT, arXiv 2010.00747).
+
+    Zhang et al. (2020), eq. 2 to 4; the defaults are those of kaylode/tern's `custom_nxtent`.
+
+    Args:
+      text: [B, E].
+      image: [B, E].
+      labels: [B], see the module.
+      temperature: divides the cosines.
+      weight: of photo → captions; the rest is that of caption → photos.
+
+    Returns:
+      [B] f32.
+    """
+    logits = unit(text) @ unit(image).T / temperature
+    allowed = (labels[:, None] != labels[None, :]) | jnp.eye(len(labels), dtype=bool)
+    true = jnp.diagonal(logits)
+    to_photos = jax.nn.logsumexp(logits, axis=1, where=allowed) - true
+    to_captions = jax.nn.logsumexp(logits, axis=0, where=allowed) - true
+    return weight * to_captions + (1 - weight) * to_photos
+
+
+def _relations(labels: Array) -> tuple[Array, Array]:
+    """Which of 2B captions and photos match which others, and which do not, [2B, 2B] bool each."""
+    labels = jnp.concatenate([labels, labels])
+    same = labels[:, None] == labels[None, :]
+    return same & ~jnp.eye(len(labels), dtype=bool), ~same
+
+
+def _joined(text: Array, image: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Distances of 2B captions and photos, [2B, 2B] f32, and their `_relations`."""
+    everything = unit(jnp.concatenate([text, image]))
+    squared = 2.0 - 2.0 * everything @ everything.T
+    apart = squared > _TINY  # the root has no gradient at 0
+    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+    return distances, *_relations(labels)
