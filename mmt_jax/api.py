@@ -24,6 +24,7 @@ from mmt_jax import config as config_lib
 from mmt_jax import scoring, variants
 from mmt_jax.config import RELEASE_SPEC, Config, DataSpec, UsageError
 from mmt_jax.data import schema, sources
+from mmt_jax.data import text as text_lib
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.export import signature
 from mmt_jax.export.loading import SavedModel
@@ -48,7 +49,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     Args:
       path: a training workdir (its best checkpoint is taken), a SavedModel folder, or a TensorFlow
         Hub handle that begins with https://; the last two need TensorFlow.
-      vocab: a SentencePiece model, for modules that carry none, such as the release's.
+      vocab: the file of a vocabulary, for modules that carry none, such as the release's.
 
     Raises:
       UsageError: nothing of the kind is there, or it is damaged.
@@ -176,7 +177,8 @@ class Scorer(abc.ABC):
                     f"the caption {caption!r} has {len(ids)} pieces, but the model reads "
                     f"{length - 2}; shorten it, or have it cut (truncate=True, or --truncate)"
                 )
-        return schema.from_text(self.tokenizer.layout(encoded, length=length))
+        layout = self.config.model.layout
+        return schema.from_text(self.tokenizer.layout(encoded, length=length, layout=layout))
 
     def _images(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
         if not records:
@@ -201,6 +203,7 @@ class Scorer(abc.ABC):
                 name=name,
                 feature_dim=model.feature_dim,
                 max_regions=self.config.data.max_regions,
+                global_region=model.global_region,
             )
 
 
@@ -211,7 +214,7 @@ class _TrainedScorer(Scorer):
         from mmt_jax.train import checkpoint
 
         trained = checkpoint.load(workdir)
-        super().__init__(trained.config, Tokenizer(workdir / sources.VOCABULARY))
+        super().__init__(trained.config, sources.stored_tokenizer(workdir))
         config = dataclasses.replace(trained.model.config, dtype="float32")
         self._model = dataclasses.replace(trained.model, config=config)
         self._params = trained.params
@@ -247,9 +250,9 @@ class _SavedScorer(Scorer):
     def __init__(self, module: SavedModel, vocab: str | os.PathLike | None):
         if vocab is None and module.vocabulary is None:
             raise UsageError(
-                f"{module.name} carries no vocabulary; give its SentencePiece model as vocab="
+                f"{module.name} carries no vocabulary; give the file of its vocabulary as vocab="
             )
-        super().__init__(module.config, Tokenizer(vocab or module.vocabulary))
+        super().__init__(module.config, text_lib.load(vocab or module.vocabulary))
         self._module = module
 
     def logits(self, inputs: Inputs) -> np.ndarray:

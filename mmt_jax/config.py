@@ -13,6 +13,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from mmt_jax.model_config import FAMILIES, MMTConfig, ModelConfig
+
 
 class UsageError(Exception):
     """Wrong use or wrong input. The command line prints the message alone and exits with 2."""
@@ -25,30 +27,14 @@ class DataSpec:
     feature_dim: int
     num_classes: int  # 0: the data has no class distribution, MRM regresses features
     vocab_size: int
+    mask_id: int = 6  # of the token that hides a word; XLNet's, and that of vocabularies we train
 
+
+# Fields of a model's config that its data fills in.
+SIZES = tuple(field.name for field in dataclasses.fields(DataSpec))
 
 # XLNet's 32,000 pieces; a bottom-up detector's 2,048-d features, 1,600 objects and background.
 RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Sizes and attention. `layers` names each layer's kind, in order (mmt_jax.nn.blocks.KINDS)."""
-
-    family: str = "mmt"  # a name in mmt_jax.models.registry
-    width: int = 768
-    mlp_dim: int = 3072
-    heads: int = 12
-    head_dim: int = 64  # heads × head_dim need not be width
-    layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
-    pooled_dim: int = 1024
-    dropout: float = 0.1
-    max_positions: int = 512
-    pixels: bool = False  # reads patches of the whole image in place of detector regions
-    patch_size: int = 16  # pixels a side
-    feature_dim: int | None = None  # these three: None = as the data has
-    num_classes: int | None = None
-    vocab_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +113,7 @@ class Config:
     log_every: int = 50
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints kept beside the best
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = dataclasses.field(default_factory=MMTConfig)  # the family's own
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -205,8 +191,11 @@ def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "confi
       path: how errors name the mapping.
 
     Raises:
-      UsageError: a field is unknown (the nearest right name is given) or has the wrong type.
+      UsageError: a field is unknown (the nearest right name is given) or has the wrong type, or
+        there is no such family of models.
     """
+    if cls is ModelConfig:
+        cls = _family(values.get("family", MMTConfig.family), path)
     fields = {}
     for name, value in values.items():
         kind = field_type(cls, name, path=path)
@@ -219,7 +208,26 @@ def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "confi
     return cls(**fields)
 
 
-_hints = functools.cache(typing.get_type_hints)  # parses every annotation of the class
+def _family(name: Any, path: str) -> type[ModelConfig]:
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UsageError(f"{path}.family={name!r} is unknown; there are {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+@functools.cache  # parses every annotation of the class
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a dataclass's fields by name; of `ModelConfig`, those of every family."""
+    kinds = {*FAMILIES.values()} if cls is ModelConfig else {cls}
+    return {
+        field.name: typing.get_type_hints(kind)[field.name]
+        for kind in sorted(kinds, key=lambda kind: kind.__name__)
+        for field in dataclasses.fields(kind)
+    }
+
+
+def field_names(cls: type) -> list[str]:
+    """Names of a config dataclass's fields; of `ModelConfig`, those of every family."""
+    return list(_hints(cls))
 
 
 def field_type(cls: type, name: str, *, path: str) -> Any:

@@ -94,8 +94,8 @@ def pairwise(
     """The blocks of a score matrix, whatever the scorer is.
 
     Args:
-      texts: tree of numpy arrays [M, T, ...]; padding is in front.
-      images: tree of numpy arrays [N, R, ...]; padding is in front.
+      texts: tree of numpy arrays [M, T, ...]; all padding is in front, or all is behind.
+      images: tree of numpy arrays [N, R, ...]; likewise.
       text_mask: [M, T] bool, True = real.
       image_mask: [N, R] bool.
       encode_text: called once for each chunk of captions; the results are kept.
@@ -135,12 +135,12 @@ class _Chunk:
 
     index: np.ndarray  # [n] which items
     size: int  # ≥ n, the same for each chunk
-    length: int  # tokens or regions to keep, counted from the back
+    kept: slice  # of tokens or regions: the others are padding in every item
 
     def take(self, items: Any) -> Any:
-        """[size, length, ...] of each leaf; the last item fills the places that are left."""
+        """[size, kept, ...] of each leaf; the last item fills the places that are left."""
         rows = np.pad(self.index, (0, self.size - len(self.index)), mode="edge")
-        return jax.tree.map(lambda leaf: leaf[rows, -self.length :], items)
+        return jax.tree.map(lambda leaf: leaf[rows, self.kept], items)
 
 
 def _chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[_Chunk]:
@@ -148,14 +148,15 @@ def _chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[_Chunk]:
 
     Chunks are made equal, rounded up to `multiple`, so that few places are left over.
     """
-    lengths = mask.shape[1] - mask.argmax(axis=1)
+    slots, behind = mask.shape[1], bool(mask[:, 0].all())
+    lengths = slots - (mask[:, ::-1] if behind else mask).argmax(axis=1)
     order = np.argsort(lengths, kind="stable")
     size = math.ceil(len(order) / math.ceil(len(order) / size))
     size = multiple * math.ceil(size / multiple)
     for start in range(0, len(order), size):
         index = order[start : start + size]
-        length = _BUCKET * math.ceil(lengths[index[-1]] / _BUCKET)
-        yield _Chunk(index, size, min(length, mask.shape[1]))
+        length = min(slots, _BUCKET * math.ceil(lengths[index[-1]] / _BUCKET))
+        yield _Chunk(index, size, slice(length) if behind else slice(slots - length, None))
 
 
 def _product(

@@ -13,7 +13,7 @@ from mmt_jax.config import (
     Config,
     DataConfig,
     EvalConfig,
-    ModelConfig,
+    MMTConfig,
     ObjectiveConfig,
     OptimConfig,
     UsageError,
@@ -186,7 +186,7 @@ def get_config(tag: str, *, scale: str = "full") -> Config:
         tag=variant.tag,
         scale=scale,
         pretrained=variant.pretrained,
-        model=ModelConfig(
+        model=MMTConfig(
             family={"two-tower": "two_tower", "text": "bert"}.get(variant.attention, "mmt"),
             heads=variant.heads,
             head_dim=variant.head_dim,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from mmt_jax import params as params_lib
-from mmt_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig
+from mmt_jax.config import Config, DataConfig, MMTConfig, ObjectiveConfig
 from mmt_jax.data import schema, sources
-from mmt_jax.data.text import Tokenizer, vocabulary
+from mmt_jax.data.text import SentencePiece, vocabulary
 from mmt_jax.export import signature
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint
@@ -21,12 +21,12 @@ LENGTH = 16  # T
 MAX_REGIONS = 5
 CAPTIONS = ("a red cube", "two green balls", "a cube left of a ball", "a blue ball")
 
-TOKENIZER = Tokenizer(vocabulary(CAPTIONS * 4, 90))
+TOKENIZER = SentencePiece(vocabulary(CAPTIONS * 4, 90))
 
 
 def config(layers, *, family="mmt", itm="classification", pixels=False, **model):
     return Config(
-        model=ModelConfig(
+        model=MMTConfig(
             family=family,
             width=16,
             mlp_dim=32,

@@ -228,7 +228,7 @@ def test_a_workdir_without_its_vocabulary_is_named(exported, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(exported("joint").parent / "run", run)
     (run / "spiece.model").unlink()
-    with pytest.raises(UsageError, match=r"vocabulary .*spiece\.model cannot be read"):
+    with pytest.raises(UsageError, match=r"run .* has no vocabulary \(spiece\.model"):
         savedmodel.export(run, tmp_path / "out")
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmt_jax.config import Config, DataConfig, ModelConfig, UsageError
+from mmt_jax.config import Config, DataConfig, MMTConfig, UsageError
 from mmt_jax.data import pipeline, regions, text
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.objectives import losses
@@ -42,7 +42,7 @@ def corpus(photos, *, name="one", seed=0, captions=2, first_id=0, dtype=np.float
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text.Tokenizer(text.vocabulary([SENTENCE] * 20, 60))
+    return text.SentencePiece(text.vocabulary([SENTENCE] * 20, 60))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_everything_once(examples):
 def test_pixels(tokenizer):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), np.uint8)
     data = corpus(3, pixels=pixels)
-    config = Config(model=ModelConfig(pixels=True, patch_size=2))
+    config = Config(model=MMTConfig(pixels=True, patch_size=2))
     examples = pipeline.Examples.of(config, [data], tokenizer)
     image = examples.images(np.array([2, 0]))
     features, boxes = regions.patches(pixels[[2, 0]].astype(np.float32) / 255, 2)
@@ -327,6 +327,6 @@ def test_captions_that_are_not_there(tokenizer):
 
 
 def test_more_tokens_than_positions(tokenizer):
-    config = Config(data=DataConfig(text_length=30), model=ModelConfig(max_positions=24))
+    config = Config(data=DataConfig(text_length=30), model=MMTConfig(max_positions=24))
     with pytest.raises(UsageError, match=r"text_length is 30.*only 24 positions"):
         pipeline.Examples.of(config, [corpus(2)], tokenizer)

@@ -31,7 +31,7 @@ def model() -> bytes:
 
 @pytest.fixture(scope="module")
 def tokenizer(model) -> text.Tokenizer:
-    return text.Tokenizer(model)
+    return text.SentencePiece(model)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,9 @@ def test_training_is_reproducible_and_atomic(tmp_path, model):
     path = text.train_vocabulary(CAPTIONS, 150, tmp_path / "v.model")
     assert path.read_bytes() == model
     assert [p.name for p in tmp_path.iterdir()] == ["v.model"]
-    assert text.Tokenizer(path).encode(CAPTIONS[0]) == text.Tokenizer(model).encode(CAPTIONS[0])
+    assert text.SentencePiece(path).encode(CAPTIONS[0]) == text.SentencePiece(model).encode(
+        CAPTIONS[0]
+    )
 
 
 def test_training_sees_prepared_captions():
@@ -143,16 +145,16 @@ def test_vocabulary_with_special_pieces_elsewhere(tmp_path):
         minloglevel=2,
     )
     with pytest.raises(UsageError, match="<cls> at nowhere, it must be at 3"):
-        text.Tokenizer(out.getvalue())
+        text.SentencePiece(out.getvalue())
 
 
 def test_damaged_and_missing_models(tmp_path, model):
     broken = tmp_path / "broken.model"
     broken.write_bytes(model[: len(model) // 2])
     with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
-        text.Tokenizer(broken)
+        text.SentencePiece(broken)
     with pytest.raises(UsageError, match=r"absent\.model cannot be read"):
-        text.Tokenizer(tmp_path / "absent.model")
+        text.SentencePiece(tmp_path / "absent.model")
 
 
 def _reference(sp, caption, length):
@@ -219,7 +221,7 @@ def test_like_an_independent_implementation(tokenizer):
 def test_numbers_part_from_their_commas():
     """A vocabulary that has learned `1,` as a piece must not yield it."""
     captions = [f"{n}, {n}1, {n}2," for n in range(10)] * 20
-    tokenizer = text.Tokenizer(text.vocabulary(captions, 200))
+    tokenizer = text.SentencePiece(text.vocabulary(captions, 200))
     sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     plain = [sp.id_to_piece(i) for c in captions for i in sp.encode(text.prepare(c))]
     assert any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in plain)
@@ -230,7 +232,7 @@ def test_numbers_part_from_their_commas():
 
 @pytest.mark.skipif(not XLNET.exists(), reason="XLNet's vocabulary is not here")
 def test_xlnet_vocabulary():
-    tokenizer = text.Tokenizer(XLNET)
+    tokenizer = text.SentencePiece(XLNET)
     assert tokenizer.vocab_size == 32000
     _assert_like_reference(tokenizer)
     laid = tokenizer.texts(["A duck swims, in 1,999, on it ."], length=17)

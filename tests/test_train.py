@@ -15,7 +15,7 @@ from mmt_jax.config import (
     Config,
     DataConfig,
     EvalConfig,
-    ModelConfig,
+    MMTConfig,
     ObjectiveConfig,
     OptimConfig,
     UsageError,
@@ -28,7 +28,7 @@ from mmt_jax.train.signals import Interrupted, Stop
 from mmt_jax.train.state import State, keys
 from mmt_jax.typing import Metric
 
-MODEL = ModelConfig(
+MODEL = MMTConfig(
     width=8, mlp_dim=8, heads=2, head_dim=4, layers=("merged",), pooled_dim=8, max_positions=32
 )
 CONFIG = Config(

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mmt_jax import params as trees
-from mmt_jax.config import Config, DataSpec, ModelConfig, ObjectiveConfig, with_spec
+from mmt_jax.config import Config, DataSpec, MMTConfig, ObjectiveConfig, with_spec
 from mmt_jax.models import registry
 from mmt_jax.typing import Batch, Image, Text
 
@@ -41,7 +41,7 @@ def model(layers=("merged",), *, objective=(), spec=SPEC, dtype="float32", **siz
     """A model with layers of these kinds; `objective` holds fields of ObjectiveConfig."""
     config = Config(
         dtype=dtype,
-        model=ModelConfig(layers=tuple(layers), **SIZES | sizes),
+        model=MMTConfig(layers=tuple(layers), **SIZES | sizes),
         objective=ObjectiveConfig(**dict(objective)),
     )
     return registry.build(with_spec(config, spec))

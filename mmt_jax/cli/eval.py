@@ -29,7 +29,7 @@ FLAGS = (
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("limit", "N", "photos; all by default", default=0),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
-    flags.Flag("vocab", "FILE", "a SentencePiece model, where the SavedModel carries none"),
+    flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
 METRICS = ("r@1", "r@5", "r@10", "median_rank")
 
@@ -54,12 +54,11 @@ def run(args: types.SimpleNamespace) -> None:
 
 def _workdir(args: types.SimpleNamespace) -> Any:
     from mmt_jax.data import sources
-    from mmt_jax.data.text import Tokenizer
     from mmt_jax.evals import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(args.workdir)
-    tokenizer = Tokenizer(pathlib.Path(args.workdir) / sources.VOCABULARY)
+    tokenizer = sources.stored_tokenizer(args.workdir)
     examples, _ = _examples(args, trained.config, tokenizer)
     pairs = trained.config.eval.pairs
     return retrieval.evaluate(trained.model, trained.params, examples, pairs=pairs, progress=True)

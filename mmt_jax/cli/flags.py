@@ -62,6 +62,12 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
         near = difflib.get_close_matches(error.flagname, [row.name for row in command.FLAGS], n=1)
         hint = f"did you mean --{near[0]}?" if near else more
         raise UsageError(f"--{error.flagname} is not a flag of `mmt {name}`; {hint}") from None
+    except AttributeError as error:  # of ml_collections: other families' configs have the field
+        field = str(error).strip("\"'")
+        raise UsageError(
+            f"config.model has no field {field!r} in this file's family of models; `mmt describe` "
+            f"prints the fields that there are"
+        ) from None
     except (flags.Error, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{message}; {more}") from None
@@ -140,7 +146,7 @@ def _check_field(dotted: str) -> None:
         kind = config_lib.field_type(kind, name, path=path)
         path = f"{path}.{name}"
     if dataclasses.is_dataclass(kind):
-        names = ", ".join(f"{path}.{field.name}" for field in dataclasses.fields(kind))
+        names = ", ".join(f"{path}.{name}" for name in config_lib.field_names(kind))
         raise UsageError(f"{path} holds fields; set one of {names}")
 
 

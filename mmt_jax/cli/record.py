@@ -29,6 +29,7 @@ FLAGS = (
     flags.Flag("out", "FILE.npz", "the new file; nothing is overwritten", required=True),
     flags.Flag("max_regions", "N", "best regions at most, as the model was trained", default=100),
     flags.Flag("regions", "plain|release", "reading, as config.data.regions; plain by default"),
+    flags.Flag("no_global", "", "leave the global region out: so LXMERT reads", default=False),
     flags.Flag("pixels", "", "write the photo's pixels in place of its regions", default=False),
 )
 
@@ -47,7 +48,11 @@ def run(args: types.SimpleNamespace) -> None:
     record: dict[str, typing.Any]
     if not args.pixels:
         record = regions.record(
-            corpus, index, max_regions=args.max_regions, reading=args.regions or "plain"
+            corpus,
+            index,
+            max_regions=args.max_regions,
+            reading=args.regions or "plain",
+            global_region=not args.no_global,
         )
     elif corpus.pixels is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")

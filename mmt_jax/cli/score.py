@@ -21,7 +21,7 @@ FLAGS = (
     flags.Flag("model", "DIR|HANDLE", "what scores", required=True),
     flags.Flag("record", "FILE.npz", "one photo", required=True),
     flags.Flag("caption", "TEXT", "a caption", (), required=True),
-    flags.Flag("vocab", "FILE", "a SentencePiece model, where the SavedModel carries none"),
+    flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
     flags.Flag("truncate", "", "cut captions that are too long, as training does", default=False),
     flags.JSON,
 )

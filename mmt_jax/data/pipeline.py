@@ -23,8 +23,8 @@ SAMPLING = ("instance", "dataset")
 class Examples:
     """Corpora as one list of N photos and one list of M captions.
 
-    Shapes are static: T is the longest caption's, at most `text_length`; R - 1 is the most regions
-    that a photo keeps, at most `max_regions`.
+    Shapes are static: T is the longest caption's, at most `text_length`; the most regions that a
+    photo keeps, at most `max_regions`, and the global region make R.
 
     Attributes:
       sizes: photos of each corpus, in order.
@@ -44,6 +44,8 @@ class Examples:
         max_regions: int = 100,
         reading: str = "plain",
         patch_size: int | None = None,
+        layout: str = "release",
+        global_region: bool = True,
     ):
         """Lays corpora out.
 
@@ -51,9 +53,11 @@ class Examples:
           corpora: one, or the parts of a mixture; records of one detector.
           tokenizer: makes tokens of captions.
           text_length: T at most, `[SEP]` and `[CLS]` included; longer captions are cut.
-          max_regions: R - 1 at most.
+          max_regions: of a photo, the global one not counted.
           reading: "plain" or "release", see `regions`.
           patch_size: given, records are patches of the photos' pixels in place of their regions.
+          layout: of captions, see `Tokenizer.layout`.
+          global_region: whether the whole photo follows a photo's regions as the last of them.
 
         Raises:
           UsageError: the corpora do not fit together, or a caption is empty.
@@ -68,8 +72,8 @@ class Examples:
             self._lay_out_pixels()
         else:
             self.num_classes = max(corpus.num_classes for corpus in corpora)
-            self._lay_out_regions(max_regions, reading)
-        self._lay_out_captions(tokenizer, text_length)
+            self._lay_out_regions(max_regions, reading, global_region)
+        self._lay_out_captions(tokenizer, text_length, layout)
 
     @classmethod
     def of(cls, config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer) -> Examples:
@@ -90,6 +94,8 @@ class Examples:
             max_regions=config.data.max_regions,
             reading=config.data.regions,
             patch_size=config.model.patch_size if config.model.pixels else None,
+            layout=config.model.layout,
+            global_region=config.model.global_region,
         )
 
     def __len__(self) -> int:
@@ -106,12 +112,18 @@ class Examples:
         self._image_starts = _starts(self.sizes)
         self.images(np.arange(0))  # cut nothing, but say now if the patches do not fit
 
-    def _lay_out_regions(self, max_regions: int, reading: str) -> None:
+    def _lay_out_regions(self, max_regions: int, reading: str, global_region: bool) -> None:
         _check_agreement(self._corpora)
-        self._reading = reading
+        self._reading, self._global_region = reading, global_region
         self._row_starts = _starts([len(corpus.features) for corpus in self._corpora])
         tables = [
-            regions.slots(c.offsets, c.scores, max_regions=max_regions, reading=reading)
+            regions.slots(
+                c.offsets,
+                c.scores,
+                max_regions=max_regions,
+                reading=reading,
+                global_region=global_region,
+            )
             for c in self._corpora
         ]
         width = max(table.shape[1] for table in tables)
@@ -124,7 +136,7 @@ class Examples:
         if self.num_classes:
             self._class_ids, self._class_probs = _class_distributions(self._corpora)
 
-    def _lay_out_captions(self, tokenizer: Tokenizer, text_length: int) -> None:
+    def _lay_out_captions(self, tokenizer: Tokenizer, text_length: int, layout: str) -> None:
         per_photo = [photo for corpus in self._corpora for photo in corpus.captions]
         self.captions = tuple(caption for photo in per_photo for caption in photo)
         counts = np.array([len(photo) for photo in per_photo], np.int64)
@@ -135,7 +147,7 @@ class Examples:
         self.caption_to_image = np.repeat(np.arange(len(counts)), counts)
         encoded = tokenizer.encode_all(self.captions)
         longest = max(map(len, encoded)) + 2
-        self._texts = tokenizer.layout(encoded, length=min(longest, text_length))
+        self._texts = tokenizer.layout(encoded, length=min(longest, text_length), layout=layout)
 
     def images(self, indices: np.ndarray) -> Image:
         """Photos [B] of 0 ≤ index < N as numpy arrays."""
@@ -149,6 +161,7 @@ class Examples:
             class_ids=self._class_ids,
             class_probs=self._class_probs,
             reading=self._reading,
+            global_region=self._global_region,
         )
 
     def _features(self, rows: np.ndarray) -> np.ndarray:

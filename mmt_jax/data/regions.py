@@ -49,6 +49,7 @@ def slots(
     *,
     max_regions: int,
     reading: str = "plain",
+    global_region: bool = True,
 ) -> np.ndarray:
     """Which row stands in which slot.
 
@@ -57,18 +58,26 @@ def slots(
       scores: [rows], best first; equal scores, and None, keep the given order.
       max_regions: the most regions of a photo, the global one not counted.
       reading: "plain" or "release".
+      global_region: whether the whole photo has a slot; without, a photo that has no region is its
+        own only region.
 
     Returns:
-      [N, R] i64, R - 1 the most regions that a photo keeps: -1 is padding, the last column is the
-      whole photo.
+      [N, R] i64, R the most regions that a photo keeps, and one for the whole photo, which is the
+      last column; -1 is padding.
 
     Raises:
-      UsageError: unknown reading, or `max_regions` below 1.
+      UsageError: unknown reading, one that is about the global region where there is none, or
+        `max_regions` below 1.
     """
     if reading not in READINGS:
         raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
     if max_regions < 1:
         raise UsageError(f"max_regions is {max_regions}; a photo needs room for one region")
+    if reading == "release" and not global_region:
+        raise UsageError(
+            "config.data.regions='release' puts the global region in place of another, but this "
+            "model reads no global region; take config.data.regions='plain'"
+        )
     firsts, counts = offsets[:-1].astype(np.int64), np.diff(offsets) - 1
     photo = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
@@ -86,7 +95,10 @@ def slots(
     fits = rank < kept[photo]
     photo, rank, rows = photo[fits], rank[fits], rows[fits]
     table[photo, width - kept[photo] + rank] = rows
-    return table
+    if global_region or width == 0:
+        return table
+    table[:, -2] = np.where(counts == 0, firsts, table[:, -2])
+    return table[:, :-1]
 
 
 def assemble(
@@ -97,6 +109,7 @@ def assemble(
     class_ids: np.ndarray | None = None,
     class_probs: np.ndarray | None = None,
     reading: str = "plain",
+    global_region: bool = True,
 ) -> Image:
     """Gathers photos by their slots.
 
@@ -105,8 +118,8 @@ def assemble(
       features: rows [n] → decoded features [n, F] f32.
       boxes: [rows, 5] f32, with area.
       class_ids, class_probs: [rows, k], or None.
-      reading: as given to `slots`. A photo that "release" leaves without a region keeps the whole
-        photo's feature, for there is nothing to take the mean of.
+      reading, global_region: as given to `slots`. A photo that "release" leaves without a region
+        keeps the whole photo's feature, for there is nothing to take the mean of.
 
     Returns:
       Numpy arrays; padding is 0 everywhere.
@@ -126,7 +139,8 @@ def assemble(
         class_ids=None if class_ids is None else place(class_ids[rows]),
         class_probs=None if class_probs is None else place(class_probs[rows]),
     )
-    image.boxes[:, -1] = GLOBAL_BOX
+    if global_region:
+        image.boxes[:, -1] = GLOBAL_BOX
     if reading == "release":
         _release_global(image)
     return image
@@ -144,16 +158,28 @@ def _release_global(image: Image) -> None:
 
 
 def record(
-    corpus: Corpus, index: int, *, max_regions: int = 100, reading: str = "plain"
+    corpus: Corpus,
+    index: int,
+    *,
+    max_regions: int = 100,
+    reading: str = "plain",
+    global_region: bool = True,
 ) -> dict[str, np.ndarray]:
-    """The three image keys of photo `index`, as a record file holds them."""
+    """The three image keys of photo `index`, as a record file holds them; arguments as `slots`."""
     first, last = corpus.offsets[index : index + 2]
     scores = None if corpus.scores is None else corpus.scores[first:last]
     image = assemble(
-        slots(np.array([0, last - first]), scores, max_regions=max_regions, reading=reading),
+        slots(
+            np.array([0, last - first]),
+            scores,
+            max_regions=max_regions,
+            reading=reading,
+            global_region=global_region,
+        ),
         features=lambda rows: decode(corpus.features[first:last][rows]),
         boxes=with_area(corpus.boxes[first:last]),
         reading=reading,
+        global_region=global_region,
     )
     return {key: value[0] for key, value in schema.from_image(image).items()}
 

@@ -130,15 +130,17 @@ def validate_record(
     name: str = "the record",
     feature_dim: int | None = None,
     max_regions: int | None = None,
+    global_region: bool = True,
 ) -> None:
     """Checks the three image keys of one photo.
 
     Args:
       record: `image/bboxes` [R, 5] f32, `image/detection_features` [R, F] f32 and
-        `image/padding_mask` [R] i32, without a batch axis; slot R - 1 is the global region.
+        `image/padding_mask` [R] i32, without a batch axis.
       name: what the message calls it, such as its path.
       feature_dim: the F that the model was built for.
       max_regions: the most real regions, the global one not counted.
+      global_region: whether slot R - 1 must be the global region.
 
     Raises:
       UsageError: the first fault found.
@@ -156,7 +158,7 @@ def validate_record(
             f"{name}: {FEATURES} is {features.shape[1]} wide, but the model reads features of "
             f"{feature_dim}; take them from the detector that the model was trained with"
         )
-    _check_padding(padding, name, max_regions)
+    _check_padding(padding, name, max_regions, global_region)
     _check_finite(features, FEATURES, name)
     _check_boxes(boxes, padding == 0, name)
 
@@ -199,23 +201,25 @@ def _field(record, key, name, *, rank, dtype) -> np.ndarray:
     return value
 
 
-def _check_padding(padding, name, max_regions) -> None:
+def _check_padding(padding, name, max_regions, global_region) -> None:
     if len(padding) == 0:
-        raise UsageError(f"{name}: there is no region; the last slot must be the global region")
+        last = "; the last slot must be the global region" if global_region else ""
+        raise UsageError(f"{name}: there is no region{last}")
     if not np.isin(padding, (0, 1)).all():
         raise UsageError(f"{name}: {IMAGE_PADDING} must hold 1 for padding and 0 for real regions")
     if padding.all():
         raise UsageError(f"{name}: {IMAGE_PADDING} marks every region as padding; 1 is padding")
-    if padding[-1]:
+    if global_region and padding[-1]:
         raise UsageError(
             f"{name}: the last slot is the global region, but {IMAGE_PADDING} marks it as padding; "
             f"put padding in front"
         )
-    real = int((padding == 0).sum()) - 1
+    real = int((padding == 0).sum()) - global_region
     if max_regions is not None and real > max_regions:
+        beside = " beside the global one" if global_region else ""
         raise UsageError(
-            f"{name}: {real} regions beside the global one, but at most {max_regions} fit; keep "
-            f"those of the best scores"
+            f"{name}: {real} regions{beside}, but at most {max_regions} fit; keep those of the "
+            f"best scores"
         )
 
 

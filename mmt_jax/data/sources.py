@@ -19,7 +19,8 @@ from mmt_jax.data import formats
 from mmt_jax.data import text as text_lib
 from mmt_jax.data.corpus import Corpus
 
-VOCABULARY = "spiece.model"  # the vocabulary's name in a workdir
+VOCABULARY = text_lib.SentencePiece.filename  # of a vocabulary that is trained, in its workdir
+VOCABULARIES = (VOCABULARY, "tokenizer.json")
 _EVAL_SPLITS = ("val", "dev", "validation")
 
 
@@ -164,20 +165,45 @@ def tokenizer(config: Config, workdir: str | os.PathLike | None = None) -> text_
     Raises:
       UsageError: `config.data.vocab` cannot be read, or is not the one that the workdir holds.
     """
-    stored = None if workdir is None else pathlib.Path(workdir) / VOCABULARY
-    if stored is not None and stored.exists():
-        kept = text_lib.Tokenizer(stored)
-        if config.data.vocab and text_lib.Tokenizer(config.data.vocab).model != kept.model:
+    if workdir is not None and has_vocabulary(workdir):
+        kept = stored_tokenizer(workdir)
+        if config.data.vocab and text_lib.load(config.data.vocab).model != kept.model:
             raise UsageError(
-                f"{stored} is not config.data.vocab ({config.data.vocab}); leave that unset to go "
-                f"on with the workdir's vocabulary, or use another workdir"
+                f"{pathlib.Path(workdir) / kept.filename} is not config.data.vocab "
+                f"({config.data.vocab}); leave that unset to go on with the workdir's vocabulary, "
+                f"or use another workdir"
             )
         return kept
-    result = text_lib.Tokenizer(config.data.vocab or _vocabulary(config))
-    if stored is not None:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        text_lib.write_vocabulary(result.model, stored)
+    result = text_lib.load(config.data.vocab or _vocabulary(config))
+    if workdir is not None:
+        store_tokenizer(result, workdir)
     return result
+
+
+def has_vocabulary(workdir: str | os.PathLike) -> bool:
+    """Whether a workdir holds a vocabulary."""
+    return any((pathlib.Path(workdir) / name).is_file() for name in VOCABULARIES)
+
+
+def stored_tokenizer(workdir: str | os.PathLike) -> text_lib.Tokenizer:
+    """The tokenizer of the vocabulary that a workdir holds.
+
+    Raises:
+      UsageError: it holds none, or a damaged one.
+    """
+    for name in VOCABULARIES:
+        if (path := pathlib.Path(workdir) / name).is_file():
+            return text_lib.load(path)
+    raise UsageError(
+        f"{workdir} is not a training workdir: it has no vocabulary ({' or '.join(VOCABULARIES)})"
+    )
+
+
+def store_tokenizer(tokenizer: text_lib.Tokenizer, workdir: str | os.PathLike) -> None:
+    """Writes a tokenizer's vocabulary into a workdir, which is made where absent."""
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    text_lib.write_vocabulary(tokenizer.model, folder / tokenizer.filename)
 
 
 def _vocabulary(config: Config) -> bytes:
@@ -208,8 +234,9 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
       UsageError: the parts of a mixture do not fit together.
     """
     vocab_size = tokenizer.vocab_size if tokenizer else config.data.vocab_size
+    mask_id = tokenizer.mask_id if tokenizer else text_lib.MASK
     if config.model.pixels:
-        return DataSpec(3 * config.model.patch_size**2, 0, vocab_size)
+        return DataSpec(3 * config.model.patch_size**2, 0, vocab_size, mask_id)
     sizes = [_sizes(part) for part in parse(config.data.source)]
     widths = {width for width, _ in sizes}
     classes = {number for _, number in sizes if number}
@@ -219,7 +246,7 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
                 f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
                 f"mixture needs records of one detector"
             )
-    return DataSpec(widths.pop(), max(classes, default=0), vocab_size)
+    return DataSpec(widths.pop(), max(classes, default=0), vocab_size, mask_id)
 
 
 def _sizes(part: Source) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Captions as tokens, as the release prepares them.
+"""Captions as tokens: what every tokenizer does, and SentencePiece as the release uses it.
 
 Preparation, layout and word numbers follow the release's notebook; the rule that parts a number
 from its comma is XLNet's (Yang et al., 2019, arXiv 1906.08237), whose vocabulary the release uses.
@@ -7,6 +7,7 @@ Any SentencePiece model serves that has `<cls>`, `<sep>`, `<pad>` and `<mask>` a
 
 from __future__ import annotations
 
+import abc
 import io
 import os
 import pathlib
@@ -18,6 +19,7 @@ import numpy as np
 import sentencepiece
 
 from mmt_jax.config import UsageError
+from mmt_jax.model_config import LAYOUTS
 from mmt_jax.typing import Text
 
 CLS, SEP, PAD, MASK = 3, 4, 5, 6
@@ -34,13 +36,96 @@ def prepare(caption: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter)).lower()
 
 
-class Tokenizer:
-    """A SentencePiece model with the release's rules around it.
+class Tokenizer(abc.ABC):
+    """Captions → token ids, and token ids → arrays.
 
     Attributes:
-      model: the serialised SentencePiece model, to be stored beside what was trained with it.
+      filename: what the file of its vocabulary is called, in workdirs and exported models.
+      model: the vocabulary, serialised; `load` reads it.
       vocab_size: V.
+      cls_id, sep_id, pad_id, mask_id: of the special tokens.
+      starts_word: [V] bool, whether a piece begins a word wherever it stands.
     """
+
+    filename: str
+    model: bytes
+    vocab_size: int
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    mask_id: int
+    starts_word: np.ndarray
+
+    @abc.abstractmethod
+    def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each caption, without `[SEP]` and `[CLS]`.
+
+        Raises:
+          UsageError: nothing is left of a caption after preparation.
+        """
+
+    def encode(self, caption: str) -> list[int]:
+        """`encode_all` of one caption."""
+        return self.encode_all([caption])[0]
+
+    def texts(self, captions: Sequence[str], *, length: int, layout: str = "release") -> Text:
+        """`layout(encode_all(captions), length=length, layout=layout)`."""
+        return self.layout(self.encode_all(captions), length=length, layout=layout)
+
+    def layout(
+        self, encoded: Sequence[Sequence[int]], *, length: int, layout: str = "release"
+    ) -> Text:
+        """Lays token ids out, cut to length - 2 pieces.
+
+        "release" is `[pad…] [SEP] w1 … wn [CLS]` with segment 2 at [CLS]; its pad positions carry
+        the id of `<mask>`, as in the release. "cls_first" is `[CLS] w1 … wn [SEP] [pad…]`. A word
+        is numbered from the piece that starts it.
+
+        Args:
+          encoded: B lists of token ids.
+          length: T.
+          layout: a name in `model_config.LAYOUTS`.
+
+        Returns:
+          Numpy arrays [B, T].
+
+        Raises:
+          UsageError: `length` leaves no room for a word.
+        """
+        if length < 3:
+            raise UsageError(f"a text length of {length} leaves no room for a word; use 3 or more")
+        counts = np.array([min(len(ids), length - 2) for ids in encoded], np.int64)
+        flat = np.array([i for ids in encoded for i in ids[: length - 2]], np.int32)
+        firsts = np.cumsum(counts) - counts
+        row = np.repeat(np.arange(len(counts)), counts)
+        cls_first = LAYOUTS[layout] == 0
+        start = np.ones_like(counts) if cls_first else length - 1 - counts  # of the first word
+        column = np.arange(len(flat)) + (start - firsts)[row]
+        columns = np.arange(length)
+        separator = (start + counts if cls_first else start - 1)[:, None]
+        real = columns <= separator if cls_first else columns >= separator
+
+        filling = self.pad_id if cls_first else self.mask_id
+        token_ids = np.full((len(counts), length), filling, np.int32)
+        token_ids[columns == separator] = self.sep_id
+        token_ids[:, LAYOUTS[layout]] = self.cls_id
+        token_ids[row, column] = flat
+
+        words = np.cumsum(self.starts_word[flat])
+        word_ids = np.where(real, -1, -2).astype(np.int32)
+        word_ids[row, column] = words - words[firsts[row]]
+
+        segment_ids = np.zeros_like(token_ids)
+        if not cls_first:
+            segment_ids[:, -1] = 2
+        return Text(token_ids, segment_ids, word_ids, real)
+
+
+class SentencePiece(Tokenizer):
+    """A SentencePiece model with the release's rules around it."""
+
+    filename = "spiece.model"
+    cls_id, sep_id, pad_id, mask_id = CLS, SEP, PAD, MASK
 
     def __init__(self, model: str | os.PathLike | bytes):
         """Loads a model from its path or its bytes.
@@ -57,7 +142,7 @@ class Tokenizer:
             raise UsageError(f"{name} is not a SentencePiece model, or is damaged") from None
         pieces = [self._sp.id_to_piece(index) for index in range(self.vocab_size)]
         self._check_special(pieces, name)
-        self._starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
+        self.starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
         # An unknown piece may hide any text, so it takes the careful way too.
         self._careful = {index for index, piece in enumerate(pieces) if _number_comma(piece)}
         self._careful.add(self._sp.unk_id())
@@ -72,20 +157,8 @@ class Tokenizer:
                     f"train one with mmt_jax.data.text.train_vocabulary"
                 )
 
-    def encode(self, caption: str) -> list[int]:
-        """Token ids of one caption, without `[SEP]` and `[CLS]`.
-
-        Raises:
-          UsageError: nothing is left of the caption after preparation.
-        """
-        return self.encode_all([caption])[0]
-
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
-        """Token ids of each caption; equal captions are encoded once (and share their list).
-
-        Raises:
-          UsageError: nothing is left of a caption after preparation.
-        """
+        """See `Tokenizer.encode_all`; equal captions are encoded once (and share their list)."""
         prepared = [prepare(caption) for caption in captions]
         unique = list(dict.fromkeys(prepared))
         encoded = dict(zip(unique, self._sp.encode(unique, out_type=int), strict=True))
@@ -113,48 +186,22 @@ class Tokenizer:
             pieces += [*number, ","]
         return [self._sp.piece_to_id(piece) for piece in pieces]
 
-    def texts(self, captions: Sequence[str], *, length: int) -> Text:
-        """`layout(encode_all(captions), length=length)`."""
-        return self.layout(self.encode_all(captions), length=length)
 
-    def layout(self, encoded: Sequence[Sequence[int]], *, length: int) -> Text:
-        """Lays token ids out as `[pad…] [SEP] w1 … wn [CLS]`, cut to length - 2 pieces.
+def load(model: str | os.PathLike | bytes) -> Tokenizer:
+    """The tokenizer of a vocabulary: a SentencePiece model, or the JSON of `tokenizers`.
 
-        Pad positions carry the id of `<mask>`, as in the release. A word is numbered from the piece
-        that starts it: one with a leading blank or an ASCII punctuation mark.
+    Args:
+      model: its path, or its bytes.
 
-        Args:
-          encoded: B lists of token ids.
-          length: T.
+    Raises:
+      UsageError: no such file, or no vocabulary of either kind.
+    """
+    content = model if isinstance(model, bytes) else _read(model)
+    if not content.lstrip().startswith(b"{"):
+        return SentencePiece(model)
+    from mmt_jax.data.pretrained_text import PretrainedTokenizer
 
-        Returns:
-          Numpy arrays [B, T].
-
-        Raises:
-          UsageError: `length` leaves no room for a word.
-        """
-        if length < 3:
-            raise UsageError(f"a text length of {length} leaves no room for a word; use 3 or more")
-        counts = np.array([min(len(ids), length - 2) for ids in encoded], np.int64)
-        flat = np.array([i for ids in encoded for i in ids[: length - 2]], np.int32)
-        firsts = np.cumsum(counts) - counts
-        row = np.repeat(np.arange(len(counts)), counts)
-        column = length - 1 + np.arange(len(flat)) - (firsts + counts)[row]
-
-        columns = np.arange(length)
-        separator = (length - 2 - counts)[:, None]
-        token_ids = np.full((len(counts), length), MASK, np.int32)
-        token_ids[columns == separator] = SEP
-        token_ids[:, -1] = CLS
-        token_ids[row, column] = flat
-
-        words = np.cumsum(self._starts_word[flat])
-        word_ids = np.where(columns >= separator, -1, -2).astype(np.int32)
-        word_ids[row, column] = words - words[firsts[row]]
-
-        segment_ids = np.zeros_like(token_ids)
-        segment_ids[:, -1] = 2
-        return Text(token_ids, segment_ids, word_ids, word_ids != -2)
+    return PretrainedTokenizer(content)
 
 
 def train_vocabulary(captions: Iterable[str], size: int, path: str | os.PathLike) -> pathlib.Path:

@@ -203,11 +203,9 @@ def _load(config: Config) -> list[Corpus]:
 
 def _tokenizer(workdir: str | os.PathLike) -> Tokenizer:
     """That of a run, or, before its folder has one, of the run in a folder below it starts from."""
-    found = pathlib.Path(workdir).rglob(sources.VOCABULARY)
+    found = [p for name in sources.VOCABULARIES for p in pathlib.Path(workdir).rglob(name)]
     nearest = min(found, key=lambda path: len(path.parts), default=None)
-    if nearest is None:
-        raise UsageError(f"{workdir} is not a training workdir: it has no {sources.VOCABULARY}")
-    return Tokenizer(nearest)
+    return sources.stored_tokenizer(nearest.parent if nearest else workdir)
 
 
 def check_width(found: int, wanted: int | None) -> None:

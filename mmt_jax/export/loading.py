@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax import config as config_lib
-from mmt_jax.config import Config, ModelConfig, UsageError
+from mmt_jax.config import Config, MMTConfig, UsageError
 from mmt_jax.data import schema, text
 from mmt_jax.export import signature
 from mmt_jax.export.serialization import quiet, tensorflow
@@ -24,7 +24,7 @@ class SavedModel:
       name: the folder or handle it came from.
       config: the config that it was exported with. A module of the release carries none: there the
         defaults stand, which are the release's, and the feature width that its signature gives.
-      vocabulary: its serialised SentencePiece model, or None (a module of the release).
+      vocabulary: its serialised vocabulary, or None (a module of the release).
     """
 
     def __init__(self, handle: str | os.PathLike):
@@ -45,7 +45,7 @@ class SavedModel:
         else:
             pixels = schema.PIXELS in self._shapes
             width = None if pixels else self._shapes[schema.FEATURES][-1]
-            self.config = Config(model=ModelConfig(feature_dim=width, pixels=pixels))
+            self.config = Config(model=MMTConfig(feature_dim=width, pixels=pixels))
 
     def logits(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The seven keys (or `image/pixels` and the text keys) of B pairs → [B, 2] f32.

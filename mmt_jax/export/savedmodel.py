@@ -8,8 +8,9 @@ scalar; for B pairs it is [B, 2]:
   output = model.signatures['default'](**inputs)
   score = tf.nn.softmax(output['output']).numpy()[0]
 
-The folder's `assets` hold all that scoring captions takes: the vocabulary (`spiece.model`, also
-`model.vocabulary.asset_path`) and the config (`mmt.json`, also `model.description.asset_path`).
+The folder's `assets` hold all that scoring captions takes: the vocabulary (`spiece.model` or
+`tokenizer.json`, also `model.vocabulary.asset_path`) and the config (`mmt.json`, also
+`model.description.asset_path`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import numpy as np
 from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict
 from mmt_jax.data import schema
-from mmt_jax.data.sources import VOCABULARY
-from mmt_jax.data.text import Tokenizer
+from mmt_jax.data import text as text_lib
+from mmt_jax.data.sources import stored_tokenizer
 from mmt_jax.export import signature
 from mmt_jax.export.serialization import convert, quiet, readable_stablehlo, tensorflow
 from mmt_jax.models.base import Model
@@ -55,7 +56,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
 
     _check_free(pathlib.Path(out))
     trained = checkpoint.load(workdir)
-    vocabulary = Tokenizer(pathlib.Path(workdir) / VOCABULARY).model
+    vocabulary = stored_tokenizer(workdir).model
     export_model(trained.model, trained.params, vocabulary, out, step=trained.step)
 
 
@@ -75,7 +76,7 @@ def export_model(
     Args:
       model: scores pairs.
       params: its parameters.
-      vocabulary: its serialised SentencePiece model.
+      vocabulary: its serialised vocabulary (`Tokenizer.model`).
       out: the folder to make; an empty one may be there.
       step: how long it was trained, for the description.
 
@@ -162,9 +163,10 @@ def _write(
 
     with tempfile.TemporaryDirectory() as assets, readable_stablehlo(), quiet():
         about = json.dumps(description(model.config, step), indent=2)
-        (pathlib.Path(assets) / VOCABULARY).write_bytes(vocabulary)
+        filename = text_lib.load(vocabulary).filename
+        (pathlib.Path(assets) / filename).write_bytes(vocabulary)
         (pathlib.Path(assets) / DESCRIPTION).write_text(about, encoding="utf-8")
-        module.vocabulary = tf.saved_model.Asset(f"{assets}/{VOCABULARY}")
+        module.vocabulary = tf.saved_model.Asset(f"{assets}/{filename}")
         module.description = tf.saved_model.Asset(f"{assets}/{DESCRIPTION}")
         served = {name: serve(name) for name in _signatures(model)}
         tf.saved_model.save(module, str(folder), signatures=served)
@@ -209,7 +211,7 @@ def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) ->
     length = min(rows * columns, config.data.text_length)
     token_ids = rng.integers(config.model.vocab_size, size=(pairs, length), dtype=np.int32)
     text_padding = np.zeros_like(token_ids)
-    text_padding[:, 0] = 1
+    text_padding[:, 0 if config.model.cls_index else -1] = 1
     inputs = {
         schema.MASKED_TOKENS: token_ids,
         schema.SEGMENT_IDS: np.zeros_like(token_ids),

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Encoded:
     mask: Array  # [B, S] bool
     keys_values: dict[str, tuple[Array, Array]]  # layer → [B, S, N, H] each, for later readers
     heads: tuple[Array, ...]  # [B, D] each: [CLS] or global region, after each of those layers
+    taps: tuple[Array, ...] = ()  # [B, S, D] each: what later layers add to their states
 
 
 @jax.tree_util.register_dataclass
@@ -45,6 +46,22 @@ class Fused:
 
 class Network(nnx.Module):
     """What a family implements; see `Model` for the shapes."""
+
+    itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Refuses a config that the family cannot build.
+
+        Raises:
+          UsageError: naming the field.
+        """
+
+    @classmethod
+    def separable(cls, config: Config) -> bool:
+        """Whether a score is an inner product of two embeddings; see `Model`."""
+        del config
+        return False
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         raise NotImplementedError

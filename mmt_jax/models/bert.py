@@ -7,6 +7,7 @@ from flax import nnx
 
 from mmt_jax.config import Config
 from mmt_jax.models.base import Encoded, Network
+from mmt_jax.models.mmt import check_streams
 from mmt_jax.nn.blocks import split
 from mmt_jax.nn.embed import TextEmbed
 from mmt_jax.nn.heads import WordHead
@@ -16,6 +17,13 @@ from mmt_jax.typing import Array, Text
 
 class Bert(Network):
     """Embeddings, language layers, word head; it scores no pairs."""
+
+    itms = ("none",)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Network.check`."""
+        check_streams(config)
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.text = TextEmbed(config.model, rngs)

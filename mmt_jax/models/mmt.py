@@ -6,23 +6,55 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.config import Config
+from mmt_jax.config import Config, UsageError
+from mmt_jax.model_config import LAYOUTS
 from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn.blocks import split
+from mmt_jax.nn.blocks import STREAMS, kinds, split
 from mmt_jax.nn.embed import ImageEmbed, TextEmbed
 from mmt_jax.nn.heads import Calibration, Pooler, ProductScore, RegionHead, WordHead
-from mmt_jax.nn.streams import Streams
+from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Text
 
-HEAD = -1  # [CLS] is the last token, the global region the last region
+GLOBAL = -1  # the whole photo is the last region
+
+
+def check_streams(config: Config) -> None:
+    """Refuses unknown kinds of layers and layouts, and ITM losses after layers that are not there.
+
+    Raises:
+      UsageError: naming the field.
+    """
+    if config.model.layout not in LAYOUTS:
+        raise UsageError(
+            f"config.model.layout={config.model.layout!r} is unknown; there are "
+            f"{', '.join(LAYOUTS)}"
+        )
+    table = kinds(config.model.layers)
+    if config.objective.hloss and not any(kind.multimodal for kind in table):
+        raise UsageError(
+            "config.objective.hloss puts a loss after every multimodal layer, "
+            "but config.model.layers has none",
+        )
 
 
 class MMT(Network):
     """Streams, poolers, match score and the heads of the two masked losses."""
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Network.check`."""
+        check_streams(config)
+
+    @classmethod
+    def separable(cls, config: Config) -> bool:
+        """See `Network.separable`."""
+        table = kinds(config.model.layers)
+        return all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
+
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model, objective = config.model, config.objective
         self.hloss = objective.hloss
+        self.heads = {"text": model.cls_index, "image": GLOBAL}
         self.text = TextEmbed(model, rngs)
         self.image = ImageEmbed(model, rngs)
         self.streams = Streams(model, rngs)
@@ -53,7 +85,7 @@ class MMT(Network):
 
     def _encode(self, stream: str, x: Array, mask: Array, key: jax.Array | None) -> Encoded:
         states, keys_values = self.streams.encode(stream, x, mask, key=key)
-        heads = tuple(x[:, HEAD] for x in states) if self.hloss else ()
+        heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
         return Encoded(states[-1], mask, keys_values, heads)
 
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
@@ -67,10 +99,10 @@ class MMT(Network):
             key=key_layers,
         )
         last = trace[-1] if trace else {s: item.states for s, item in items.items()}
-        heads = [(last["text"][:, HEAD], last["image"][:, HEAD])]
+        heads = [tuple(last[stream][:, self.heads[stream]] for stream in STREAMS)]
         if self.hloss:
             heads = [
-                tuple(self._head(stream, items[stream], trace, i) for stream in ("text", "image"))
+                tuple(self._head(stream, items[stream], trace, i) for stream in STREAMS)
                 for i, kind in enumerate(self.streams.kinds)
                 if kind.multimodal
             ]
@@ -86,7 +118,7 @@ class MMT(Network):
         """[P, D]: the state that stands for the whole item, after `layer`."""
         if layer < self.streams.depth[stream]:
             return item.heads[layer + 1]
-        return trace[layer - self.streams.first_fused][stream][:, HEAD]
+        return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
     def _match(self, text: Array, image: Array, *, key: jax.Array | None) -> tuple[Array, Array]:
         """Heads [P, D] of both streams → score [P] and logits [P, 2], f32."""
@@ -110,8 +142,10 @@ class MMT(Network):
 
     def embed_text(self, text: Encoded) -> Array:
         """See `Model.embed_text`."""
-        return self.score.text(self.pool_text(text.states[:, HEAD])).astype(jnp.float32)
+        pooled = self.pool_text(text.states[:, self.heads["text"]])
+        return self.score.text(pooled).astype(jnp.float32)
 
     def embed_image(self, image: Encoded) -> Array:
         """See `Model.embed_image`."""
-        return self.score.image(self.pool_image(image.states[:, HEAD])).astype(jnp.float32)
+        pooled = self.pool_image(image.states[:, self.heads["image"]])
+        return self.score.image(pooled).astype(jnp.float32)

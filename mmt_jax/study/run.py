@@ -271,13 +271,12 @@ def _evaluate(
     config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
     from mmt_jax.data.pipeline import Examples
-    from mmt_jax.data.text import Tokenizer
     from mmt_jax.evals import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(workdir, which="best")
     corpora = sources.load(test.source, test.split, pixels=config.model.pixels)
-    tokenizer = Tokenizer(pathlib.Path(workdir) / sources.VOCABULARY)
+    tokenizer = sources.stored_tokenizer(workdir)
     examples = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
     found = retrieval.evaluate(
         trained.model, trained.params, examples, pairs=test.pairs, progress=True

@@ -10,7 +10,7 @@ import jax
 
 from mmt_jax import params as params_lib
 from mmt_jax import variants
-from mmt_jax.config import Config, UsageError, as_dict, resolve
+from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
 from mmt_jax.models.base import Model
 from mmt_jax.nn.blocks import kinds
 from mmt_jax.train import checkpoint
@@ -31,7 +31,7 @@ def pretraining(config: Config) -> Config:
     """
     row = _flat(variants.get_config(config.tag, scale=config.scale))
     source = _flat(variants.get_config(config.pretrained, scale=config.scale))
-    sized = ("model/feature_dim", "model/num_classes", "model/vocab_size")
+    sized = {f"model/{name}" for name in SIZES}
     for path, value in _flat(config).items():
         top = path.split("/")[0]
         shared = top not in _SHAPE or row[path] == source[path]

@@ -1,8 +1,8 @@
 """The folder of a run: what lies in it, and whether a run may go on in it.
 
-`config.json` (the config with the data's sizes filled in), `spiece.model` (the vocabulary),
-`checkpoints/`, `metrics.jsonl`, TensorBoard events, and `pretrained/`, the workdir of the run that
-this one starts from, if it had to be trained first.
+`config.json` (the config with the data's sizes filled in), `spiece.model` or `tokenizer.json` (the
+vocabulary), `checkpoints/`, `metrics.jsonl`, TensorBoard events, and `pretrained/`, the workdir of
+the run that this one starts from, if it had to be trained first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import json
 import os
 import pathlib
 
-from mmt_jax.config import Config, UsageError, as_dict, resolve
-from mmt_jax.data.sources import VOCABULARY
+from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
+from mmt_jax.data.sources import VOCABULARIES
 from mmt_jax.params import flatten
 
 CONFIG = "config.json"
@@ -78,7 +78,7 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder as --workdir")
     # A run that stopped before it began leaves no more than these.
-    started = {PRETRAINED, VOCABULARY}
+    started = {PRETRAINED, *VOCABULARIES}
     foreign = (
         sorted(p.name for p in folder.iterdir() if p.name not in started) if folder.exists() else []
     )
@@ -93,9 +93,7 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
 def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
     """`config` with the sizes of `stored`, if it may go on from there."""
     sizes = {
-        name: getattr(stored.model, name)
-        for name in ("feature_dim", "num_classes", "vocab_size")
-        if getattr(config.model, name) is None
+        name: getattr(stored.model, name) for name in SIZES if getattr(config.model, name) is None
     }
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
     old, new = (flatten(as_dict(c)) for c in (stored, config))

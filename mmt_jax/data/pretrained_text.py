@@ -1,0 +1,154 @@
+"""Tokenizers that come with published weights: WordPiece and byte-level BPE, by `tokenizers`.
+
+A checkpoint's folder holds `tokenizer.json`, or the older files that it is made of: `vocab.txt`
+(WordPiece: BERT, LXMERT) or `vocab.json` with `merges.txt` (byte-level BPE: RoBERTa, BridgeTower).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data.text import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """How a kind of vocabulary writes special tokens, and pieces within a word."""
+
+    special: tuple[str, str, str, str]  # [CLS], [SEP], [PAD], [MASK]
+    inside: str = ""  # pieces within a word begin with it
+    start: tuple[str, ...] = ("",)  # and these others begin a word
+
+
+_KINDS = {
+    "WordPiece": _Kind(("[CLS]", "[SEP]", "[PAD]", "[MASK]"), inside="##"),
+    "BPE": _Kind(("<s>", "</s>", "<pad>", "<mask>"), start=("\u0120", *string.punctuation)),
+}
+
+
+class PretrainedTokenizer(Tokenizer):
+    """The tokenizer of published weights, with its own normalisation. Special tokens are text."""
+
+    filename = "tokenizer.json"
+
+    def __init__(self, model: bytes):
+        """Reads the content of a `tokenizer.json`.
+
+        Raises:
+          UsageError: it is damaged, of a kind that no model here reads, or lacks a special token.
+        """
+        self.model = model
+        try:
+            self._tokenizer = _library().Tokenizer.from_str(model.decode())
+            kind = json.loads(model)["model"]["type"]
+        except Exception as error:  # the library raises bare Exceptions
+            raise UsageError(
+                f"the vocabulary is no tokenizer.json ({error}); take the one of the weights"
+            ) from None
+        if kind not in _KINDS:
+            raise UsageError(
+                f"the vocabulary is of the kind {kind}; models here read {' or '.join(_KINDS)}"
+            )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        row = _KINDS[kind]
+        self.cls_id, self.sep_id, self.pad_id, self.mask_id = map(self._special, row.special)
+        pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.vocab_size)]
+        self.starts_word = np.array(
+            [
+                piece.startswith(row.start) and not (row.inside and piece.startswith(row.inside))
+                for piece in pieces
+            ]
+        )
+
+    def _special(self, token: str) -> int:
+        index = self._tokenizer.token_to_id(token)
+        if index is None:
+            raise UsageError(f"the vocabulary has no {token}; take the one of the weights")
+        return index
+
+    def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_all`."""
+        encoded = self._tokenizer.encode_batch(list(captions), add_special_tokens=False)
+        for caption, encoding in zip(captions, encoded, strict=True):
+            if not encoding.ids or not caption.strip():
+                raise UsageError(f"the caption {caption!r} is empty; give it words or leave it out")
+        return [encoding.ids for encoding in encoded]
+
+
+def read(folder: str | os.PathLike) -> PretrainedTokenizer:
+    """The tokenizer of a folder of published weights.
+
+    Raises:
+      UsageError: the folder has none, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    whole = folder / PretrainedTokenizer.filename
+    if whole.is_file():
+        return PretrainedTokenizer(whole.read_bytes())
+    try:
+        if (folder / "vocab.txt").is_file():
+            built = _wordpiece(folder)
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            built = _byte_level(folder)
+        else:
+            raise UsageError(
+                f"{folder} has no vocabulary; put tokenizer.json, vocab.txt, or vocab.json with "
+                f"merges.txt of the weights there"
+            )
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the vocabulary of {folder} cannot be read ({error})") from None
+    return PretrainedTokenizer(built.to_str().encode())
+
+
+def _wordpiece(folder: pathlib.Path) -> Any:
+    """BERT's; the folder's `tokenizer_config.json` says whether it lowers the case."""
+    tokenizers = _library()
+    settings = folder / "tokenizer_config.json"
+    options = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    built = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    )
+    built.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=options.get("do_lower_case", True), strip_accents=options.get("strip_accents")
+    )
+    built.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    built.decoder = tokenizers.decoders.WordPiece()
+    built.add_special_tokens([t for t in _KINDS["WordPiece"].special if t in vocabulary])
+    return built
+
+
+def _byte_level(folder: pathlib.Path) -> Any:
+    """RoBERTa's."""
+    tokenizers = _library()
+    built = tokenizers.Tokenizer(
+        tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    )
+    built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = tokenizers.decoders.ByteLevel()
+    built.add_special_tokens([t for t in _KINDS["BPE"].special if built.token_to_id(t) is not None])
+    return built
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ModuleNotFoundError:
+        raise UsageError(
+            "the vocabulary of published weights needs the package tokenizers; run "
+            "pip install 'mmt_jax[hf]'"
+        ) from None
+    return tokenizers

@@ -1,0 +1,133 @@
+"""Sizes of each family of models, as frozen dataclasses; `Config.model` holds one of them.
+
+`ModelConfig` is what trainer, data and exporter may ask of any family. What is a choice of some
+families and a fact of others is a class variable there, and a field where it can be chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+# Layout of a caption → where [CLS] stands, and with it the side on which there is no padding.
+LAYOUTS = {
+    "release": -1,  # [pad…] [SEP] w1 … wn [CLS]
+    "cls_first": 0,  # [CLS] w1 … wn [SEP] [pad…]
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What every family has."""
+
+    family: str = ""  # a name in FAMILIES
+    dropout: float = 0.1
+    max_positions: int = 512
+    feature_dim: int | None = None  # these four: None = as the data has
+    num_classes: int | None = None
+    vocab_size: int | None = None
+    mask_id: int | None = None  # of the token that hides a word
+
+    layout: ClassVar[str] = "cls_first"  # a name in LAYOUTS
+    global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
+    pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
+    patch_size: ClassVar[int] = 16  # pixels a side
+
+    @property
+    def cls_index(self) -> int:
+        """Index of [CLS] among the tokens of a caption."""
+        return LAYOUTS[self.layout]
+
+
+@dataclasses.dataclass(frozen=True)
+class MMTConfig(ModelConfig):
+    """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.blocks.KINDS)."""
+
+    family: str = "mmt"  # or "two_tower", or "bert"
+    width: int = 768
+    mlp_dim: int = 3072
+    heads: int = 12
+    head_dim: int = 64  # heads × head_dim need not be width
+    layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
+    pooled_dim: int = 1024
+    pixels: bool = False
+    patch_size: int = 16
+    layout: str = "release"
+
+    global_region: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LxmertConfig(ModelConfig):
+    """LXMERT (Tan and Bansal, 2019): language, object-relation and cross layers of one width."""
+
+    family: str = "lxmert"
+    width: int = 768
+    mlp_dim: int = 3072
+    heads: int = 12
+    language_layers: int = 9
+    region_layers: int = 5
+    cross_layers: int = 5
+    segments: int = 2
+    region_heads: tuple[str, ...] = ("classes",)  # of "classes", "attributes", "features"
+    num_attributes: int = 400
+    num_answers: int = 0  # of question answering; 0 = no such head
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeTowerConfig(ModelConfig):
+    """BridgeTower (Xu et al., 2023): RoBERTa and CLIP's vision tower, bridged into cross layers."""
+
+    family: str = "bridgetower"
+    width: int = 768  # of the cross layers
+    mlp_dim: int = 3072
+    heads: int = 12
+    cross_layers: int = 6  # the same number of layers at the top of each tower are tapped
+    link: str = "add"  # or "scaled_add", "interpolate": how a tap meets the state
+    shared_transforms: bool = True  # one linear map for all taps of a tower
+    tied_words: bool = False  # the word head's matrix is the token table
+    itc: str = "none"  # image–text contrast: as in the "paper", or as "huggingface" has it
+    itc_dim: int = 256
+    tower_layers: int = 12  # of each tower
+    text_width: int = 768
+    text_heads: int = 12
+    text_mlp_dim: int = 3072
+    image_width: int = 768
+    image_heads: int = 12
+    image_size: int = 288  # pixels a side, of the photos that positions are learned on
+    patch_size: int = 16
+    text_eps: float = 1e-5  # these five: of LayerNorm in each part; the paper's code has 1e-12 in
+    image_eps: float = 1e-5  # the cross layers and the word head
+    cross_eps: float = 1e-5
+    bridge_eps: float = 1e-5
+    head_eps: float = 1e-5
+    pad_id: int = 1
+
+    pixels: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class TernConfig(ModelConfig):
+    """TERN (Messina et al., 2020): two encoders whose last layers are shared."""
+
+    family: str = "tern"
+    text_width: int = 768
+    text_layers: int = 6
+    text_heads: int = 12
+    text_mlp_dim: int = 3072
+    image_width: int = 2048
+    image_layers: int = 4
+    width: int = 1024  # of the shared layers and the embedding
+    shared_layers: int = 2
+    heads: int = 4
+    mlp_dim: int = 2048
+
+
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "mmt": MMTConfig,
+    "two_tower": MMTConfig,
+    "bert": MMTConfig,
+    "lxmert": LxmertConfig,
+    "bridgetower": BridgeTowerConfig,
+    "tern": TernConfig,
+}
