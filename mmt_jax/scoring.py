@@ -58,7 +58,7 @@ def score_matrix(
     images = dataclasses.replace(images, class_ids=None, class_probs=None)
     params, whole, spread = _placement(params)
     if model.separable:
-        return _product(model, params, texts, images, whole, spread)
+        return embed(model, params, texts) @ embed(model, params, images).T
     return pairwise(
         texts,
         images,
@@ -71,6 +71,35 @@ def score_matrix(
         multiple=spread.num_devices,
         progress=progress,
     )
+
+
+def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
+    """Embeddings whose inner products are a separable model's scores, up to a constant.
+
+    Computed in float32, on the mesh of `params`, as `score_matrix` does.
+
+    Args:
+      model: a separable one.
+      params: its parameters.
+      items: n captions or n photos, numpy; class distributions are ignored.
+
+    Returns:
+      [n, E] f32.
+    """
+    model = _in_float32(model)
+    params, whole, spread = _placement(params)
+    if isinstance(items, Text):
+        function = _embed_text
+    else:
+        function = _embed_image
+        items = dataclasses.replace(items, class_ids=None, class_probs=None)
+    chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
+    rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
+    rows = jax.device_get(jax.device_put(rows, whole))
+    out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
+    for chunk, row in zip(chunks, rows, strict=True):
+        out[chunk.index] = row[: len(chunk.index)]
+    return out
 
 
 def match_probability(model: Model, params: Params, batch: Batch) -> jax.Array:
@@ -157,28 +186,6 @@ def _chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[_Chunk]:
         index = order[start : start + size]
         length = min(slots, _BUCKET * math.ceil(lengths[index[-1]] / _BUCKET))
         yield _Chunk(index, size, slice(length) if behind else slice(slots - length, None))
-
-
-def _product(
-    model: Model,
-    params: Params,
-    texts: Text,
-    images: Image,
-    whole: jax.sharding.Sharding,
-    spread: jax.sharding.Sharding,
-) -> np.ndarray:
-    """Scores of a separable model, up to a constant."""
-
-    def embed(function: Callable, items: Text | Image) -> np.ndarray:
-        chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
-        rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
-        rows = jax.device_get(jax.device_put(rows, whole))
-        out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
-        for chunk, row in zip(chunks, rows, strict=True):
-            out[chunk.index] = row[: len(chunk.index)]
-        return out
-
-    return embed(_embed_text, texts) @ embed(_embed_image, images).T
 
 
 def _in_float32(model: Model) -> Model:
