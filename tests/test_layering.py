@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "typing",
     ],
     "evals": ["models.base", "scoring", "objectives", "data", "config", "typing"],
+    "search": ["scoring", "models.base", "data", "params", "config", "typing"],
     "export": ["models", "params", "data", "train.checkpoint", "config", "typing"],
     "study": ["train", "evals", "data", "models.base", "config", "variants"],
     "api": None,  # anything
@@ -42,6 +43,7 @@ ONLY_IN = {
     "tensorflow": ["export"],
     "tensorflow_hub": ["export"],
     "torch": [],
+    "faiss": ["search"],
     "flax": ["nn", "models"],
     "orbax": ["train"],
     "optax": ["train", "objectives"],

@@ -25,7 +25,18 @@ from collections.abc import Sequence
 from mmt_jax.cli import flags
 from mmt_jax.config import UsageError
 
-COMMANDS = ("list", "describe", "train", "eval", "export", "score", "record", "ablate")
+COMMANDS = (
+    "list",
+    "describe",
+    "train",
+    "eval",
+    "export",
+    "score",
+    "record",
+    "index",
+    "search",
+    "ablate",
+)
 
 
 def run() -> None:

@@ -1,0 +1,57 @@
+"""Writes the embeddings of a source's photos as an index for `mmt search`.
+
+usage: mmt index --workdir=DIR --data=SOURCE --split=SPLIT --out=INDEX [--kind=KIND]
+
+  mmt index --workdir=work/towers --data=scenes --split=test --out=work/index
+
+The model must have embeddings, as those of two towers do; the workdir's best checkpoint is taken.
+The kind says how photos are found: `flat` compares with each of them, `ivf` with those of the
+nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss a photo. The
+metric `ip` ranks by the inner product, as the model itself scores; `cosine` leaves the lengths of
+the embeddings aside.
+
+Needs FAISS: pip install 'mmt_jax[retrieval]'.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import types
+
+from mmt_jax.cli import flags
+
+FLAGS = (
+    flags.Flag("workdir", "DIR", "of `mmt train` or `mmt import`", required=True),
+    flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
+    flags.Flag("split", "SPLIT", "such as test", required=True),
+    flags.Flag("out", "INDEX", "the new folder; nothing is overwritten", required=True),
+    flags.Flag("kind", "flat|ivf|hnsw", "how photos are found; flat by default"),
+    flags.Flag("metric", "ip|cosine", "what a score is; ip by default"),
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Embeds and writes."""
+    from mmt_jax.data import sources
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.search import index
+    from mmt_jax.train import checkpoint
+
+    index.check_new(args.out)
+    trained = checkpoint.load(args.workdir)
+    corpora = sources.load(args.data, args.split, pixels=trained.config.model.pixels)
+    built = index.build(
+        trained.model,
+        trained.params,
+        Examples.of(trained.config, corpora, sources.stored_tokenizer(args.workdir)),
+        kind=args.kind or "flat",
+        metric=args.metric or "ip",
+        workdir=pathlib.Path(args.workdir).resolve(),
+        source=args.data,
+        split=args.split,
+    )
+    index.write(built, args.out)
+    print(
+        f"{len(built)} photos of {args.data}, split {args.split}, {built.vectors.d} numbers each, "
+        f"in {args.out}"
+    )
