@@ -196,6 +196,8 @@ def test_patches_by_hand():
     assert (features == features[:, :1]).all()
     np.testing.assert_allclose(boxes[4], [0.5, 1 / 3, 1, 2 / 3, 1 / 6], rtol=1e-6)
     np.testing.assert_array_equal(boxes[-1], [0, 0, 1, 1, 1])
+    for whole, part in zip((features, boxes), regions.patches(pixels, 2, global_region=False)):
+        np.testing.assert_array_equal(whole[:-1], part)
     assert features.dtype == boxes.dtype == np.float32
 
 

@@ -65,14 +65,14 @@ class Examples:
         self.sizes = tuple(len(corpus) for corpus in corpora)
         self.image_ids = np.concatenate([corpus.image_ids for corpus in corpora])
         self._photo_ids = np.unique(self.image_ids, return_inverse=True)[1].astype(np.int32)
-        self._patch_size = patch_size
+        self._patch_size, self._global_region = patch_size, global_region
         self._corpora = tuple(corpora)
         if patch_size:
             self.num_classes = 0
             self._lay_out_pixels()
         else:
             self.num_classes = max(corpus.num_classes for corpus in corpora)
-            self._lay_out_regions(max_regions, reading, global_region)
+            self._lay_out_regions(max_regions, reading)
         self._lay_out_captions(tokenizer, text_length, layout)
 
     @classmethod
@@ -112,9 +112,9 @@ class Examples:
         self._image_starts = _starts(self.sizes)
         self.images(np.arange(0))  # cut nothing, but say now if the patches do not fit
 
-    def _lay_out_regions(self, max_regions: int, reading: str, global_region: bool) -> None:
+    def _lay_out_regions(self, max_regions: int, reading: str) -> None:
         _check_agreement(self._corpora)
-        self._reading, self._global_region = reading, global_region
+        self._reading = reading
         self._row_starts = _starts([len(corpus.features) for corpus in self._corpora])
         tables = [
             regions.slots(
@@ -122,7 +122,7 @@ class Examples:
                 c.scores,
                 max_regions=max_regions,
                 reading=reading,
-                global_region=global_region,
+                global_region=self._global_region,
             )
             for c in self._corpora
         ]
@@ -153,7 +153,11 @@ class Examples:
         """Photos [B] of 0 ≤ index < N as numpy arrays."""
         if self._patch_size:
             pixels = _gather([c.pixels for c in self._corpora], self._image_starts, indices)
-            return regions.pixel_image(pixels.astype(np.float32) / 255, self._patch_size)
+            return regions.pixel_image(
+                pixels.astype(np.float32) / 255,
+                self._patch_size,
+                global_region=self._global_region,
+            )
         return regions.assemble(
             self._slots[indices],
             features=self._features,

@@ -184,7 +184,7 @@ def record(
     return {key: value[0] for key, value in schema.from_image(image).items()}
 
 
-def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
+def patches(pixels: Array, patch_size: int, *, global_region: bool = True) -> tuple[Array, Array]:
     """Cuts whole images into square patches that stand in for regions.
 
     Works on numpy arrays and, traced or not, on jax arrays, of symbolic height and width too where
@@ -193,10 +193,10 @@ def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
     Args:
       pixels: [..., H, W, 3] f32 in 0..1.
       patch_size: side of a patch in pixels; divides H and W.
+      global_region: whether the whole photo, with the mean of the patches, follows them.
 
     Returns:
-      Features [..., P + 1, patch_size² · 3] and boxes [..., P + 1, 5], row by row from the top
-      left. The last is the global region, with the mean of the patches.
+      Features [..., R, patch_size² · 3] and boxes [..., R, 5], row by row from the top left.
 
     Raises:
       UsageError: H or W is no multiple of `patch_size`.
@@ -212,23 +212,24 @@ def patches(pixels: Array, patch_size: int) -> tuple[Array, Array]:
     cells = pixels.reshape(*lead, rows, patch_size, columns, patch_size, channels)
     cells = cells.transpose(*range(n), n, n + 2, n + 1, n + 3, n + 4)
     cells = cells.reshape(*lead, rows * columns, patch_size * patch_size * channels)
-    features = xp.concatenate([cells, cells.mean(axis=-2, keepdims=True)], axis=-2)
     boxes = _patch_boxes(xp, rows, columns)
-    return features, xp.broadcast_to(boxes, (*lead, *boxes.shape))
+    if global_region:
+        cells = xp.concatenate([cells, cells.mean(axis=-2, keepdims=True)], axis=-2)
+        boxes = xp.concatenate([boxes, xp.asarray([GLOBAL_BOX], dtype=np.float32)], axis=0)
+    return cells, xp.broadcast_to(boxes, (*lead, *boxes.shape))
 
 
-def pixel_image(pixels: Array, patch_size: int) -> Image:
+def pixel_image(pixels: Array, patch_size: int, *, global_region: bool = True) -> Image:
     """`patches` of [B, H, W, 3] f32 pixels as an `Image` without padding."""
-    features, boxes = patches(pixels, patch_size)
+    features, boxes = patches(pixels, patch_size, global_region=global_region)
     return Image(features, boxes, mask=boxes[..., 4] > 0)
 
 
 def _patch_boxes(xp: Any, rows: Any, columns: Any) -> Array:
-    """[rows · columns + 1, 5] f32; `rows` and `columns` may be symbolic."""
+    """[rows · columns, 5] f32; `rows` and `columns` may be symbolic."""
     tall, wide = (xp.asarray(side, dtype=np.float32) for side in (rows, columns))
     top = xp.arange(rows, dtype=np.float32) / tall
     left = xp.arange(columns, dtype=np.float32) / wide
     top, left = xp.meshgrid(top, left, indexing="ij")
     area = xp.full_like(top, 1) / (tall * wide)
-    boxes = xp.stack([top, left, top + 1 / tall, left + 1 / wide, area], axis=-1).reshape(-1, 5)
-    return xp.concatenate([boxes, xp.asarray([GLOBAL_BOX], dtype=np.float32)], axis=0)
+    return xp.stack([top, left, top + 1 / tall, left + 1 / wide, area], axis=-1).reshape(-1, 5)

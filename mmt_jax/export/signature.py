@@ -56,7 +56,11 @@ def fields(config: Config, *, photos: str = "b") -> dict[str, Field]:
 def image(config: Config, inputs: Mapping[str, Array]) -> Image:
     """The photos among `inputs`: regions, or patches of `image/pixels` [B, H, W, 3] f32."""
     if config.model.pixels:
-        return regions.pixel_image(inputs[schema.PIXELS], config.model.patch_size)
+        return regions.pixel_image(
+            inputs[schema.PIXELS],
+            config.model.patch_size,
+            global_region=config.model.global_region,
+        )
     return schema.to_image(inputs)
 
 
