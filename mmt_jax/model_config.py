@@ -108,19 +108,22 @@ class BridgeTowerConfig(ModelConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TernConfig(ModelConfig):
-    """TERN (Messina et al., 2020): two encoders whose last layers are shared."""
+    """TERN (Messina et al., 2020): encoders of captions and regions, one vector each."""
 
     family: str = "tern"
-    text_width: int = 768
-    text_layers: int = 6
-    text_heads: int = 12
-    text_mlp_dim: int = 3072
-    image_width: int = 2048
-    image_layers: int = 4
-    width: int = 1024  # of the shared layers and the embedding
-    shared_layers: int = 2
+    reading: str = "original"  # or "kaylode": a name in mmt_jax.models.tern.READINGS
+    width: int = 1024  # of the embeddings, and of the layers that both encoders share
     heads: int = 4
     mlp_dim: int = 2048
+    shared_layers: int = 2
+    text_width: int = 768
+    text_heads: int = 12
+    text_mlp_dim: int = 3072
+    text_layers: int = 6  # of BERT
+    image_width: int = 2048
+    image_heads: int = 4
+    image_mlp_dim: int = 2048
+    image_layers: int = 4
 
 
 FAMILIES: dict[str, type[ModelConfig]] = {

@@ -44,11 +44,37 @@ class Sizes:
     dropout: float = 0.0
     activation: str = "gelu"  # a name in ACTIVATIONS
     pre_norm: bool = False
+    sample_norm: bool = False  # `SampleNorm` in place of LayerNorm
+
+    def norm(self, rngs: nnx.Rngs) -> nnx.LayerNorm | SampleNorm:
+        """A new norm of the stack's kind."""
+        kind = SampleNorm if self.sample_norm else layer_norm
+        return kind(self.width, self.eps, rngs)
 
 
 def layer_norm(width: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm whose variance is not the difference of two means, which loses digits."""
     return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, rngs=rngs)
+
+
+class SampleNorm(nnx.Module):
+    """scale · (x - mean) / (deviation + eps) + bias, with the deviation of a sample (D - 1).
+
+    So normalises "The Annotated Transformer" (Rush, 2018), and what has been made after it.
+    """
+
+    def __init__(self, width: int, eps: float, rngs: nnx.Rngs):
+        del rngs
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Array) -> Array:
+        """[..., D] → [..., D]."""
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).sum(-1, keepdims=True) / (x.shape[-1] - 1)
+        deviation = jnp.sqrt(jnp.maximum(variance, 1e-24))  # the root has no gradient at 0
+        return self.scale[...] * centred / (deviation + self.eps) + self.bias[...]
 
 
 def table(rows: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
@@ -73,7 +99,7 @@ class Attention(nnx.Module):
         self.key = linear(sizes.width, sizes.width, rngs)
         self.value = linear(sizes.width, sizes.width, rngs)
         self.out = linear(sizes.width, sizes.width, rngs)
-        self.norm = layer_norm(sizes.width, sizes.eps, rngs)
+        self.norm = sizes.norm(rngs)
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, -1)
@@ -129,7 +155,7 @@ class Mlp(nnx.Module):
         self.rate, self.pre_norm = sizes.dropout, sizes.pre_norm
         self.hidden = linear(sizes.width, sizes.mlp_dim, rngs)
         self.out = linear(sizes.mlp_dim, sizes.width, rngs)
-        self.norm = layer_norm(sizes.width, sizes.eps, rngs)
+        self.norm = sizes.norm(rngs)
 
     def __call__(self, x: Array, *, key: jax.Array | None = None) -> Array:
         """[..., D] → [..., D]; `key` switches dropout on."""

@@ -13,6 +13,12 @@ from mmt_jax.typing import Array
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
 
 
+def unit(x: Array) -> Array:
+    """x / max(‖x‖, 1e-12), in float32: [..., E] → [..., E]."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
 class Pooler(nnx.Module):
     """ReLU(Linear(state)), ViLBERT's."""
 

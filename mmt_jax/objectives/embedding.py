@@ -13,17 +13,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmt_jax.nn.heads import unit
 from mmt_jax.typing import Array, Metric
 
-_TINY = 1e-12  # below it, a squared length or distance counts as 0 and gets no gradient
-
-
-def unit(embeddings: Array) -> Array:
-    """[..., E] divided by their length, in f32."""
-    embeddings = embeddings.astype(jnp.float32)
-    return embeddings * jax.lax.rsqrt(
-        jnp.maximum(jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True), _TINY)
-    )
+_TINY = 1e-12  # below it, a squared distance counts as 0 and gets no gradient
 
 
 def mean(losses: Array) -> Metric:
