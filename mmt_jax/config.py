@@ -25,9 +25,11 @@ class DataSpec:
     """What a model must know of its data before it can be built."""
 
     feature_dim: int
-    num_classes: int  # 0: the data has no class distribution, MRM regresses features
+    num_classes: int  # of the detector; 0: none of its class distributions is known
     vocab_size: int
-    mask_id: int = 6  # of the token that hides a word; XLNet's, and that of vocabularies we train
+    mask_id: int = 6  # of the token that hides a word; these are XLNet's, and those of vocabularies
+    pad_id: int = 5  # that we train
+    unlabelled: bool = False  # some regions have no class distribution: MRM regresses features
 
 
 # Fields of a model's config that its data fills in.

@@ -23,15 +23,22 @@ class ModelConfig:
     family: str = ""  # a name in FAMILIES
     dropout: float = 0.1
     max_positions: int = 512
-    feature_dim: int | None = None  # these four: None = as the data has
+    feature_dim: int | None = None  # these six: None = as the data has
     num_classes: int | None = None
     vocab_size: int | None = None
     mask_id: int | None = None  # of the token that hides a word
+    pad_id: int | None = None  # of the token that fills up captions
+    unlabelled: bool | None = None  # some regions have no class distribution
 
     layout: ClassVar[str] = "cls_first"  # a name in LAYOUTS
     global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
     pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
     patch_size: ClassVar[int] = 16  # pixels a side
+
+    @property
+    def regressed(self) -> int:
+        """How many features MRM regresses: F if some regions have no class distribution, or 0."""
+        return self.feature_dim if self.unlabelled or not self.num_classes else 0
 
     @property
     def cls_index(self) -> int:
@@ -69,8 +76,7 @@ class LxmertConfig(ModelConfig):
     region_layers: int = 5
     cross_layers: int = 5
     segments: int = 2
-    region_heads: tuple[str, ...] = ("classes",)  # of "classes", "attributes", "features"
-    num_attributes: int = 400
+    num_attributes: int = 0  # of regions, predicted beside their classes; 0 = none
     num_answers: int = 0  # of question answering; 0 = no such head
 
 
@@ -101,7 +107,6 @@ class BridgeTowerConfig(ModelConfig):
     cross_eps: float = 1e-5
     bridge_eps: float = 1e-5
     head_eps: float = 1e-5
-    pad_id: int = 1
 
     pixels: ClassVar[bool] = True
 

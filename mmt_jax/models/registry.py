@@ -7,17 +7,27 @@ import math
 from mmt_jax.config import Config, UsageError
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
+from mmt_jax.models.bridgetower import BridgeTower
+from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.models.mmt import MMT
 from mmt_jax.models.two_tower import TwoTower
 
-FAMILIES: dict[str, type[Network]] = {"mmt": MMT, "two_tower": TwoTower, "bert": Bert}
+FAMILIES: dict[str, type[Network]] = {
+    "mmt": MMT,
+    "two_tower": TwoTower,
+    "bert": Bert,
+    "lxmert": Lxmert,
+    "bridgetower": BridgeTower,
+}
 
 # field of config.model or config.objective → least and greatest value that make sense; a family has
 # some of the former
 RANGES = {
     "model": {
         **dict.fromkeys(("width", "mlp_dim", "heads", "head_dim", "pooled_dim"), (1, math.inf)),
-        **dict.fromkeys(("max_positions", "patch_size"), (1, math.inf)),
+        **dict.fromkeys(("max_positions", "patch_size", "segments"), (1, math.inf)),
+        **dict.fromkeys(("language_layers", "region_layers", "cross_layers"), (0, math.inf)),
+        **dict.fromkeys(("num_answers", "num_attributes"), (0, math.inf)),
         "dropout": (0.0, 0.99),
     },
     "objective": {

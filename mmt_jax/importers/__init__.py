@@ -1,0 +1,120 @@
+"""Published weights as runs of ours: one file of names for each family, and one engine.
+
+`load` reads a folder (or a hub id) into a config, parameters and a tokenizer, which
+`train.checkpoint.write` makes a workdir of; `save` goes the other way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from mmt_jax.config import Config, UsageError
+from mmt_jax.data import pretrained_text
+from mmt_jax.data.text import Tokenizer
+from mmt_jax.importers import engine, hub
+from mmt_jax.models import registry
+from mmt_jax.typing import Params
+
+MODELS = ("bert", "bridgetower", "lxmert")  # each a module beside this one, with an IMPORTER
+
+
+@dataclasses.dataclass(frozen=True)
+class Importer:
+    """What is known of one family's published weights.
+
+    Attributes:
+      model_types: of `config.json`.
+      config: `config.json` and the names of the weights → our config, sizes filled in.
+      table: of the names that `rename` gives.
+      rename: a foreign key, of whatever release → the name that the table has for it.
+      save_config: our config → `config.json`.
+      save_name: our config and a name of the table → the foreign key.
+    """
+
+    model_types: tuple[str, ...]
+    config: Callable[[Mapping[str, Any], Collection[str]], Config]
+    table: Callable[[Config], engine.Table]
+    rename: Callable[[str], str] = str
+    save_config: Callable[[Config], dict[str, Any]] | None = None
+    save_name: Callable[[Config, str], str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a workdir is made of."""
+
+    config: Config
+    params: Params
+    tokenizer: Tokenizer
+
+
+def load(source: str | os.PathLike, model: str) -> Imported:
+    """Reads published weights.
+
+    Args:
+      source: a folder with `config.json`, the weights and the vocabulary, or a hub id.
+      model: one of MODELS.
+
+    Raises:
+      UsageError: no such source or model, a config of another model, weights that are damaged or
+        do not fit the config (every fault is listed), or no vocabulary.
+    """
+    importer = _find(model)
+    folder = hub.folder(source)
+    foreign = hub.read_config(folder)
+    if foreign.get("model_type") not in importer.model_types:
+        raise UsageError(
+            f"{folder} has the config of a model of the type {foreign.get('model_type')!r}, and "
+            f"--model={model} reads {' or '.join(importer.model_types)}; give the right --model"
+        )
+    arrays = {importer.rename(key): value for key, value in hub.read_arrays(folder).items()}
+    config = importer.config(foreign, arrays.keys())
+    tokenizer = pretrained_text.read(folder)
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise UsageError(
+            f"{folder} has a vocabulary of {tokenizer.vocab_size} pieces, but its config says "
+            f"{config.model.vocab_size}; put the vocabulary of these weights there"
+        )
+    special = {"mask_id": tokenizer.mask_id, "pad_id": tokenizer.pad_id}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **special))
+    wanted = registry.build(config).abstract()
+    params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
+    return Imported(config, params, tokenizer)
+
+
+def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.PathLike) -> None:
+    """Writes a folder that the family's own library loads with `from_pretrained`.
+
+    Args:
+      config: of the run, sizes filled in.
+      params: its parameters, on the host.
+      tokenizer: its tokenizer.
+      out: a folder that is there.
+
+    Raises:
+      UsageError: the family has no published counterpart, or this model has parameters that the
+        counterpart has not.
+    """
+    family = config.model.family
+    importer = _find(family) if family in MODELS else None
+    if importer is None or importer.save_config is None or importer.save_name is None:
+        raise UsageError(
+            f"models of the family {family} have no counterpart in transformers; export them as a "
+            f"SavedModel (leave --format out)"
+        )
+    arrays = engine.revert(params, importer.table(config))
+    arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
+    folder = pathlib.Path(out)
+    hub.write(folder, importer.save_config(config), arrays)
+    (folder / tokenizer.filename).write_bytes(tokenizer.model)
+
+
+def _find(model: str) -> Importer:
+    if model not in MODELS:
+        raise UsageError(f"--model={model} cannot be imported; there are {', '.join(MODELS)}")
+    return importlib.import_module(f"mmt_jax.importers.{model}").IMPORTER

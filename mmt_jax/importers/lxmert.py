@@ -1,0 +1,225 @@
+"""LXMERT's published weights: Hugging Face's three classes, and the original `_LXRT.pth`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
+from mmt_jax.importers import Importer, engine
+from mmt_jax.importers.engine import Row, Table
+from mmt_jax.model_config import LxmertConfig
+
+# Captions were cut to 20 tokens, so later positions are untrained; photos had 36 regions.
+TEXT_LENGTH, MAX_REGIONS = 20, 36
+
+HEADS = ("cls.", "obj_predict_head.", "answer_head.")
+BARE, PRETRAINING, ANSWERING = "LxmertModel", "LxmertForPreTraining", "LxmertForQuestionAnswering"
+
+LABELS = ("num_object_labels", "num_attr_labels", "num_qa_labels")
+
+# Our field ← `config.json`'s.
+FIELDS = {
+    "width": "hidden_size",
+    "mlp_dim": "intermediate_size",
+    "heads": "num_attention_heads",
+    "language_layers": "l_layers",
+    "region_layers": "r_layers",
+    "cross_layers": "x_layers",
+    "segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "max_positions": "max_position_embeddings",
+    "feature_dim": "visual_feat_dim",
+    "vocab_size": "vocab_size",
+}
+
+
+def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
+    """Our config of a `config.json`.
+
+    Raises:
+      UsageError: a field is missing, or has a value that this family cannot have.
+    """
+    del keys  # which heads there are is told by the architecture
+    (architecture,) = foreign.get("architectures") or (None,)
+    if architecture not in (BARE, PRETRAINING, ANSWERING):
+        raise UsageError(
+            f'config.json has architectures=[{architecture!r}], and not "{BARE}", '
+            f'"{PRETRAINING}" or "{ANSWERING}": write there which one these weights are'
+        )
+    wanted = {*FIELDS.values(), *LABELS}
+    if missing := sorted(wanted - foreign.keys()):
+        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+    for name, value in (("hidden_act", "gelu"), ("visual_pos_dim", 4)):
+        if foreign.get(name, value) != value:
+            raise UsageError(f"config.json has {name}={foreign[name]!r}; lxmert reads {value!r}")
+    pretraining = architecture == PRETRAINING
+    regions = pretraining and foreign.get("task_obj_predict", True)
+    answers = architecture == ANSWERING or (pretraining and foreign.get("task_qa", True))
+    classes = foreign.get("visual_obj_loss", True)
+    features = foreign.get("visual_feat_loss", True)
+    if regions and not (classes or features):
+        raise UsageError(
+            "config.json has heads over regions, but neither visual_obj_loss nor visual_feat_loss; "
+            "lxmert reads weights with one of them"
+        )
+    attributes = regions and foreign.get("visual_attr_loss", True)
+    return Config(
+        tag="lxmert",
+        model=LxmertConfig(
+            **{ours: foreign[theirs] for ours, theirs in FIELDS.items()},
+            num_classes=foreign["num_object_labels"] if classes else 0,
+            unlabelled=features,
+            num_attributes=foreign["num_attr_labels"] if attributes else 0,
+            num_answers=foreign["num_qa_labels"] if answers else 0,
+        ),
+        objective=ObjectiveConfig(
+            itm="classification" if pretraining else "none",
+            mlm=float(pretraining),
+            mrm=float(regions),
+        ),
+        data=DataConfig(
+            text_length=min(TEXT_LENGTH, foreign["max_position_embeddings"]),
+            max_regions=MAX_REGIONS,
+        ),
+    )
+
+
+def architecture(config: Config) -> str:
+    """The class of Hugging Face's that has this model's heads."""
+    if config.objective.itm != "none":
+        return PRETRAINING
+    return ANSWERING if config.model.num_answers else BARE
+
+
+def save_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model.
+
+    Raises:
+      UsageError: a contrastive model, whose match head has one answer where LXMERT's has two.
+    """
+    model, objective = config.model, config.objective
+    if objective.itm == "contrastive":
+        raise UsageError(
+            "a contrastive match head scores with one number, and LXMERT's with two; export a "
+            "model that was trained with config.objective.itm=classification"
+        )
+    return {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
+        "architectures": [architecture(config)],
+        "model_type": "lxmert",
+        "attention_probs_dropout_prob": model.dropout,
+        "hidden_act": "gelu",
+        "visual_pos_dim": 4,
+        # Numbers of what the model does not have must stand there and say nothing.
+        **{
+            name: number or 1
+            for name, number in zip(
+                LABELS, (model.num_classes, model.num_attributes, model.num_answers)
+            )
+        },
+        "task_matched": True,
+        "task_mask_lm": objective.mlm > 0,
+        "task_obj_predict": objective.mrm > 0,
+        "task_qa": model.num_answers > 0,
+        "visual_obj_loss": model.num_classes > 0,
+        "visual_attr_loss": model.num_attributes > 0,
+        "visual_feat_loss": model.regressed > 0,
+    }
+
+
+def rename(key: str) -> str:
+    """Without what releases put in front: `module.` (several GPUs), `bert.` (the original)."""
+    return re.sub(r"^(module\.)?(bert\.|lxmert\.)?", "", key)
+
+
+def save_name(config: Config, key: str) -> str:
+    """With what Hugging Face's classes with heads put in front."""
+    return key if architecture(config) == BARE or key.startswith(HEADS) else f"lxmert.{key}"
+
+
+def attention(theirs: str, projections: str, ours: str) -> Table:
+    """An attention with its output and LayerNorm; `projections` holds query, key and value."""
+    return (
+        *(
+            row
+            for name in ("query", "key", "value")
+            for row in engine.linear(f"{theirs}.{projections}.{name}", f"{ours}/{name}")
+        ),
+        *engine.linear(f"{theirs}.output.dense", f"{ours}/out"),
+        *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/norm"),
+    )
+
+
+def mlp(hidden: str, out: str, ours: str) -> Table:
+    """The two dense layers of a layer, and its last LayerNorm."""
+    return (
+        *engine.linear(f"{hidden}.dense", f"{ours}/hidden"),
+        *engine.linear(f"{out}.dense", f"{ours}/out"),
+        *engine.norm(f"{out}.LayerNorm", f"{ours}/norm"),
+    )
+
+
+def layer(theirs: str, ours: str) -> Table:
+    """A layer of one modality."""
+    return (
+        *attention(f"{theirs}.attention", "self", f"{ours}/attention"),
+        *mlp(f"{theirs}.intermediate", f"{theirs}.output", f"{ours}/mlp"),
+    )
+
+
+def cross_stream(theirs: str, name: str, ours: str) -> Table:
+    """What a cross-modal layer has for one modality alone."""
+    return (
+        *attention(f"{theirs}.{name}_self_att", "self", f"{ours}/attention"),
+        *mlp(f"{theirs}.{name}_inter", f"{theirs}.{name}_output", f"{ours}/mlp"),
+    )
+
+
+def transform(theirs: str, ours: str) -> Table:
+    """A dense layer with GELU and LayerNorm."""
+    return (
+        *engine.linear(f"{theirs}.dense", f"{ours}/dense"),
+        *engine.norm(f"{theirs}.LayerNorm", f"{ours}/norm"),
+    )
+
+
+TABLE: Table = (
+    *engine.embedding("embeddings.word_embeddings", "text/embed/tokens"),
+    *engine.embedding("embeddings.position_embeddings", "text/embed/positions"),
+    *engine.embedding("embeddings.token_type_embeddings", "text/embed/segments"),
+    *engine.norm("embeddings.LayerNorm", "text/embed/norm"),
+    *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
+    *engine.linear("encoder.visn_fc.visn_fc", "image/embed/features"),
+    *engine.norm("encoder.visn_fc.visn_layer_norm", "image/embed/features_norm"),
+    *engine.linear("encoder.visn_fc.box_fc", "image/embed/boxes"),
+    *engine.norm("encoder.visn_fc.box_layer_norm", "image/embed/boxes_norm"),
+    *layer("encoder.layer.{i}", "text/stack/layers/{i}"),
+    *layer("encoder.r_layers.{i}", "image/stack/layers/{i}"),
+    *attention("encoder.x_layers.{i}.visual_attention", "att", "layers/{i}/cross"),
+    *cross_stream("encoder.x_layers.{i}", "lang", "layers/{i}/text"),
+    *cross_stream("encoder.x_layers.{i}", "visn", "layers/{i}/image"),
+    *engine.linear("pooler.dense", "pooler"),
+    *transform("cls.predictions.transform", "word_head"),
+    Row("cls.predictions.bias", ("word_head/bias",)),
+    Row("cls.predictions.decoder.weight", ("text/embed/tokens/embedding",), copy=True),
+    # Theirs says "matches" with the second of two logits, ours with the first.
+    Row("cls.seq_relationship.weight", ("match/kernel",), engine.FLIP_TRANSPOSE),
+    Row("cls.seq_relationship.bias", ("match/bias",), engine.FLIP),
+    *transform("obj_predict_head.transform", "region_head"),
+    *engine.linear("obj_predict_head.decoder_dict.obj", "region_head/outs/classes"),
+    *engine.linear("obj_predict_head.decoder_dict.attr", "region_head/outs/attributes"),
+    *engine.linear("obj_predict_head.decoder_dict.feat", "region_head/outs/features"),
+    *engine.linear("answer_head.logit_fc.0", "answer_head/dense"),
+    *engine.norm("answer_head.logit_fc.2", "answer_head/norm"),
+    *engine.linear("answer_head.logit_fc.3", "answer_head/out"),
+)
+
+IMPORTER = Importer(
+    model_types=("lxmert",),
+    config=config,
+    table=lambda config: TABLE,
+    rename=rename,
+    save_config=save_config,
+    save_name=save_name,
+)
