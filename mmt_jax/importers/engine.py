@@ -141,7 +141,7 @@ def _parts(row: Row, array: np.ndarray, paths: list[str]) -> list[tuple[str, np.
         parts = row.transform.inward(np.asarray(array, np.float32))
     except ValueError:
         return [(path, None) for path in paths]
-    return [(path, np.ascontiguousarray(part)) for path, part in zip(paths, parts, strict=True)]
+    return [(path, np.asarray(part, order="C")) for path, part in zip(paths, parts, strict=True)]
 
 
 def revert(params: Params, table: Table) -> dict[str, np.ndarray]:
@@ -164,7 +164,7 @@ def revert(params: Params, table: Table) -> dict[str, np.ndarray]:
             paths = [part.format(**match.groupdict()) for part in row.ours]
             parts = [np.asarray(flat[part], np.float32) for part in paths]
             key = row.theirs.format(**match.groupdict())
-            arrays[key] = np.ascontiguousarray(row.transform.outward(*parts))
+            arrays[key] = np.asarray(row.transform.outward(*parts), order="C")
             used |= {*paths}
     left = [f"{path} {tuple(flat[path].shape)} has no key" for path in flat if path not in used]
     _report(left, "the model has parameters that the other library's does not have")

@@ -1,0 +1,164 @@
+"""BERT's published weights as the language stack that models of the study start from.
+
+Names of BERT's layers, which other systems' weights share, stand here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
+from mmt_jax.importers import Importer, engine
+from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.model_config import MMTConfig
+from mmt_jax.nn.embed import SEGMENTS
+
+
+def attention(theirs: str, ours: str, *, inner: str = "self", norm: str = "") -> Table:
+    """An attention with its output and LayerNorm.
+
+    Args:
+      theirs: what stands in front of its keys.
+      ours: its path.
+      inner: what holds query, key and value.
+      norm: the path of the LayerNorm; "" = within `ours`.
+    """
+    return (
+        *(
+            row
+            for name in ("query", "key", "value")
+            for row in engine.linear(f"{theirs}.{inner}.{name}", f"{ours}/{name}")
+        ),
+        *engine.linear(f"{theirs}.output.dense", f"{ours}/out"),
+        *engine.norm(f"{theirs}.output.LayerNorm", norm or f"{ours}/norm"),
+    )
+
+
+def mlp(hidden: str, out: str, ours: str) -> Table:
+    """The two dense layers of a layer, and its last LayerNorm."""
+    return (
+        *engine.linear(f"{hidden}.dense", f"{ours}/hidden"),
+        *engine.linear(f"{out}.dense", f"{ours}/out"),
+        *engine.norm(f"{out}.LayerNorm", f"{ours}/norm"),
+    )
+
+
+def layer(theirs: str, ours: str) -> Table:
+    """A layer of `nn.encoders`."""
+    return (
+        *attention(f"{theirs}.attention", f"{ours}/attention"),
+        *mlp(f"{theirs}.intermediate", f"{theirs}.output", f"{ours}/mlp"),
+    )
+
+
+def transform(theirs: str, ours: str) -> Table:
+    """A dense layer with an activation and a LayerNorm."""
+    return (
+        *engine.linear(f"{theirs}.dense", f"{ours}/dense"),
+        *engine.norm(f"{theirs}.LayerNorm", f"{ours}/norm"),
+    )
+
+
+def text_encoder(theirs: str, ours: str) -> Table:
+    """`nn.encoders.TextEncoder`; `theirs` is "" where the keys have nothing in front."""
+    dot = f"{theirs}." if theirs else ""
+    return (
+        *engine.embedding(f"{dot}embeddings.word_embeddings", f"{ours}/embed/tokens"),
+        *engine.embedding(f"{dot}embeddings.position_embeddings", f"{ours}/embed/positions"),
+        *engine.embedding(f"{dot}embeddings.token_type_embeddings", f"{ours}/embed/segments"),
+        *engine.norm(f"{dot}embeddings.LayerNorm", f"{ours}/embed/norm"),
+        *engine.skip("counts 0, 1, 2, …", f"{dot}embeddings.position_ids"),
+        *engine.skip("zeros", f"{dot}embeddings.token_type_ids"),
+        *layer(f"{dot}encoder.layer.{{i}}", f"{ours}/stack/layers/{{i}}"),
+    )
+
+
+# Our field, and `config.json`'s.
+FIELDS = (
+    ("width", "hidden_size"),
+    ("mlp_dim", "intermediate_size"),
+    ("heads", "num_attention_heads"),
+    ("max_positions", "max_position_embeddings"),
+    ("vocab_size", "vocab_size"),
+    ("dropout", "hidden_dropout_prob"),
+)
+DEPTH = "num_hidden_layers"
+FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
+
+
+def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
+    """Our config of a `config.json` and of the names of the weights beside it.
+
+    Raises:
+      UsageError: a field is missing or has a value that cannot be read, or the weights have no word
+        head.
+    """
+    if missing := sorted({DEPTH, *(theirs for _, theirs in FIELDS)} - foreign.keys()):
+        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+    for name, value in FIXED.items():
+        if foreign.get(name, value) != value:
+            raise UsageError(f"config.json has {name}={foreign[name]!r}; bert reads {value!r}")
+    if "cls.predictions.bias" not in keys:
+        raise UsageError(
+            "the weights have no head over words; take those of BertForMaskedLM or "
+            "BertForPreTraining"
+        )
+    values = {ours: foreign[theirs] for ours, theirs in FIELDS}
+    return Config(
+        tag="bert",
+        model=MMTConfig(
+            **values,
+            family="bert",
+            head_dim=values["width"] // values["heads"],
+            layers=("text",) * foreign[DEPTH],
+            layout="cls_first",
+            feature_dim=0,
+            num_classes=0,
+        ),
+        objective=ObjectiveConfig(itm="none", mlm=1.0, mrm=0.0),
+        data=DataConfig(text_length=values["max_positions"]),
+    )
+
+
+def rename(key: str) -> str:
+    """Without what classes with heads put in front."""
+    return key.removeprefix("bert.")
+
+
+# The study's third segment, that of [CLS] in the release's layout, is none of BERT's.
+_SEGMENTS = Transform(
+    lambda x: [np.pad(x, ((0, SEGMENTS - len(x)), (0, 0)))],
+    lambda x: x[: SEGMENTS - 1],
+)
+
+
+def _layer(theirs: str, ours: str) -> Table:
+    """A layer of the study's language stack."""
+    return (
+        *engine.skip("the softmax cancels it", f"{theirs}.attention.self.key.bias"),
+        *attention(f"{theirs}.attention", f"{ours}/attention", norm=f"{ours}/attention_norm"),
+        *engine.linear(f"{theirs}.intermediate.dense", f"{ours}/mlp_in"),
+        *engine.linear(f"{theirs}.output.dense", f"{ours}/mlp_out"),
+        *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/mlp_norm"),
+    )
+
+
+TABLE: Table = (
+    *engine.embedding("embeddings.word_embeddings", "text/tokens"),
+    *engine.embedding("embeddings.position_embeddings", "text/positions"),
+    Row("embeddings.token_type_embeddings.weight", ("text/segments/embedding",), _SEGMENTS),
+    *engine.norm("embeddings.LayerNorm", "text/norm"),
+    *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
+    *_layer("encoder.layer.{i}", "streams/layers/{i}/text"),
+    *engine.skip("of whole captions, not words", "pooler.dense.weight", "pooler.dense.bias"),
+    *engine.skip("not asked", "cls.seq_relationship.weight", "cls.seq_relationship.bias"),
+    *transform("cls.predictions.transform", "word_head"),
+    Row("cls.predictions.bias", ("word_head/bias",)),
+    Row("cls.predictions.decoder.bias", ("word_head/bias",), copy=True),
+    Row("cls.predictions.decoder.weight", ("text/tokens/embedding",), copy=True),
+)
+
+IMPORTER = Importer(model_types=("bert",), config=config, table=lambda config: TABLE, rename=rename)

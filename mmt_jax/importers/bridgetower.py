@@ -1,0 +1,296 @@
+"""BridgeTower's published weights: Hugging Face's four classes, and the paper's `.ckpt`.
+
+Which heads there are is told by the weights: a published file may have those of several classes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
+from mmt_jax.importers import Importer, bert, engine
+from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.model_config import BridgeTowerConfig
+
+TEXT_LENGTH = 50  # tokens of a caption that the published models were trained on
+IMAGE_HEAD_DIM = 64  # fixed in both releases, as is an MLP of four times the width
+
+# Our field, and the one of `config.json` that it is read from.
+FIELDS = (
+    ("width", "hidden_size"),
+    ("width", "text_config.hidden_size"),  # cross layers are built of the text tower's config
+    ("heads", "text_config.num_attention_heads"),
+    ("mlp_dim", "text_config.intermediate_size"),
+    ("cross_layers", "num_hidden_layers"),
+    ("tower_layers", "text_config.num_hidden_layers"),
+    ("tower_layers", "vision_config.num_hidden_layers"),
+    ("text_width", "text_config.hidden_size"),
+    ("text_heads", "text_config.num_attention_heads"),
+    ("text_mlp_dim", "text_config.intermediate_size"),
+    ("image_width", "vision_config.hidden_size"),
+    ("image_size", "vision_config.image_size"),
+    ("patch_size", "vision_config.patch_size"),
+    ("vocab_size", "text_config.vocab_size"),
+    ("pad_id", "text_config.pad_token_id"),
+    ("dropout", "text_config.hidden_dropout_prob"),
+    ("text_eps", "text_config.layer_norm_eps"),
+    ("cross_eps", "text_config.layer_norm_eps"),
+    ("image_eps", "vision_config.layer_norm_eps"),
+    ("bridge_eps", "layer_norm_eps"),
+    ("head_eps", "layer_norm_eps"),
+)
+# The same, of fields that older configs leave out, with the value that they mean.
+OPTIONS = (
+    ("link", "link_tower_type", "add"),
+    ("shared_transforms", "share_cross_modal_transformer_layers", True),
+    ("tied_words", "tie_word_embeddings", False),
+)
+# Fields with the one value that can be read: others mean parts that never run, or cannot.
+FIXED = {
+    "hidden_act": "gelu",
+    "text_config.hidden_act": "gelu",
+    "text_config.type_vocab_size": 1,
+    "share_link_tower_layers": False,
+    "vision_config.remove_last_layer": False,
+    "vision_config.share_layernorm": True,
+    "vision_config.num_channels": 3,
+}
+POSITIONS = "text_config.max_position_embeddings"
+
+_HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_scale")
+
+
+def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
+    """Our config of a `config.json` and of the names of the weights beside it.
+
+    Raises:
+      UsageError: a field is missing, at odds with another, or has a value that cannot be read.
+    """
+    flat = _flatten(foreign)
+    wanted = {theirs for _, theirs in FIELDS} | {POSITIONS}
+    if missing := sorted(wanted - flat.keys()):
+        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+    for name, value in FIXED.items():
+        if flat.get(name, value) != value:
+            raise UsageError(f"config.json has {name}={flat[name]!r}; bridgetower reads {value!r}")
+    values: dict[str, Any] = {}
+    for ours, theirs in FIELDS:
+        if values.setdefault(ours, flat[theirs]) != flat[theirs]:
+            first = next(name for field, name in FIELDS if field == ours)
+            raise UsageError(
+                f"config.json has {first}={values[ours]!r} and {theirs}={flat[theirs]!r}; "
+                f"bridgetower reads weights in which they are equal"
+            )
+    pair, single = (f"itc_{name}_head.fc.weight" for name in ("cross_modal", "text"))
+    return Config(
+        tag="bridgetower",
+        model=BridgeTowerConfig(
+            **values,
+            **{ours: flat.get(theirs, value) for ours, theirs, value in OPTIONS},
+            image_heads=values["image_width"] // IMAGE_HEAD_DIM,
+            max_positions=flat[POSITIONS] - values["pad_id"] - 1,
+            itc="huggingface" if pair in keys else "paper" if single in keys else "none",
+            itc_dim=flat.get("contrastive_hidden_size", BridgeTowerConfig.itc_dim),
+            feature_dim=3 * values["patch_size"] ** 2,
+            num_classes=0,
+        ),
+        objective=ObjectiveConfig(
+            itm="classification" if "itm_score.fc.weight" in keys else "none",
+            mlm=float("mlm_score.bias" in keys),
+            mrm=0.0,
+        ),
+        data=DataConfig(text_length=min(TEXT_LENGTH, flat[POSITIONS] - values["pad_id"] - 1)),
+    )
+
+
+def _flatten(foreign: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the config, and of its two parts with the part's name in front."""
+    parts = {name: foreign.get(name) or {} for name in ("text_config", "vision_config")}
+    inner = {f"{part}.{name}": v for part, fields in parts.items() for name, v in fields.items()}
+    return {**foreign, **inner}
+
+
+def rename(key: str) -> str:
+    """Hugging Face's name of a key of either release, without what stands for the bare model."""
+    key = key.removeprefix("bridgetower.").replace("text_transformer.", "text_model.")
+    if not key.startswith("vit_model.visual."):
+        return key
+    key = key.replace("vit_model.visual.", "vision_model.visual.")
+    key = re.sub(r"visual\.class_embedding$", "visual.embeddings.class_embedding", key)
+    key = re.sub(
+        r"visual\.positional_embedding$", "visual.embeddings.position_embedding.weight", key
+    )
+    return key.replace("visual.conv1.weight", "visual.embeddings.patch_embedding.weight")
+
+
+# [D, colour, row, column] ↔ [row · column · colour, D]
+PATCHES = Transform(
+    lambda x: [x.transpose(2, 3, 1, 0).reshape(-1, len(x))],
+    lambda x: x.reshape(*[math.isqrt(len(x) // 3)] * 2, 3, -1).transpose(3, 2, 0, 1),
+)
+# [3 D, D] ↔ kernels of query, key and value; and the same of their biases
+SPLIT_TRANSPOSE = Transform(
+    lambda x: [part.T for part in np.split(x, 3)],
+    lambda *parts: np.concatenate([part.T for part in parts]),
+)
+SPLIT = Transform(lambda x: np.split(x, 3), lambda *parts: np.concatenate(parts))
+NEGATIVE_LOG = Transform(lambda x: [-np.log(x)], lambda x: np.exp(-x))
+
+
+def vision(theirs: str, ours: str) -> Table:
+    """CLIP's vision transformer, as OpenAI names its parts."""
+    block, layer = f"{theirs}.transformer.resblocks.{{i}}", f"{ours}/stack/layers/{{i}}"
+    projections = [f"{layer}/attention/{name}" for name in ("query", "key", "value")]
+    embeddings = f"{theirs}.embeddings"
+    return (
+        Row(f"{embeddings}.class_embedding", (f"{ours}/cls/embedding",), engine.ADD_AXIS),
+        Row(f"{embeddings}.patch_embedding.weight", (f"{ours}/patches/kernel",), PATCHES),
+        *engine.embedding(f"{embeddings}.position_embedding", f"{ours}/positions"),
+        *engine.skip("counts 0, 1, 2, …", f"{embeddings}.position_ids"),
+        *engine.norm(f"{theirs}.ln_pre", f"{ours}/first_norm"),
+        *engine.norm(f"{theirs}.ln_post", f"{ours}/last_norm"),
+        Row(
+            f"{block}.attn.in_proj_weight",
+            tuple(f"{path}/kernel" for path in projections),
+            SPLIT_TRANSPOSE,
+        ),
+        Row(f"{block}.attn.in_proj_bias", tuple(f"{path}/bias" for path in projections), SPLIT),
+        *engine.linear(f"{block}.attn.out_proj", f"{layer}/attention/out"),
+        *engine.norm(f"{block}.ln_1", f"{layer}/attention/norm"),
+        *engine.linear(f"{block}.mlp.c_fc", f"{layer}/mlp/hidden"),
+        *engine.linear(f"{block}.mlp.c_proj", f"{layer}/mlp/out"),
+        *engine.norm(f"{block}.ln_2", f"{layer}/mlp/norm"),
+    )
+
+
+def stream(name: str, model: BridgeTowerConfig) -> Table:
+    """One modality's half of the cross-modal encoder."""
+    theirs, ours = f"cross_modal_{name}", f"{name}_cross"
+    layer, link = f"{theirs}_layers.{{i}}", f"{theirs}_link_tower.{{i}}"
+    transform = ("", "/0") if model.shared_transforms else (".{i}", "/{i}")
+    weight = {"scaled_add": "scaled_factor", "interpolate": "beta"}.get(model.link)
+    return (
+        *engine.linear(f"{theirs}_transform{transform[0]}", f"{ours}/transforms{transform[1]}"),
+        *engine.norm(f"{theirs}_layernorm", f"{ours}/first_norm"),
+        *engine.norm(f"{link}.LayerNorm", f"{ours}/bridges/{{i}}/norm"),
+        *((Row(f"{link}.{weight}", (f"{ours}/bridges/{{i}}/weight",)),) if weight else ()),
+        *bert.layer(layer, f"{ours}/layers/{{i}}"),
+        *bert.attention(f"{layer}.crossattention", f"{ours}/layers/{{i}}/cross"),
+        *engine.linear(f"{theirs}_pooler.dense", f"{ours}/pooler"),
+    )
+
+
+def table(config: Config) -> Table:
+    """Names as Hugging Face's classes have them, without `bridgetower.`."""
+    model = config.model
+    temperature = Row("temperature", skip="of a contrast that these weights have no heads for")
+    if model.itc == "paper":
+        temperature = Row("temperature", ("itc/log_scale",), NEGATIVE_LOG)
+    return (
+        *bert.text_encoder("text_model", "text"),
+        *engine.skip("never called", "text_model.pooler.dense.weight"),
+        *engine.skip("never called", "text_model.pooler.dense.bias"),
+        *vision("vision_model.visual", "image"),
+        *engine.skip(
+            "of CLIP's text tower",
+            *(
+                f"vit_model.{n}"
+                for n in ("positional_embedding", "ln_final.weight", "ln_final.bias")
+            ),
+        ),
+        *engine.embedding("token_type_embeddings", "types"),
+        *stream("text", model),
+        *stream("image", model),
+        *bert.transform("mlm_score.transform", "word_head"),
+        Row("mlm_score.bias", ("word_head/bias",)),
+        Row("mlm_score.decoder.weight", ("text/embed/tokens/embedding",), copy=True)
+        if model.tied_words
+        else Row("mlm_score.decoder.weight", ("word_head/decoder/kernel",), engine.TRANSPOSE),
+        # Theirs says "matches" with the second of two logits, ours with the first.
+        Row("itm_score.fc.weight", ("match/kernel",), engine.FLIP_TRANSPOSE),
+        Row("itm_score.fc.bias", ("match/bias",), engine.FLIP),
+        *engine.linear("itc_text_head.fc", "itc/text"),
+        *engine.linear("itc_image_head.fc", "itc/image"),
+        *engine.linear("itc_cross_modal_head.fc", "itc/pair"),
+        temperature,
+        Row("logit_scale", ("itc/log_scale",)),
+        *engine.skip("of a fine-tuned ranking", "rank_output.weight", "rank_output.bias"),
+    )
+
+
+def save_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model.
+
+    Raises:
+      UsageError: the model has a part, or sizes, that Hugging Face's classes cannot have.
+    """
+    model, objective = config.model, config.objective
+    for wrong, what in (
+        (objective.itm == "contrastive", "a match head of one number"),
+        (objective.mrm > 0, "a head over regions"),
+        (model.itc == "paper", "the contrast of the paper's code"),
+    ):
+        if wrong:
+            raise UsageError(f"this model has {what}, which Hugging Face's BridgeTower has not")
+    if model.image_width != IMAGE_HEAD_DIM * model.image_heads:
+        raise UsageError(
+            f"Hugging Face's BridgeTower has image heads of {IMAGE_HEAD_DIM}, so "
+            f"config.model.image_heads={model.image_heads} does not fit "
+            f"config.model.image_width={model.image_width}"
+        )
+    flat: dict[str, Any] = {
+        **{theirs: getattr(model, ours) for ours, theirs, _ in OPTIONS},
+        **FIXED,
+        POSITIONS: model.max_positions + model.pad_id + 1,
+        "architectures": [architecture(config)],
+        "model_type": "bridgetower",
+        "num_attention_heads": model.heads,
+        "text_config.attention_probs_dropout_prob": model.dropout,
+        "text_config.model_type": "bridgetower_text_model",
+        "vision_config.model_type": "bridgetower_vision_model",
+    }
+    for ours, theirs in FIELDS:
+        if flat.setdefault(theirs, getattr(model, ours)) != getattr(model, ours):
+            first = next(field for field, name in FIELDS if name == theirs)
+            raise UsageError(
+                f"Hugging Face's BridgeTower has one {theirs} for config.model.{first}="
+                f"{flat[theirs]!r} and config.model.{ours}={getattr(model, ours)!r}"
+            )
+    if model.itc == "huggingface":
+        flat |= {"contrastive_hidden_size": model.itc_dim, "logit_scale_init_value": 2.6592}
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        part, _, field = name.rpartition(".")
+        (nested.setdefault(part, {}) if part else nested)[field] = value
+    return nested
+
+
+def architecture(config: Config) -> str:
+    """The class of Hugging Face's that reads the heads; with several, that of the first."""
+    if config.objective.itm != "none":
+        return "BridgeTowerForImageAndTextRetrieval"
+    if config.objective.mlm:
+        return "BridgeTowerForMaskedLM"
+    contrast = config.model.itc != "none"
+    return "BridgeTowerForContrastiveLearning" if contrast else "BridgeTowerModel"
+
+
+def save_name(config: Config, key: str) -> str:
+    """With what Hugging Face's classes with heads put in front."""
+    bare = architecture(config) == "BridgeTowerModel" or key.startswith(_HEADS)
+    return key if bare else f"bridgetower.{key}"
+
+
+IMPORTER = Importer(
+    model_types=("bridgetower",),
+    config=config,
+    table=table,
+    rename=rename,
+    save_config=save_config,
+    save_name=save_name,
+)
