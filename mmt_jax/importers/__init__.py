@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError
 from mmt_jax.data import pretrained_text
 from mmt_jax.data.text import Tokenizer
@@ -20,7 +21,7 @@ from mmt_jax.importers import engine, hub
 from mmt_jax.models import registry
 from mmt_jax.typing import Params
 
-MODELS = ("bert", "bridgetower", "lxmert")  # each a module beside this one, with an IMPORTER
+MODELS = ("bert", "bridgetower", "lxmert", "tern")  # each a module beside this one, with an IMPORTER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Importer:
       model_types: of `config.json`.
       config: `config.json` and the names of the weights → our config, sizes filled in.
       table: of the names that `rename` gives.
+      fresh: parameters of ours that these weights lack by nature, as they begin.
       rename: a foreign key, of whatever release → the name that the table has for it.
       save_config: our config → `config.json`.
       save_name: our config and a name of the table → the foreign key.
@@ -39,6 +41,7 @@ class Importer:
     model_types: tuple[str, ...]
     config: Callable[[Mapping[str, Any], Collection[str]], Config]
     table: Callable[[Config], engine.Table]
+    fresh: Callable[[Config], Params] = lambda config: {}
     rename: Callable[[str], str] = str
     save_config: Callable[[Config], dict[str, Any]] | None = None
     save_name: Callable[[Config, str], str] | None = None
@@ -82,9 +85,10 @@ def load(source: str | os.PathLike, model: str) -> Imported:
         )
     special = {"mask_id": tokenizer.mask_id, "pad_id": tokenizer.pad_id}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **special))
-    wanted = registry.build(config).abstract()
+    fresh = params_lib.flatten(importer.fresh(config))
+    wanted = params_lib.select(registry.build(config).abstract(), lambda p: p not in fresh)
     params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
-    return Imported(config, params, tokenizer)
+    return Imported(config, params_lib.merge(params, params_lib.unflatten(fresh)), tokenizer)
 
 
 def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.PathLike) -> None:

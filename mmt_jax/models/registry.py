@@ -10,6 +10,7 @@ from mmt_jax.models.bert import Bert
 from mmt_jax.models.bridgetower import BridgeTower
 from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.models.mmt import MMT
+from mmt_jax.models.tern import Tern
 from mmt_jax.models.two_tower import TwoTower
 
 FAMILIES: dict[str, type[Network]] = {
@@ -18,6 +19,7 @@ FAMILIES: dict[str, type[Network]] = {
     "bert": Bert,
     "lxmert": Lxmert,
     "bridgetower": BridgeTower,
+    "tern": Tern,
 }
 
 # field of config.model or config.objective → least and greatest value that make sense; a family has

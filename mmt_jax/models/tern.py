@@ -94,6 +94,22 @@ class Stack(encoders.Stack):
         return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
 
 
+class RegionEncoder(nnx.Module):
+    """Regions and the photo's slot, embedded and reasoned about."""
+
+    def __init__(
+        self, embed: type[nnx.Module], model: TernConfig, sizes: encoders.Sizes, rngs: nnx.Rngs
+    ):
+        self.embed = embed(model, rngs)
+        self.stack = Stack(sizes, model.image_layers, rngs)
+
+    def __call__(
+        self, features: Array, boxes: Array, mask: Array, *, key: jax.Array | None = None
+    ) -> list[Array]:
+        """[B, R, F], [B, R, 5], [B, 1 + R] bool → states of `stack`, [B, 1 + R, D] each."""
+        return self.stack(self.embed(features, boxes), mask, key=key)
+
+
 def first(states: Array, mask: Array) -> Array:
     """[B, S, D] → [B, D]: [CLS], or the slot that stands for the photo."""
     del mask
@@ -191,8 +207,7 @@ class Tern(Network):
         shared = dataclasses.replace(
             own, width=model.width, heads=model.heads, mlp_dim=model.mlp_dim
         )
-        self.image = reading.embed(model, rngs)
-        self.image_layers = Stack(own, model.image_layers, rngs)
+        self.image = RegionEncoder(reading.embed, model, own, rngs)
         self.project_text = reading.project(model.text_width, model.width, rngs)
         self.project_image = reading.project(model.image_width, model.width, rngs)
         self.shared = Stack(shared, model.shared_layers, rngs)
@@ -220,9 +235,10 @@ class Tern(Network):
         key_encoder, key_shared = split(key, 2)
         boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1)
         dtype = self.text.embed.tokens.embedding.dtype  # of the computation; records are float32
-        x = self.image(image.features.astype(dtype), boxes.astype(dtype))
         mask = _with_slot(image.mask)
-        states = self.image_layers(x, mask, key=key_encoder)
+        states = self.image(
+            image.features.astype(dtype), boxes.astype(dtype), mask, key=key_encoder
+        )
         return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:

@@ -25,8 +25,8 @@ P = PartitionSpec
 # vocabulary and the detector classes by entries: each pair of matrices needs one reduction.
 TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?tokens/embedding", P("model", None)),
-    (r"(.*/)?(positions|segments|cls|types)/embedding", P()),
-    (r"image/(features|boxes|patches)/(kernel|bias)", P()),
+    (r"(.*/)?(positions|segments|(\w+_)?cls|types)/embedding", P()),
+    (r"image/(embed/)?(features|boxes|patches)/(kernel|bias)", P()),
     (r"(.*/)?(\w+_)?norm/(scale|bias)", P()),
     (r".*/(attention|cross)/(query|key|value)/kernel", P(None, "model")),
     (r".*/(attention|cross)/(query|key|value)/bias", P("model")),
@@ -39,6 +39,7 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r".*/transforms/\d+/(kernel|bias)", P()),
     (r".*/bridges/\d+/weight", P()),
     (r"pool_(text|image)/(dense/)?(kernel|bias)", P()),
+    (r"project_(text|image)/(kernel|bias)", P()),
     (r"(.*/)?pooler/(kernel|bias)", P()),
     (r"(score/dense|match)/(kernel|bias)", P()),
     (r"itc/(text|image|pair)/(kernel|bias)", P()),
