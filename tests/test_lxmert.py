@@ -57,6 +57,7 @@ def _libraries():
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     pytest.importorskip("tokenizers")
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     return torch, transformers
 
 

@@ -1,6 +1,6 @@
 """Writes the best model of a workdir as a SavedModel for TensorFlow Hub.
 
-usage: mmt export --workdir=DIR --out=DIR
+usage: mmt export --workdir=DIR --out=DIR [--format=savedmodel|huggingface]
 
   mmt export --workdir=work/cc --out=work/cc_saved
   python -c "import tensorflow_hub as hub; print(hub.load('work/cc_saved').signatures)"
@@ -10,6 +10,9 @@ where the model reads pixels), with any number of pairs, tokens and regions; the
 `output` begins with the probability of a match. Models with embeddings also have
 signatures['embed']. What was written is loaded and compared with the model before the command
 reports success. Needs TensorFlow: pip install 'mmt_jax[tf]'.
+
+--format=huggingface writes a folder that `from_pretrained` of transformers loads, for families that
+have a counterpart there: pip install 'mmt_jax[hf]'.
 """
 
 from __future__ import annotations
@@ -17,16 +20,41 @@ from __future__ import annotations
 import types
 
 from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
 
 FLAGS = (
     flags.Flag("workdir", "DIR", "of `mmt train`", required=True),
     flags.Flag("out", "DIR", "the new folder; nothing is overwritten", required=True),
+    flags.Flag("format", "savedmodel|huggingface", "of what is written; savedmodel by default"),
 )
 
 
 def run(args: types.SimpleNamespace) -> None:
     """Exports."""
+    if args.format not in (None, *FORMATS):
+        raise UsageError(f"--format={args.format} is unknown; there are {', '.join(FORMATS)}")
+    FORMATS[args.format or "savedmodel"](args.workdir, args.out)
+    print(f"wrote {args.out}")
+
+
+def _saved_model(workdir: str, out: str) -> None:
     from mmt_jax.export import savedmodel
 
-    savedmodel.export(args.workdir, args.out)
-    print(f"wrote {args.out}")
+    savedmodel.export(workdir, out)
+
+
+def _hugging_face(workdir: str, out: str) -> None:
+    import jax
+
+    from mmt_jax import importers
+    from mmt_jax.data import sources
+    from mmt_jax.train import checkpoint
+    from mmt_jax.train import workdir as workdirs
+
+    workdirs.check_free(out)
+    trained = checkpoint.load(workdir)
+    tokenizer = sources.stored_tokenizer(workdir)
+    importers.save(trained.config, jax.device_get(trained.params), tokenizer, out)
+
+
+FORMATS = {"savedmodel": _saved_model, "huggingface": _hugging_face}

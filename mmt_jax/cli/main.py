@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import os
 import sys
 import types
@@ -33,6 +34,7 @@ COMMANDS = (
     "export",
     "score",
     "record",
+    "import",
     "index",
     "search",
     "ablate",
@@ -85,7 +87,8 @@ def _dispatch(argv: list[str]) -> int:
 
 def _load(name: str) -> types.ModuleType:
     """A command's module: its docstring is its help, `FLAGS` what it takes, `run` what it does."""
-    return importlib.import_module(f"mmt_jax.cli.{name}")
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    return importlib.import_module(f"mmt_jax.cli.{module}")
 
 
 def _help() -> str:

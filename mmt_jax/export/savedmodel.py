@@ -37,6 +37,7 @@ from mmt_jax.data.sources import stored_tokenizer
 from mmt_jax.export import signature
 from mmt_jax.export.serialization import convert, quiet, readable_stablehlo, tensorflow
 from mmt_jax.models.base import Model
+from mmt_jax.train.workdir import check_free
 from mmt_jax.typing import Params
 
 DESCRIPTION = "mmt.json"
@@ -54,7 +55,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
     """
     from mmt_jax.train import checkpoint
 
-    _check_free(pathlib.Path(out))
+    check_free(out)
     trained = checkpoint.load(workdir)
     vocabulary = stored_tokenizer(workdir).model
     export_model(trained.model, trained.params, vocabulary, out, step=trained.step)
@@ -85,7 +86,7 @@ def export_model(
       RuntimeError: what was written does not answer as `model` does.
     """
     out = pathlib.Path(out).absolute()
-    _check_free(out)
+    check_free(out)
     if model.config.objective.itm == "none":
         raise UsageError(
             f"{model.config.tag or 'this model'} scores no pairs of image and text, so there is "
@@ -114,13 +115,6 @@ def description(config: Config, step: int) -> dict[str, Any]:
     return {"config": as_dict(config), "step": step, "versions": versions}
 
 
-def _check_free(out: pathlib.Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists and is not overwritten; name a new folder or remove it first"
-        )
-
-
 def _signatures(model: Model) -> dict[str, tuple[Callable, dict[str, signature.Field]]]:
     """Functions of (params, inputs) by name, with their inputs."""
     found = {
@@ -129,7 +123,7 @@ def _signatures(model: Model) -> dict[str, tuple[Callable, dict[str, signature.F
             signature.fields(model.config),
         )
     }
-    if model.separable:
+    if model.embeds:
         found["embed"] = (
             functools.partial(signature.embed, model),
             signature.fields(model.config, photos="n"),

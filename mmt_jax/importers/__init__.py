@@ -98,7 +98,7 @@ def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.Pat
       config: of the run, sizes filled in.
       params: its parameters, on the host.
       tokenizer: its tokenizer.
-      out: a folder that is there.
+      out: the folder to make.
 
     Raises:
       UsageError: the family has no published counterpart, or this model has parameters that the
@@ -113,9 +113,8 @@ def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.Pat
         )
     arrays = engine.revert(params, importer.table(config))
     arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
-    folder = pathlib.Path(out)
-    hub.write(folder, importer.save_config(config), arrays)
-    (folder / tokenizer.filename).write_bytes(tokenizer.model)
+    vocabulary = {tokenizer.filename: tokenizer.model}
+    hub.write(pathlib.Path(out), importer.save_config(config), arrays, others=vocabulary)
 
 
 def _find(model: str) -> Importer:

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -163,15 +164,37 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
     }
 
 
-def write(path: pathlib.Path, config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a folder's config and `model.safetensors`, as `from_pretrained` reads them."""
+def write(
+    path: pathlib.Path,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    others: Mapping[str, bytes],
+) -> None:
+    """Makes a folder, whole or not at all, that `from_pretrained` reads.
+
+    Args:
+      path: the folder; an empty one may be there.
+      config: for `config.json`.
+      arrays: by key.
+      others: content of other files by name.
+    """
     try:
         import safetensors.numpy
     except ModuleNotFoundError:
         raise _missing("safetensors") from None
-    text = json.dumps(dict(config), indent=2, sort_keys=True)
-    (path / CONFIG).write_text(text + "\n", encoding="utf-8")
-    safetensors.numpy.save_file(dict(arrays), path / SAFETENSORS, metadata={"format": "pt"})
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.mkdir()
+        (part / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        safetensors.numpy.save_file(dict(arrays), part / SAFETENSORS, metadata={"format": "pt"})
+        for name, content in others.items():
+            (part / name).write_bytes(content)
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

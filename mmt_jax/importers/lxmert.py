@@ -97,13 +97,19 @@ def save_config(config: Config) -> dict[str, Any]:
     """The `config.json` of a model.
 
     Raises:
-      UsageError: a contrastive model, whose match head has one answer where LXMERT's has two.
+      UsageError: Hugging Face has no class with just these heads.
     """
     model, objective = config.model, config.objective
     if objective.itm == "contrastive":
         raise UsageError(
             "a contrastive match head scores with one number, and LXMERT's with two; export a "
             "model that was trained with config.objective.itm=classification"
+        )
+    matches = objective.itm != "none"
+    if (objective.mlm > 0) != matches or (objective.mrm > 0 and not matches):
+        raise UsageError(
+            f"{PRETRAINING} has a head for words and one for the match, and this model one of them;"
+            f" export a model that was trained with both config.objective.mlm and itm"
         )
     return {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
         "architectures": [architecture(config)],

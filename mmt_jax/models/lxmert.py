@@ -206,7 +206,7 @@ class Lxmert(Network):
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
         states = self.cross_states(text, image, key=key)[-1]
-        pairs = len(text.mask)
+        pairs = text.mask.shape[0]  # symbolic when exported
         scores, logits = jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
         if self.scores:
             out = self.match(self.pool(states[0])).astype(jnp.float32)[None]

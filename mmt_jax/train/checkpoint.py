@@ -7,18 +7,23 @@ that wrote it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict
+from mmt_jax.data import sources
+from mmt_jax.data.text import Tokenizer
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.train import workdir as workdirs
@@ -161,6 +166,27 @@ class Checkpoints:
 
 def _standard(like: Any) -> ocp.args.StandardRestore:
     return ocp.args.StandardRestore(like)
+
+
+def write(workdir: str | os.PathLike, config: Config, params: Params, tokenizer: Tokenizer) -> None:
+    """Makes a workdir, whole or not at all, of parameters that no run has trained.
+
+    Raises:
+      UsageError: the folder holds something.
+    """
+    workdirs.check_free(workdir)
+    folder = pathlib.Path(workdir).absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        sources.store_tokenizer(tokenizer, part)
+        workdirs.write_config(part, config)
+        with contextlib.closing(Checkpoints(part, config)) as checkpoints:
+            state = State(np.zeros((), np.int32), params, {})
+            checkpoints.save(state, 0, position={}, metrics={})
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:

@@ -17,7 +17,6 @@ import numpy as np
 from mmt_jax.config import Config, UsageError, with_spec
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples, batches
-from mmt_jax.data.text import write_vocabulary
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.train import init, optim, sharding
@@ -112,7 +111,7 @@ def train(
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         if not known:
-            write_vocabulary(tokenizer.model, folder / sources.VOCABULARY)
+            sources.store_tokenizer(tokenizer, folder)
         workdirs.write_config(folder, config)
     with (
         contextlib.closing(Checkpoints(folder, config)) as checkpoints,

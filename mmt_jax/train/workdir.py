@@ -57,6 +57,19 @@ def write_config(workdir: str | os.PathLike, config: Config) -> None:
     part.replace(path)
 
 
+def check_free(folder: str | os.PathLike) -> None:
+    """Refuses a folder that holds something.
+
+    Raises:
+      UsageError: it does, or is a file.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"{folder} exists and is not overwritten; name a new folder or remove it first"
+        )
+
+
 def has_checkpoint(workdir: str | os.PathLike) -> bool:
     """Whether a run has written one."""
     folder = pathlib.Path(workdir) / CHECKPOINTS

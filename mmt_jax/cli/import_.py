@@ -1,0 +1,41 @@
+"""Makes a workdir of published weights, for eval, export, score and --config.init_from.
+
+usage: mmt import --from=FOLDER|HUB_ID --model=NAME --out=DIR
+
+  mmt import --from=unc-nlp/lxmert-base-uncased --model=lxmert --out=work/lxmert
+
+The folder holds config.json, the weights (model.safetensors or pytorch_model.bin, whole or in parts
+with an index, or the one .pth or .ckpt of an original release) and the vocabulary (tokenizer.json,
+vocab.txt, or vocab.json with merges.txt). A hub id is downloaded first. What kind of model it is
+and its sizes are read from config.json, never guessed; a key that is unknown, unused or misshapen,
+and a parameter without a key, are all told at once and nothing is written. Pickled weights run no
+code.
+
+Needs pip install 'mmt_jax[hf]', and torch for pickled weights.
+"""
+
+from __future__ import annotations
+
+import types
+
+from mmt_jax.cli import flags
+
+FLAGS = (
+    flags.Flag("from", "FOLDER|HUB_ID", "where the published weights are", required=True),
+    flags.Flag("model", "NAME", "which model they are of", required=True),
+    flags.Flag("out", "DIR", "the new workdir; nothing is overwritten", required=True),
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Reads, checks and writes."""
+    import jax
+
+    from mmt_jax import importers
+    from mmt_jax.train import checkpoint, workdir
+
+    workdir.check_free(args.out)
+    found = importers.load(getattr(args, "from"), args.model)
+    checkpoint.write(args.out, found.config, found.params, found.tokenizer)
+    count = sum(leaf.size for leaf in jax.tree.leaves(found.params))
+    print(f"{args.out} holds {args.model} with {count:,} parameters")
