@@ -1,5 +1,6 @@
 """What is hidden: words of captions and regions of photos."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,8 +13,8 @@ from mmt_jax.typing import Image, Text
 
 CLS, SEP, PAD, MASK = 3, 4, 6, 6
 VOCAB = 40
-mask_words = tiny.jit(corruption.mask_words, static_argnames=("rate", "vocab_size"))
-mask_regions = tiny.jit(corruption.mask_regions, static_argnames="rate")
+mask_words = tiny.jit(corruption.mask_words, static_argnames=("rate", "vocab_size", "mask_id"))
+mask_regions = tiny.jit(corruption.mask_regions, static_argnames=("rate", "global_region"))
 
 
 def captions(pieces, *, rows=1, length=None):
@@ -55,7 +56,9 @@ PIECES, ROWS, PADDING = (1, 2, 1, 1, 2, 2, 1, 2, 1, 2), 3000, 3
 def hidden_words():
     """Many captions of ten words, their corruption, and [rows, T] bool: what was chosen."""
     text = captions(PIECES, rows=ROWS, length=sum(PIECES) + 2 + PADDING)
-    hidden, targets = mask_words(text, rate=0.2, vocab_size=VOCAB, key=jax.random.key(0))
+    hidden, targets = mask_words(
+        text, rate=0.2, vocab_size=VOCAB, mask_id=MASK, key=jax.random.key(0)
+    )
     chosen = np.zeros(text.mask.shape, bool)
     rows, slots = np.nonzero(targets.mask)
     chosen[rows, np.asarray(targets.positions)[rows, slots]] = True
@@ -105,13 +108,15 @@ def test_targets_are_what_stood_there():
 @pytest.mark.parametrize(("words", "chosen"), [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (17, 3)])
 def test_at_least_one_word_is_chosen_where_there_is_one(words, chosen):
     text = captions([1] * words, rows=5, length=20)
-    _, targets = mask_words(text, rate=0.15, vocab_size=VOCAB, key=jax.random.key(1))
+    _, targets = mask_words(text, rate=0.15, vocab_size=VOCAB, mask_id=MASK, key=jax.random.key(1))
     np.testing.assert_array_equal(targets.mask.sum(axis=1), chosen)
 
 
 def test_tokens_beyond_the_limit_are_hidden_and_not_predicted():
     text = captions([12], rows=50)
-    hidden, targets = mask_words(text, rate=0.15, vocab_size=VOCAB, key=jax.random.key(0))
+    hidden, targets = mask_words(
+        text, rate=0.15, vocab_size=VOCAB, mask_id=MASK, key=jax.random.key(0)
+    )
     assert targets.mask.shape == (50, 5)  # twice 15 % of 14 tokens
     assert np.asarray(targets.mask).all()
     changed = np.asarray(hidden.token_ids != text.token_ids)[:, 1:-1]
@@ -121,11 +126,23 @@ def test_tokens_beyond_the_limit_are_hidden_and_not_predicted():
 def test_what_is_hidden_is_a_function_of_the_key():
     text = captions([1] * 10, rows=4)
     first, same, other = (
-        mask_words(text, rate=0.3, vocab_size=VOCAB, key=jax.random.key(seed))[1]
+        mask_words(text, rate=0.3, vocab_size=VOCAB, mask_id=MASK, key=jax.random.key(seed))[1]
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first.positions, same.positions)
     assert not np.array_equal(first.positions, other.positions)
+
+
+@pytest.mark.parametrize(("mask_id", "pieces"), [(4, range(5, 40)), (39, range(39))])
+def test_random_pieces_are_those_behind_the_mask_or_before_it_if_it_is_the_last(mask_id, pieces):
+    text = captions([1] * 10, rows=400)
+    text = dataclasses.replace(text, token_ids=np.full_like(text.token_ids, 1000))
+    arguments = {"rate": 0.9, "vocab_size": VOCAB, "mask_id": mask_id}
+    hidden, _ = mask_words(text, **arguments, key=jax.random.key(0))
+    changed = np.asarray(hidden.token_ids)[hidden.token_ids != 1000]
+    drawn = changed[changed != mask_id]
+    assert within(len(drawn) / len(changed), 1 / 9, len(changed))
+    assert set(drawn.tolist()) == set(pieces)
 
 
 # --- Regions ---
@@ -135,7 +152,7 @@ STRIPES = [[0, x / 5, 1, (x + 1) / 5] for x in range(5)]  # side by side, none o
 
 def hide_regions(image, *, rate, seed=0):
     """[B, R] bool twice: the chosen regions, and those whose features are gone."""
-    hidden, chosen = mask_regions(image, rate=rate, key=jax.random.key(seed))
+    hidden, chosen = mask_regions(image, rate=rate, global_region=True, key=jax.random.key(seed))
     zeroed = (np.asarray(hidden.features) == 0).all(axis=-1)
     np.testing.assert_array_equal(hidden.features[~zeroed], image.features[~zeroed])
     np.testing.assert_array_equal(hidden.boxes, image.boxes)
@@ -154,6 +171,12 @@ def test_padding_and_the_global_region_are_never_chosen():
     chosen, zeroed = hide_regions(photos(STRIPES, rows=20, padding=3), rate=1.0)
     np.testing.assert_array_equal(chosen, [[False] * 3 + [True] * 5 + [False]] * 20)
     assert not zeroed[:, [0, 1, 2, -1]].any()
+
+
+def test_without_a_global_region_every_region_can_be_chosen():
+    image = photos(STRIPES, rows=20, padding=3)
+    _, chosen = mask_regions(image, rate=1.0, global_region=False, key=jax.random.key(0))
+    np.testing.assert_array_equal(chosen, image.mask)
 
 
 def test_what_overlaps_a_zeroed_region_is_zeroed_with_it():

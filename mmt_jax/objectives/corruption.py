@@ -10,8 +10,6 @@ import jax.numpy as jnp
 
 from mmt_jax.typing import Array, Image, Text
 
-MASK_ID = 6
-FIRST_WORD_ID = 7  # below stand unknown, sentence and control pieces
 OVERLAP = 0.4  # IoU above which a hidden region's neighbour would give it away
 
 
@@ -26,7 +24,7 @@ class WordTargets:
 
 
 def mask_words(
-    text: Text, *, rate: float, vocab_size: int, key: jax.Array
+    text: Text, *, rate: float, vocab_size: int, mask_id: int, key: jax.Array
 ) -> tuple[Text, WordTargets]:
     """Hides whole words: BERT's masking with the pieces of a word chosen together.
 
@@ -49,10 +47,10 @@ def mask_words(
     chosen = is_word & jnp.take_along_axis(chosen_words, word_of, axis=1)
 
     action = jax.random.uniform(act, (batch, length))
-    random_ids = jax.random.randint(
-        replace, (batch, length), min(FIRST_WORD_ID, vocab_size - 1), vocab_size
-    )
-    hidden = jnp.where(action < 0.8, MASK_ID, random_ids)
+    # Control pieces stand before [MASK], which in RoBERTa's vocabulary is the last piece of all.
+    first, stop = (mask_id + 1, vocab_size) if mask_id + 1 < vocab_size else (0, mask_id)
+    random_ids = jax.random.randint(replace, (batch, length), first, stop)
+    hidden = jnp.where(action < 0.8, mask_id, random_ids)
     hidden = jnp.where(action < 0.9, hidden, text.token_ids)
     corrupted = dataclasses.replace(text, token_ids=jnp.where(chosen, hidden, text.token_ids))
 
@@ -62,8 +60,10 @@ def mask_words(
     return corrupted, WordTargets(positions, originals, kept.astype(bool))
 
 
-def mask_regions(image: Image, *, rate: float, key: jax.Array) -> tuple[Image, Array]:
-    """Hides regions, never the global one.
+def mask_regions(
+    image: Image, *, rate: float, global_region: bool, key: jax.Array
+) -> tuple[Image, Array]:
+    """Hides regions, never the global one, which where there is one is the last.
 
     Each region is chosen with probability `rate`; 90 % of those chosen lose their features, and so
     does every region that overlaps one of these by more than OVERLAP.
@@ -73,7 +73,7 @@ def mask_regions(image: Image, *, rate: float, key: jax.Array) -> tuple[Image, A
     """
     choose, act = jax.random.split(key)
     shape = image.mask.shape
-    is_region = image.mask & (jnp.arange(shape[1])[None, :] < shape[1] - 1)
+    is_region = image.mask & (jnp.arange(shape[1])[None, :] < shape[1] - global_region)
     chosen = is_region & (jax.random.uniform(choose, shape) < rate)
     zeroed = chosen & (jax.random.uniform(act, shape) < 0.9)
     near = (iou(image.boxes) > OVERLAP) & zeroed[:, None, :]

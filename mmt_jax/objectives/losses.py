@@ -96,10 +96,16 @@ def compute(
             text,
             rate=objective.mlm_rate,
             vocab_size=model.config.model.vocab_size,
+            mask_id=model.config.model.mask_id,
             key=keys[0],
         )
     if objective.mrm:
-        image, regions = corruption.mask_regions(image, rate=objective.mrm_rate, key=keys[1])
+        image, regions = corruption.mask_regions(
+            image,
+            rate=objective.mrm_rate,
+            global_region=model.config.model.global_region,
+            key=keys[1],
+        )
 
     encoded_text = model.encode_text(params, text, key=dropout_keys[0])
     if objective.itm == "none":
