@@ -74,12 +74,12 @@ def score_matrix(
 
 
 def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
-    """Embeddings whose inner products are a separable model's scores, up to a constant.
+    """Embeddings whose inner products rank pairs; see `Model`.
 
     Computed in float32, on the mesh of `params`, as `score_matrix` does.
 
     Args:
-      model: a separable one.
+      model: one that has embeddings.
       params: its parameters.
       items: n captions or n photos, numpy; class distributions are ignored.
 

@@ -74,7 +74,7 @@ def default(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[s
 def embed(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """M captions, N photos → `text_embedding` [M, E] f32 and `image_embedding` [N, E] f32.
 
-    Their inner product is the score of a pair up to a constant, so it ranks as the score does.
+    Their inner product ranks pairs. In separable models it is the score, up to a constant.
     """
     text = model.encode_text(params, schema.to_text(inputs))
     photos = model.encode_image(params, image(model.config, inputs))

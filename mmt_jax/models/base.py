@@ -63,6 +63,11 @@ class Network(nnx.Module):
         del config
         return False
 
+    @classmethod
+    def embeds(cls, config: Config) -> bool:
+        """Whether captions and photos have embeddings; see `Model`."""
+        return cls.separable(config)
+
     def __init__(self, config: Config, rngs: nnx.Rngs):
         raise NotImplementedError
 
@@ -87,7 +92,7 @@ class Network(nnx.Module):
         raise NotImplementedError
 
     def regions(self, states: Array) -> Array:
-        """[..., D] → class logits [..., C], or features [..., F]."""
+        """See `Model.regions`."""
         raise NotImplementedError
 
     def embed_text(self, text: Encoded) -> Array:
@@ -103,13 +108,18 @@ class Network(nnx.Module):
 class Model:
     """A network as pure functions of its parameters, a nested dict with string keys.
 
-    `separable` models score a pair by an inner product of two embeddings: `embed_text` and
-    `embed_image` exist, and score = ⟨embed_text, embed_image⟩ + a constant.
+    Models that have embeddings (`embeds`) have `embed_text` and `embed_image`, by whose inner
+    product pairs can be ranked. In `separable` ones it is the score itself, up to a constant.
     """
 
     config: Config
     network: type[Network]
     separable: bool
+
+    @property
+    def embeds(self) -> bool:
+        """Whether there are embeddings of captions and photos."""
+        return self.network.embeds(self.config)
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters."""
@@ -156,15 +166,15 @@ class Model:
         return self.apply(params, self.network.words, states)
 
     def regions(self, params: Params, states: Array) -> Array:
-        """Region states [..., D] → class logits [..., C], or features [..., F] without classes."""
+        """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
         return self.apply(params, self.network.regions, states)
 
     def embed_text(self, params: Params, text: Encoded) -> Array:
-        """Encoded captions → [B, E] f32 embeddings (separable models)."""
+        """Encoded captions → [B, E] f32 embeddings."""
         return self.apply(params, self.network.embed_text, text)
 
     def embed_image(self, params: Params, image: Encoded) -> Array:
-        """Encoded photos → [B, E] f32 embeddings (separable models)."""
+        """Encoded photos → [B, E] f32 embeddings."""
         return self.apply(params, self.network.embed_image, image)
 
 

@@ -171,6 +171,11 @@ class BridgeTower(Network):
         if config.objective.hloss:
             raise UsageError("config.objective.hloss is not for the family bridgetower; unset it")
 
+    @classmethod
+    def embeds(cls, config: Config) -> bool:
+        """See `Network.embeds`."""
+        return config.model.itc != "none"
+
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model, objective = config.model, config.objective
         self.count, self.hf_itc = model.cross_layers, model.itc == "huggingface"
@@ -212,7 +217,9 @@ class BridgeTower(Network):
         self.image_cross = Stream(model, model.image_width, rngs)
         contrastive = objective.itm == "contrastive"
         if objective.itm != "none":
-            self.match = linear(2 * model.width, 1 if contrastive else 2, rngs)
+            # A softmax over candidates cancels a bias: only the two-way answer has one.
+            answers = 1 if contrastive else 2
+            self.match = linear(2 * model.width, answers, rngs, bias=not contrastive)
         if contrastive:
             self.calibration = Calibration()
         if objective.mlm:
@@ -307,17 +314,20 @@ class BridgeTower(Network):
         return jnp.concatenate(pools, axis=-1)
 
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
-        """See `Model.fuse`."""
+        """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
         states = self.cross_states(text, image, key=key)[-1]
-        scores, logits = self._match(self.pooled(*states))
-        return Fused(states[0], states[1][:, 1:], scores[None], logits[None])
+        scores, logits = self._match(states)
+        return Fused(states[0], states[1][:, 1:], scores, logits)
 
-    def _match(self, pair: Array) -> tuple[Array, Array]:
-        """[P, 2 D] → score [P] and logits [P, 2], f32."""
-        out = self.match(pair).astype(jnp.float32)
+    def _match(self, states: tuple[Array, Array]) -> tuple[Array, Array]:
+        """States of both streams after the last layer → scores [L, P] and logits [L, P, 2], f32."""
+        if not hasattr(self, "match"):
+            pairs = len(states[0])
+            return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
+        out = self.match(self.pooled(*states)).astype(jnp.float32)[None]
         if out.shape[-1] == 1:
-            return out[:, 0], self.calibration(out[:, 0])
-        return out[:, MATCH] - out[:, 1 - MATCH], out
+            return out[..., 0], self.calibration(out[..., 0])
+        return out[..., MATCH] - out[..., 1 - MATCH], out
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""

@@ -129,7 +129,7 @@ def build(
     Raises:
       UsageError: the model has no embeddings, an unknown kind or metric, or FAISS is not installed.
     """
-    if not model.separable:
+    if not model.embeds:
         raise UsageError(
             f"{model.config.tag or 'this model'} scores photo and caption together and has no "
             f"embeddings to be indexed; take a model of two towers, such as baseline_baseline, or "
