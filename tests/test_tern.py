@@ -1,14 +1,16 @@
 """TERN against PyTorch models built of BertModel and TransformerEncoder, as its two codes do."""
 
+import argparse
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmt_jax import importers, scoring
 from mmt_jax import params as trees
-from mmt_jax import scoring
 from mmt_jax.config import Config, ObjectiveConfig, UsageError
 from mmt_jax.importers import bert, engine, tern
 from mmt_jax.model_config import TernConfig
@@ -21,7 +23,7 @@ from tests import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-VOCAB, POSITIONS, FEATURES, TOKENS, REGIONS, PAIRS = 40, 12, 10, 7, 5, 4
+VOCAB, POSITIONS, FEATURES, TOKENS, REGIONS, PAIRS = 40, 12, 12, 7, 5, 4
 
 
 @pytest.fixture(autouse=True)
@@ -41,17 +43,17 @@ class Case:
     shared_layers: int = 1
     text_heads: int = 2
     image_heads: int = 2
+    image_mlp_dim: int = 20
     heads: int = 3
+    mlp_dim: int = 20
     width: int = 12
 
     def ours(self, *, itm="contrastive", mlm=0.0, mrm=0.0):
         model = TernConfig(
             **dataclasses.asdict(self),
-            mlp_dim=20,
             text_width=16,
             text_mlp_dim=24,
             image_width=FEATURES,
-            image_mlp_dim=20,
             max_positions=POSITIONS,
             feature_dim=FEATURES,
             num_classes=0,
@@ -92,8 +94,8 @@ class Original(torch.nn.Module):
         super().__init__()
         nn = torch.nn
 
-        def stack(width, heads, depth):
-            layer = nn.TransformerEncoderLayer(width, heads, 20, dropout=0.0, batch_first=True)
+        def stack(width, heads, mlp_dim, depth):
+            layer = nn.TransformerEncoderLayer(width, heads, mlp_dim, 0.0, batch_first=True)
             return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
 
         boxes = nn.Sequential(
@@ -102,13 +104,15 @@ class Original(torch.nn.Module):
         self.img_txt_enc = Container(
             txt_enc=Container(bert_model=bert_model(case), map=nn.Linear(16, case.width)),
             img_enc=Container(
-                transformer_encoder=stack(FEATURES, case.image_heads, case.image_layers),
+                transformer_encoder=stack(
+                    FEATURES, case.image_heads, case.image_mlp_dim, case.image_layers
+                ),
                 pos_encoding_image=Container(map=boxes),
                 fc=nn.Linear(FEATURES, case.width),
             ),
             img_proj=nn.Linear(FEATURES, case.width),
             cap_proj=nn.Linear(16, case.width),
-            transformer_encoder_1=stack(case.width, case.heads, case.shared_layers),
+            transformer_encoder_1=stack(case.width, case.heads, case.mlp_dim, case.shared_layers),
         )
 
     def forward(self, ids, text_mask, features, boxes, image_mask):
@@ -265,7 +269,7 @@ def numpy(tensors):
     ("case", "padded"),
     [
         (Case(), True),
-        (Case(text_layers=1, image_layers=3, shared_layers=2, heads=2, image_heads=5), False),
+        (Case(text_layers=1, image_layers=3, shared_layers=2, heads=2, image_heads=3), False),
         (Case(shared_layers=0, text_heads=4, width=8, heads=4), True),
     ],
 )
@@ -293,7 +297,7 @@ def test_the_original_equals_pytorch(case, padded):
     "case",
     [
         Case(reading="kaylode", shared_layers=0),
-        Case(reading="kaylode", shared_layers=0, text_layers=1, image_layers=1, image_heads=5),
+        Case(reading="kaylode", shared_layers=0, text_layers=1, image_layers=1, image_heads=3),
     ],
 )
 def test_the_reimplementation_equals_pytorch(case):
@@ -339,6 +343,87 @@ def kaylode_table():
         *engine.linear("img_proj.0", "project_image/mlp/hidden"),
         *engine.linear("img_proj.2", "project_image/mlp/out"),
     )
+
+
+PUBLISHED = Case(image_heads=4, image_mlp_dim=2048, heads=4, mlp_dim=2048)  # as its code has them
+YAML = {
+    "text-model": {
+        "name": "bert",
+        "word-dim": 16,
+        "extraction-hidden-layer": PUBLISHED.text_layers,
+        "pre-extracted": False,
+        "layers": 0,
+    },
+    "image-model": {
+        "transformer-layers": PUBLISHED.image_layers,
+        "pos-encoding": "concat-and-process",
+        "feat-dim": FEATURES,
+    },
+    "model": {
+        "embed-size": PUBLISHED.width,
+        "text-aggregation": "first",
+        "image-aggregation": "first",
+        "layers": PUBLISHED.shared_layers,
+        "shared-transformer": True,
+        "dropout": 0.1,
+    },
+    "training": {"measure": "dot", "margin": 0.2},
+}
+WORDS = ("a", "red", "cube", "two", "ball", "##s")
+
+
+def publish(folder, reference, **config):
+    """A folder of `reference`, its checkpoint as TERN's code writes it."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = [*special, *(f"word{i}" for i in range(VOCAB - len(special)))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    bert = reference.img_txt_enc.txt_enc.bert_model.config.to_dict()
+    values = {"model_type": "tern", **YAML, "bert": bert} | config
+    (folder / "config.json").write_text(json.dumps(values))
+    checkpoint = {
+        "epoch": 3,
+        "model": reference.state_dict(),
+        "best_ndcg": np.float64(0.7),
+        "opt": argparse.Namespace(config="configs/tern.yaml", num_epochs=30),
+        "config": YAML,
+    }
+    torch.save(checkpoint, folder / "model_best_rsum.pth.tar")
+    return folder
+
+
+def test_published_weights_embed_as_pytorch(tmp_path):
+    reference = randomised(Original(PUBLISHED))
+    imported = importers.load(publish(tmp_path, reference), "tern")
+    built = registry.build(imported.config)
+    text = imported.tokenizer.texts(["a red cube", "two balls"] * 2, length=6, layout="cls_first")
+    assert text.token_ids[1].tolist() == [2, 8, 9, 10, 3, 0]  # [CLS] two ball ##s [SEP] [PAD]
+    _, image = inputs(padded=True)
+    theirs = reference(
+        torch.tensor(text.token_ids.astype(np.int64)),
+        torch.tensor(text.mask),
+        torch.tensor(image.features),
+        torch.tensor(image.boxes[..., [1, 0, 3, 2]]),
+        torch.tensor(image.mask),
+    )
+    for items, vectors in zip((text, image), theirs[2:], strict=True):
+        found = scoring.embed(built, imported.params, items)
+        np.testing.assert_allclose(found, vectors.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"image-model": {**YAML["image-model"], "pos-encoding": "project-and-sum"}}, "pos-encodi"),
+        ({"model": {**YAML["model"], "text-aggregation": "gru"}}, "text-aggregation='gru'"),
+        ({"bert": {}}, "lacks bert.intermediate_size"),
+        ({"model_type": "bert"}, "of the type 'bert'"),
+        ({"model": {**YAML["model"], "layers": 2}}, "shared/layers/1"),
+    ],
+)
+def test_other_folders_are_told(tmp_path, config, message):
+    folder = publish(tmp_path, Original(PUBLISHED), **config)
+    with pytest.raises(UsageError, match=message):
+        importers.load(folder, "tern")
 
 
 def count(tree):

@@ -7,6 +7,7 @@ without running any code of theirs. This is the one module that imports safetens
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from mmt_jax.config import UsageError
 
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
-PICKLED = (".bin", ".pth", ".pt", ".ckpt")
+PICKLED = (".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
 _NESTED = ("state_dict", "model")  # where Lightning and TERN keep the weights in a checkpoint
 _OTHERS = ("training_args", "optimizer", "scheduler")  # pickles that hold no weights
 
@@ -105,7 +106,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     found = [
         file
         for file in sorted(path.iterdir())
-        if file.suffix in PICKLED and not file.stem.startswith(_OTHERS)
+        if file.name.endswith(PICKLED) and not file.stem.startswith(_OTHERS)
     ]
     if len(found) != 1:
         several = ", ".join(file.name for file in found)
@@ -146,7 +147,8 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
     except ModuleNotFoundError:
         raise _missing("torch") from None
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's kinds are many
         reason = str(error).strip().splitlines()
         raise UsageError(
@@ -162,6 +164,14 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
         key: _float32((value.float() if value.is_floating_point() else value).numpy())
         for key, value in found.items()
     }
+
+
+def _harmless() -> list[Any]:
+    """Kinds of values that stand beside the weights in releases' pickles, and hold data alone."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))
+    dtypes = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}
+    return [argparse.Namespace, np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 
 def write(
