@@ -24,7 +24,9 @@ from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch, Text
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz012345678"
+LETTERS = (
+    "abcdefghijklmnopqrstuvwxyz01234567\u0120"  # the last is a blank, as byte-level BPE writes it
+)
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "<mask>"]
 PAD = 1
 PATCH, SIDE, TOKENS, PAIRS = 4, 3, 8, 3

@@ -322,7 +322,7 @@ class BridgeTower(Network):
     def _match(self, states: tuple[Array, Array]) -> tuple[Array, Array]:
         """States of both streams after the last layer → scores [L, P] and logits [L, P, 2], f32."""
         if not hasattr(self, "match"):
-            pairs = len(states[0])
+            pairs = states[0].shape[0]
             return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
         out = self.match(self.pooled(*states)).astype(jnp.float32)[None]
         if out.shape[-1] == 1:

@@ -308,7 +308,7 @@ class VisionEncoder(nnx.Module):
             "bpi,bpj,ijd->bpd", rows.astype(dtype), columns.astype(dtype), cells, precision=exact
         )
         x = self.patches(patches.astype(dtype)) + at_patch
-        cls = jnp.broadcast_to(self.cls.embedding[...] + positions[0], (len(x), 1, x.shape[-1]))
+        cls = jnp.broadcast_to(self.cls.embedding[...] + positions[0], (x.shape[0], 1, x.shape[-1]))
         return self.first_norm(jnp.concatenate([cls, x], axis=1))
 
     def __call__(
