@@ -1,5 +1,6 @@
 """Weights of other libraries: a workdir that serves like a trained one, or one clear message."""
 
+import dataclasses
 import json
 import pathlib
 import pickle
@@ -16,6 +17,8 @@ from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.importers import engine
 from mmt_jax.importers.engine import Row
+from mmt_jax.models import registry
+from mmt_jax.train import checkpoint, init
 
 FEATURE_DIM = 7
 CAPTIONS = ("a red cube", "two balls")
@@ -129,6 +132,22 @@ def test_every_class_goes_there_and_back(tmp_path, architecture):
     assert not any(report.values()), report
     for name, value in theirs.state_dict().items():
         assert np.array_equal(value, again.state_dict()[name]), name
+
+
+def test_training_starts_from_an_imported_model_and_gets_heads_of_its_own(theirs, folder, tmp_path):
+    found = importers.load(folder, "lxmert")
+    checkpoint.write(tmp_path / "run", found.config, found.params, found.tokenizer)
+    other = dataclasses.replace(found.config.model, num_answers=0, num_classes=9)
+    model = registry.build(dataclasses.replace(found.config, model=other))
+    said = []
+    params = init.params(tmp_path / "run", model, jax.random.key(0), said.append)
+    taken, fresh = trees.flatten(found.params), trees.flatten(model.init(jax.random.key(0)))
+    for path, leaf in trees.flatten(params).items():
+        source = fresh if path.startswith("region_head/") else taken
+        np.testing.assert_array_equal(leaf, source[path], err_msg=path)
+    assert "answer_head/out/kernel" not in trees.flatten(params)
+    assert "10 arrays" in said[1]
+    assert "region_head/outs/classes" in said[1]
 
 
 # ---- Forms of a folder ---------------------------------------------------------------------------

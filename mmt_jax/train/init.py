@@ -51,7 +51,8 @@ def params(
 
     A text-only source (family "bert") gives what it has: its embeddings, its word head, and its
     layers in order to the layers in which the model's text stream reads itself. Any other source
-    must have the parameters of `model`.
+    must have the parameters of `model`, heads aside: a head that only one of them has, or that
+    differs in a size (as with other answers, or another detector's classes), begins fresh.
 
     Args:
       workdir: of the source.
@@ -67,6 +68,11 @@ def params(
     if source.model.config.model.family == "bert" != model.config.model.family:
         taken = _language(source, model)
         wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
+    else:
+        shared = _shared_heads(taken, wanted)
+        taken, wanted = (
+            params_lib.select(tree, lambda path: _head(path) in shared) for tree in (taken, wanted)
+        )
     if differ := params_lib.differences(taken, wanted):
         raise UsageError(
             f"{model.config.tag or 'this model'} cannot start from {workdir} "
@@ -78,6 +84,19 @@ def params(
         if part:
             say(f"{what} {'from ' + str(workdir) if part is taken else ''}: {_summary(part)}")
     return params_lib.merge(model.init(key), taken) if fresh else taken
+
+
+def _head(path: str) -> str:
+    """The head that a parameter belongs to; "" is the body."""
+    match = re.match(r"(\w+_head|match)/", path)
+    return match[1] if match else ""
+
+
+def _shared_heads(tree: Params, other: Params) -> set[str]:
+    """The heads that are the same in both, and the body."""
+    shapes = [{p: leaf.shape for p, leaf in params_lib.flatten(t).items()} for t in (tree, other)]
+    differ = {_head(path) for path, _ in shapes[0].items() ^ shapes[1].items()}
+    return {"", *map(_head, shapes[0])} - (differ - {""})
 
 
 def _language(source: checkpoint.Trained, model: Model) -> Params:

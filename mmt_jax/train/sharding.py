@@ -45,11 +45,11 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r"itc/(text|image|pair)/(kernel|bias)", P()),
     (r"itc/log_scale", P()),
     (r"calibration/(scale|bias)", P()),
-    (r"(word|region)_head/dense/(kernel|bias)", P()),
+    (r"(word|region|answer)_head/dense/(kernel|bias)", P()),
     (r"word_head/decoder/kernel", P(None, "model")),
     (r"word_head/bias", P("model")),
-    (r"region_head/out/kernel", P(None, "model")),
-    (r"region_head/out/bias", P("model")),
+    (r"(region|answer)_head/(out|outs/\w+)/kernel", P(None, "model")),
+    (r"(region|answer)_head/(out|outs/\w+)/bias", P("model")),
 )
 
 

@@ -1,0 +1,60 @@
+"""LXMERT (Tan and Bansal, 2019), trained with the study's objectives.
+
+  mmt train --config=experiments/lxmert.py:base,scale=tiny --workdir=work/lxmert
+  mmt train --config=experiments/lxmert.py:base --workdir=work/lxmert \
+    --config.data.source=regions:FOLDER --config.init_from=WORKDIR
+
+scale=full has the published sizes, and starts from weights of `mmt import` where init_from names
+them; tiny has each width divided by eight and a third of the layers; pilot has fewer of them.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mmt_jax.config import Config, DataConfig, EvalConfig, OptimConfig, UsageError, to_config_dict
+from mmt_jax.model_config import LxmertConfig
+
+TAGS = ("base",)
+# Layers that read the caption, the regions, and both.
+DEPTHS = {"full": (9, 5, 5), "tiny": (3, 2, 2), "pilot": (1, 1, 2)}
+
+
+def get_config(arg: str = "base") -> ConfigDict:
+    """The config of `base[,scale=tiny]`, locked: an unknown field is an error."""
+    tag, _, option = arg.partition(",")
+    scale = option.removeprefix("scale=") or "full"
+    if tag not in TAGS or scale not in DEPTHS:
+        raise UsageError(
+            f"{arg!r} is no config of LXMERT; write {' or '.join(TAGS)}, then "
+            f"{' or '.join(f',scale={name}' for name in DEPTHS)}"
+        )
+    depths = dict(zip(("language_layers", "region_layers", "cross_layers"), DEPTHS[scale]))
+    model = LxmertConfig(**depths)
+    config = Config(tag=f"lxmert_{tag}", scale=scale, model=model)
+    return to_config_dict(_full(config) if scale == "full" else _small(config))
+
+
+def _full(config: Config) -> Config:
+    """The published recipe: 20 epochs over 9.2 million pairs (the number is from memory)."""
+    steps = 720_000
+    return dataclasses.replace(
+        config,
+        steps=steps,
+        batch_size=256,
+        checkpoint_every=5000,
+        data=DataConfig(source="scenes/cc", text_length=20, max_regions=36),
+        optim=OptimConfig(lr=1e-4, warmup_steps=steps // 20, decay_table=()),
+        eval=EvalConfig(every=20_000),
+    )
+
+
+def _small(config: Config) -> Config:
+    """The study's own recipe for its small scales."""
+    width, mlp_dim = config.model.width // 8, config.model.mlp_dim // 8
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, width=width, mlp_dim=mlp_dim, max_positions=64),
+        data=DataConfig(source="scenes/cc"),
+        optim=OptimConfig(lr=1e-3, warmup_steps=100),
+    )
