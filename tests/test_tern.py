@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import tern as experiment
 from mmt_jax import importers, scoring
 from mmt_jax import params as trees
-from mmt_jax.config import Config, ObjectiveConfig, UsageError
+from mmt_jax.config import Config, DataSpec, ObjectiveConfig, UsageError, resolve, with_spec
 from mmt_jax.importers import bert, engine, tern
 from mmt_jax.model_config import TernConfig
 from mmt_jax.models import registry
@@ -430,24 +431,6 @@ def count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in trees.flatten(tree).values())
 
 
-FULL = {"feature_dim": 2048, "num_classes": 0, "vocab_size": 30522, "pad_id": 0}
-OBJECTIVE = ObjectiveConfig(itm="contrastive", mlm=0.0, mrm=0.0)
-
-
-def test_parameters_of_the_original():
-    built = registry.build(Config(model=TernConfig(**FULL), objective=OBJECTIVE))
-    unused = {"map": (768 + 1) * 1024, "fc": (2048 + 1) * 1024, "pooler": (768 + 1) * 768}
-    calibration = 2
-    assert count(built.abstract()) - calibration + sum(unused.values()) == 198_674_176
-
-
-def test_parameters_of_the_reimplementation():
-    model = TernConfig(**FULL, reading="kaylode", image_width=768, shared_layers=0)
-    tree = registry.build(Config(model=model, objective=OBJECTIVE)).abstract()
-    calibration = 2
-    assert count(tree) - count({"text": tree["text"]}) - calibration == 26_393_344
-
-
 @pytest.mark.parametrize("case", [Case(), Case(reading="kaylode", shared_layers=0)])
 def test_scores_are_cosines_whatever_the_padding(case):
     built = case.ours()
@@ -498,3 +481,28 @@ def test_configs_that_cannot_be():
         Case(heads=5).ours()
     with pytest.raises(UsageError, match="itm='classification' is unknown to the family tern"):
         Case().ours(itm="classification")
+
+
+# ---- Experiments ---------------------------------------------------------------------------------
+
+UNUSED = (768 + 1) * 1024 + (2048 + 1) * 1024 + (768 + 1) * 768  # map, fc, BERT's pooler
+PUBLISHED_SIZES = {"original": 198_674_176 - UNUSED, "kaylode": 26_393_344}  # the latter: no text
+
+
+@pytest.mark.parametrize("tag", ["original", "kaylode"])
+@pytest.mark.parametrize("scale", ["full", "tiny", "pilot"])
+def test_experiments_are_models(tag, scale):
+    config = resolve(experiment.get_config(f"{tag},scale={scale}"))
+    spec = DataSpec(feature_dim=2048, num_classes=0, vocab_size=30522, pad_id=0)
+    parts = registry.build(with_spec(config, spec)).abstract()
+    assert (config.tag, config.model.reading) == (f"tern_{tag}", tag)
+    if scale == "full":
+        ours = ("calibration",) if tag == "original" else ("calibration", "text")
+        parts = {name: part for name, part in parts.items() if name not in ours}
+        assert count(parts) == PUBLISHED_SIZES[tag]
+
+
+def test_experiments_that_are_not_there():
+    for wrong in ("rpe", "original,scale=huge"):
+        with pytest.raises(UsageError, match="write original or kaylode"):
+            experiment.get_config(wrong)

@@ -19,7 +19,7 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; } .soft, small { color: #68707a; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   list-style: none; padding: 0; }
 li { border: 1px solid #e2e5e9; border-radius: .4rem; overflow: hidden; }
-img { display: block; width: 100%; image-rendering: pixelated; }
+img { display: block; width: 100%; }
 p { margin: .5rem .7rem; font-size: .86rem; } b { font-variant-numeric: tabular-nums; }
 """
 

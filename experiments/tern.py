@@ -1,0 +1,110 @@
+"""TERN (Messina et al., 2020) and its re-implementation kaylode/tern, on the study's contrast.
+
+  mmt train --config=experiments/tern.py:original,scale=tiny --workdir=work/tern
+  mmt train --config=experiments/tern.py:original --workdir=work/tern \
+    --config.data.source=regions:FOLDER --config.init_from=WORKDIR
+
+scale=full has the published sizes and optimisers, which start from a BERT or from TERN's own
+weights (`mmt import`); tiny has each width divided by eight and half of the layers, and pilot one
+layer of each kind.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mmt_jax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    UsageError,
+    to_config_dict,
+)
+from mmt_jax.model_config import TernConfig
+
+MODELS = {
+    "original": TernConfig(),
+    "kaylode": TernConfig(reading="kaylode", image_width=768, shared_layers=0),
+}
+# 113,287 photos of COCO with five captions each, 80 at a time, 30 times; 29,000 of Flickr30k,
+# 128 at a time, 100 times, on text features that stay as they are.
+RECIPES = {
+    "original": {
+        "steps": 30 * 5 * 113_287 // 80,
+        "batch_size": 80,
+        "optim": OptimConfig(
+            lr=2e-6, warmup_steps=1000, schedule="constant", weight_decay=0.0, clip_norm=2.0
+        ),
+    },
+    "kaylode": {
+        "steps": 100 * 5 * 29_000 // 128,
+        "batch_size": 128,
+        "optim": OptimConfig(
+            lr=1e-3,
+            warmup_steps=0,
+            schedule="cosine",
+            b1=0.937,
+            b2=0.98,
+            eps=1e-9,
+            weight_decay=5e-4,
+            decay_table=(),
+            freeze=("text/.*",),
+        ),
+    },
+}
+DEPTHS = {"tiny": 2, "pilot": None}  # the published depth is divided by that; None = one layer
+SCALES = ("full", *DEPTHS)
+
+
+def get_config(arg: str = "original") -> ConfigDict:
+    """The config of `original|kaylode[,scale=tiny]`, locked: an unknown field is an error."""
+    tag, _, option = arg.partition(",")
+    scale = option.removeprefix("scale=") or "full"
+    if tag not in MODELS or scale not in SCALES:
+        raise UsageError(
+            f"{arg!r} is no config of TERN; write {' or '.join(MODELS)}, then "
+            f"{' or '.join(f',scale={name}' for name in SCALES)}"
+        )
+    config = Config(
+        tag=f"tern_{tag}",
+        scale=scale,
+        model=MODELS[tag],
+        data=DataConfig(source="scenes/cc", max_regions=36),
+    )
+    return to_config_dict(_full(config, tag) if scale == "full" else _small(config))
+
+
+def _full(config: Config, tag: str) -> Config:
+    """The published recipe."""
+    recipe = RECIPES[tag]
+    return dataclasses.replace(
+        config,
+        **recipe,
+        objective=_contrast(recipe["batch_size"]),
+        checkpoint_every=5000,
+        eval=EvalConfig(every=5000),
+    )
+
+
+def _small(config: Config) -> Config:
+    """The study's own recipe for its small scales."""
+    sizes = dataclasses.asdict(config.model)
+    for name, value in sizes.items():
+        if name.endswith(("width", "mlp_dim")):
+            sizes[name] = value // 8
+        elif name.endswith("layers"):
+            divisor = DEPTHS[config.scale]
+            sizes[name] = min(value, 1) if divisor is None else value // divisor
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **sizes | {"max_positions": 64}),
+        objective=_contrast(config.batch_size),
+        optim=OptimConfig(lr=1e-3, warmup_steps=100),
+    )
+
+
+def _contrast(batch_size: int) -> ObjectiveConfig:
+    """Each caption among all photos of its batch, and no other loss."""
+    return ObjectiveConfig(itm="contrastive", candidates=batch_size, mlm=0.0, mrm=0.0)
