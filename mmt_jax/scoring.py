@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmt_jax.models.base import Encoded, Model
+from mmt_jax.models.base import Encoded, Model, take
 from mmt_jax.typing import Array, Batch, Image, Params, Text
 
 _BUCKET = 8  # lengths are rounded up to a multiple: a shape that is new must be compiled
@@ -71,6 +71,77 @@ def score_matrix(
         multiple=spread.num_devices,
         progress=progress,
     )
+
+
+def rerank(
+    model: Model,
+    params: Params,
+    texts: Text,
+    images: Image,
+    *,
+    top: int,
+    pairs: int = 1024,
+    progress: bool = False,
+) -> np.ndarray:
+    """Scores the pairs that embeddings rank best, for models that embed and score jointly.
+
+    A pair is scored if the photo is among the `top` of the caption or the caption among the `top`
+    of the photo, and its score serves both directions (ALBEF, Li et al., 2021, arXiv 2107.07651;
+    BridgeTower, Xu et al., 2023, arXiv 2206.08657).
+
+    Args:
+      model: one that has embeddings.
+      params: its parameters.
+      texts: M captions, numpy.
+      images: N photos, numpy; class distributions are ignored.
+      top: pairs that are kept of each caption and of each photo.
+      pairs: the most that are fused at once.
+      progress: show a line on stderr while it takes more than a few seconds.
+
+    Returns:
+      [M, N] f32, higher = better match; -inf where a pair is not scored.
+    """
+    chosen = _best(embed(model, params, texts) @ embed(model, params, images).T, top)
+    model = _in_float32(model)
+    images = dataclasses.replace(images, class_ids=None, class_probs=None)
+    params, whole, spread = _placement(params)
+    scores = np.full(chosen.shape, -np.inf, np.float32)
+    side = min(chosen.shape[1], math.isqrt(max(pairs, 1)))
+    captions = [
+        (chunk, _encode_text(model, params, jax.device_put(chunk.take(texts), whole)))
+        for chunk in _chunks(texts.mask, max(1, pairs // side))
+    ]
+    meter = _Meter(int(chosen.sum())) if progress else None
+    for photos in _chunks(images.mask, side):
+        encoded = _encode_image(model, params, jax.device_put(photos.take(images), whole))
+        places, blocks = [], []
+        for chunk, text in captions:
+            rows = np.nonzero(chosen[np.ix_(chunk.index, photos.index)])
+            if len(rows[0]):
+                places.append((chunk.index[rows[0]], photos.index[rows[1]]))
+                rows = jax.device_put(_filled(rows, spread.num_devices), spread)
+                blocks.append(_fuse_rows(model, params, text, encoded, *rows))
+        for place, block in zip(places, jax.device_get(blocks), strict=True):
+            scores[place] = block[: len(place[0])]
+        if meter:
+            meter.add(sum(len(place[0]) for place in places))
+    return scores
+
+
+def _best(scores: np.ndarray, top: int) -> np.ndarray:
+    """[M, N] bool: whether a score is among the `top` of its row or of its column."""
+    chosen = np.zeros(scores.shape, bool)
+    for axis in (0, 1):
+        kept = min(top, scores.shape[axis])
+        rows = np.take(np.argpartition(-scores, kept - 1, axis=axis), range(kept), axis=axis)
+        np.put_along_axis(chosen, rows, True, axis=axis)
+    return chosen
+
+
+def _filled(rows: tuple[np.ndarray, ...], multiple: int) -> list[np.ndarray]:
+    """Row numbers, the last repeated up to one of few lengths: a new length must be compiled."""
+    size = multiple * math.ceil((1 << (len(rows[0]) - 1).bit_length()) / multiple)
+    return [np.pad(row, (0, size - len(row)), mode="edge") for row in rows]
 
 
 def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
@@ -220,6 +291,14 @@ def _fuse(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
     text = jax.tree.map(lambda leaf: jnp.repeat(leaf, b, axis=0), text)
     image = jax.tree.map(lambda leaf: jnp.tile(leaf, (a,) + (1,) * (leaf.ndim - 1)), image)
     return model.fuse(params, text, image).scores[-1].reshape(a, b)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fuse_rows(
+    model: Model, params: Params, text: Encoded, image: Encoded, captions: Array, photos: Array
+) -> Array:
+    """P rows of encoded captions with P rows of encoded photos → scores [P]."""
+    return model.fuse(params, take(text, captions), take(image, photos)).scores[-1]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -20,6 +20,7 @@ CAPTIONS = (
     ("a blue ball", "ball"),
 )
 MODEL = small_models.config(("text", "single"))
+MODEL_JOINT = small_models.config(("text", "merged"))
 
 
 def corpus(*, image_ids=(10, 11, 12, 13), width=small_models.FEATURE_DIM):
@@ -105,6 +106,20 @@ def test_limit_keeps_the_first_photos_with_all_their_captions():
     assert len(found.text_ranks) == 2
     with pytest.raises(UsageError, match="limit is -1"):
         retrieval.evaluate(model, params, examples(), limit=-1)
+
+
+def test_rerank_ranks_what_embeddings_leave_out_last():
+    config = small_models.config(("text", "image"), family="two_tower", itm="contrastive")
+    model, params = small_models.build(config)
+    every, best = (retrieval.evaluate(model, params, examples(), rerank=k) for k in (0, 1))
+    # A score that is the embeddings' own keeps the first places as they are.
+    np.testing.assert_array_equal(best.image_ranks == 1, every.image_ranks == 1)
+    np.testing.assert_array_equal(best.text_ranks == 1, every.text_ranks == 1)
+    assert best.image_ranks[2] == PHOTOS  # neither is the other's best
+    with pytest.raises(UsageError, match="has no embeddings to choose pairs by"):
+        retrieval.evaluate(*small_models.build(MODEL_JOINT), examples(), rerank=1)
+    with pytest.raises(UsageError, match="rerank is -1"):
+        retrieval.evaluate(model, params, examples(), rerank=-1)
 
 
 def test_write_keeps_numbers_and_ranks(tmp_path):

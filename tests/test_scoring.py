@@ -10,6 +10,8 @@ import pytest
 import small_models
 
 from mmt_jax import scoring
+from mmt_jax.models.base import Model
+from mmt_jax.models.mmt import MMT
 from mmt_jax.typing import Batch, Image, Text
 
 MERGED = ("text", "merged")
@@ -151,6 +153,40 @@ def test_scores_under_the_guard_of_the_training_loop():
     assert np.isfinite(scores).all()
 
 
+class Embedding(MMT):
+    """Scores jointly, and embeds items as what their own layers say of them."""
+
+    @classmethod
+    def embeds(cls, config):
+        return True
+
+    def embed_text(self, text):
+        return text.states[:, -1]
+
+    def embed_image(self, image):
+        return image.states[:, -1]
+
+
+@pytest.mark.parametrize("pairs", [3, 1024])
+def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
+    joint, params = small_models.build(small_models.config(MERGED))
+    model = Model(joint.config, Embedding, separable=False)
+    captions, photos = texts(7), images(5)
+    found = scoring.rerank(model, params, captions, photos, top=2, pairs=pairs)
+    similar = scoring.embed(model, params, captions) @ scoring.embed(model, params, photos).T
+    wanted = np.zeros((7, 5), bool)
+    for caption, photo in np.ndindex(7, 5):
+        better_photos = (similar[caption] > similar[caption, photo]).sum()
+        better_captions = (similar[:, photo] > similar[caption, photo]).sum()
+        wanted[caption, photo] = min(better_photos, better_captions) < 2
+    assert 14 < wanted.sum() < 35
+    everything = scoring.score_matrix(joint, params, captions, photos)
+    expected = np.where(wanted, everything, -np.inf)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+    whole = scoring.rerank(model, params, captions, photos, top=100, pairs=pairs)
+    np.testing.assert_allclose(whole, everything, rtol=2e-4, atol=2e-4)
+
+
 def test_match_probability_is_that_of_aligned_pairs():
     model, params = small_models.build(small_models.config(MERGED))
     captions, photos = texts(4), images(4)
@@ -165,6 +201,8 @@ _ON_A_MESH = """
 import jax, numpy as np, small_models, test_scoring
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from mmt_jax import scoring
+from mmt_jax.models.base import Model
+from mmt_jax.models.mmt import MMT
 mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 for layers in (test_scoring.MERGED, ("text", "single")):
     model, params = small_models.build(small_models.config(layers))
@@ -172,8 +210,13 @@ for layers in (test_scoring.MERGED, ("text", "single")):
     expected = scoring.score_matrix(model, params, *args, pairs=12)
     put = lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(
         *(("model",) if leaf.ndim and leaf.shape[0] % 2 == 0 else ()))))
-    found = scoring.score_matrix(model, jax.tree.map(put, params), *args, pairs=12)
+    spread = jax.tree.map(put, params)
+    found = scoring.score_matrix(model, spread, *args, pairs=12)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
+    if model.embeds:
+        one = scoring.rerank(model, params, *args, top=2, pairs=12)
+        many = scoring.rerank(model, spread, *args, top=2, pairs=12)
+        np.testing.assert_allclose(many, one, rtol=2e-4, atol=2e-4)
 print("equal")
 """
 

@@ -7,7 +7,9 @@ usage: mmt eval --workdir=DIR|SAVEDMODEL --data=SOURCE --split=SPLIT [--limit=N]
 Image retrieval finds the photo of a caption, text retrieval any caption of a photo. r@k is the
 share of queries whose match is among the first k; a tie counts against the model. A workdir's best
 checkpoint is taken. --limit keeps the first N photos and their captions: joint models score every
-caption with every photo, so time grows with the square.
+caption with every photo, so time grows with the square. With --rerank, models that have embeddings
+beside their joint score use it only for the K best photos of each caption and the K best captions
+of each photo; what is not among them ranks last.
 
 FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and median_rank, and
 FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
@@ -28,6 +30,7 @@ FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("limit", "N", "photos; all by default", default=0),
+    flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
@@ -43,6 +46,8 @@ def run(args: types.SimpleNamespace) -> None:
     if args.out:
         retrieval.output_paths(args.out)
     saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()
+    if saved and args.rerank:
+        raise UsageError("--rerank is for workdirs: a SavedModel scores whole pairs; leave it out")
     found = _saved_model(args) if saved else _workdir(args)
     if args.out:
         found.write(args.out)
@@ -61,7 +66,9 @@ def _workdir(args: types.SimpleNamespace) -> Any:
     tokenizer = sources.stored_tokenizer(args.workdir)
     examples, _ = _examples(args, trained.config, tokenizer)
     pairs = trained.config.eval.pairs
-    return retrieval.evaluate(trained.model, trained.params, examples, pairs=pairs, progress=True)
+    return retrieval.evaluate(
+        trained.model, trained.params, examples, rerank=args.rerank, pairs=pairs, progress=True
+    )
 
 
 def _saved_model(args: types.SimpleNamespace) -> Any:

@@ -116,6 +116,7 @@ def evaluate(
     examples: Examples,
     *,
     limit: int = 0,
+    rerank: int = 0,
     pairs: int = 1024,
     progress: bool = False,
 ) -> Retrieval:
@@ -126,11 +127,14 @@ def evaluate(
       params: its parameters.
       examples: photos and captions, tokenised with the model's vocabulary.
       limit: the first `limit` photos with all their captions; 0 = all.
+      rerank: score only the pairs among that many best by embeddings (`scoring.rerank`); a match
+        that is not among them ranks last. 0 = all pairs.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
-      UsageError: the model scores no pairs, the data does not fit it, or a score is NaN.
+      UsageError: the model scores no pairs, or has no embeddings to choose them by; the data does
+        not fit it, or a score is NaN.
     """
     config = model.config
     if config.objective.itm == "none":
@@ -141,10 +145,23 @@ def evaluate(
     photos, captions = selection(examples, limit)
     images = examples.images(photos)
     check_width(images.features.shape[-1], config.model.feature_dim)
-    scores = scoring.score_matrix(
-        model, params, examples.texts(captions), images, pairs=pairs, progress=progress
-    )
+    score = scoring.score_matrix
+    if rerank:
+        _check_rerank(model, rerank)
+        score = functools.partial(scoring.rerank, top=rerank)
+    texts = examples.texts(captions)
+    scores = score(model, params, texts, images, pairs=pairs, progress=progress)
     return Retrieval.of(scores, examples)
+
+
+def _check_rerank(model: Model, top: int) -> None:
+    if top < 0:
+        raise UsageError(f"rerank is {top}; give a number of pairs, or 0 to score all of them")
+    if not model.embeds:
+        raise UsageError(
+            f"{model.config.tag or 'this model'} has no embeddings to choose pairs by; leave rerank "
+            f"out, and all pairs are scored"
+        )
 
 
 def selection(examples: Examples, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
