@@ -1,5 +1,6 @@
 """LXMERT against the PyTorch models of the same name, over a grid of tiny configs."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,15 +10,18 @@ import optax
 import pytest
 import tiny
 
+from experiments import lxmert as experiment
 from mmt_jax import importers
 from mmt_jax import params as trees
-from mmt_jax.config import Config, ObjectiveConfig, UsageError
+from mmt_jax.config import RELEASE_SPEC, Config, ObjectiveConfig, UsageError, resolve, with_spec
 from mmt_jax.importers import engine
 from mmt_jax.importers import lxmert as names
 from mmt_jax.model_config import LxmertConfig
 from mmt_jax.models import registry
 from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.nn.heads import MATCH
+from mmt_jax.objectives import losses
+from mmt_jax.train import sharding
 from mmt_jax.typing import Image, Text
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "ball", "##s", "two"]
@@ -144,6 +148,17 @@ def assert_gradients_near(found, expected):
 # ---- Hidden states and attention -----------------------------------------------------------------
 
 
+def everything(model, params, text, image):
+    """The trace, the fused pairs and the pooled states."""
+
+    def run(params):
+        fused = tiny.fused(model, params, text, image)
+        trace = model.apply(params, Lxmert.trace, text, image)
+        return trace, fused, model.apply(params, Lxmert.pool, fused.text)
+
+    return tiny.jit(run)(params)
+
+
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
 @pytest.mark.parametrize("sizes", GRID.values(), ids=GRID)
 def test_hidden_states_and_attention(tmp_path, sizes, masks):
@@ -152,7 +167,7 @@ def test_hidden_states_and_attention(tmp_path, sizes, masks):
     text, image, tensors = pairs(theirs, masks=masks)
     theirs.set_attn_implementation("eager")
     out = theirs(**tensors, output_hidden_states=True, output_attentions=True)
-    trace = model.apply(params, Lxmert.trace, text, image)
+    trace, fused, pooled = everything(model, params, text, image)
     for key, expected in (
         ("text", out.language_hidden_states),
         ("image", out.vision_hidden_states),
@@ -164,10 +179,9 @@ def test_hidden_states_and_attention(tmp_path, sizes, masks):
         assert len(found) == len(expected)
         for state, wanted in zip(found, expected):
             assert_near(state, wanted)
-    fused = tiny.fused(model, params, text, image)
     assert_near(fused.text, out.language_output)
     assert_near(fused.image, out.vision_output)
-    assert_near(model.apply(params, Lxmert.pool, fused.text), out.pooled_output)
+    assert_near(pooled, out.pooled_output)
     assert fused.scores.shape == (0, PAIRS)  # it has no match head
 
 
@@ -191,57 +205,56 @@ def targets(config, seed=1):
     }
 
 
-def pretraining_loss(model, params, text, image, labels, config):
-    """The sum of LXMERT's five losses as Hugging Face weighs them."""
+def pretraining(params, model, text, image, labels, config):
+    """The sum of LXMERT's five losses as Hugging Face weighs them, and what they are made of."""
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     fused = tiny.fused(model, params, text, image)
-    chosen = labels["labels"] >= 0
-    words = cross_entropy(model.words(params, fused.text), jnp.where(chosen, labels["labels"], 0))
-    loss = jnp.sum(words * chosen) / chosen.sum()
+    chosen, words = labels["labels"] >= 0, model.words(params, fused.text)
+    each = cross_entropy(words, jnp.where(chosen, labels["labels"], 0))
+    loss = jnp.sum(each * chosen) / chosen.sum()
     matched = jnp.where(labels["matched_label"] == 1, MATCH, 1 - MATCH)
     loss += cross_entropy(fused.logits[-1], matched).mean()
+    outputs, answers = {}, None
     if config.task_obj_predict:
         outputs = model.apply(params, Lxmert.region_outputs, fused.image)
-        for name, key in (("classes", "obj"), ("attributes", "attr"), ("features", "feat")):
-            if name in outputs:
-                target, weight = labels["obj_labels"][key]
-                if key == "feat":
-                    each = optax.huber_loss(outputs[name], target).mean(-1)
-                else:
-                    each = cross_entropy(outputs[name], target)
-                loss += config.visual_loss_normalizer * (each * weight).mean()
+    for name, key in (("classes", "obj"), ("attributes", "attr"), ("features", "feat")):
+        if name in outputs:
+            target, weight = labels["obj_labels"][key]
+            if key == "feat":
+                each = optax.huber_loss(outputs[name], target).mean(-1)
+            else:
+                each = cross_entropy(outputs[name], target)
+            loss += config.visual_loss_normalizer * (each * weight).mean()
     if config.task_qa:
         answers = model.apply(params, Lxmert.answers, fused.text)
         loss += cross_entropy(answers, labels["ans"]).mean()
-    return loss
+    return loss, (words, jax.nn.softmax(fused.logits[-1])[:, MATCH], answers)
 
 
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 def test_pretraining(tmp_path, heads):
     torch, _ = _libraries()
-    theirs = published("LxmertForPreTraining", **heads)
+    theirs = published("LxmertForPreTraining", l_layers=1, **heads)
     model, params = imported(theirs, tmp_path)
     text, image, tensors = pairs(theirs)
     labels = targets(theirs.config)
     out = theirs(**tensors, **jax.tree.map(torch.from_numpy, labels))
     out.loss.backward()
 
-    fused = tiny.fused(model, params, text, image)
-    assert_near(model.words(params, fused.text), out.prediction_logits)
-    matches = torch.softmax(out.cross_relationship_score, -1)[:, 1]
-    assert_near(jax.nn.softmax(fused.logits[-1])[:, MATCH], matches)
-    if theirs.config.task_qa:
-        answers = model.apply(params, Lxmert.answers, fused.text)
-        assert_near(answers, out.question_answering_score)
-
     loss = functools.partial(
-        pretraining_loss,
+        pretraining,
+        model=model,
         text=text,
         image=image,
         labels=jax.tree.map(jnp.asarray, labels),
         config=theirs.config,
     )
-    value, grads = tiny.jit(jax.value_and_grad(lambda p: loss(model, p)))(params)
+    (value, found), grads = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    words, matches, answers = found
+    assert_near(words, out.prediction_logits)
+    assert_near(matches, torch.softmax(out.cross_relationship_score, -1)[:, 1])
+    if theirs.config.task_qa:
+        assert_near(answers, out.question_answering_score)
     assert_near(value, out.loss)
     assert_gradients_near(grads, gradients(theirs, model.config))
 
@@ -257,16 +270,14 @@ def test_question_answering(tmp_path, masks):
     out = theirs(**tensors, labels=torch.from_numpy(labels))
     out.loss.backward()
 
-    def answers(params):
-        fused = tiny.fused(model, params, text, image)
-        return model.apply(params, Lxmert.answers, fused.text)
-
     def loss(params):
-        each = optax.softmax_cross_entropy_with_integer_labels(answers(params), labels)
-        return each.mean()
+        fused = tiny.fused(model, params, text, image)
+        answers = model.apply(params, Lxmert.answers, fused.text)
+        each = optax.softmax_cross_entropy_with_integer_labels(answers, labels)
+        return each.mean(), answers
 
-    assert_near(answers(params), out.question_answering_score)
-    value, grads = tiny.jit(jax.value_and_grad(loss))(params)
+    (value, answers), grads = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert_near(answers, out.question_answering_score)
     assert_near(value, out.loss)
     assert_gradients_near(grads, gradients(theirs, model.config))
     dead = trees.select(grads, lambda path: path.startswith("layers/1/image/"))
@@ -285,6 +296,61 @@ def test_first_rows_of_the_tables_stay_as_they_are(tmp_path):
         rows = np.abs(grads[name]["embedding"]).sum(axis=1)
         assert rows[0] == 0
         assert np.any(rows[1:]), name
+
+
+# ---- The study's objectives ----------------------------------------------------------------------
+
+
+def small(objective=(), spec=tiny.SPEC, **sizes):
+    """A model of our own; the captions of `tiny` have three segments."""
+    layers = dict.fromkeys(("language_layers", "region_layers", "cross_layers"), 1)
+    widths = {"width": 12, "mlp_dim": 10, "heads": 2, "segments": 3, "max_positions": 16}
+    model = LxmertConfig(**layers | widths | sizes)
+    config = Config(model=model, objective=ObjectiveConfig(**dict(objective)))
+    return registry.build(with_spec(config, spec))
+
+
+@pytest.mark.parametrize("objective", [{}, {"itm": "contrastive", "candidates": 2}], ids=str)
+def test_every_parameter_is_reached_by_the_studys_losses(objective):
+    """Except key biases, which the softmax cancels, and row 0 of the tables."""
+    model = small(objective)
+    params, batch = tiny.params(model), tiny.batch(4)
+
+    def loss(params):
+        return losses.compute(model, params, batch, key=jax.random.key(1), dropout=False)
+
+    grads, metrics = tiny.jit(jax.grad(loss, has_aux=True))(params)
+    assert {"itm", "mlm", "mrm"} <= metrics.keys()
+    for path, grad in trees.flatten(grads).items():
+        if not path.endswith("key/bias"):
+            assert np.abs(grad).max() > 1e-6, path
+
+
+def test_padding_and_how_much_of_it_change_no_score():
+    model = small()
+    params, text, image = tiny.params(model), tiny.text([3]), tiny.image([2])
+    longer = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, 2)]), text)
+    wider = jax.tree.map(lambda x: np.pad(x, [(0, 0), (3, 0)] + [(0, 0)] * (x.ndim - 2)), image)
+    score = tiny.jit(lambda text, image: tiny.fused(model, params, text, image).scores)
+    np.testing.assert_allclose(score(longer, wider), score(text, image), rtol=1e-5, atol=1e-5)
+
+
+def test_every_parameter_has_its_place_on_a_mesh():
+    spec = dataclasses.replace(tiny.SPEC, unlabelled=True)
+    shapes = small(spec=spec, num_answers=3, num_attributes=2).abstract()
+    placed = sharding.of_params(shapes, sharding.mesh(Config()))
+    assert trees.flatten(placed).keys() == trees.flatten(shapes).keys()
+
+
+@pytest.mark.parametrize("scale", ["full", "tiny", "pilot"])
+def test_the_experiment_is_a_model(scale):
+    config = resolve(experiment.get_config(f"base,scale={scale}"))
+    assert registry.build(with_spec(config, RELEASE_SPEC)).config.scale == scale
+
+
+def test_the_experiment_names_its_scales():
+    with pytest.raises(UsageError, match="scale=pilot"):
+        experiment.get_config("base,scale=huge")
 
 
 # ---- Sizes ---------------------------------------------------------------------------------------

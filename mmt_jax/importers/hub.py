@@ -145,7 +145,10 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ModuleNotFoundError:
-        raise _missing("torch") from None
+        raise UsageError(
+            f"{file} is pickled, which takes torch to read; run pip install torch, or take weights "
+            f"as {SAFETENSORS}"
+        ) from None
     try:
         with torch.serialization.safe_globals(_harmless()):
             found = torch.load(file, map_location="cpu", weights_only=True)

@@ -156,9 +156,11 @@ class Lxmert(Network):
         self.layers = nnx.Dict({str(i): CrossLayer(sizes, rngs) for i in range(model.cross_layers)})
         self.pooler = linear(model.width, model.width, rngs)
         self.scores = itm != "none"
-        if self.scores:
-            self.match = linear(model.width, 1 if itm == "contrastive" else 2, rngs)
+        if itm == "classification":
+            self.match = linear(model.width, 2, rngs)
         if itm == "contrastive":
+            # A softmax over candidates cancels a bias.
+            self.match = linear(model.width, 1, rngs, bias=False)
             self.calibration = Calibration()
         if config.objective.mlm:
             self.word_head = WordHead(model, rngs)
