@@ -159,8 +159,8 @@ def _check_rerank(model: Model, top: int) -> None:
         raise UsageError(f"rerank is {top}; give a number of pairs, or 0 to score all of them")
     if not model.embeds:
         raise UsageError(
-            f"{model.config.tag or 'this model'} has no embeddings to choose pairs by; leave rerank "
-            f"out, and all pairs are scored"
+            f"{model.config.tag or 'this model'} has no embeddings to choose pairs by; leave "
+            f"rerank out, and all pairs are scored"
         )
 
 
