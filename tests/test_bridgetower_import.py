@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-import test_bridgetower as hf
+import test_bridgetower as own
+import test_bridgetower_parity as hf
 
 from mmt_jax import api, importers
 from mmt_jax import params as trees
@@ -47,7 +48,7 @@ def probabilities(theirs, pixels, folder):
 
 
 def test_imported_model_scores_as_the_pytorch_model(theirs, folder, workdir, tmp_path, capsys):
-    pixels = hf.photos(1)[0]
+    pixels = own.photos(1)[0]
     np.savez(tmp_path / "photo.npz", **{schema.PIXELS: pixels})
     asked = [f"--caption={caption}" for caption in CAPTIONS]
     capsys.readouterr()
@@ -61,7 +62,7 @@ def test_exported_signature_says_what_the_pytorch_model_says(theirs, folder, wor
     pytest.importorskip("tensorflow_hub")
     saved = tmp_path / "saved"
     assert cli.main(["export", f"--workdir={workdir}", f"--out={saved}"]) == 0
-    pixels = hf.photos(1)[0]
+    pixels = own.photos(1)[0]
     found = api.load(saved).score({schema.PIXELS: pixels}, CAPTIONS)
     np.testing.assert_allclose(found, probabilities(theirs, pixels, folder), atol=1e-5)
 
@@ -114,7 +115,7 @@ def test_the_papers_checkpoint(theirs, folder, tmp_path):
         flat = trees.flatten(found.params)
         for path, leaf in trees.flatten(published.params).items():
             np.testing.assert_array_equal(flat[path], leaf, err_msg=path)
-    np.testing.assert_allclose(np.exp(-flat["itc/log_scale"]), 0.07, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(-flat["contrast_head/log_scale"]), 0.07, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -146,4 +147,4 @@ def test_a_config_that_cannot_be_read(folder, change, message):
 )
 def test_models_that_have_no_counterpart(sizes, message):
     with pytest.raises(UsageError, match=message):
-        names.save_config(hf.model(**sizes).config)
+        names.save_config(own.model(**sizes).config)

@@ -190,7 +190,7 @@ def table(config: Config) -> Table:
     model = config.model
     temperature = Row("temperature", skip="of a contrast that these weights have no heads for")
     if model.itc == "paper":
-        temperature = Row("temperature", ("itc/log_scale",), NEGATIVE_LOG)
+        temperature = Row("temperature", ("contrast_head/log_scale",), NEGATIVE_LOG)
     return (
         *bert.text_encoder("text_model", "text"),
         *engine.skip("never called", "text_model.pooler.dense.weight"),
@@ -214,11 +214,11 @@ def table(config: Config) -> Table:
         # Theirs says "matches" with the second of two logits, ours with the first.
         Row("itm_score.fc.weight", ("match/kernel",), engine.FLIP_TRANSPOSE),
         Row("itm_score.fc.bias", ("match/bias",), engine.FLIP),
-        *engine.linear("itc_text_head.fc", "itc/text"),
-        *engine.linear("itc_image_head.fc", "itc/image"),
-        *engine.linear("itc_cross_modal_head.fc", "itc/pair"),
+        *engine.linear("itc_text_head.fc", "contrast_head/text"),
+        *engine.linear("itc_image_head.fc", "contrast_head/image"),
+        *engine.linear("itc_cross_modal_head.fc", "contrast_head/pair"),
         temperature,
-        Row("logit_scale", ("itc/log_scale",)),
+        Row("logit_scale", ("contrast_head/log_scale",)),
         *engine.skip("of a fine-tuned ranking", "rank_output.weight", "rank_output.bias"),
     )
 

@@ -158,10 +158,10 @@ class BridgeTower(Network):
                 f"config.model.image_size is {model.image_size}; it must be a multiple of "
                 f"config.model.patch_size, {model.patch_size}"
             )
-        if model.cross_layers > model.tower_layers:
+        if not 1 <= model.cross_layers <= model.tower_layers:
             raise UsageError(
-                f"config.model.cross_layers is {model.cross_layers}, but there are only "
-                f"{model.tower_layers} layers in a tower (config.model.tower_layers)"
+                f"config.model.cross_layers is {model.cross_layers}; it must be from 1 to "
+                f"config.model.tower_layers, {model.tower_layers}: each layer taps one of a tower"
             )
         if model.tied_words and model.text_width != model.width:
             raise UsageError(
@@ -227,7 +227,7 @@ class BridgeTower(Network):
         if objective.mrm:
             self.region_head = RegionHead(model, rngs)
         if model.itc != "none":
-            self.itc = Contrast(model, rngs)
+            self.contrast_head = Contrast(model, rngs)
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States of the text tower after its embedding and each layer, [B, T, text width]."""
@@ -343,19 +343,19 @@ class BridgeTower(Network):
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return _unit(self.itc.text(text.heads[0]))
+        return _unit(self.contrast_head.text(text.heads[0]))
 
     def embed_image(self, image: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return _unit(self.itc.image(image.heads[0]))
+        return _unit(self.contrast_head.image(image.heads[0]))
 
     def embed_pair(self, text: Encoded, image: Encoded) -> Array:
         """Unit vectors [P, E] f32 of Hugging Face's contrast of pairs with their parts."""
-        return _unit(self.itc.pair(self.pooled(*self.cross_states(text, image)[-1])))
+        return _unit(self.contrast_head.pair(self.pooled(*self.cross_states(text, image)[-1])))
 
     def contrast_scale(self) -> Array:
         """What products of unit vectors are multiplied by to be logits, [] f32."""
-        return self.itc.scale()
+        return self.contrast_head.scale()
 
 
 def _with_class(mask: Array) -> Array:

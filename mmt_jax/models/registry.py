@@ -29,6 +29,8 @@ RANGES = {
         **dict.fromkeys(("width", "mlp_dim", "heads", "head_dim", "pooled_dim"), (1, math.inf)),
         **dict.fromkeys(("max_positions", "patch_size", "segments"), (1, math.inf)),
         **dict.fromkeys(("language_layers", "region_layers", "cross_layers"), (0, math.inf)),
+        **dict.fromkeys(("tower_layers", "image_size", "itc_dim", "text_mlp_dim"), (1, math.inf)),
+        **dict.fromkeys(("text_width", "text_heads", "image_width", "image_heads"), (1, math.inf)),
         **dict.fromkeys(("num_answers", "num_attributes"), (0, math.inf)),
         "dropout": (0.0, 0.99),
     },
