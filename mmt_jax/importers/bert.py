@@ -1,5 +1,9 @@
 """BERT's published weights as the language stack that models of the study start from.
 
+  mmt import --from=google-bert/bert-base-uncased --model=bert --out=work/bert
+  mmt train --config=experiments/mmt.py:data_cc-with-bert --workdir=work/cc \
+    --config.init_from=work/bert --config.model.layout=cls_first
+
 Names of BERT's layers, which other systems' weights share, stand here too.
 """
 

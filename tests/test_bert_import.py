@@ -1,0 +1,114 @@
+"""BERT's published weights: the language stack that models of the study start from."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from mmt_jax import importers
+from mmt_jax import params as trees
+from mmt_jax.config import Config, MMTConfig, UsageError
+from mmt_jax.models import registry
+from mmt_jax.train import checkpoint, init
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "ball", "##s", "two"]
+SIZES = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+    "max_position_embeddings": 16,
+}
+
+
+@functools.cache
+def _libraries():
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    torch.set_num_threads(1)
+    return torch, transformers
+
+
+def published(folder, architecture="BertForMaskedLM", **config):
+    """A random PyTorch model, saved beside a vocabulary."""
+    torch, transformers = _libraries()
+    model = getattr(transformers, architecture)(transformers.BertConfig(**SIZES | config)).eval()
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += torch.tensor(rng.normal(0, 0.2, value.shape).astype(np.float32))
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return model
+
+
+def run(model, text):
+    torch, _ = _libraries()
+    return model(
+        input_ids=torch.tensor(text.token_ids, dtype=torch.long),
+        attention_mask=torch.tensor(text.mask),
+        output_hidden_states=True,
+    )
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForPreTraining"])
+def test_words_are_predicted_as_by_pytorch(tmp_path, architecture):
+    theirs = published(tmp_path, architecture)
+    found = importers.load(tmp_path, "bert")
+    model = registry.build(found.config)
+    text = found.tokenizer.texts(
+        ["a red cube", "two balls"], length=8, layout=found.config.model.layout
+    )
+    out = run(theirs, text)
+    expected = out.logits if architecture == "BertForMaskedLM" else out.prediction_logits
+
+    @tiny.jit
+    def words(params, text):
+        return model.words(params, model.encode_text(params, text).states)
+
+    with jax.default_matmul_precision("highest"):
+        logits = words(found.params, text)
+    np.testing.assert_allclose(
+        logits[text.mask], expected.detach().numpy()[text.mask], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_models_of_the_study_start_from_it(tmp_path):
+    theirs = published(tmp_path / "in")
+    found = importers.load(tmp_path / "in", "bert")
+    checkpoint.write(tmp_path / "bert", found.config, found.params, found.tokenizer)
+    sizes = {f: getattr(found.config.model, f) for f in ("width", "mlp_dim", "heads", "head_dim")}
+    sizes |= {f: getattr(found.config.model, f) for f in ("max_positions", "vocab_size", "layout")}
+    model = registry.build(
+        Config(
+            tag="mine",
+            model=MMTConfig(**sizes, layers=("text", "text"), feature_dim=5, num_classes=0),
+        )
+    )
+    said = []
+    params = init.params(tmp_path / "bert", model, jax.random.key(0), said.append)
+    text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
+    with jax.default_matmul_precision("highest"):
+        states = tiny.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
+    expected = run(theirs, text).hidden_states[2].detach().numpy()
+    np.testing.assert_allclose(states[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
+    assert "text/tokens" in said[0]
+    assert "image/features" in said[1]
+    assert trees.flatten(params).keys() == trees.flatten(model.abstract()).keys()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "message"),
+    [
+        ("BertModel", {}, "no head over words; take those of BertForMaskedLM"),
+        ("BertForMaskedLM", {"hidden_act": "relu"}, "hidden_act='relu'; bert reads 'gelu'"),
+        ("BertForMaskedLM", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05; bert reads 1e-12"),
+    ],
+)
+def test_what_is_not_read(tmp_path, architecture, config, message):
+    published(tmp_path, architecture, **config)
+    with pytest.raises(UsageError, match=message):
+        importers.load(tmp_path, "bert")
