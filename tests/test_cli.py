@@ -254,6 +254,18 @@ def test_record_is_one_photo_and_its_captions(mmt, tmp_path):
     assert fails(mmt(*asked[:3], "--index=-1", f"--out={out}2"), "--index=-1")
 
 
+def test_record_without_the_global_region(mmt, tmp_path):
+    records = []
+    for name, flags in (("all", ()), ("regions", ("--no_global",))):
+        out = tmp_path / f"{name}.npz"
+        asked = ("record", "--data=scenes", "--split=val", f"--out={out}", *flags)
+        assert mmt(*asked)[0] == 0
+        with np.load(out) as record:
+            records.append(dict(record))
+    for key, value in records[1].items():
+        np.testing.assert_array_equal(value, records[0][key][:-1])
+
+
 def test_record_of_pixels(mmt, tmp_path):
     out = tmp_path / "photo.npz"
     assert mmt("record", "--data=scenes", "--split=val", "--pixels", f"--out={out}")[0] == 0

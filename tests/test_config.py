@@ -17,6 +17,7 @@ from mmt_jax.config import (
     to_config_dict,
     with_spec,
 )
+from mmt_jax.model_config import LxmertConfig, MMTConfig
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 
@@ -84,6 +85,36 @@ def test_wrong_field_is_named(values, message):
     with pytest.raises(UsageError) as error:
         resolve(values)
     assert str(error.value).startswith(message)
+
+
+def test_the_family_says_what_a_model_config_is():
+    config = resolve({"model": {"family": "lxmert", "language_layers": 3, "feature_dim": None}})
+    assert type(config.model) is LxmertConfig
+    assert (config.model.language_layers, config.model.width) == (3, 768)
+    assert resolve(json.loads(json.dumps(as_dict(config)))) == config
+    assert resolve(to_config_dict(config)) == config
+    assert resolve({"model": {"family": "two_tower"}}).model == MMTConfig(family="two_tower")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"family": "vilbert"}, r"config\.model\.family='vilbert' is unknown; there are mmt, "),
+        ({"family": 3}, r"config\.model\.family=3 is unknown"),
+        ({"family": "lxmert", "layers": ()}, r"config\.model\.layers is not a field"),
+        ({"family": "lxmert", "layout": "release"}, r"config\.model\.layout is not a field"),
+    ],
+)
+def test_a_field_of_another_family_is_not_a_field(fields, message):
+    with pytest.raises(UsageError, match=message):
+        resolve({"model": fields})
+
+
+def test_a_config_from_before_there_were_families_still_loads():
+    fields = {"family": "mmt", "width": 24, "layers": ["text", "merged"], "vocab_size": 9}
+    model = resolve({"model": fields}).model
+    assert model == MMTConfig(width=24, layers=("text", "merged"), vocab_size=9)
+    assert (model.layout, model.cls_index, model.global_region) == ("release", -1, True)
 
 
 def test_sizes_come_from_the_data():

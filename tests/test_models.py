@@ -88,6 +88,24 @@ def test_how_much_padding_there_is_changes_nothing():
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", [("text", "merged"), ("single",)])
+def test_captions_that_begin_with_cls_are_scored_by_their_first_state(layers):
+    model = tiny.model(layers, layout="cls_first")
+    params = tiny.params(model)
+    text = jax.tree.map(lambda x: x[:, ::-1], CAPTIONS)
+    longer = jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 2))), text)
+    fused = tiny.fused(model, params, text, PHOTOS)
+    padded = tiny.fused(model, params, longer, PHOTOS)
+    for x, y in zip(real(padded, longer, PHOTOS), real(fused, text, PHOTOS)):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+    def by_hand(network):
+        pooled = network.pool_text(fused.text[:, 0]), network.pool_image(fused.image[:, -1])
+        return network.score(*pooled, key=None)
+
+    np.testing.assert_allclose(fused.logits[-1], model.apply(params, by_hand), atol=1e-5)
+
+
 def test_order_of_words_matters():
     model = tiny.model(["single"])
     params = tiny.params(model)
@@ -379,6 +397,8 @@ def test_initial_values_are_as_the_shapes_say_and_follow_the_key():
         ({"family": "mmmt"}, r"config\.model\.family='mmmt'.*mmt, two_tower, bert"),
         ({"objective": {"itm": "contrastiv"}}, r"config\.objective\.itm='contrastiv'.*contrastive"),
         ({"layers": ("text", "image"), "objective": {"hloss": True}}, r"config\.objective\.hloss"),
+        ({"layout": "cls_last"}, r"config\.model\.layout='cls_last'.*release, cls_first"),
+        ({"family": "bert"}, r"config\.objective\.itm='classification'.*bert; it has none"),
     ],
 )
 def test_wrong_config_gets_a_remedy(fields, message):

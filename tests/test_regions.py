@@ -126,6 +126,26 @@ def test_release_like_the_notebook_does_it():
         np.testing.assert_array_equal(ours[schema.IMAGE_PADDING], padding[-slots:])
 
 
+def test_without_a_global_region_by_hand():
+    c = corpus([2, 0, 3], scores=[9, 1, 2, 9, 9, 1, 3, 2])
+    table = regions.slots(c.offsets, c.scores, max_regions=2, global_region=False)
+    # Rows 0, 3 and 4 are the whole photos; one that has no region stands for itself.
+    np.testing.assert_array_equal(table, [[2, 1], [-1, 3], [6, 7]])
+    image = regions.assemble(
+        table,
+        features=lambda rows: regions.decode(c.features[rows]),
+        boxes=regions.with_area(c.boxes),
+        global_region=False,
+    )
+    np.testing.assert_array_equal(image.features[[0, 1], 1], c.features[[1, 3]])
+    np.testing.assert_array_equal(image.boxes[0, 1, :4], c.boxes[1])
+    record = regions.record(c, 2, max_regions=2, global_region=False)
+    np.testing.assert_array_equal(record[schema.FEATURES], c.features[[6, 7]])
+    schema.validate_record(record, max_regions=2, global_region=False)
+    only = regions.slots(np.array([0, 1, 2]), max_regions=5, global_region=False)
+    np.testing.assert_array_equal(only, [[0], [1]])
+
+
 def test_plain_image_by_hand():
     c = corpus([2, 0], scores=[9, 0.1, 0.8, 9])
     image = assemble(c, regions.slots(c.offsets, c.scores, max_regions=10))
@@ -177,6 +197,11 @@ def test_a_record_is_sound():
             fields = regions.record(c, index, reading=reading)
             schema.validate_record(fields, feature_dim=3)
     np.testing.assert_array_equal(regions.record(c, 1)[schema.FEATURES], c.features[[7, 6, 5]])
+
+
+def test_the_release_reading_needs_a_global_region():
+    with pytest.raises(UsageError, match=r"config\.data\.regions='release'.*regions='plain'"):
+        regions.slots(np.array([0, 2]), max_regions=2, reading="release", global_region=False)
 
 
 def test_wrong_arguments():

@@ -196,3 +196,11 @@ def test_text_conversion_reads_the_masked_tokens():
     np.testing.assert_array_equal(back.segment_ids, text.segment_ids)
     np.testing.assert_array_equal(back.mask, text.mask)
     np.testing.assert_array_equal(back.word_ids, [[-2, -1, -1, -1]])
+
+
+def test_where_no_global_region_is_read_every_slot_is_like_the_other():
+    padded = record()
+    padded[schema.IMAGE_PADDING][-1] = 1
+    schema.validate_record(padded, max_regions=2, global_region=False)
+    with pytest.raises(UsageError, match="3 regions, but at most 2 fit"):
+        schema.validate_record(record(), max_regions=2, global_region=False)

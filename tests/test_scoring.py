@@ -135,6 +135,39 @@ def test_each_item_is_encoded_once_and_cut_to_its_length():
     assert [rows.shape for rows in seen["images"]] == [(2, 10), (2, 10)]
 
 
+def test_padding_behind_is_cut_too():
+    """Captions that begin with [CLS] have their padding behind; each is scored as if alone."""
+    config = small_models.config(MERGED)
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, layout="cls_first")
+    )
+    model, params = small_models.build(config)
+    captions = jax.tree.map(lambda leaf: leaf[:, ::-1], texts(20, slots=30))
+    assert captions.mask[:, 0].all()
+    kept = []
+
+    def encode(text):
+        kept.append(text.mask.shape[1])
+        return model.encode_text(params, text)
+
+    photos = images(3)
+    scores = scoring.score_matrix(model, params, captions, photos, pairs=12)
+    np.testing.assert_allclose(
+        scores, one_by_one(model, params, captions, photos), rtol=2e-4, atol=2e-4
+    )
+    scoring.pairwise(
+        captions,
+        photos,
+        text_mask=captions.mask,
+        image_mask=photos.mask,
+        encode_text=encode,
+        encode_image=lambda image: model.encode_image(params, image),
+        score=lambda text, image: np.zeros((text.mask.shape[0], image.mask.shape[0])),
+        pairs=12,
+    )
+    assert kept[0] < kept[-1] <= 30
+
+
 def test_later_calls_compile_nothing():
     model, params = small_models.build(small_models.config(MERGED))
     scoring.score_matrix(model, params, texts(7), images(5), pairs=6)

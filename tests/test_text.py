@@ -79,6 +79,20 @@ def test_layout_by_hand(tokenizer):
     assert laid.mask.dtype == bool
 
 
+def test_the_other_layout_by_hand(tokenizer):
+    a, comma, circle = _ids(tokenizer, "▁a", ",", "▁circle")
+    laid = tokenizer.layout([[a, comma, circle], [circle]], length=6, layout="cls_first")
+    p, sep, cls = text.PAD, text.SEP, text.CLS
+    np.testing.assert_array_equal(
+        laid.token_ids, [[cls, a, comma, circle, sep, p], [cls, circle, sep, p, p, p]]
+    )
+    np.testing.assert_array_equal(laid.segment_ids, np.zeros((2, 6)))
+    np.testing.assert_array_equal(laid.word_ids, [[-1, 0, 1, 2, -1, -2], [-1, 0, -1, -2, -2, -2]])
+    np.testing.assert_array_equal(laid.mask, laid.word_ids != -2)
+    cut = tokenizer.layout([[a, comma, circle]], length=4, layout="cls_first")
+    np.testing.assert_array_equal(cut.token_ids, [[cls, a, comma, sep]])
+
+
 def test_layout_cuts_to_length_minus_two(tokenizer):
     ids = tokenizer.encode(CAPTIONS[2])
     laid = tokenizer.layout([ids], length=9)

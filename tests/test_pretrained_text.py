@@ -1,0 +1,150 @@
+"""Tokenizers of published weights against the ones that published them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import sources, text
+
+pytest.importorskip("tokenizers")
+from mmt_jax.data import pretrained_text
+
+PIECES = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball", "##s", "##ing", "run"),
+    *(",", ".", "creme", "'", "s", "it"),
+)
+MERGES = ("r e", "re d", "\u0120 re", "\u0120re d", "b a", "l l", "ba ll", "\u0120 ball")
+CAPTIONS = (
+    "a red ball",
+    "Balls, RUNNING.  red",
+    "Crème [MASK] it's",
+    "red\tball \u4e2d",
+    "a zebra",
+)
+
+
+@pytest.fixture
+def wordpiece(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES))
+    return tmp_path
+
+
+@pytest.fixture
+def byte_level(tmp_path):
+    from tokenizers import pre_tokenizers
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces += sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces += [merge.replace(" ", "") for merge in MERGES] + ["<mask>"]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(("#version: 0.2", *MERGES)))
+    return tmp_path
+
+
+def test_wordpiece_is_that_of_bert(wordpiece):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertTokenizerFast(str(wordpiece / "vocab.txt"))
+    plain = [caption for caption in CAPTIONS if "[" not in caption]
+    wanted = theirs(plain, add_special_tokens=False)["input_ids"]
+    assert pretrained_text.read(wordpiece).encode_all(plain) == wanted
+
+
+def test_byte_level_is_that_of_roberta(byte_level):
+    transformers = pytest.importorskip("transformers")
+    files = str(byte_level / "vocab.json"), str(byte_level / "merges.txt")
+    theirs = transformers.RobertaTokenizerFast(*files)
+    wanted = theirs(list(CAPTIONS), add_special_tokens=False)["input_ids"]
+    assert pretrained_text.read(byte_level).encode_all(CAPTIONS) == wanted
+
+
+def test_case_is_kept_where_the_folder_says_so(wordpiece):
+    (wordpiece / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    unknown = PIECES.index("[UNK]")
+    assert pretrained_text.read(wordpiece).encode("a Red") == [PIECES.index("a"), unknown]
+
+
+def test_pieces_of_a_word_share_its_number(wordpiece):
+    cls, sep, pad = (PIECES.index(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
+    laid = pretrained_text.read(wordpiece).texts(["running balls, a"], length=9, layout="cls_first")
+    words = [PIECES.index(piece) for piece in ("[UNK]", "ball", "##s", ",", "a")]
+    np.testing.assert_array_equal(laid.token_ids, [[cls, *words, sep, pad, pad]])
+    np.testing.assert_array_equal(laid.word_ids, [[-1, 0, 1, 1, 2, 3, -1, -2, -2]])
+
+
+def test_with_bytes_a_word_begins_with_its_blank(byte_level):
+    laid = pretrained_text.read(byte_level).texts(["reds, ball"], length=8, layout="cls_first")
+    np.testing.assert_array_equal(laid.word_ids, [[-1, 0, 0, 1, 2, -1, -2, -2]])
+
+
+def test_special_tokens_are_where_the_vocabulary_has_them(wordpiece):
+    tokenizer = pretrained_text.read(wordpiece)
+    found = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    assert found == (0, 2, 3, 4)
+    assert tokenizer.vocab_size == len(PIECES)
+
+
+def test_special_tokens_cannot_be_written_into_a_caption(wordpiece):
+    tokenizer = pretrained_text.read(wordpiece)
+    special = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
+    assert not special & set(tokenizer.encode("a [MASK] ball [SEP] [CLS] [PAD]"))
+
+
+@pytest.mark.parametrize("caption", ["", " \t"])
+def test_an_empty_caption_is_named(wordpiece, caption):
+    with pytest.raises(UsageError, match="is empty"):
+        pretrained_text.read(wordpiece).encode_all(["a ball", caption])
+
+
+def test_a_workdir_gives_the_tokenizer_back(wordpiece, tmp_path):
+    tokenizer = pretrained_text.read(wordpiece)
+    run = tmp_path / "run"
+    sources.store_tokenizer(tokenizer, run)
+    assert [path.name for path in run.iterdir()] == ["tokenizer.json"]
+    again = sources.stored_tokenizer(run)
+    assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
+    assert again.model == tokenizer.model
+    assert sources.has_vocabulary(run)
+
+
+def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):
+    tokenizer = pretrained_text.read(wordpiece)
+    settings = json.loads(tokenizer.model)
+    settings["truncation"] = {
+        "max_length": 2,
+        "direction": "Right",
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    again = text.load(json.dumps(settings).encode())
+    assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (b'{"model": 3}', r"no tokenizer\.json"),
+        (b"{", r"no tokenizer\.json"),
+        (
+            b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, '
+            b'"unk_token": "a"}, "added_tokens": []}',
+            "of the kind WordLevel",
+        ),
+        (
+            b'{"version": "1.0", "model": {"type": "WordPiece", "vocab": {"a": 0}, '
+            b'"unk_token": "a", "continuing_subword_prefix": "##", '
+            b'"max_input_chars_per_word": 9}, "added_tokens": []}',
+            r"has no \[CLS\]",
+        ),
+    ],
+)
+def test_a_vocabulary_that_does_not_serve_is_named(model, message):
+    with pytest.raises(UsageError, match=message):
+        text.load(model)
+
+
+def test_a_folder_without_a_vocabulary(tmp_path):
+    with pytest.raises(UsageError, match=r"has no vocabulary; put tokenizer\.json"):
+        pretrained_text.read(tmp_path)
