@@ -9,7 +9,7 @@ from mmt_jax.config import EvalConfig, UsageError
 from mmt_jax.data import formats, schema, sources
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.evals import retrieval
+from mmt_jax.evals import relevance, retrieval
 
 PHOTOS = 4
 # Photo by photo: two captions, one, one, two.
@@ -108,6 +108,54 @@ def test_limit_keeps_the_first_photos_with_all_their_captions():
         retrieval.evaluate(model, params, examples(), limit=-1)
 
 
+def test_folds_rank_within_themselves():
+    scores = np.full((6, 4), 0.1)
+    scores[[0, 1, 2, 4, 5], [0, 0, 1, 3, 3]] = 0.5
+    scores[0, 3] = 0.9  # a better photo, but of the other fold
+    scores[3, 3] = 0.9  # and one of the same fold
+    halves = [
+        retrieval.Retrieval.of(scores[:3, :2], examples()),
+        retrieval.Retrieval.of(scores[3:, 2:], examples(), first=2),
+    ]
+    found = retrieval.Retrieval.join(halves)
+    np.testing.assert_array_equal(found.image_ranks, [1, 1, 1, 2, 1, 1])
+    # No caption likes photo 2, its own as little as the others; photo 3's are behind a wrong one.
+    np.testing.assert_array_equal(found.text_ranks, [1, 1, 3, 2])
+    assert found.image_ids.tolist() == [10, 11, 12, 13]
+    assert found.caption_to_image.tolist() == [0, 0, 1, 2, 3, 3]
+    assert found.metrics["image_retrieval"]["r@1"] == pytest.approx(5 / 6)
+
+
+def test_evaluate_in_folds_is_evaluating_each():
+    model, params = small_models.build(MODEL)
+    found = retrieval.evaluate(model, params, examples(), fold=2)
+    first = retrieval.evaluate(model, params, examples(), limit=2)
+    np.testing.assert_array_equal(found.image_ranks[:3], first.image_ranks)
+    np.testing.assert_array_equal(found.text_ranks[:2], first.text_ranks)
+    assert found.image_ranks.max() <= 2
+    whole = retrieval.evaluate(model, params, examples(), fold=4)
+    assert whole.flat() == retrieval.evaluate(model, params, examples()).flat()
+    for wrong in (3, -2):
+        with pytest.raises(UsageError, match=f"4 photos cannot be cut into folds of {wrong}"):
+            retrieval.evaluate(model, params, examples(), fold=wrong)
+
+
+def test_ndcg_grades_photos_by_their_captions(tmp_path):
+    scores = np.random.default_rng(0).normal(size=(6, 4))
+    captions = [caption for photo in CAPTIONS for caption in photo]
+    expected = relevance.ndcg(scores, relevance.rouge_l(captions, CAPTIONS))
+    found = retrieval.Retrieval.of(scores, examples(), ndcg=True)
+    np.testing.assert_allclose(found.ndcg, expected)
+    assert found.flat()["image_retrieval/ndcg@25"] == pytest.approx(expected.mean())
+    last = retrieval.Retrieval.of(scores[3:, 2:], examples(), first=2, ndcg=True)
+    mine = relevance.ndcg(scores[3:, 2:], relevance.rouge_l(captions[3:], CAPTIONS[2:]))
+    np.testing.assert_allclose(last.ndcg, mine)
+    found.write(tmp_path / "scores.json")
+    with np.load(tmp_path / "scores.ranks.npz") as arrays:
+        np.testing.assert_array_equal(arrays["ndcg"], found.ndcg)
+    assert "image_retrieval/ndcg@25" not in retrieval.Retrieval.of(scores, examples()).flat()
+
+
 def test_rerank_ranks_what_embeddings_leave_out_last():
     config = small_models.config(("text", "image"), family="two_tower", itm="contrastive")
     model, params = small_models.build(config)
@@ -129,7 +177,7 @@ def test_write_keeps_numbers_and_ranks(tmp_path):
     found.write(path)
     assert json.loads(path.read_text()) == found.metrics
     with np.load(tmp_path / "new" / "dev.v1.ranks.npz") as file:
-        assert set(file.files) == {f.name for f in dataclasses.fields(found)}
+        assert set(file.files) == {f.name for f in dataclasses.fields(found)} - {"ndcg"}
         for name in file.files:
             np.testing.assert_array_equal(file[name], getattr(found, name))
     assert len(list(path.parent.iterdir())) == 2

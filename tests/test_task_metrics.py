@@ -12,7 +12,7 @@ from mmt_jax.data.tasks.glue import Example
 from mmt_jax.data.tasks.nlvr2 import Pair
 from mmt_jax.data.tasks.snli_ve import Hypothesis
 from mmt_jax.data.tasks.vqa import Question
-from mmt_jax.evals import coco, glue, gqa, nlvr2, ranking, relevance, snli_ve, vqa
+from mmt_jax.evals import glue, gqa, nlvr2, ranking, relevance, snli_ve, vqa
 
 # ---- Answers -------------------------------------------------------------------------------------
 
@@ -201,24 +201,6 @@ def test_fractional_recall_counts_every_relevant_item():
     assert any_hit == 0.5
     five = np.repeat(np.eye(3, dtype=bool), 5, axis=1)  # five captions a photo, all found first
     assert ranking.fractional_recall(five.astype(float), five, 1) == pytest.approx(1 / 5)
-
-
-def test_coco_folds_rank_within_themselves():
-    caption_to_image = np.array([0, 1, 1, 2, 3])
-    scores = np.full((5, 4), 0.1)
-    scores[[0, 1, 2, 4], [0, 1, 1, 3]] = 0.5
-    scores[0, 3] = 0.9  # a better photo, but of the other fold
-    scores[3, 3] = 0.9  # and one of the same fold
-    folds = coco.evaluate(scores, caption_to_image, fold=2)
-    # Captions: fold 1 finds all three, fold 2 one of two. Photos: photo 3 is best liked by a wrong
-    # caption, photo 2 by none: its own ties with the other.
-    assert folds["image_retrieval/r@1"] == pytest.approx((1 + 1 / 2) / 2)
-    assert folds["text_retrieval/r@1"] == pytest.approx((1 + 0) / 2)
-    whole = coco.evaluate(scores, caption_to_image, fold=4)
-    assert whole["image_retrieval/r@1"] == pytest.approx(3 / 5)
-    assert whole["image_retrieval/median_rank"] == 1
-    with pytest.raises(UsageError, match="4 photos cannot be cut into folds of 3"):
-        coco.evaluate(scores, caption_to_image, fold=3)
 
 
 def f_measure(precision, recall):

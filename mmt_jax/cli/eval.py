@@ -7,9 +7,13 @@ usage: mmt eval --workdir=DIR|SAVEDMODEL --data=SOURCE --split=SPLIT [--limit=N]
 Image retrieval finds the photo of a caption, text retrieval any caption of a photo. r@k is the
 share of queries whose match is among the first k; a tie counts against the model. A workdir's best
 checkpoint is taken. --limit keeps the first N photos and their captions: joint models score every
-caption with every photo, so time grows with the square. With --rerank, models that have embeddings
-beside their joint score use it only for the K best photos of each caption and the K best captions
-of each photo; what is not among them ranks last.
+caption with every photo, so time grows with the square.
+
+--fold ranks within folds of N photos: --limit=5000 --fold=1000 is the "1k" of COCO's test photos.
+--ndcg adds ndcg@25 of image retrieval, as TERN reports it: a photo is as relevant as its captions
+have words in common with the query (ROUGE-L). With --rerank, models that have embeddings beside
+their joint score use it only for the K best photos of each caption and the K best captions of each
+photo; what is not among them ranks last.
 
 FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and median_rank, and
 FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
@@ -30,6 +34,8 @@ FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("limit", "N", "photos; all by default", default=0),
+    flags.Flag("fold", "N", "rank within folds of N photos; all by default", default=0),
+    flags.Flag("ndcg", "", "grade photos by their captions too", default=False),
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
@@ -46,15 +52,20 @@ def run(args: types.SimpleNamespace) -> None:
     if args.out:
         retrieval.output_paths(args.out)
     saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()
-    if saved and args.rerank:
-        raise UsageError("--rerank is for workdirs: a SavedModel scores whole pairs; leave it out")
+    for name in ("rerank", "fold"):
+        if saved and getattr(args, name):
+            raise UsageError(f"--{name} is for workdirs and not for a SavedModel; leave it out")
     found = _saved_model(args) if saved else _workdir(args)
     if args.out:
         found.write(args.out)
     print(f"{found.metrics['num_images']} photos, {found.metrics['num_captions']} captions")
-    ways = ("image_retrieval", "text_retrieval")
-    rows = [[way, *(f"{found.metrics[way][name]:.4g}" for name in METRICS)] for way in ways]
-    print(flags.table(["", *METRICS], rows))
+    names = [*METRICS, retrieval.NDCG] if args.ndcg else METRICS
+    ways = {way: found.metrics[way] for way in ("image_retrieval", "text_retrieval")}
+    rows = [
+        [way, *(f"{values[name]:.4g}" if name in values else "" for name in names)]
+        for way, values in ways.items()
+    ]
+    print(flags.table(["", *names], rows))
 
 
 def _workdir(args: types.SimpleNamespace) -> Any:
@@ -65,9 +76,15 @@ def _workdir(args: types.SimpleNamespace) -> Any:
     trained = checkpoint.load(args.workdir)
     tokenizer = sources.stored_tokenizer(args.workdir)
     examples, _ = _examples(args, trained.config, tokenizer)
-    pairs = trained.config.eval.pairs
     return retrieval.evaluate(
-        trained.model, trained.params, examples, rerank=args.rerank, pairs=pairs, progress=True
+        trained.model,
+        trained.params,
+        examples,
+        fold=args.fold,
+        rerank=args.rerank,
+        ndcg=args.ndcg,
+        pairs=trained.config.eval.pairs,
+        progress=True,
     )
 
 
@@ -89,7 +106,8 @@ def _saved_model(args: types.SimpleNamespace) -> Any:
         width = images[schema.FEATURES].shape[-1]
         retrieval.check_width(width, scorer.config.model.feature_dim or width)
     texts = schema.from_text(examples.texts(captions))
-    return retrieval.Retrieval.of(scorer.log_odds(texts, images, progress=True), examples)
+    scores = scorer.log_odds(texts, images, progress=True)
+    return retrieval.Retrieval.of(scores, examples, ndcg=args.ndcg)
 
 
 def _examples(args: types.SimpleNamespace, config: Any, tokenizer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Exhaustive retrieval: every caption against every photo, in both directions.
+"""Retrieval in both directions, of all photos at once or within folds.
 
 Image retrieval: a caption finds its photo. Text retrieval: a photo finds any of its captions. R@k
 is a share in 0..1 and ties count against the model (`ranking`).
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,43 +23,62 @@ from mmt_jax.data import sources
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.text import Tokenizer
-from mmt_jax.evals import ranking
+from mmt_jax.evals import ranking, relevance
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Params
+
+NDCG = "ndcg@25"
 
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
-    """Ranks of M captions and N photos; 1 is best."""
+    """Ranks of M captions and N photos, each among those of its fold; 1 is best."""
 
     image_ranks: np.ndarray  # [M] i64: of its photo, for each caption
     text_ranks: np.ndarray  # [N] i64: of its best caption, for each photo
     caption_to_image: np.ndarray  # [M] i64
     image_ids: np.ndarray  # [N] i64
+    ndcg: np.ndarray | None = None  # [M] f64 of each caption, see `relevance`; None = not asked
 
     @classmethod
-    def of(cls, scores: np.ndarray, examples: Examples) -> Retrieval:
-        """Ranks `scores` [M, N] float of the first M captions with the first N photos.
+    def of(
+        cls, scores: np.ndarray, examples: Examples, *, first: int = 0, ndcg: bool = False
+    ) -> Retrieval:
+        """Ranks `scores` [M, N] float of N photos, from number `first` on, and their M captions.
 
         Raises:
           UsageError: a score is NaN.
         """
-        captions, photos = scores.shape
-        caption_to_image = examples.caption_to_image[:captions]
-        image_ids = examples.image_ids[:photos]
-        relevant = image_ids[caption_to_image][:, None] == image_ids
+        start = np.searchsorted(examples.caption_to_image, first)
+        captions = slice(start, start + scores.shape[0])
+        photos = slice(first, first + scores.shape[1])
+        caption_to_image = examples.caption_to_image[captions]
+        image_ids = examples.image_ids[photos]
+        relevant = examples.image_ids[caption_to_image][:, None] == image_ids
         return cls(
             image_ranks=ranking.ranks(scores, relevant),
             text_ranks=ranking.ranks(scores.T, relevant.T),
             caption_to_image=caption_to_image,
             image_ids=image_ids,
+            ndcg=_ndcg(scores, examples.captions[captions], caption_to_image) if ndcg else None,
         )
+
+    @classmethod
+    def join(cls, folds: Sequence[Retrieval]) -> Retrieval:
+        """All folds as one, each query ranked as it is in its fold."""
+        parts = [vars(fold) for fold in folds]
+        names = [name for name, value in parts[0].items() if value is not None]
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in names})
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """By direction r@1, r@5, r@10 and median_rank; `num_images` and `num_captions`."""
+        """By direction r@1, r@5, r@10 and median_rank; `num_images` and `num_captions`.
+
+        Where it was asked for, `image_retrieval` has `ndcg@25` too.
+        """
+        graded = {} if self.ndcg is None else {NDCG: float(self.ndcg.mean())}
         return {
-            "image_retrieval": ranking.summary(self.image_ranks),
+            "image_retrieval": {**ranking.summary(self.image_ranks), **graded},
             "text_retrieval": ranking.summary(self.text_ranks),
             "num_images": len(self.image_ids),
             "num_captions": len(self.caption_to_image),
@@ -86,7 +106,8 @@ class Retrieval:
         part = numbers.with_name(f".{numbers.name}.{os.getpid()}")
         try:
             with open(part, "wb") as file:
-                np.savez_compressed(file, **dataclasses.asdict(self))
+                arrays = {name: array for name, array in vars(self).items() if array is not None}
+                np.savez_compressed(file, **arrays)
             os.replace(part, ranks)
             part.write_text(json.dumps(self.metrics, indent=2) + "\n")
             os.replace(part, numbers)
@@ -116,7 +137,9 @@ def evaluate(
     examples: Examples,
     *,
     limit: int = 0,
+    fold: int = 0,
     rerank: int = 0,
+    ndcg: bool = False,
     pairs: int = 1024,
     progress: bool = False,
 ) -> Retrieval:
@@ -127,14 +150,17 @@ def evaluate(
       params: its parameters.
       examples: photos and captions, tokenised with the model's vocabulary.
       limit: the first `limit` photos with all their captions; 0 = all.
+      fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
+        1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
       rerank: score only the pairs among that many best by embeddings (`scoring.rerank`); a match
         that is not among them ranks last. 0 = all pairs.
+      ndcg: also grade photos by what their captions have in common with the query (`relevance`).
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
       UsageError: the model scores no pairs, or has no embeddings to choose them by; the data does
-        not fit it, or a score is NaN.
+        not fit it, or cannot be cut into such folds; or a score is NaN.
     """
     config = model.config
     if config.objective.itm == "none":
@@ -142,16 +168,30 @@ def evaluate(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
             f"that was trained with an ITM loss"
         )
-    photos, captions = selection(examples, limit)
-    images = examples.images(photos)
-    check_width(images.features.shape[-1], config.model.feature_dim)
     score = scoring.score_matrix
     if rerank:
         _check_rerank(model, rerank)
         score = functools.partial(scoring.rerank, top=rerank)
-    texts = examples.texts(captions)
-    scores = score(model, params, texts, images, pairs=pairs, progress=progress)
-    return Retrieval.of(scores, examples)
+    count = len(selection(examples, limit)[0])
+    fold = fold or count
+    if fold < 0 or count % fold:
+        raise UsageError(f"{count} photos cannot be cut into folds of {fold}; give a divisor")
+    folds = []
+    for first in range(0, count, fold):
+        images = examples.images(np.arange(first, first + fold))
+        check_width(images.features.shape[-1], config.model.feature_dim)
+        captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
+        texts = examples.texts(captions)
+        scores = score(model, params, texts, images, pairs=pairs, progress=progress)
+        folds.append(Retrieval.of(scores, examples, first=first, ndcg=ndcg))
+    return Retrieval.join(folds)
+
+
+def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np.ndarray:
+    """NDCG@25 of each of the captions, of which number m is of photo `photos[m]`; ascending."""
+    starts = np.searchsorted(photos, np.arange(photos[0], photos[0] + scores.shape[1] + 1))
+    by_photo = [captions[a:b] for a, b in itertools.pairwise(starts)]
+    return relevance.ndcg(scores, relevance.rouge_l(captions, by_photo))
 
 
 def _check_rerank(model: Model, top: int) -> None:
