@@ -133,19 +133,12 @@ PATCHES = Transform(
     lambda x: [x.transpose(2, 3, 1, 0).reshape(-1, len(x))],
     lambda x: x.reshape(*[math.isqrt(len(x) // 3)] * 2, 3, -1).transpose(3, 2, 0, 1),
 )
-# [3 D, D] ↔ kernels of query, key and value; and the same of their biases
-SPLIT_TRANSPOSE = Transform(
-    lambda x: [part.T for part in np.split(x, 3)],
-    lambda *parts: np.concatenate([part.T for part in parts]),
-)
-SPLIT = Transform(lambda x: np.split(x, 3), lambda *parts: np.concatenate(parts))
 NEGATIVE_LOG = Transform(lambda x: [-np.log(x)], lambda x: np.exp(-x))
 
 
 def vision(theirs: str, ours: str) -> Table:
     """CLIP's vision transformer, as OpenAI names its parts."""
     block, layer = f"{theirs}.transformer.resblocks.{{i}}", f"{ours}/stack/layers/{{i}}"
-    projections = [f"{layer}/attention/{name}" for name in ("query", "key", "value")]
     embeddings = f"{theirs}.embeddings"
     return (
         Row(f"{embeddings}.class_embedding", (f"{ours}/cls/embedding",), engine.ADD_AXIS),
@@ -154,13 +147,7 @@ def vision(theirs: str, ours: str) -> Table:
         *engine.skip("counts 0, 1, 2, …", f"{embeddings}.position_ids"),
         *engine.norm(f"{theirs}.ln_pre", f"{ours}/first_norm"),
         *engine.norm(f"{theirs}.ln_post", f"{ours}/last_norm"),
-        Row(
-            f"{block}.attn.in_proj_weight",
-            tuple(f"{path}/kernel" for path in projections),
-            SPLIT_TRANSPOSE,
-        ),
-        Row(f"{block}.attn.in_proj_bias", tuple(f"{path}/bias" for path in projections), SPLIT),
-        *engine.linear(f"{block}.attn.out_proj", f"{layer}/attention/out"),
+        *engine.multihead(f"{block}.attn", f"{layer}/attention"),
         *engine.norm(f"{block}.ln_1", f"{layer}/attention/norm"),
         *engine.linear(f"{block}.mlp.c_fc", f"{layer}/mlp/hidden"),
         *engine.linear(f"{block}.mlp.c_proj", f"{layer}/mlp/out"),

@@ -34,6 +34,11 @@ TRANSPOSE = Transform(lambda x: [x.T], lambda x: x.T)
 FLIP = Transform(lambda x: [x[::-1]], lambda x: x[::-1])  # the two answers in the other order
 FLIP_TRANSPOSE = Transform(lambda x: [x[::-1].T], lambda x: x.T[::-1])
 ADD_AXIS = Transform(lambda x: [x[None]], lambda x: x[0])  # a single row of a table
+SPLIT = Transform(lambda x: np.split(x, 3), lambda *parts: np.concatenate(parts))
+SPLIT_TRANSPOSE = Transform(
+    lambda x: [part.T for part in np.split(x, 3)],
+    lambda *parts: np.concatenate([part.T for part in parts]),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +84,16 @@ def norm(theirs: str, ours: str) -> Table:
 def embedding(theirs: str, ours: str) -> Table:
     """A `torch.nn.Embedding`."""
     return (Row(f"{theirs}.weight", (f"{ours}/embedding",)),)
+
+
+def multihead(theirs: str, ours: str) -> Table:
+    """A `torch.nn.MultiheadAttention`, which has query, key and value in one matrix."""
+    parts = [f"{ours}/{name}" for name in ("query", "key", "value")]
+    return (
+        Row(f"{theirs}.in_proj_weight", tuple(f"{p}/kernel" for p in parts), SPLIT_TRANSPOSE),
+        Row(f"{theirs}.in_proj_bias", tuple(f"{p}/bias" for p in parts), SPLIT),
+        *linear(f"{theirs}.out_proj", f"{ours}/out"),
+    )
 
 
 def skip(reason: str, *theirs: str) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, engine
+from mmt_jax.importers import Importer, bert, engine
 from mmt_jax.importers.engine import Row, Table
 from mmt_jax.model_config import LxmertConfig
 
@@ -144,75 +144,32 @@ def save_name(config: Config, key: str) -> str:
     return key if architecture(config) == BARE or key.startswith(HEADS) else f"lxmert.{key}"
 
 
-def attention(theirs: str, projections: str, ours: str) -> Table:
-    """An attention with its output and LayerNorm; `projections` holds query, key and value."""
-    return (
-        *(
-            row
-            for name in ("query", "key", "value")
-            for row in engine.linear(f"{theirs}.{projections}.{name}", f"{ours}/{name}")
-        ),
-        *engine.linear(f"{theirs}.output.dense", f"{ours}/out"),
-        *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/norm"),
-    )
-
-
-def mlp(hidden: str, out: str, ours: str) -> Table:
-    """The two dense layers of a layer, and its last LayerNorm."""
-    return (
-        *engine.linear(f"{hidden}.dense", f"{ours}/hidden"),
-        *engine.linear(f"{out}.dense", f"{ours}/out"),
-        *engine.norm(f"{out}.LayerNorm", f"{ours}/norm"),
-    )
-
-
-def layer(theirs: str, ours: str) -> Table:
-    """A layer of one modality."""
-    return (
-        *attention(f"{theirs}.attention", "self", f"{ours}/attention"),
-        *mlp(f"{theirs}.intermediate", f"{theirs}.output", f"{ours}/mlp"),
-    )
-
-
 def cross_stream(theirs: str, name: str, ours: str) -> Table:
     """What a cross-modal layer has for one modality alone."""
     return (
-        *attention(f"{theirs}.{name}_self_att", "self", f"{ours}/attention"),
-        *mlp(f"{theirs}.{name}_inter", f"{theirs}.{name}_output", f"{ours}/mlp"),
-    )
-
-
-def transform(theirs: str, ours: str) -> Table:
-    """A dense layer with GELU and LayerNorm."""
-    return (
-        *engine.linear(f"{theirs}.dense", f"{ours}/dense"),
-        *engine.norm(f"{theirs}.LayerNorm", f"{ours}/norm"),
+        *bert.attention(f"{theirs}.{name}_self_att", f"{ours}/attention"),
+        *bert.mlp(f"{theirs}.{name}_inter", f"{theirs}.{name}_output", f"{ours}/mlp"),
     )
 
 
 TABLE: Table = (
-    *engine.embedding("embeddings.word_embeddings", "text/embed/tokens"),
-    *engine.embedding("embeddings.position_embeddings", "text/embed/positions"),
-    *engine.embedding("embeddings.token_type_embeddings", "text/embed/segments"),
-    *engine.norm("embeddings.LayerNorm", "text/embed/norm"),
-    *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
+    *bert.text_encoder("", "text"),
     *engine.linear("encoder.visn_fc.visn_fc", "image/embed/features"),
     *engine.norm("encoder.visn_fc.visn_layer_norm", "image/embed/features_norm"),
     *engine.linear("encoder.visn_fc.box_fc", "image/embed/boxes"),
     *engine.norm("encoder.visn_fc.box_layer_norm", "image/embed/boxes_norm"),
-    *layer("encoder.layer.{i}", "text/stack/layers/{i}"),
-    *layer("encoder.r_layers.{i}", "image/stack/layers/{i}"),
-    *attention("encoder.x_layers.{i}.visual_attention", "att", "layers/{i}/cross"),
+    *bert.layer("encoder.r_layers.{i}", "image/stack/layers/{i}"),
+    *bert.attention("encoder.x_layers.{i}.visual_attention", "layers/{i}/cross", inner="att"),
     *cross_stream("encoder.x_layers.{i}", "lang", "layers/{i}/text"),
     *cross_stream("encoder.x_layers.{i}", "visn", "layers/{i}/image"),
     *engine.linear("pooler.dense", "pooler"),
-    *transform("cls.predictions.transform", "word_head"),
+    *bert.transform("cls.predictions.transform", "word_head"),
     Row("cls.predictions.bias", ("word_head/bias",)),
     Row("cls.predictions.decoder.weight", ("text/embed/tokens/embedding",), copy=True),
     # Theirs says "matches" with the second of two logits, ours with the first.
     Row("cls.seq_relationship.weight", ("match/kernel",), engine.FLIP_TRANSPOSE),
     Row("cls.seq_relationship.bias", ("match/bias",), engine.FLIP),
-    *transform("obj_predict_head.transform", "region_head"),
+    *bert.transform("obj_predict_head.transform", "region_head"),
     *engine.linear("obj_predict_head.decoder_dict.obj", "region_head/outs/classes"),
     *engine.linear("obj_predict_head.decoder_dict.attr", "region_head/outs/attributes"),
     *engine.linear("obj_predict_head.decoder_dict.feat", "region_head/outs/features"),

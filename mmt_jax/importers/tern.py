@@ -15,7 +15,7 @@ import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, engine
-from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.importers.engine import Table
 from mmt_jax.model_config import TernConfig
 from mmt_jax.typing import Params
 
@@ -93,38 +93,10 @@ def fresh(config: Config) -> Params:
     return {"calibration": {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}}
 
 
-_SPLIT = Transform(
-    lambda x: np.split(x, 3),
-    lambda *parts: np.concatenate(parts),
-)
-_SPLIT_TRANSPOSE = Transform(
-    lambda x: [part.T for part in np.split(x, 3)],
-    lambda *parts: np.concatenate([part.T for part in parts]),
-)
-
-
-def attention(theirs: str, ours: str) -> Table:
-    """A `torch.nn.MultiheadAttention`, whose query, key and value are one matrix."""
-    return (
-        *(
-            Row(
-                f"{theirs}.in_proj_{kind}",
-                tuple(f"{ours}/{name}/{leaf}" for name in ("query", "key", "value")),
-                transform,
-            )
-            for kind, leaf, transform in (
-                ("weight", "kernel", _SPLIT_TRANSPOSE),
-                ("bias", "bias", _SPLIT),
-            )
-        ),
-        *engine.linear(f"{theirs}.out_proj", f"{ours}/out"),
-    )
-
-
 def layer(theirs: str, ours: str) -> Table:
     """A `torch.nn.TransformerEncoderLayer`."""
     return (
-        *attention(f"{theirs}.self_attn", f"{ours}/attention"),
+        *engine.multihead(f"{theirs}.self_attn", f"{ours}/attention"),
         *engine.norm(f"{theirs}.norm1", f"{ours}/attention/norm"),
         *engine.linear(f"{theirs}.linear1", f"{ours}/mlp/hidden"),
         *engine.linear(f"{theirs}.linear2", f"{ours}/mlp/out"),
