@@ -335,7 +335,7 @@ def kaylode_table():
         engine.Row("slot_2", ("image/embed/boxes_cls/embedding",)),
         *norm(f"{layer}.norm_1", f"{ours}/attention/norm"),
         *norm(f"{layer}.norm_2", f"{ours}/mlp/norm"),
-        *tern.attention(f"{layer}.attn", f"{ours}/attention"),
+        *engine.multihead(f"{layer}.attn", f"{ours}/attention"),
         *engine.linear(f"{layer}.hidden", f"{ours}/mlp/hidden"),
         *engine.linear(f"{layer}.out", f"{ours}/mlp/out"),
         *norm("norm", "image/stack/last_norm"),
