@@ -107,6 +107,11 @@ class Scorer(abc.ABC):
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer):
+        if config.objective.itm == "none":
+            raise UsageError(
+                f"{config.tag or 'this model'} scores no pairs of image and text; score with a "
+                f"model that was trained with an ITM loss"
+            )
         wanted = config.model.vocab_size
         if wanted is not None and tokenizer.vocab_size != wanted:
             raise UsageError(

@@ -150,6 +150,17 @@ def test_training_starts_from_an_imported_model_and_gets_heads_of_its_own(theirs
     assert "region_head/outs/classes" in said[1]
 
 
+def test_a_model_without_a_match_head_scores_no_pairs(mmt, tmp_path):
+    published = hf.saved(hf.published("LxmertForQuestionAnswering"), tmp_path / "published")
+    assert mmt(*bring(published, tmp_path / "run"))[0] == 0
+    np.savez(tmp_path / "photo.npz", **record())
+    asked = (f"--record={tmp_path / 'photo.npz'}", "--caption=a cube")
+    status, _, err = mmt("score", f"--model={tmp_path / 'run'}", *asked)
+    assert status == 2
+    assert err.startswith("mmt: lxmert scores no pairs")
+    assert err.count("\n") == 1
+
+
 # ---- Forms of a folder ---------------------------------------------------------------------------
 
 
@@ -201,6 +212,32 @@ def test_half_precision_is_widened(theirs, folder, tmp_path):
     np.testing.assert_array_equal(leaf, expected)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_hub_id_is_downloaded(monkeypatch, theirs, folder, tmp_path, suffix):
+    torch, _ = hf._libraries()
+    if suffix == "bin":
+        (folder / "model.safetensors").rename(folder / "model.elsewhere")
+        torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+    asked = []
+
+    def download(name, allow_patterns):
+        """Only files that are asked for are there afterwards."""
+        asked.append(name)
+        here = tmp_path / "cache"
+        here.mkdir(exist_ok=True)
+        for pattern in allow_patterns:
+            for file in folder.glob(pattern):
+                (here / file.name).write_bytes(file.read_bytes())
+        return here
+
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "snapshot_download", download)
+    found = importers.load("some/model", "lxmert")
+    assert set(asked) == {"some/model"}
+    np.testing.assert_array_equal(
+        found.params["pooler"]["bias"], theirs.lxmert.pooler.dense.bias.detach()
+    )
+
+
 def test_a_hub_id_that_cannot_be_had(monkeypatch):
     huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -242,6 +279,15 @@ def edit_config(**fields):
     return edit
 
 
+def twice(folder):
+    """Weights that were saved under the names of two releases."""
+    torch, _ = hf._libraries()
+    file = folder / "model.safetensors"
+    both = {f"{front}.pooler.dense.bias": torch.zeros(24) for front in ("lxmert", "bert")}
+    torch.save(both, folder / "pytorch_model.bin")
+    file.unlink()
+
+
 def with_code(folder):
     (folder / "model.safetensors").unlink()
     code = {"weight": Code(folder.parent / "ran")}
@@ -261,6 +307,8 @@ def write(name, content):
         (edit_config(model_type="bert"), ("type 'bert'", "--model=lxmert")),
         (edit_config(architectures=["BertModel"]), ("BertModel", "LxmertForPreTraining")),
         (edit_config(hidden_act="relu"), ("hidden_act='relu'",)),
+        (edit_config(hidden_size="24"), ("config.model.width must be int, not '24'",)),
+        (twice, ("bert.pooler.dense.bias", "two names for the same")),
         (edit_config(l_layers=3), ("layers/2/attention/query/kernel", "has no key")),
         (edit_config(l_layers=1), ("encoder.layer.1.", "which the model does not have")),
         (edit_config(visual_feat_dim=9), ("visn_fc", "gives no (9, 24)")),

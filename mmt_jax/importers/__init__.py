@@ -13,8 +13,10 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from mmt_jax import params as params_lib
-from mmt_jax.config import Config, UsageError
+from mmt_jax.config import Config, UsageError, as_dict, resolve
 from mmt_jax.data import pretrained_text
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.importers import engine, hub
@@ -75,8 +77,8 @@ def load(source: str | os.PathLike, model: str) -> Imported:
             f"{folder} has the config of a model of the type {foreign.get('model_type')!r}, and "
             f"--model={model} reads {' or '.join(importer.model_types)}; give the right --model"
         )
-    arrays = {importer.rename(key): value for key, value in hub.read_arrays(folder).items()}
-    config = importer.config(foreign, arrays.keys())
+    arrays = _renamed(hub.read_arrays(folder), importer, folder)
+    config = resolve(as_dict(importer.config(foreign, arrays.keys())), path=f"{folder}: config")
     tokenizer = pretrained_text.read(folder)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise UsageError(
@@ -115,6 +117,21 @@ def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.Pat
     arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
     vocabulary = {tokenizer.filename: tokenizer.model}
     hub.write(pathlib.Path(out), importer.save_config(config), arrays, others=vocabulary)
+
+
+def _renamed(
+    arrays: Mapping[str, np.ndarray], importer: Importer, folder: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """The arrays under the table's names."""
+    keys: dict[str, str] = {}
+    for key in arrays:
+        if other := keys.get(name := importer.rename(key)):
+            raise UsageError(
+                f"{folder} has {other} and {key}, which are two names for the same; leave one of "
+                f"them out"
+            )
+        keys[name] = key
+    return {name: arrays[key] for name, key in keys.items()}
 
 
 def _find(model: str) -> Importer:

@@ -42,7 +42,7 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
       UsageError: a field is missing, or has a value that this family cannot have.
     """
     del keys  # which heads there are is told by the architecture
-    (architecture,) = foreign.get("architectures") or (None,)
+    architecture = next(iter(foreign.get("architectures") or ()), None)
     if architecture not in (BARE, PRETRAINING, ANSWERING):
         raise UsageError(
             f'config.json has architectures=[{architecture!r}], and not "{BARE}", '
