@@ -1,5 +1,6 @@
 """BERT's published weights: the language stack that models of the study start from."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,8 @@ import tiny
 
 from mmt_jax import importers
 from mmt_jax import params as trees
-from mmt_jax.config import Config, MMTConfig, UsageError
+from mmt_jax.config import Config, MMTConfig, ObjectiveConfig, UsageError
+from mmt_jax.model_config import TernConfig
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint, init
 
@@ -98,6 +100,31 @@ def test_models_of_the_study_start_from_it(tmp_path):
     assert "text/tokens" in said[0]
     assert "image/features" in said[1]
     assert trees.flatten(params).keys() == trees.flatten(model.abstract()).keys()
+
+
+def test_text_encoders_start_from_it(tmp_path):
+    theirs = published(tmp_path / "in")
+    found = importers.load(tmp_path / "in", "bert")
+    checkpoint.write(tmp_path / "bert", found.config, found.params, found.tokenizer)
+    sizes = {f: getattr(found.config.model, f) for f in ("max_positions", "vocab_size", "pad_id")}
+    text_sizes = {"text_width": 24, "text_heads": 2, "text_mlp_dim": 40}
+    small = {"width": 8, "image_width": 8, "mlp_dim": 8, "image_mlp_dim": 8}
+    model = TernConfig(**sizes, **text_sizes, **small, text_layers=2, feature_dim=5, num_classes=0)
+    objective = ObjectiveConfig(itm="contrastive", mlm=0.0, mrm=0.0)
+    built = registry.build(Config(tag="mine", model=model, objective=objective))
+    params = init.params(tmp_path / "bert", built, jax.random.key(0), lambda _: None)
+    assert trees.flatten(params).keys() == trees.flatten(built.abstract()).keys()
+    text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
+    with jax.default_matmul_precision("highest"):
+        states = built.apply(params, built.network.text_states, text)
+    # The embedding and both layers; the third layer of BERT is not asked.
+    for mine, expected in zip(states[:3], run(theirs, text).hidden_states, strict=False):
+        expected = expected.detach().numpy()
+        np.testing.assert_allclose(mine[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
+    wide = dataclasses.replace(model, text_mlp_dim=48)
+    built = registry.build(Config(tag="mine", model=wide, objective=objective))
+    with pytest.raises(UsageError, match="text/stack/layers/0/mlp/hidden/kernel is"):
+        init.params(tmp_path / "bert", built, jax.random.key(0), lambda _: None)
 
 
 @pytest.mark.parametrize(

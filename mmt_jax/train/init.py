@@ -16,6 +16,15 @@ from mmt_jax.nn.blocks import kinds
 from mmt_jax.train import checkpoint
 from mmt_jax.typing import Params
 
+# How the parameters of a text-only run are called in families built of `nn.encoders`.
+_ENCODER = (
+    (r"text/(tokens|positions|segments|norm)/(\w+)", r"text/embed/\1/\2"),
+    (r"streams/layers/(\d+)/text/(attention/\w+/\w+)", r"text/stack/layers/\1/\2"),
+    (r"streams/layers/(\d+)/text/(attention|mlp)_norm/(\w+)", r"text/stack/layers/\1/\2/norm/\3"),
+    (r"streams/layers/(\d+)/text/mlp_in/(\w+)", r"text/stack/layers/\1/mlp/hidden/\2"),
+    (r"streams/layers/(\d+)/text/mlp_out/(\w+)", r"text/stack/layers/\1/mlp/out/\2"),
+)
+
 # Of these a row's own values always stand: who it is, and how it is best optimised.
 _OWN = ("tag", "pretrained", "init_from", "optim")
 # Of these they stand where the two rows differ: BERT has other layers and losses than who starts
@@ -50,9 +59,11 @@ def params(
     """Parameters of `model` that start from the best checkpoint of a run.
 
     A text-only source (family "bert") gives what it has: its embeddings, its word head, and its
-    layers in order to the layers in which the model's text stream reads itself. Any other source
-    must have the parameters of `model`, heads aside: a head that only one of them has, or that
-    differs in a size (as with other answers, or another detector's classes), begins fresh.
+    layers in order to the layers in which the model's text stream reads itself; to families with a
+    text encoder of BERT's (`nn.encoders.TextEncoder`) its embeddings and as many layers as that
+    has. Any other source must have the parameters of `model`, heads aside: a head that only one of
+    them has, or that differs in a size (as with other answers, or another detector's classes),
+    begins fresh.
 
     Args:
       workdir: of the source.
@@ -66,7 +77,8 @@ def params(
     source = checkpoint.load(workdir)
     taken, wanted = source.params, model.abstract()
     if source.model.config.model.family == "bert" != model.config.model.family:
-        taken = _language(source, model)
+        encoder = "embed" in wanted["text"]
+        taken = _encoder(source.params, wanted) if encoder else _language(source, model)
         wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
     else:
         shared = _shared_heads(taken, wanted)
@@ -116,6 +128,19 @@ def _language(source: checkpoint.Trained, model: Model) -> Params:
 
     renamed = {rename(path): leaf for path, leaf in params_lib.flatten(source.params).items()}
     return params_lib.unflatten({p: leaf for p, leaf in renamed.items() if p in wanted})
+
+
+def _encoder(source: Params, wanted: Params) -> Params:
+    """The parameters of a text-only run under the paths of an `nn.encoders.TextEncoder`."""
+    sizes = params_lib.flatten(wanted)
+    taken = {}
+    for path, leaf in params_lib.flatten(source).items():
+        matches = (re.fullmatch(theirs, path) for theirs, _ in _ENCODER)
+        for match, (_, ours) in zip(matches, _ENCODER, strict=True):
+            if match and (renamed := match.expand(ours)) in sizes:
+                # The study's third segment is none of BERT's.
+                taken[renamed] = leaf[: sizes[renamed].shape[0]] if "segments" in path else leaf
+    return params_lib.unflatten(taken)
 
 
 def _text_layers(model: Model) -> list[int]:
