@@ -7,7 +7,7 @@ families and a fact of others is a class variable there, and a field where it ca
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 # Layout of a caption → where [CLS] stands, and with it the side on which there is no padding.
 LAYOUTS = {
@@ -34,6 +34,11 @@ class ModelConfig:
     global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
     pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
     patch_size: ClassVar[int] = 16  # pixels a side
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What the family's own dataclass has besides."""
 
     @property
     def regressed(self) -> int:
@@ -112,6 +117,30 @@ class BridgeTowerConfig(ModelConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipConfig(ModelConfig):
+    """CLIP (Radford et al., 2021): a text and an image tower, one vector each."""
+
+    family: str = "clip"
+    dropout: float = 0.0
+    width: int = 512  # of the vectors
+    text_width: int = 512
+    text_layers: int = 12
+    text_heads: int = 8
+    text_mlp_dim: int = 2048
+    image_width: int = 768
+    image_layers: int = 12
+    image_heads: int = 12
+    image_mlp_dim: int = 3072
+    image_size: int = 224  # pixels a side, of the photos that positions are learned on
+    patch_size: int = 32
+    max_positions: int = 77
+    activation: str = "quick_gelu"  # a name in mmt_jax.nn.encoders.ACTIVATIONS
+    eps: float = 1e-5  # of every LayerNorm
+
+    pixels: ClassVar[bool] = True
+
+
+@dataclasses.dataclass(frozen=True)
 class TernConfig(ModelConfig):
     """TERN (Messina et al., 2020): encoders of captions and regions, one vector each."""
 
@@ -138,4 +167,5 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "lxmert": LxmertConfig,
     "bridgetower": BridgeTowerConfig,
     "tern": TernConfig,
+    "clip": ClipConfig,
 }

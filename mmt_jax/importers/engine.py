@@ -148,14 +148,14 @@ def convert(arrays: Mapping[str, np.ndarray], table: Table, wanted: Params, *, n
     return params_lib.unflatten(filled)
 
 
-def _parts(row: Row, array: np.ndarray, paths: list[str]) -> list[tuple[str, np.ndarray | None]]:
-    """What a key has for each path, None where it is of no shape for that; nothing if skipped."""
+def _parts(row: Row, array: np.ndarray, paths: list[str]) -> list[tuple[str, np.ndarray]]:
+    """What a key has for each path, empty where it is of no shape for that; nothing if skipped."""
     if row.skip:
         return []
     try:
         parts = row.transform.inward(np.asarray(array, np.float32))
     except ValueError:
-        return [(path, None) for path in paths]
+        return [(path, np.empty(0, np.float32)) for path in paths]
     return [(path, np.asarray(part, order="C")) for path, part in zip(paths, parts, strict=True)]
 
 
@@ -206,10 +206,10 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(regex)
 
 
-def _fault(part: np.ndarray | None, path: str, shapes: Mapping[str, tuple]) -> str:
+def _fault(part: np.ndarray, path: str, shapes: Mapping[str, tuple]) -> str:
     if path not in shapes:
         return f"is for {path}, which the model does not have"
-    if part is None or part.shape != shapes[path]:
+    if part.shape != shapes[path]:
         return f"gives no {shapes[path]}, the shape of {path}"
     return "" if np.isfinite(part).all() else f"has values for {path} that are not finite"
 

@@ -142,6 +142,7 @@ class Lxmert(Network):
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model, itm = config.model, config.objective.itm
+        assert isinstance(model, LxmertConfig)
         sizes = encoders.Sizes(
             model.width, model.heads, model.mlp_dim, eps=EPS, dropout=model.dropout
         )
@@ -184,12 +185,12 @@ class Lxmert(Network):
         trace = [(text.states, image.states)]
         keys = split(key, len(self.layers))
         for (number, layer), layer_key in zip(self.layers.items(), keys):
-            keys_values = tuple(
+            of_text, of_image = (
                 item.keys_values.get(number) or layer.cross.keys_values(states)
                 for item, states in zip((text, image), trace[-1])
             )
             masks = text.mask, image.mask
-            trace.append(layer(*trace[-1], masks, keys_values=keys_values, key=layer_key))
+            trace.append(layer(*trace[-1], masks, keys_values=(of_text, of_image), key=layer_key))
         return trace
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
