@@ -172,14 +172,30 @@ def test_convirt_spares_captions_of_one_photo():
 
 
 def total(name, text, image, labels):
-    if name == "hinge":
-        scores = embedding.unit(text) @ embedding.unit(image).T
-        return sum(x.sum() for x in embedding.hinge(scores, labels))
-    found = getattr(embedding, name)(text, image, labels)
-    return sum(embedding.mean(x).mean for x in (found if name == "contrastive" else [found]))
+    if "hinge" in name:  # of scores, whatever they are
+        text, image = embedding.unit(text), embedding.unit(image)
+    return embedding.LOSSES[name](text, image, labels).mean
 
 
-@pytest.mark.parametrize("name", ["hinge", "triplet", "contrastive", "nt_xent", "convirt"])
+def test_losses_by_name_are_means():
+    unit = jnp.eye(3)
+    close(embedding.LOSSES["hinge"](SCORES, unit, RUNNING).mean, (0.1 + 0.3 + 0.5 + 0.1) / 3)
+    close(embedding.LOSSES["hinge_sum"](SCORES, unit, RUNNING).mean, (0.1 + 0.4 + 0.5 + 0.1) / 3)
+    # One matching pair is 30° apart, one not at all; all others are at least 60° apart.
+    text, image, labels = by_angle(0, 90), by_angle(30, 90), jnp.array([5, 6])
+    close(embedding.LOSSES["pairs"](text, image, labels).mean, chord(30))
+    close(
+        embedding.LOSSES["convirt"](text, image, labels).mean,
+        embedding.convirt(text, image, labels).mean(),
+    )
+    for name in ("triplet", "nt_xent"):
+        text, image = embeddings()
+        losses = getattr(embedding, name)(text, image, jnp.array([0, 1, 2, 0]))
+        found = embedding.LOSSES[name](text, image, jnp.array([0, 1, 2, 0]))
+        close(found.mean, losses[losses > 0].mean())
+
+
+@pytest.mark.parametrize("name", embedding.LOSSES)
 def test_losses_do_not_depend_on_length_and_have_finite_gradients(name):
     text, image = embeddings()
     labels = jnp.array([0, 1, 2, 0])
@@ -190,7 +206,7 @@ def test_losses_do_not_depend_on_length_and_have_finite_gradients(name):
         assert all(np.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize("name", ["hinge", "triplet", "contrastive", "nt_xent", "convirt"])
+@pytest.mark.parametrize("name", embedding.LOSSES)
 def test_losses_are_symmetric_in_the_modalities(name):
     text, image = embeddings()
     labels = jnp.array([0, 1, 2, 0])

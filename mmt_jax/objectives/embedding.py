@@ -10,6 +10,9 @@ those that are left.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -146,6 +149,27 @@ def convirt(
     to_photos = jax.nn.logsumexp(logits, axis=1, where=allowed) - true
     to_captions = jax.nn.logsumexp(logits, axis=0, where=allowed) - true
     return weight * to_captions + (1 - weight) * to_photos
+
+
+def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Metric:
+    """Of the model's own scores, which are cosines where its embeddings are unit vectors."""
+    return Metric.of(sum(hinge(text @ image.T, labels, **options)))
+
+
+def _contrastive(text: Array, image: Array, labels: Array) -> Metric:
+    attract, repel = contrastive(text, image, labels)
+    return Metric(mean(attract).mean + mean(repel).mean, jnp.ones(()))
+
+
+# By name: embeddings [B, E] of captions and photos, and labels → a Metric whose mean is the loss.
+LOSSES: dict[str, Callable[[Array, Array, Array], Metric]] = {
+    "hinge": _hinge,
+    "hinge_sum": functools.partial(_hinge, hardest=False),
+    "triplet": lambda *pairs: mean(triplet(*pairs)),
+    "pairs": _contrastive,
+    "nt_xent": lambda *pairs: mean(nt_xent(*pairs)),
+    "convirt": lambda *pairs: Metric.of(convirt(*pairs)),
+}
 
 
 def _relations(labels: Array) -> tuple[Array, Array]:
