@@ -13,7 +13,7 @@ from mmt_jax.cli import main as cli
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.importers import bridgetower as names
-from mmt_jax.models.bridgetower import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 
 CAPTIONS = ("a dog", "two")  # 5 and 3 letters, between <s> and </s>
 

@@ -16,7 +16,7 @@ from mmt_jax import params as trees
 from mmt_jax.importers import bridgetower as names
 from mmt_jax.importers import engine
 from mmt_jax.models import registry
-from mmt_jax.models.bridgetower import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.nn.heads import MATCH
 
 PAIRS = 3

@@ -189,7 +189,8 @@ def test_vision_encoder_equals_pytorch():
     torch.manual_seed(0)
     reference = randomised(transformers.CLIPVisionModel(config))
     pixels = np.random.default_rng(0).random((2, PATCH * GRID, PATCH * GRID, 3), np.float32)
-    out = reference(torch.tensor(pixels.transpose(0, 3, 1, 2)), output_hidden_states=True)
+    standard = ((pixels - encoders.PIXEL_MEAN) / encoders.PIXEL_STD).astype(np.float32)
+    out = reference(torch.tensor(standard.transpose(0, 3, 1, 2)), output_hidden_states=True)
     pooled = out.pooler_output[:, None]  # the last LayerNorm, on the class alone
 
     features, boxes = (x[:, :-1] for x in regions.patches(pixels, PATCH))

@@ -32,6 +32,8 @@ class _Kind:
 _KINDS = {
     "WordPiece": _Kind(("[CLS]", "[SEP]", "[PAD]", "[MASK]"), inside="##"),
     "BPE": _Kind(("<s>", "</s>", "<pad>", "<mask>"), start=("\u0120", *string.punctuation)),
+    # CLIP's, which pads with its [SEP] and hides no word.
+    "BPE</w>": _Kind(("<|startoftext|>", *("<|endoftext|>",) * 3)),
 }
 
 
@@ -49,7 +51,8 @@ class PretrainedTokenizer(Tokenizer):
         self.model = model
         try:
             self._tokenizer = _library().Tokenizer.from_str(model.decode())
-            kind = json.loads(model)["model"]["type"]
+            parts = json.loads(model)["model"]
+            kind = parts["type"] + (parts.get("end_of_word_suffix") or "")
         except Exception as error:  # the library raises bare Exceptions
             raise UsageError(
                 f"the vocabulary is no tokenizer.json ({error}); take the one of the weights"

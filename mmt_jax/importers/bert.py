@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, engine
+from mmt_jax.importers import Importer, engine, fields
 from mmt_jax.importers.engine import Row, Table, Transform
 from mmt_jax.model_config import MMTConfig
 from mmt_jax.nn.embed import SEGMENTS
@@ -89,7 +89,7 @@ FIELDS = (
     ("vocab_size", "vocab_size"),
     ("dropout", "hidden_dropout_prob"),
 )
-DEPTH = "num_hidden_layers"
+DEPTH = ("depth", "num_hidden_layers")
 FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
 
 
@@ -100,24 +100,20 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
       UsageError: a field is missing or has a value that cannot be read, or the weights have no word
         head.
     """
-    if missing := sorted({DEPTH, *(theirs for _, theirs in FIELDS)} - foreign.keys()):
-        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
-    for name, value in FIXED.items():
-        if foreign.get(name, value) != value:
-            raise UsageError(f"config.json has {name}={foreign[name]!r}; bert reads {value!r}")
+    values = fields.read(foreign, (*FIELDS, DEPTH), fixed=FIXED, name="bert")
+    depth = values.pop(DEPTH[0])
     if "cls.predictions.bias" not in keys:
         raise UsageError(
             "the weights have no head over words; take those of BertForMaskedLM or "
             "BertForPreTraining"
         )
-    values = {ours: foreign[theirs] for ours, theirs in FIELDS}
     return Config(
         tag="bert",
         model=MMTConfig(
             **values,
             family="bert",
             head_dim=values["width"] // values["heads"],
-            layers=("text",) * foreign[DEPTH],
+            layers=("text",) * depth,
             layout="cls_first",
             feature_dim=0,
             num_classes=0,

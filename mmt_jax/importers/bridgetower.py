@@ -5,7 +5,7 @@ Which heads there are is told by the weights: a published file may have those of
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, bert, engine
+from mmt_jax.importers import Importer, bert, clip, engine, fields
 from mmt_jax.importers.engine import Row, Table, Transform
 from mmt_jax.model_config import BridgeTowerConfig
 
@@ -37,6 +37,7 @@ FIELDS = (
     ("patch_size", "vision_config.patch_size"),
     ("vocab_size", "text_config.vocab_size"),
     ("pad_id", "text_config.pad_token_id"),
+    ("max_positions", "text_config.max_position_embeddings"),  # RoBERTa's: none up to the padding's
     ("dropout", "text_config.hidden_dropout_prob"),
     ("text_eps", "text_config.layer_norm_eps"),
     ("cross_eps", "text_config.layer_norm_eps"),
@@ -60,8 +61,6 @@ FIXED = {
     "vision_config.share_layernorm": True,
     "vision_config.num_channels": 3,
 }
-POSITIONS = "text_config.max_position_embeddings"
-
 _HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_scale")
 
 
@@ -71,21 +70,9 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
     Raises:
       UsageError: a field is missing, at odds with another, or has a value that cannot be read.
     """
-    flat = _flatten(foreign)
-    wanted = {theirs for _, theirs in FIELDS} | {POSITIONS}
-    if missing := sorted(wanted - flat.keys()):
-        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
-    for name, value in FIXED.items():
-        if flat.get(name, value) != value:
-            raise UsageError(f"config.json has {name}={flat[name]!r}; bridgetower reads {value!r}")
-    values: dict[str, Any] = {}
-    for ours, theirs in FIELDS:
-        if values.setdefault(ours, flat[theirs]) != flat[theirs]:
-            first = next(name for field, name in FIELDS if field == ours)
-            raise UsageError(
-                f"config.json has {first}={values[ours]!r} and {theirs}={flat[theirs]!r}; "
-                f"bridgetower reads weights in which they are equal"
-            )
+    values = fields.read(foreign, FIELDS, fixed=FIXED, name="bridgetower")
+    flat = fields.flatten(foreign)
+    values["max_positions"] -= values["pad_id"] + 1
     pair, single = (f"itc_{name}_head.fc.weight" for name in ("cross_modal", "text"))
     return Config(
         tag="bridgetower",
@@ -93,7 +80,6 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
             **values,
             **{ours: flat.get(theirs, value) for ours, theirs, value in OPTIONS},
             image_heads=values["image_width"] // IMAGE_HEAD_DIM,
-            max_positions=flat[POSITIONS] - values["pad_id"] - 1,
             itc="huggingface" if pair in keys else "paper" if single in keys else "none",
             itc_dim=flat.get("contrastive_hidden_size", BridgeTowerConfig.itc_dim),
             feature_dim=3 * values["patch_size"] ** 2,
@@ -104,15 +90,8 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
             mlm=float("mlm_score.bias" in keys),
             mrm=0.0,
         ),
-        data=DataConfig(text_length=min(TEXT_LENGTH, flat[POSITIONS] - values["pad_id"] - 1)),
+        data=DataConfig(text_length=min(TEXT_LENGTH, values["max_positions"])),
     )
-
-
-def _flatten(foreign: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the config, and of its two parts with the part's name in front."""
-    parts = {name: foreign.get(name) or {} for name in ("text_config", "vision_config")}
-    inner = {f"{part}.{name}": v for part, fields in parts.items() for name, v in fields.items()}
-    return {**foreign, **inner}
 
 
 def rename(key: str) -> str:
@@ -128,23 +107,14 @@ def rename(key: str) -> str:
     return key.replace("visual.conv1.weight", "visual.embeddings.patch_embedding.weight")
 
 
-# [D, colour, row, column] ↔ [row · column · colour, D]
-PATCHES = Transform(
-    lambda x: [x.transpose(2, 3, 1, 0).reshape(-1, len(x))],
-    lambda x: x.reshape(*[math.isqrt(len(x) // 3)] * 2, 3, -1).transpose(3, 2, 0, 1),
-)
 NEGATIVE_LOG = Transform(lambda x: [-np.log(x)], lambda x: np.exp(-x))
 
 
 def vision(theirs: str, ours: str) -> Table:
     """CLIP's vision transformer, as OpenAI names its parts."""
     block, layer = f"{theirs}.transformer.resblocks.{{i}}", f"{ours}/stack/layers/{{i}}"
-    embeddings = f"{theirs}.embeddings"
     return (
-        Row(f"{embeddings}.class_embedding", (f"{ours}/cls/embedding",), engine.ADD_AXIS),
-        Row(f"{embeddings}.patch_embedding.weight", (f"{ours}/patches/kernel",), PATCHES),
-        *engine.embedding(f"{embeddings}.position_embedding", f"{ours}/positions"),
-        *engine.skip("counts 0, 1, 2, …", f"{embeddings}.position_ids"),
+        *clip.embeddings(f"{theirs}.embeddings", ours),
         *engine.norm(f"{theirs}.ln_pre", f"{ours}/first_norm"),
         *engine.norm(f"{theirs}.ln_post", f"{ours}/last_norm"),
         *engine.multihead(f"{block}.attn", f"{layer}/attention"),
@@ -230,10 +200,11 @@ def save_config(config: Config) -> dict[str, Any]:
             f"config.model.image_heads={model.image_heads} does not fit "
             f"config.model.image_width={model.image_width}"
         )
-    flat: dict[str, Any] = {
+    positions = model.max_positions + model.pad_id + 1
+    flat = {
+        **fields.write(dataclasses.replace(model, max_positions=positions), FIELDS),
         **{theirs: getattr(model, ours) for ours, theirs, _ in OPTIONS},
         **FIXED,
-        POSITIONS: model.max_positions + model.pad_id + 1,
         "architectures": [architecture(config)],
         "model_type": "bridgetower",
         "num_attention_heads": model.heads,
@@ -241,20 +212,9 @@ def save_config(config: Config) -> dict[str, Any]:
         "text_config.model_type": "bridgetower_text_model",
         "vision_config.model_type": "bridgetower_vision_model",
     }
-    for ours, theirs in FIELDS:
-        if flat.setdefault(theirs, getattr(model, ours)) != getattr(model, ours):
-            first = next(field for field, name in FIELDS if name == theirs)
-            raise UsageError(
-                f"Hugging Face's BridgeTower has one {theirs} for config.model.{first}="
-                f"{flat[theirs]!r} and config.model.{ours}={getattr(model, ours)!r}"
-            )
     if model.itc == "huggingface":
         flat |= {"contrastive_hidden_size": model.itc_dim, "logit_scale_init_value": 2.6592}
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        part, _, field = name.rpartition(".")
-        (nested.setdefault(part, {}) if part else nested)[field] = value
-    return nested
+    return fields.nest(flat)
 
 
 def architecture(config: Config) -> str:

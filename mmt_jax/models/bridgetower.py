@@ -16,15 +16,12 @@ from flax import nnx
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import linear, split
-from mmt_jax.nn.heads import MATCH, Calibration, RegionHead
+from mmt_jax.nn.heads import MATCH, Calibration, RegionHead, unit
 from mmt_jax.typing import Array, Image, Text
-
-# Mean and deviation of red, green and blue, of the photos that CLIP was trained on.
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # How a tap meets the state of the layer before, and the first value of the weight in it.
 LINKS: dict[str, tuple[Callable[[Array, Array, Array | None], Array], float | None]] = {
@@ -121,13 +118,6 @@ class Contrast(nnx.Module):
         return jnp.clip(jnp.exp(self.log_scale[...].astype(jnp.float32)), *self.bounds)
 
 
-def _unit(x: Array) -> Array:
-    """x / max(‖x‖, 1e-12), in float32."""
-    x = x.astype(jnp.float32)
-    norm = jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
-    return x / norm
-
-
 class BridgeTower(Network):
     """Towers, cross-modal encoder, and the heads that the objective and `itc` ask for.
 
@@ -141,23 +131,10 @@ class BridgeTower(Network):
     def check(cls, config: Config) -> None:
         """See `Network.check`."""
         model = config.model
-        for field, names in (("link", LINKS), ("itc", ITCS)):
-            if (value := getattr(model, field)) not in names:
-                raise UsageError(
-                    f"config.model.{field}={value!r} is unknown; there are {', '.join(names)}"
-                )
-        for part in ("", "text_", "image_"):
-            width, heads = getattr(model, f"{part}width"), getattr(model, f"{part}heads")
-            if width % heads:
-                raise UsageError(
-                    f"config.model.{part}width is {width}; it must be a multiple of "
-                    f"config.model.{part}heads, {heads}"
-                )
-        if model.image_size % model.patch_size:
-            raise UsageError(
-                f"config.model.image_size is {model.image_size}; it must be a multiple of "
-                f"config.model.patch_size, {model.patch_size}"
-            )
+        checks.choice(model, "link", LINKS)
+        checks.choice(model, "itc", ITCS)
+        checks.heads(model, "", "text", "image")
+        checks.grid(model)
         if not 1 <= model.cross_layers <= model.tower_layers:
             raise UsageError(
                 f"config.model.cross_layers is {model.cross_layers}; it must be from 1 to "
@@ -239,10 +216,7 @@ class BridgeTower(Network):
 
         The class comes first; the tower's last LayerNorm is not in them.
         """
-        pixels = image.features.reshape(*image.features.shape[:-1], -1, 3)
-        patches = (pixels - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
-        patches = patches.reshape(image.features.shape)
-        return self.image(patches, image.boxes, _with_class(image.mask), key=key)
+        return self.image(image.features, image.boxes, encoders.with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
@@ -256,7 +230,7 @@ class BridgeTower(Network):
         key_tower, key_cross = split(key, 2)
         states = self.image_states(image, key=key_tower)[-self.count :]
         states = [self.image.last_norm(x) for x in states]
-        mask, cls = _with_class(image.mask), states[-1][:, 0]
+        mask, cls = encoders.with_class(image.mask), states[-1][:, 0]
         return self._encode(IMAGE, states, mask, cls, key=key_cross)
 
     def _streams(self) -> tuple[Stream, Stream]:
@@ -343,21 +317,16 @@ class BridgeTower(Network):
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return _unit(self.contrast_head.text(text.heads[0]))
+        return unit(self.contrast_head.text(text.heads[0]))
 
     def embed_image(self, image: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return _unit(self.contrast_head.image(image.heads[0]))
+        return unit(self.contrast_head.image(image.heads[0]))
 
     def embed_pair(self, text: Encoded, image: Encoded) -> Array:
         """Unit vectors [P, E] f32 of Hugging Face's contrast of pairs with their parts."""
-        return _unit(self.contrast_head.pair(self.pooled(*self.cross_states(text, image)[-1])))
+        return unit(self.contrast_head.pair(self.pooled(*self.cross_states(text, image)[-1])))
 
     def contrast_scale(self) -> Array:
         """What products of unit vectors are multiplied by to be logits, [] f32."""
         return self.contrast_head.scale()
-
-
-def _with_class(mask: Array) -> Array:
-    """[B, R] → [B, 1 + R]: the class in front is always real."""
-    return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)

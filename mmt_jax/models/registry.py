@@ -8,6 +8,7 @@ from mmt_jax.config import Config, UsageError
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
 from mmt_jax.models.bridgetower import BridgeTower
+from mmt_jax.models.clip import Clip
 from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.models.mmt import MMT
 from mmt_jax.models.tern import Tern
@@ -20,6 +21,7 @@ FAMILIES: dict[str, type[Network]] = {
     "lxmert": Lxmert,
     "bridgetower": BridgeTower,
     "tern": Tern,
+    "clip": Clip,
 }
 
 # field of config.model or config.objective → least and greatest value that make sense; a family has

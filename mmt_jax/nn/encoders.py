@@ -19,6 +19,10 @@ from mmt_jax.typing import Array
 
 KeysValues = tuple[Array, Array]  # [B, U, N, H] each
 
+# Mean and deviation of red, green and blue, of the photos that CLIP was trained on.
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 def quick_gelu(x: Array) -> Array:
     """x · σ(1.702 x), CLIP's approximation of GELU."""
@@ -109,15 +113,17 @@ class Attention(nnx.Module):
         return self._split(self.key(x)), self._split(self.value(x))
 
     def weights(self, x: Array, keys: Array, mask: Array) -> Array:
-        """Queries of `x` [B, S, D] over keys where `mask` [B, U] is True → [B, N, S, U] f32.
+        """Queries of `x` [B, S, D] over keys where `mask` is True → [B, N, S, U] f32.
 
-        Without a real key, all weigh the same.
+        `mask` is [B, U], or [B, S, U] where queries read different keys. Without a real key, all
+        weigh the same.
         """
+        mask = mask[:, None, None] if mask.ndim == 2 else mask[:, None]
         queries = self._split(self.query(x))
         scale = queries.shape[-1] ** -0.5
         logits = jnp.einsum("bsnh,bunh->bnsu", queries * scale, keys).astype(jnp.float32)
         lowest = jnp.finfo(jnp.float32).min
-        return jax.nn.softmax(jnp.where(mask[:, None, None, :], logits, lowest))
+        return jax.nn.softmax(jnp.where(mask, logits, lowest))
 
     def __call__(
         self,
@@ -131,7 +137,7 @@ class Attention(nnx.Module):
 
         Args:
           x: [B, S, D].
-          mask: [B, U] bool of what is read, True = real.
+          mask: [B, U] or [B, S, U] bool of what is read, True = real.
           read: keys and values of other states; None = of `x` itself.
           key: switches dropout on, of the attention weights and of the update.
 
@@ -172,7 +178,7 @@ class Layer(nnx.Module):
         self.mlp = Mlp(sizes, rngs)
 
     def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> Array:
-        """[B, S, D] and [B, S] bool → [B, S, D]; `key` switches dropout on."""
+        """[B, S, D] and [B, S] or [B, S, S] bool → [B, S, D]; `key` switches dropout on."""
         key_attention, key_mlp = split(key, 2)
         return self.mlp(self.attention(x, mask, key=key_attention), key=key_mlp)
 
@@ -280,6 +286,11 @@ def cubic_weights(centres: Array, size: int) -> Array:
     return weights
 
 
+def with_class(mask: Array) -> Array:
+    """[B, P] of patches → [B, 1 + P]: the class in front is always real."""
+    return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
+
+
 class VisionEncoder(nnx.Module):
     """CLIP's vision transformer: class embedding, patches, positions, LayerNorm, layers, LayerNorm.
 
@@ -299,6 +310,8 @@ class VisionEncoder(nnx.Module):
 
     def embed(self, patches: Array, boxes: Array) -> Array:
         """[B, P, F] and [B, P, 5] (ymin, xmin, ymax, xmax, area) → [B, 1 + P, D]."""
+        pixels = patches.reshape(*patches.shape[:-1], -1, 3)
+        patches = (pixels - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
         rows = cubic_weights((boxes[..., 0] + boxes[..., 2]) / 2, self.grid)
         columns = cubic_weights((boxes[..., 1] + boxes[..., 3]) / 2, self.grid)
         positions = self.positions.embedding[...]
@@ -307,7 +320,7 @@ class VisionEncoder(nnx.Module):
         at_patch = jnp.einsum(
             "bpi,bpj,ijd->bpd", rows.astype(dtype), columns.astype(dtype), cells, precision=exact
         )
-        x = self.patches(patches.astype(dtype)) + at_patch
+        x = self.patches(patches.reshape(*pixels.shape[:-2], -1).astype(dtype)) + at_patch
         cls = jnp.broadcast_to(self.cls.embedding[...] + positions[0], (x.shape[0], 1, x.shape[-1]))
         return self.first_norm(jnp.concatenate([cls, x], axis=1))
 
@@ -317,7 +330,7 @@ class VisionEncoder(nnx.Module):
         """States after the embedding and each layer, without the last LayerNorm.
 
         Args:
-          patches: [B, P, F] f32, standardised.
+          patches: [B, P, F] f32: pixels of each patch, row by row; red, green and blue in 0..1.
           boxes: [B, P, 5] f32: ymin, xmin, ymax, xmax in 0..1, then area.
           mask: [B, 1 + P] bool, True = real; the class comes first.
           key: switches dropout on.

@@ -43,7 +43,7 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?pooler/(kernel|bias)", P()),
     (r"(score/dense|match)/(kernel|bias)", P()),
     (r"contrast_head/(text|image|pair)/(kernel|bias)", P()),
-    (r"contrast_head/log_scale", P()),
+    (r"(contrast_head/)?log_scale", P()),
     (r"calibration/(scale|bias)", P()),
     (r"(word|region|answer)_head/dense/(kernel|bias)", P()),
     (r"word_head/decoder/kernel", P(None, "model")),

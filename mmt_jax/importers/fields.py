@@ -1,0 +1,81 @@
+"""Fields of a `config.json` and of our configs, as pairs of names.
+
+`text_config.hidden_size` is the field `hidden_size` of the part `text_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmt_jax.config import UsageError
+from mmt_jax.model_config import ModelConfig
+
+Fields = tuple[tuple[str, str], ...]  # ours, theirs; several may stand for one
+
+
+def flatten(foreign: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All fields by name, those of parts too."""
+    flat: dict[str, Any] = {}
+    for name, value in foreign.items():
+        inner = flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {}
+        flat |= inner or {f"{prefix}{name}": value}
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The `config.json` whose fields `flatten` lists; one part deep."""
+    foreign: dict[str, Any] = {}
+    for name, value in flat.items():
+        part, _, field = name.rpartition(".")
+        (foreign.setdefault(part, {}) if part else foreign)[field] = value
+    return foreign
+
+
+def read(
+    foreign: Mapping[str, Any], fields: Fields, *, fixed: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """Values of our fields.
+
+    Args:
+      foreign: the `config.json`.
+      fields: which are read; all must be there.
+      fixed: the one value that each of these must have where it is there.
+      name: of the model, for messages.
+
+    Raises:
+      UsageError: a field is missing, at odds with another, or has a value that cannot be read.
+    """
+    flat = flatten(foreign)
+    if missing := sorted({theirs for _, theirs in fields} - flat.keys()):
+        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+    for field, value in fixed.items():
+        if flat.get(field, value) != value:
+            raise UsageError(f"config.json has {field}={flat[field]!r}; {name} reads {value!r}")
+    values: dict[str, Any] = {}
+    for ours, theirs in fields:
+        if values.setdefault(ours, flat[theirs]) != flat[theirs]:
+            first = next(other for field, other in fields if field == ours)
+            raise UsageError(
+                f"config.json has {first}={values[ours]!r} and {theirs}={flat[theirs]!r}; {name} "
+                f"reads weights in which they are equal"
+            )
+    return values
+
+
+def write(model: ModelConfig, fields: Fields) -> dict[str, Any]:
+    """The inverse of `read`: fields of a `config.json` by name, to be nested.
+
+    Raises:
+      UsageError: two fields of ours that are one field there have different values.
+    """
+    flat: dict[str, Any] = {}
+    for ours, theirs in fields:
+        value = getattr(model, ours)
+        if flat.setdefault(theirs, value) != value:
+            first = next(field for field, name in fields if name == theirs)
+            raise UsageError(
+                f"Hugging Face's model has one {theirs} for config.model.{first}={flat[theirs]!r} "
+                f"and config.model.{ours}={value!r}"
+            )
+    return flat
