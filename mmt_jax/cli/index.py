@@ -7,8 +7,8 @@ usage: mmt index --workdir=DIR --data=SOURCE --split=SPLIT --out=INDEX [--kind=K
 The model must have embeddings, as those of two towers do; the workdir's best checkpoint is taken.
 The kind says how photos are found: `flat` compares with each of them, `ivf` with those of the
 nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss a photo. The
-metric `ip` ranks by the inner product, as the model itself scores; `cosine` leaves the lengths of
-the embeddings aside.
+metric `ip` ranks by the inner product, which is the score of a model of two towers; `cosine` leaves
+the lengths of the embeddings aside.
 
 Needs FAISS: pip install 'mmt_jax[retrieval]'.
 """

@@ -41,8 +41,8 @@ class About:
     Attributes:
       kind: "flat" compares with every photo; "ivf" with those of the nearest lists, "hnsw" along a
         graph of neighbours: both faster, and both may miss a photo.
-      metric: "ip", the inner product, ranks as the model's score does; "cosine" leaves the lengths
-        of the embeddings aside.
+      metric: "ip", the inner product, ranks as the score of a model of two towers does; "cosine"
+        leaves the lengths of the embeddings aside.
       fingerprint: of the model's parameters.
       workdir: where the model was.
       source: where the photos came from.
