@@ -105,7 +105,8 @@ class Config:
     tag: str = ""
     scale: str = "full"
     pretrained: str = ""  # tag whose checkpoint this run starts from
-    init_from: str | None = None  # a workdir to start from; None with `pretrained` = train it first
+    # A workdir to start from, or several, separated by commas; None with `pretrained` = train it.
+    init_from: str | None = None
     seed: int = 0
     steps: int = 1000
     batch_size: int = 128

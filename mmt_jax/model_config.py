@@ -117,6 +117,19 @@ class BridgeTowerConfig(ModelConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class RobertaConfig(ModelConfig):
+    """RoBERTa (Liu et al., 2019): a text encoder that scores no pairs."""
+
+    family: str = "roberta"
+    width: int = 768
+    mlp_dim: int = 3072
+    heads: int = 12
+    text_layers: int = 12
+    segments: int = 1
+    eps: float = 1e-5  # of every LayerNorm
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipConfig(ModelConfig):
     """CLIP (Radford et al., 2021): a text and an image tower, one vector each."""
 
@@ -167,5 +180,6 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "lxmert": LxmertConfig,
     "bridgetower": BridgeTowerConfig,
     "tern": TernConfig,
+    "roberta": RobertaConfig,
     "clip": ClipConfig,
 }

@@ -91,7 +91,7 @@ def test_models_of_the_study_start_from_it(tmp_path):
         )
     )
     said = []
-    params = init.params(tmp_path / "bert", model, jax.random.key(0), said.append)
+    params = init.params([tmp_path / "bert"], model, jax.random.key(0), said.append)
     text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
     with jax.default_matmul_precision("highest"):
         states = tiny.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
@@ -112,7 +112,7 @@ def test_text_encoders_start_from_it(tmp_path):
     model = TernConfig(**sizes, **text_sizes, **small, text_layers=2, feature_dim=5, num_classes=0)
     objective = ObjectiveConfig(itm="contrastive", mlm=0.0, mrm=0.0)
     built = registry.build(Config(tag="mine", model=model, objective=objective))
-    params = init.params(tmp_path / "bert", built, jax.random.key(0), lambda _: None)
+    params = init.params([tmp_path / "bert"], built, jax.random.key(0), lambda _: None)
     assert trees.flatten(params).keys() == trees.flatten(built.abstract()).keys()
     text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
     with jax.default_matmul_precision("highest"):
@@ -124,7 +124,7 @@ def test_text_encoders_start_from_it(tmp_path):
     wide = dataclasses.replace(model, text_mlp_dim=48)
     built = registry.build(Config(tag="mine", model=wide, objective=objective))
     with pytest.raises(UsageError, match="text/stack/layers/0/mlp/hidden/kernel is"):
-        init.params(tmp_path / "bert", built, jax.random.key(0), lambda _: None)
+        init.params([tmp_path / "bert"], built, jax.random.key(0), lambda _: None)
 
 
 @pytest.mark.parametrize(

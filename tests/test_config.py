@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -17,7 +18,7 @@ from mmt_jax.config import (
     to_config_dict,
     with_spec,
 )
-from mmt_jax.model_config import LxmertConfig, MMTConfig
+from mmt_jax.model_config import FAMILIES, LxmertConfig, MMTConfig
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 
@@ -115,6 +116,15 @@ def test_a_config_from_before_there_were_families_still_loads():
     model = resolve({"model": fields}).model
     assert model == MMTConfig(width=24, layers=("text", "merged"), vocab_size=9)
     assert (model.layout, model.cls_index, model.global_region) == ("release", -1, True)
+
+
+def test_a_field_has_one_type_in_all_families_that_have_it():
+    """A flag is read before the family is known."""
+    types = {}
+    for family in FAMILIES.values():
+        for name, kind in typing.get_type_hints(family).items():
+            if not str(kind).startswith("typing.ClassVar"):
+                assert types.setdefault(name, kind) == kind, (family, name)
 
 
 def test_sizes_come_from_the_data():

@@ -140,7 +140,7 @@ def test_training_starts_from_an_imported_model_and_gets_heads_of_its_own(theirs
     other = dataclasses.replace(found.config.model, num_answers=0, num_classes=9)
     model = registry.build(dataclasses.replace(found.config, model=other))
     said = []
-    params = init.params(tmp_path / "run", model, jax.random.key(0), said.append)
+    params = init.params([tmp_path / "run"], model, jax.random.key(0), said.append)
     taken, fresh = trees.flatten(found.params), trees.flatten(model.init(jax.random.key(0)))
     for path, leaf in trees.flatten(params).items():
         source = fresh if path.startswith("region_head/") else taken

@@ -234,7 +234,7 @@ def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_p
 def test_parameters_that_do_not_fit_are_all_named(whole):
     built = tiny.model(("merged", "merged"), mlp_dim=9)
     with pytest.raises(UsageError) as error:
-        init.params(whole[0], built, jax.random.key(0), print)
+        init.params([whole[0]], built, jax.random.key(0), print)
     assert "mlp_in/kernel is (8, 8) and must be (12, 9)" in str(error.value)
     assert "streams/layers/1/text/mlp_in/kernel (12, 9) is missing" in str(error.value)
 
@@ -257,7 +257,7 @@ def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
     source = save(tmp_path / "bert", bert)
     built = tiny.model(("text", "coattention", "merged", "single_stream"))
     fresh, said = trees.flatten(built.init(jax.random.key(3))), []
-    flat = trees.flatten(init.params(tmp_path / "bert", built, jax.random.key(3), said.append))
+    flat = trees.flatten(init.params([tmp_path / "bert"], built, jax.random.key(3), said.append))
     assert flat.keys() == fresh.keys()
     layers = {"0/text": "0/text", "2/text": "1/text", "3/shared": "2/text"}
     for path, leaf in flat.items():

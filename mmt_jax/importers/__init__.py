@@ -23,7 +23,7 @@ from mmt_jax.importers import engine, hub
 from mmt_jax.models import registry
 from mmt_jax.typing import Params
 
-MODELS = ("bert", "bridgetower", "clip", "lxmert", "tern")  # modules beside this one
+MODELS = ("bert", "bridgetower", "clip", "lxmert", "roberta", "tern")  # modules beside this one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,23 +80,6 @@ class Stream(nnx.Module):
         return jnp.tanh(self.pooler(states[:, 0]))
 
 
-class WordHead(nnx.Module):
-    """Logits over the vocabulary: Linear, GELU, LayerNorm, then a matrix and a bias."""
-
-    def __init__(self, model: BridgeTowerConfig, rngs: nnx.Rngs):
-        self.dense = linear(model.width, model.width, rngs)
-        self.norm = encoders.layer_norm(model.width, model.head_eps, rngs)
-        self.decoder = (
-            None if model.tied_words else linear(model.width, model.vocab_size, rngs, bias=False)
-        )
-        self.bias = nnx.Param(jnp.zeros(model.vocab_size))
-
-    def __call__(self, states: Array, table: Array) -> Array:
-        """[..., D] and the token table [V, D], used where tied → [..., V]."""
-        x = self.norm(encoders.gelu(self.dense(states)))
-        return (x @ table.T if self.decoder is None else self.decoder(x)) + self.bias[...]
-
-
 class Contrast(nnx.Module):
     """Heads of the image–text contrast: unit vectors, and what their products are multiplied by.
 
@@ -157,14 +140,7 @@ class BridgeTower(Network):
         model, objective = config.model, config.objective
         self.count, self.hf_itc = model.cross_layers, model.itc == "huggingface"
         self.text = encoders.TextEncoder(
-            encoders.Tables(
-                model.vocab_size,
-                model.max_positions + model.pad_id + 1,
-                segments=1,
-                pad_id=model.pad_id,
-                scheme="roberta",
-                frozen=("tokens", "positions"),
-            ),
+            encoders.Tables.roberta(model.vocab_size, model.max_positions, pad_id=model.pad_id),
             encoders.Sizes(
                 model.text_width,
                 model.text_heads,
@@ -200,7 +176,9 @@ class BridgeTower(Network):
         if contrastive:
             self.calibration = Calibration()
         if objective.mlm:
-            self.word_head = WordHead(model, rngs)
+            self.word_head = encoders.WordHead(
+                model.width, model.vocab_size, model.head_eps, rngs, tied=model.tied_words
+            )
         if objective.mrm:
             self.region_head = RegionHead(model, rngs)
         if model.itc != "none":

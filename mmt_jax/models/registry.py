@@ -11,6 +11,7 @@ from mmt_jax.models.bridgetower import BridgeTower
 from mmt_jax.models.clip import Clip
 from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.models.mmt import MMT
+from mmt_jax.models.roberta import Roberta
 from mmt_jax.models.tern import Tern
 from mmt_jax.models.two_tower import TwoTower
 
@@ -21,6 +22,7 @@ FAMILIES: dict[str, type[Network]] = {
     "lxmert": Lxmert,
     "bridgetower": BridgeTower,
     "tern": Tern,
+    "roberta": Roberta,
     "clip": Clip,
 }
 

@@ -212,6 +212,12 @@ class Tables:
     scheme: str = "absolute"  # or "roberta": tokens count from pad_id + 1, padding is at pad_id
     frozen: tuple[str, ...] = ("tokens",)
 
+    @classmethod
+    def roberta(cls, vocab_size: int, tokens: int, *, pad_id: int, segments: int = 1) -> Tables:
+        """RoBERTa's, for captions of that many tokens."""
+        rows, frozen = tokens + pad_id + 1, ("tokens", "positions")
+        return cls(vocab_size, rows, segments, pad_id=pad_id, scheme="roberta", frozen=frozen)
+
 
 class TokenEmbed(nnx.Module):
     """LayerNorm(token + position + segment), of BERT, RoBERTa and LXMERT."""
@@ -257,6 +263,24 @@ class TextEncoder(nnx.Module):
         key_embed, key_stack = split(key, 2)
         x = self.embed(token_ids, segment_ids, key=key_embed)
         return self.stack(x, mask, key=key_stack)
+
+
+class WordHead(nnx.Module):
+    """Logits over the vocabulary: Linear, GELU, LayerNorm, then a matrix and a bias."""
+
+    def __init__(
+        self, width: int, vocab_size: int, eps: float, rngs: nnx.Rngs, *, tied: bool = True
+    ):
+        """Reads states of that width; tied, the matrix is the token table."""
+        self.dense = linear(width, width, rngs)
+        self.norm = layer_norm(width, eps, rngs)
+        self.decoder = None if tied else linear(width, vocab_size, rngs, bias=False)
+        self.bias = nnx.Param(jnp.zeros(vocab_size))
+
+    def __call__(self, states: Array, table: Array) -> Array:
+        """[..., D] and the token table [V, D], unread where not tied → [..., V]."""
+        x = self.norm(gelu(self.dense(states)))
+        return (x @ table.T if self.decoder is None else self.decoder(x)) + self.bias[...]
 
 
 def cubic_weights(centres: Array, size: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -54,48 +54,61 @@ def _flat(config: Config) -> dict[str, object]:
 
 
 def params(
-    workdir: str | os.PathLike, model: Model, key: jax.Array, say: Callable[[str], None]
+    workdirs: Sequence[str | os.PathLike],
+    model: Model,
+    key: jax.Array,
+    say: Callable[[str], None],
 ) -> Params:
-    """Parameters of `model` that start from the best checkpoint of a run.
+    """Parameters of `model` that start from the best checkpoints of runs.
 
     A text-only source (family "bert") gives what it has: its embeddings, its word head, and its
     layers in order to the layers in which the model's text stream reads itself; to families with a
     text encoder of BERT's (`nn.encoders.TextEncoder`) its embeddings and as many layers as that
-    has. Any other source must have the parameters of `model`, heads aside: a head that only one of
-    them has, or that differs in a size (as with other answers, or another detector's classes),
-    begins fresh.
+    has. A source with another kind of config gives the towers that are built alike. Any other must
+    have the parameters of `model`, heads aside: a head that only one of them has, or that differs
+    in a size (as with other answers, or another detector's classes), begins fresh.
 
     Args:
-      workdir: of the source.
+      workdirs: of the sources; of what several have, the last one's is taken.
       model: to be trained.
-      key: of the parameters that the source lacks.
+      key: of the parameters that the sources lack.
       say: called with what was taken and what stayed fresh.
 
     Raises:
       UsageError: not a workdir, or parameters are missing, extra or misshapen: all are named.
     """
+    taken: Params = {}
+    for workdir in workdirs:
+        part = _taken(workdir, model)
+        say(f"taken from {workdir}: {_summary(part)}")
+        taken = params_lib.merge(taken, part)
+    fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
+    if not fresh:
+        return taken
+    say(f"fresh: {_summary(fresh)}")
+    return params_lib.merge(model.init(key), taken)
+
+
+def _taken(workdir: str | os.PathLike, model: Model) -> Params:
+    """What `model` takes from one source."""
     source = checkpoint.load(workdir)
+    theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
-    if source.model.config.model.family == "bert" != model.config.model.family:
+    if theirs.family == "bert" != ours.family:
         encoder = "embed" in wanted["text"]
         taken = _encoder(source.params, wanted) if encoder else _language(source, model)
         wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
     else:
-        shared = _shared_heads(taken, wanted)
-        taken, wanted = (
-            params_lib.select(tree, lambda path: _head(path) in shared) for tree in (taken, wanted)
-        )
+        kept = _shared_heads if type(theirs) is type(ours) else _shared_towers
+        paths = kept(taken, wanted)
+        taken, wanted = (params_lib.select(tree, paths) for tree in (taken, wanted))
     if differ := params_lib.differences(taken, wanted):
         raise UsageError(
             f"{model.config.tag or 'this model'} cannot start from {workdir} "
             f"({source.config.tag}): {'; '.join(differ)}; train with that run's sizes and "
             f"objective, or start from another run"
         )
-    fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
-    for what, part in (("taken", taken), ("fresh", fresh)):
-        if part:
-            say(f"{what} {'from ' + str(workdir) if part is taken else ''}: {_summary(part)}")
-    return params_lib.merge(model.init(key), taken) if fresh else taken
+    return taken
 
 
 def _head(path: str) -> str:
@@ -104,11 +117,23 @@ def _head(path: str) -> str:
     return match[1] if match else ""
 
 
-def _shared_heads(tree: Params, other: Params) -> set[str]:
-    """The heads that are the same in both, and the body."""
+def _shared_heads(tree: Params, other: Params) -> Callable[[str], bool]:
+    """Whether a path is of a head that is the same in both, or of the body."""
     shapes = [{p: leaf.shape for p, leaf in params_lib.flatten(t).items()} for t in (tree, other)]
-    differ = {_head(path) for path, _ in shapes[0].items() ^ shapes[1].items()}
-    return {"", *map(_head, shapes[0])} - (differ - {""})
+    differ = {_head(path) for path, _ in shapes[0].items() ^ shapes[1].items()} - {""}
+    return lambda path: _head(path) not in differ
+
+
+def _shared_towers(tree: Params, other: Params) -> Callable[[str], bool]:
+    """Whether a path is of a tower that both have; if they have none, everything is compared."""
+
+    def parts(tree: Params, tower: str) -> set[str]:
+        """Names of a tower's parameters, whatever the number of layers."""
+        paths = params_lib.flatten(tree)
+        return {re.sub(r"\d+", "*", path) for path in paths if path.startswith(tower)}
+
+    shared = tuple(t for t in ("text/", "image/") if parts(tree, t) == parts(other, t) != set())
+    return lambda path: not shared or path.startswith(shared)
 
 
 def _language(source: checkpoint.Trained, model: Model) -> Params:

@@ -72,18 +72,18 @@ def train(
     folder = pathlib.Path(workdir)
     config, known = workdirs.claim(config, folder)
     begun = workdirs.has_checkpoint(folder)
-    origin = config.init_from
-    if config.pretrained and origin is None:
-        origin = folder / workdirs.PRETRAINED
+    origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
+    if config.pretrained and not origins:
+        origins = [folder / workdirs.PRETRAINED]
         if not begun:
             if progress:
-                print(f"{config.pretrained} comes first, in {origin}", file=sys.stderr)
-            train(init.pretraining(config), origin, evaluate=evaluate, progress=progress)
-    if origin is not None and not known:
+                print(f"{config.pretrained} comes first, in {origins[0]}", file=sys.stderr)
+            train(init.pretraining(config), origins[0], evaluate=evaluate, progress=progress)
+    for origin in origins if not known else ():
         workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
 
     # ---- What: vocabulary, data, model -----------------------------------------------------------
-    tokenizer = sources.tokenizer(config, folder if known else origin)
+    tokenizer = sources.tokenizer(config, folder if known else next(iter(origins), None))
     config = with_spec(config, sources.spec(config, tokenizer))
     model = registry.build(config)
     corpora = sources.load(
@@ -127,7 +127,7 @@ def train(
             iterator.set_state(position)
             log.say(f"{folder} goes on from step {start}")
         else:
-            state = _first_state(model, tx, config, placed, origin, log.say)
+            state = _first_state(model, tx, config, placed, origins, log.say)
         if start >= config.steps:
             return metrics
 
@@ -211,13 +211,18 @@ def _batch_shapes(examples: Examples, size: int) -> Batch:
 
 
 def _first_state(
-    model: Model, tx: Any, config: Config, placed: State, origin: Any, say: Callable[[str], None]
+    model: Model,
+    tx: Any,
+    config: Config,
+    placed: State,
+    origins: list[pathlib.Path],
+    say: Callable[[str], None],
 ) -> State:
     """The state before the first step, in its place."""
     key, _ = keys(config.seed)
-    if origin is None:
+    if not origins:
         return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
-    params = jax.device_put(init.params(origin, model, key, say), placed.params)
+    params = jax.device_put(init.params(origins, model, key, say), placed.params)
     return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
 
 

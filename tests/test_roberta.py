@@ -1,0 +1,143 @@
+"""RoBERTa against the PyTorch model, and BridgeTower begun with it and CLIP."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import test_clip
+import tiny
+
+from mmt_jax import importers
+from mmt_jax import params as trees
+from mmt_jax.config import Config, ObjectiveConfig, UsageError
+from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.models import registry
+from mmt_jax.train import checkpoint, init, sharding
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz\u0120"  # the last: a blank, for byte-level BPE
+VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "<mask>"]
+PAD, TOKENS, DEPTH = 1, 12, 3
+CAPTIONS = ("a dog", "two cats")
+
+
+@functools.cache
+def _libraries():
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    torch.set_num_threads(1)
+    return torch, transformers
+
+
+def published(folder, architecture="RobertaForMaskedLM", **changes):
+    """A random PyTorch model, saved beside a vocabulary."""
+    torch, transformers = _libraries()
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 16,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "max_position_embeddings": TOKENS + PAD + 1,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+    }
+    model = getattr(transformers, architecture)(transformers.RobertaConfig(**sizes | changes))
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += torch.tensor(rng.normal(0, 0.2, value.shape).astype(np.float32))
+    model.eval().save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(VOCABULARY)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return model
+
+
+def test_words_are_predicted_as_by_pytorch(tmp_path):
+    torch, _ = _libraries()
+    theirs = published(tmp_path)
+    found = importers.load(tmp_path, "roberta")
+    model = registry.build(found.config)
+    text = found.tokenizer.texts(CAPTIONS, length=TOKENS, layout=found.config.model.layout)
+    assert not text.mask.all()
+    expected = theirs(
+        input_ids=torch.tensor(text.token_ids, dtype=torch.long),
+        attention_mask=torch.tensor(text.mask, dtype=torch.long),
+    ).logits.detach()
+    with jax.default_matmul_precision("highest"):
+        words = tiny.jit(lambda p, t: model.words(p, model.encode_text(p, t).states))
+        logits = words(found.params, text)
+    np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-5)
+    assert sharding.of_params(found.params, sharding.mesh(found.config))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        ("RobertaModel", {}, "no head over words; take those of RobertaForMaskedLM"),
+        ("RobertaForMaskedLM", {"hidden_act": "relu"}, "hidden_act='relu'; roberta reads 'gelu'"),
+    ],
+)
+def test_what_is_not_read(tmp_path, architecture, changes, message):
+    published(tmp_path, architecture, **changes)
+    with pytest.raises(UsageError, match=message):
+        importers.load(tmp_path, "roberta")
+
+
+@pytest.fixture
+def towers(tmp_path):
+    """Workdirs of an imported RoBERTa and an imported CLIP, and their parameters by tower."""
+    published(tmp_path / "roberta_in")
+    test_clip.published(tmp_path / "clip_in", intermediate_size=96)
+    found = {name: importers.load(tmp_path / f"{name}_in", name) for name in ("roberta", "clip")}
+    for name, weights in found.items():
+        checkpoint.write(tmp_path / name, weights.config, weights.params, weights.tokenizer)
+    params = {"text": found["roberta"].params["text"], "image": found["clip"].params["image"]}
+    return [tmp_path / name for name in found], params
+
+
+def bridged(**sizes):
+    sizes = {
+        "width": 12,
+        "heads": 2,
+        "mlp_dim": 10,
+        "cross_layers": 2,
+        "tower_layers": DEPTH,
+        "text_width": 16,
+        "text_heads": 2,
+        "text_mlp_dim": 40,
+        "image_width": 24,
+        "image_heads": 2,
+        "image_size": test_clip.SIDE * test_clip.PATCH,
+        "patch_size": test_clip.PATCH,
+        "max_positions": TOKENS,
+        "vocab_size": len(VOCABULARY),
+        "pad_id": PAD,
+        "feature_dim": 3 * test_clip.PATCH**2,
+        "num_classes": 0,
+    } | sizes
+    return registry.build(
+        Config(tag="mine", model=BridgeTowerConfig(**sizes), objective=ObjectiveConfig(mrm=0.0))
+    )
+
+
+def test_bridgetower_starts_from_both(towers):
+    workdirs, expected = towers
+    model, said = bridged(), []
+    params = init.params(workdirs, model, jax.random.key(0), said.append)
+    assert trees.flatten(params).keys() == trees.flatten(model.abstract()).keys()
+    for tower, wanted in expected.items():
+        found = trees.flatten(params[tower])
+        assert found.keys() == trees.flatten(wanted).keys()
+        for path, leaf in trees.flatten(wanted).items():
+            np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+    assert [line.split()[0] for line in said] == ["taken", "taken", "fresh:"]
+    assert "text_cross" in said[2]
+    assert "word_head" in said[2]
+
+
+def test_towers_of_other_sizes_are_refused(towers):
+    workdirs, _ = towers
+    with pytest.raises(UsageError, match=r"mine cannot start from .*roberta.*layers/2.* is extra"):
+        init.params(workdirs, bridged(tower_layers=2), jax.random.key(0), print)
