@@ -11,6 +11,7 @@ import tiny
 
 from experiments import bridgetower as experiment
 from mmt_jax import params as trees
+from mmt_jax import scoring
 from mmt_jax.config import Config, DataSpec, ObjectiveConfig, UsageError, resolve, with_spec
 from mmt_jax.data import regions
 from mmt_jax.model_config import BridgeTowerConfig
@@ -44,7 +45,7 @@ def patches(pixels):
     return regions.pixel_image(pixels, PATCH, global_region=False)
 
 
-def model(*, itm="classification", mlm=1.0, mrm=1.0, **sizes):
+def model(*, itm="classification", mlm=1.0, mrm=1.0, dtype="float32", **sizes):
     """A model of ours, of other sizes than its towers."""
     sizes = {
         "width": 12,
@@ -68,7 +69,8 @@ def model(*, itm="classification", mlm=1.0, mrm=1.0, **sizes):
         "num_classes": 0,
     } | sizes
     objective = ObjectiveConfig(itm=itm, mlm=mlm, mrm=mrm, candidates=2)
-    return registry.build(Config(model=BridgeTowerConfig(**sizes), objective=objective))
+    config = Config(model=BridgeTowerConfig(**sizes), objective=objective, dtype=dtype)
+    return registry.build(config)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,30 @@ def test_the_scale_of_the_contrast(itc, scale, expected):
 def scores(built, params, text, pixels):
     encoded = built.encode_text(params, text), built.encode_image(params, patches(pixels))
     return built.fuse(params, *encoded).scores[-1]
+
+
+def test_every_caption_is_scored_with_every_photo():
+    built = model()
+    params, text, pixels = tiny.params(built, std=0.2), captions([8, 3, 5]), photos(2)
+    found = scoring.score_matrix(built, params, text, patches(pixels), pairs=2)
+    run = tiny.jit(functools.partial(scores, built))
+    for row in range(3):
+        pair = jax.tree.map(lambda x, row=row: x[[row, row]], text)
+        np.testing.assert_allclose(found[row], run(params, pair, pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_of_training_is_finite(dtype):
+    built = model(dtype=dtype)
+    params = built.init(jax.random.key(0))
+    batch = Batch(captions([8, 6, 8, 7]), patches(photos(4)), np.arange(4, dtype=np.int32))
+    batch = jax.tree.map(jnp.asarray, batch)
+    run = tiny.jit(jax.value_and_grad(lambda p, key: losses.compute(built, p, batch, key=key)[0]))
+    (value, grads), (again, _) = (run(params, jax.random.key(seed)) for seed in (1, 2))
+    assert value.dtype == jnp.float32
+    assert np.isfinite([value, again]).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert not np.isclose(value, again, atol=1e-6)  # other words, pairs and dropout
 
 
 def test_padding_behind_a_caption_changes_nothing():
