@@ -13,6 +13,7 @@ from flax import nnx
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import LxmertConfig
+from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import dropout, linear, split
@@ -128,12 +129,7 @@ class Lxmert(Network):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Network.check`."""
-        model = config.model
-        if model.width % model.heads:
-            raise UsageError(
-                f"config.model.width is {model.width}; it must be a multiple of "
-                f"config.model.heads, {model.heads}"
-            )
+        checks.heads(config.model, "")
         if config.objective.hloss:
             raise UsageError(
                 "config.objective.hloss puts a loss after every layer, which the family lxmert "

@@ -19,6 +19,7 @@ from flax import nnx
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import TernConfig
+from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import linear, split
@@ -164,19 +165,8 @@ class Tern(Network):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Network.check`."""
-        model = config.model
-        if model.reading not in READINGS:
-            raise UsageError(
-                f"config.model.reading={model.reading!r} is unknown; there are "
-                f"{', '.join(READINGS)}"
-            )
-        for part in ("", "text_", "image_"):
-            width, heads = getattr(model, f"{part}width"), getattr(model, f"{part}heads")
-            if width % heads:
-                raise UsageError(
-                    f"config.model.{part}width is {width}; it must be a multiple of "
-                    f"config.model.{part}heads, {heads}"
-                )
+        checks.choice(config.model, "reading", READINGS)
+        checks.heads(config.model, "", "text", "image")
         if config.objective.hloss:
             raise UsageError("config.objective.hloss is not for the family tern; unset it")
 
