@@ -23,7 +23,7 @@ from mmt_jax.nn.blocks import linear, split
 from mmt_jax.nn.heads import MATCH, Calibration, RegionHead, unit
 from mmt_jax.typing import Array, Image, Text
 
-# How a tap meets the state of the layer before, and the first value of the weight in it.
+# How a tap meets the state of the layer before, and where the weight in that begins, if any.
 LINKS: dict[str, tuple[Callable[[Array, Array, Array | None], Array], float | None]] = {
     "add": (lambda tap, state, _: tap + state, None),
     "scaled_add": (lambda tap, state, weight: weight * tap + state, 1.0),
@@ -237,6 +237,8 @@ class BridgeTower(Network):
     ) -> list[tuple[Array, Array]]:
         """States of both streams after each cross layer: [P, T, D] and [P, 1 + R, D]."""
         items, streams = (text, image), self._streams()
+        # By stream: its states after attention to itself, and the keys and values that the other
+        # stream makes of its states before that.
         attended = [item.states for item in items]
         read = [item.keys_values["0"] for item in items]
         trace = []
