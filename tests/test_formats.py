@@ -362,9 +362,21 @@ def test_what_the_data_asks_of_the_model(tmp_path):
     tokenizer = text.SentencePiece(text.vocabulary(["a few words"], 40))
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
-    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000, 6, 5, False)
+    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000, 6, 5, True)
     with pytest.raises(UsageError, match=r"different feature widths \(\[3, 4\]\)"):
         sources.spec(config(f"{folder},regions:{tmp_path}/b"))
+
+
+@pytest.mark.parametrize(("row", "unlabelled"), [(0, False), (1, True)])
+def test_a_region_without_classes_is_told_from_a_whole_photo_without(tmp_path, row, unlabelled):
+    store(tmp_path / "a")
+    probs = np.load(tmp_path / "a" / "train.npz")["class_probs"]
+    probs[row] = 0.0
+    store(tmp_path / "b", class_probs=probs)
+    store(tmp_path / "none", class_ids=None, class_probs=None)
+    assert formats.spec(tmp_path / "b").unlabelled == unlabelled
+    mixture = f"regions:{tmp_path}/b,regions:{tmp_path}/none"
+    assert sources.spec(config(mixture)).unlabelled
 
 
 @pytest.mark.skipif(not FLICKR.exists(), reason="Flickr8k's regions are not here")

@@ -121,14 +121,15 @@ def words_of(rows, params):
 def regions_of(rows, params, image):
     """MRM of these photos where all regions are hidden: the sum, and the regions."""
     bias, terms = params["region_head"]["out"]["bias"], []
+    classes = 0 if image.class_ids is None else tiny.SPEC.num_classes
     for row, slot in itertools.product(rows, range(image.mask.shape[1] - 1)):
         if not image.mask[row, slot]:
             continue
-        if image.class_ids is None:
-            terms.append(np.square(bias - image.features[row, slot]).mean())
-        elif image.class_probs[row, slot].any():
-            p = dense(image.class_ids[row, slot], image.class_probs[row, slot], len(bias))
-            terms.append((p * (np.log(p) - log_softmax(bias))).sum())
+        if classes and image.class_probs[row, slot].any():
+            p = dense(image.class_ids[row, slot], image.class_probs[row, slot], classes)
+            terms.append((p * (np.log(p) - log_softmax(bias[:classes]))).sum())
+        elif len(bias) > classes:
+            terms.append(np.square(bias[classes:] - image.features[row, slot]).mean())
     return sum(terms), len(terms)
 
 
@@ -173,6 +174,17 @@ def test_regions_without_classes_regress_the_features_that_were_hidden():
     _, terms = computed(model, params, dataclasses.replace(BATCH, image=image))
     image = jax.tree.map(np.asarray, image)
     assert_metric(terms["mrm"], regions_of(range(4), params, image))
+
+
+def test_each_region_is_classified_where_its_classes_are_known_and_regressed_where_not():
+    spec = dataclasses.replace(tiny.SPEC, unlabelled=True)
+    model = tiny.model(spec=spec, objective={**ALL_HIDDEN, "mismatch": 0.0})
+    params = by_bias_alone(tiny.params(model))
+    probs = BATCH.image.class_probs.at[0, 0].set(0.0).at[3].set(0.0)
+    image = dataclasses.replace(BATCH.image, class_probs=probs)
+    _, terms = computed(model, params, dataclasses.replace(BATCH, image=image))
+    assert_metric(terms["mrm"], regions_of(range(4), params, jax.tree.map(np.asarray, image)))
+    assert terms["mrm"].count == 3 + 2 + 1 + 3
 
 
 def test_text_alone_learns_from_every_caption():

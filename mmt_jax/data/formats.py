@@ -43,6 +43,7 @@ class FolderSpec:
     feature_dim: int
     num_classes: int  # 0: no class distribution
     counted: bool  # num_classes is not stored, but the largest class id plus 1
+    unlabelled: bool  # some regions have no class distribution
 
 
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
@@ -64,7 +65,7 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
 
 
 def spec(folder: str | os.PathLike) -> FolderSpec:
-    """Reads sizes from the headers of a folder's first split (`train` where there is one).
+    """What a folder's first split (`train` where there is one) holds; its features are not read.
 
     Raises:
       UsageError: as `splits`, or the split cannot be read.
@@ -75,7 +76,7 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
         if len(shape) != 2:
             raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
         counted = "num_classes" not in file.files
-        return FolderSpec(shape[1], _num_classes(file, path), counted)
+        return FolderSpec(shape[1], _num_classes(file, path), counted, _unlabelled(file, path))
 
 
 def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corpus:
@@ -186,6 +187,14 @@ def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
     if "class_ids" not in file.files:
         return 0
     return int(schema.read_array(file, "class_ids", path).max(initial=0)) + 1
+
+
+def _unlabelled(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> bool:
+    if "class_probs" not in file.files:
+        return True
+    labelled = np.atleast_2d(schema.read_array(file, "class_probs", path)).any(axis=-1)
+    whole_photos = schema.read_array(file, "offsets", path)  # these rows are never hidden
+    return not (labelled | np.isin(np.arange(len(labelled)), whole_photos)).all()
 
 
 def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:

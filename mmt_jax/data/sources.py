@@ -224,7 +224,7 @@ def _vocabulary(config: Config) -> bytes:
 
 
 def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpec:
-    """What the data asks of the model, from names and file headers alone: nothing is built.
+    """What the data asks of the model; no corpus is generated or read whole for it.
 
     Args:
       config: the run.
@@ -234,26 +234,28 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
       UsageError: the parts of a mixture do not fit together.
     """
     vocab_size = tokenizer.vocab_size if tokenizer else config.data.vocab_size
-    mask_id = tokenizer.mask_id if tokenizer else text_lib.MASK
+    special = text_lib.SentencePiece if tokenizer is None else tokenizer
+    tokens = vocab_size, special.mask_id, special.pad_id
     if config.model.pixels:
-        return DataSpec(3 * config.model.patch_size**2, 0, vocab_size, mask_id)
-    sizes = [_sizes(part) for part in parse(config.data.source)]
-    widths = {width for width, _ in sizes}
-    classes = {number for _, number in sizes if number}
+        return DataSpec(3 * config.model.patch_size**2, 0, *tokens, unlabelled=True)
+    facts = [_facts(part) for part in parse(config.data.source)]
+    widths = {width for width, _, _ in facts}
+    classes = {number for _, number, _ in facts if number}
     for what, values in (("feature widths", widths), ("numbers of classes", classes)):
         if len(values) > 1:
             raise UsageError(
                 f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
                 f"mixture needs records of one detector"
             )
-    return DataSpec(widths.pop(), max(classes, default=0), vocab_size, mask_id)
+    unlabelled = any(some for _, _, some in facts)
+    return DataSpec(widths.pop(), max(classes, default=0), *tokens, unlabelled)
 
 
-def _sizes(part: Source) -> tuple[int, int]:
-    """Feature width and number of classes."""
+def _facts(part: Source) -> tuple[int, int, bool]:
+    """Feature width, number of classes, and whether some regions have no class distribution."""
     if part.generated:
         from mmt_jax.data import scenes
 
-        return scenes.FEATURE_DIM, scenes.NUM_CLASSES
+        return scenes.FEATURE_DIM, scenes.NUM_CLASSES, False
     folder = formats.spec(part.name)
-    return folder.feature_dim, folder.num_classes
+    return folder.feature_dim, folder.num_classes, folder.unlabelled

@@ -108,13 +108,13 @@ class WordHead(nnx.Module):
 
 
 class RegionHead(nnx.Module):
-    """Detector classes of a region, or its features where the data has no classes."""
+    """Detector classes of a region, and its features where the data has regions without classes."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.dense = linear(config.width, config.width, rngs)
         self.norm = layer_norm(config, rngs)
-        self.out = linear(config.width, config.num_classes or config.feature_dim, rngs)
+        self.out = linear(config.width, config.num_classes + config.regressed, rngs)
 
     def __call__(self, states: Array) -> Array:
-        """[..., D] → [..., C], or [..., F]."""
+        """[..., D] → [..., C], [..., F] or [..., C + F]: see `ModelConfig.regressed`."""
         return self.out(self.norm(jax.nn.gelu(self.dense(states), approximate=False)))

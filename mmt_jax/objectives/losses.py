@@ -201,10 +201,16 @@ def _words_loss(
 def _regions_loss(
     model: Model, params: Params, states: Array, image: Image, chosen: Array
 ) -> Metric:
-    """MRM on region states [B, R, D] of aligned pairs where `chosen` [B, R] is True."""
-    predicted = model.regions(params, states)
-    if not model.config.model.num_classes:
-        return Metric.of(feature_error(predicted, image.features), chosen)
-    losses = class_divergence(predicted, image.class_ids, image.class_probs)
-    known = image.class_probs.sum(-1) > 0
-    return Metric.of(losses, chosen & known)
+    """MRM on region states [B, R, D] of aligned pairs where `chosen` [B, R] is True.
+
+    A region whose class distribution is known has to be classified, any other regressed.
+    """
+    predicted, classes = model.regions(params, states), model.config.model.num_classes
+    loss = Metric.of(jnp.zeros(()), jnp.zeros((), bool))
+    if classes:
+        known = image.class_probs.sum(-1) > 0
+        divergence = class_divergence(predicted[..., :classes], image.class_ids, image.class_probs)
+        loss, chosen = Metric.of(divergence, chosen & known), chosen & ~known
+    if model.config.model.regressed:
+        loss += Metric.of(feature_error(predicted[..., classes:], image.features), chosen)
+    return loss
