@@ -8,13 +8,15 @@ PIP := .venv/bin/python -m pip install -q --disable-pip-version-check
 MMT := .venv/bin/mmt
 
 # Without a GPU, TensorFlow's CPU wheel saves half a gigabyte. TensorFlow Hub asks for the other one
-# by name, so it is installed without what it asks for.
+# by name, so it is installed without what it asks for. Other versions of torch bring CUDA along.
 ifeq ($(shell uname -sm)$(shell command -v nvidia-smi),Linux x86_64)
 TENSORFLOW := tensorflow-cpu
 HUB := --no-deps tensorflow-hub tf-keras
+TORCH := torch==2.13.0
 else
 TENSORFLOW := tensorflow
 HUB := tensorflow-hub tf-keras
+TORCH := torch
 endif
 
 .PHONY: demo test lint clean
@@ -45,7 +47,7 @@ lint: .venv/installed-dev
 	touch $@
 
 .venv/installed-%: .venv/installed
-	$(PIP) -e '.[$*]'
+	$(PIP) $(if $(filter test,$*),$(TORCH)) -e '.[$*]'
 	touch $@
 
 clean:

@@ -29,7 +29,7 @@ EXTRAS = {
         "tf-keras>=2.21",
         "setuptools<81",  # tensorflow_hub imports pkg_resources
     ],
-    # Weights that are pickled, and tests against the published models, need torch too.
+    # Weights that are pickled need torch too.
     "hf": ["huggingface_hub>=1", "safetensors>=0.6", "tokenizers>=0.22"],
     "retrieval": ["faiss-cpu>=1.12"],
     "test": [
@@ -38,9 +38,13 @@ EXTRAS = {
         "nbclient>=0.10",
         "pytest>=8",
         "pytest-xdist>=3",
+        # The published models, which ours must equal.
+        "torch>=2.9",
+        "transformers>=5.20,<6",
     ],
     "dev": ["pre-commit>=4", "pyright>=1.1.400", "ruff>=0.12"],
 }
+EXTRAS["test"] += EXTRAS["hf"] + EXTRAS["retrieval"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setuptools.setup(

@@ -37,14 +37,14 @@ def _study(name: str, *tags: str, scale: str = "pilot") -> Study:
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
-        # What `make demo` runs: attention, loss and data differ once each, in about five minutes.
+        # What `make demo` runs, in about five minutes: attention and loss differ once each.
         Study(
             "demo",
             (
                 "data_cc",
                 "architecture_single-modality",
+                "loss_single-modality-contrastive1024",
                 "baseline_baseline-no-bert-transfer",
-                "data_sbu",
             ),
             seeds=1,
             scale="pilot",
