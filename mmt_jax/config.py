@@ -39,16 +39,23 @@ SIZES = tuple(field.name for field in dataclasses.fields(DataSpec))
 RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
 
 
+# What contrastive ITM trains: the softmax over candidates, or a loss on the embeddings of the whole
+# batch, by its name in mmt_jax.objectives.embedding.
+LOSSES = ("softmax", "hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
+
+
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """Losses. A weight of 0 removes MLM or MRM, and its head."""
 
     itm: str = "classification"  # or "contrastive", or "none"
+    loss: str = "softmax"  # of contrastive ITM: a name in LOSSES
     candidates: int = 32  # K of the contrastive softmax
     mismatch: float = 0.5  # share of pairs that classification mismatches
     hloss: bool = False  # ITM loss after every layer
     mlm: float = 1.0
     mrm: float = 1.0
+    itc: float = 1.0  # image–text contrast, of models that embed beside a joint score
     mlm_rate: float = 0.15  # share of words hidden
     mrm_rate: float = 0.15  # share of regions hidden
 

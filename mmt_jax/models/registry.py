@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mmt_jax.config import Config, UsageError
+from mmt_jax.config import LOSSES, Config, UsageError
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
 from mmt_jax.models.bridgetower import BridgeTower
@@ -39,7 +39,7 @@ RANGES = {
         "dropout": (0.0, 0.99),
     },
     "objective": {
-        **dict.fromkeys(("mlm", "mrm"), (0.0, math.inf)),
+        **dict.fromkeys(("mlm", "mrm", "itc"), (0.0, math.inf)),
         **dict.fromkeys(("mlm_rate", "mrm_rate", "mismatch"), (0.0, 1.0)),
     },
 }
@@ -49,8 +49,8 @@ def build(config: Config) -> Model:
     """The model of a resolved config whose data sizes are filled in (`config.with_spec`).
 
     Raises:
-      UsageError: an unknown family, a kind of ITM that it does not have, a size that is not filled
-        in, or what else the family refuses.
+      UsageError: an unknown family, a kind of ITM or a loss that it does not have, a size that is
+        not filled in, or what else the family refuses.
     """
     _check_ranges(config)
     model = config.model
@@ -68,7 +68,23 @@ def build(config: Config) -> Model:
     if missing:
         raise UsageError(f"config.model.{missing[0]} is unset; take it from the data or set it")
     network.check(config)
+    _check_loss(config, network)
     return Model(config, network, network.separable(config))
+
+
+def _check_loss(config: Config, network: type[Network]) -> None:
+    objective = config.objective
+    if objective.loss not in LOSSES:
+        raise UsageError(
+            f"config.objective.loss={objective.loss!r} is unknown; there are {', '.join(LOSSES)}"
+        )
+    by_embeddings = network.separable(config) and not objective.hloss
+    if objective.loss != "softmax" and not (objective.itm == "contrastive" and by_embeddings):
+        raise UsageError(
+            f"config.objective.loss={objective.loss!r} compares embeddings: it needs "
+            f"config.objective.itm='contrastive' without hloss, and a model whose scores are inner "
+            f"products of embeddings, such as two_tower, tern or clip; else leave it at 'softmax'"
+        )
 
 
 def _check_ranges(config: Config) -> None:

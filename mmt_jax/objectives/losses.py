@@ -8,9 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mmt_jax.models.base import Model, take
+from mmt_jax.models.base import Encoded, Fused, Model, take
 from mmt_jax.nn.heads import MATCH
-from mmt_jax.objectives import corruption, pairing
+from mmt_jax.objectives import corruption, embedding, pairing
 from mmt_jax.typing import Array, Batch, Image, Metric, Params
 
 Losses = dict[str, Metric]
@@ -81,9 +81,9 @@ def compute(
       dropout: off for evaluation.
 
     Returns:
-      The loss, [] f32, and its terms: `itm`, `mlm`, `mrm` where they are trained, `calibration` of
-      contrastive models, and `itm_accuracy` (of the two-way answer, or of caption → photo among
-      the candidates).
+      The loss, [] f32, and its terms: `itm`, `mlm`, `mrm`, `itc` where they are trained,
+      `calibration` of contrastive models, and `itm_accuracy` (of the two-way answer, or of
+      caption → photo among the candidates).
 
     Raises:
       UsageError: a contrastive objective whose candidates do not divide the batch.
@@ -116,7 +116,7 @@ def compute(
 
     if objective.itm == "classification":
         pairs = pairing.mismatched(batch.image_ids, rate=objective.mismatch, key=keys[2])
-    elif model.separable and not objective.hloss:
+    elif _by_embeddings(model):
         pairs = pairing.matched(len(batch.image_ids))
     else:
         pairs = pairing.candidates(len(batch.image_ids), num=objective.candidates)
@@ -129,17 +129,13 @@ def compute(
     if objective.itm == "classification":
         losses = _classification(fused.logits, pairs.matched)
     else:
-        num = objective.candidates
-        allowed = pairing.distinct(batch.image_ids, num=num)
-        if model.separable and not objective.hloss:
-            scores = _embedding_scores(
-                model.embed_text(params, encoded_text),
-                model.embed_image(params, encoded_image),
-                num=num,
-            )
-        else:
-            scores = fused.scores.reshape(fused.scores.shape[0], -1, num, num)
-        losses = _contrastive(scores, model.logits(params, scores), allowed)
+        losses = _among_candidates(
+            model, params, encoded_text, encoded_image, fused, image_ids=batch.image_ids
+        )
+    if objective.itc and model.embeds and not model.separable:
+        losses["itc"] = _image_text_contrast(
+            model, params, encoded_text, encoded_image, image_ids=batch.image_ids
+        )
 
     matched = jnp.take(pairs.matched, pairs.aligned)
     if objective.mlm:
@@ -153,10 +149,43 @@ def compute(
         "itm": 1.0,
         "mlm": objective.mlm,
         "mrm": objective.mrm,
+        "itc": objective.itc,
         "calibration": 1.0,  # reaches no other parameter
     }
     total = sum(weights[name] * losses[name].mean for name in weights if name in losses)
     return total, losses
+
+
+def _by_embeddings(model: Model) -> bool:
+    """Whether candidates are scored by products of embeddings; a loss a layer needs the layers."""
+    return model.separable and not model.config.objective.hloss
+
+
+def _among_candidates(
+    model: Model, params: Params, text: Encoded, image: Encoded, fused: Fused, *, image_ids: Array
+) -> Losses:
+    """Contrastive ITM of B captions and photos, by their embeddings or by `fused` candidates."""
+    objective, num = model.config.objective, model.config.objective.candidates
+    allowed = pairing.distinct(image_ids, num=num)
+    if not _by_embeddings(model):
+        scores = fused.scores.reshape(fused.scores.shape[0], -1, num, num)
+        return _contrastive(scores, model.logits(params, scores), allowed)
+    embeddings = model.embed_text(params, text), model.embed_image(params, image)
+    scores = _embedding_scores(*embeddings, num=num)
+    losses = _contrastive(scores, model.logits(params, scores), allowed)
+    if objective.loss != "softmax":
+        losses["itm"] = embedding.LOSSES[objective.loss](*embeddings, image_ids)
+    return losses
+
+
+def _image_text_contrast(
+    model: Model, params: Params, text: Encoded, image: Encoded, *, image_ids: Array
+) -> Metric:
+    """Of models that embed beside a joint score: among all B captions and photos of the batch."""
+    scale = model.apply(params, model.network.contrast_scale)
+    scores = scale * model.embed_text(params, text) @ model.embed_image(params, image).T
+    allowed = pairing.distinct(image_ids, num=len(image_ids))
+    return Metric.of(sum(contrastive(scores[None], allowed)) / 2)
 
 
 def _classification(logits: Array, matched: Array) -> Losses:
