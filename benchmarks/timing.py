@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,22 @@ def median_seconds(call: Callable[[], Any], *, repeats: int) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def paired_seconds(calls: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
+    """Median wall time of each of `calls`, taken in turns: what slows the machine slows them all.
+
+    Results are waited for where they are JAX's; others must be ready when the call returns.
+    """
+    for call in calls.values():
+        jax.block_until_ready(call())
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def peak_memory_mib() -> float:
