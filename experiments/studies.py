@@ -6,6 +6,9 @@
 Budgets are for two CPU cores, at the pilot scale, whose base has two multimodal layers; studies of
 depth need the base's six and run at the tiny scale. A claim that needs tags of two studies is
 decided by `full`, or by naming a study of one's own here.
+
+A row is a tag of `mmt list`, or a config of a file beside this one, `FILE.py:ARG` as --config takes
+it; the study gives it the scale.
 """
 
 from mmt_jax.config import EvalConfig, Study
@@ -26,6 +29,11 @@ _KINDS = (
     "architecture_image-q-12",
     "architecture_mixed-modality",
     "architecture_single-modality",
+)
+_SYSTEMS = (
+    "experiments/lxmert.py:base",
+    "experiments/bridgetower.py:base",
+    "experiments/tern.py:original",
 )
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
@@ -66,6 +74,9 @@ STUDIES: dict[str, Study] = {
         _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality", scale="tiny"),
         _study("heads", "data_cc", *_HEADS, *_KINDS),
         _study("baselines", "data_cc", "architecture_coattention", *_BASELINES),
+        # Other systems' models under the study's objectives, each on what it reads: BridgeTower on
+        # pixels, TERN in batches of contrast alone, and all on the same photos and captions.
+        _study("systems", "data_cc", *_SYSTEMS, "baseline_baseline-no-bert-transfer"),
         _study("full", *VARIANTS, scale="tiny"),
     )
 }

@@ -259,6 +259,45 @@ def test_pretrained_rows_are_trained_once_and_first(tmp_path):
     assert "bert" not in {row["tag"] for row in found["table"]}
 
 
+def test_systems_have_the_same_data_and_budget():
+    runs = plan(amend(STUDIES["systems"], seeds=1), "nowhere")
+    families = {run.tag: run.config.model.family for run in runs}
+    assert families == {
+        "data_cc": "mmt",
+        "lxmert_base": "lxmert",
+        "bridgetower_base": "bridgetower",
+        "tern_original": "tern",
+        "baseline_baseline-no-bert-transfer": "two_tower",
+    }
+    assert {run.config.scale for run in runs} == {"pilot"}
+    assert {run.config.data.source for run in runs} == {"scenes/cc"}
+    budgets = {
+        (run.config.steps, run.config.batch_size, run.config.optim.lr, run.config.eval.limit)
+        for run in runs
+    }
+    assert budgets == {(1000, 128, 2e-3, 100)}
+    assert len({run.test for run in runs}) == 1
+
+
+def test_a_row_may_be_a_config_file(tmp_path):
+    row = "experiments/tern.py:kaylode"
+    study = Study("rows", ("data_cc", row), seeds=1, scale="pilot")
+    found, fakes = carry_out(study, tmp_path / "study")
+    assert fakes.trained == [("data_cc", 0), ("tern_kaylode", 0)]
+    assert {entry["tag"] for entry in found["table"]} == {"data_cc", "tern_kaylode"}
+    amended = amend(study, overrides={"batch_size": 16, "scale": "tiny"})
+    config = configure(amended, row, 1)
+    assert (config.scale, config.seed, config.objective.candidates) == ("tiny", 1, 16)
+    (tmp_path / "empty.py").write_text("")
+    for wrong, message in (
+        ("experiments/bert.py:base", "no config file 'experiments/bert.py'"),
+        ("experiments/tern.py:huge", "'huge,scale=pilot' is no config of TERN"),
+        (f"{tmp_path / 'empty.py'}:base", "without get_config"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan(Study("wrong", (wrong,), scale="pilot"), tmp_path)
+
+
 def test_aliases_are_the_same_run(tmp_path):
     study = Study("alias", ("loss_itm+mrm", "loss_itm_mrm"), seeds=1)
     assert [run.tag for run in plan(study, tmp_path)] == ["loss_itm_mrm"]
@@ -379,8 +418,8 @@ def test_corpora_are_described_where_a_study_has_them(tmp_path, monkeypatch):
 
 
 def test_named_studies():
-    names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "full"}
-    assert set(STUDIES) == names
+    names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "systems"}
+    assert set(STUDIES) == names | {"full"}
     assert set(STUDIES["full"].tags) == set(variants.VARIANTS)
     for study in STUDIES.values():
         assert plan(amend(study, seeds=1), "nowhere")

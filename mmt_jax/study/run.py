@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import pathlib
+import runpy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -79,23 +80,52 @@ def amend(
     return dataclasses.replace(study, seeds=seeds, scale=scale, overrides=ours, test=tested)
 
 
-def configure(study: Study, tag: str, seed: int) -> Config:
+def recipe(row: str, scale: str) -> Config:
+    """The config that a study's row stands for, before the study changes it.
+
+    Args:
+      row: a tag of `variants`, or `FILE.py:ARG` as `--config` takes it, without a scale.
+      scale: one that the variants, and the file's `get_config` as `ARG,scale=…`, have.
+
+    Raises:
+      UsageError: no such tag, file or scale, or a file that makes no config.
+    """
+    path, colon, arg = row.partition(":")
+    if not colon:
+        return variants.get_config(row, scale=scale)
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"there is no config file {path!r} in {os.getcwd()}, which the study's {row!r} names; "
+            f"run mmt from the root of a checkout"
+        )
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise UsageError(f"the study's {row!r} names a file without get_config; give one with it")
+    return resolve(get_config(f"{arg},scale={scale}"))
+
+
+def configure(study: Study, row: str, seed: int) -> Config:
     """The config of one run.
 
     A contrastive loss gets at most as many candidates as its batch has pairs, warm-up its share of
     the steps.
 
+    Args:
+      study: whose settings it gets.
+      row: what `recipe` takes.
+      seed: of the run.
+
     Raises:
       UsageError: an unknown tag, or an override of an unknown or mistyped field.
     """
-    recipe = variants.get_config(tag, scale=study.scale)
+    planned = recipe(row, study.scale)
     changes = dict(study.overrides)
     if type(steps := changes.get("steps")) is int:
         base = variants.get_config("data_cc", scale=study.scale)
-        changes["steps"] = max(1, steps * recipe.steps // base.steps)
-        warmup = recipe.optim.warmup_steps * changes["steps"] // recipe.steps
+        changes["steps"] = max(1, steps * planned.steps // base.steps)
+        warmup = planned.optim.warmup_steps * changes["steps"] // planned.steps
         changes.setdefault("optim.warmup_steps", warmup)
-    values = as_dict(recipe)
+    values = as_dict(planned)
     for path, value in changes.items():
         *parents, name = path.split(".")
         node = values
@@ -120,10 +150,11 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
         compare.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
+    rows = _with_pretraining(study)
     runs = []
     for seed in range(study.seeds):
-        for tag in _with_pretraining(study.tags):
-            config = configure(study, tag, seed)
+        for tag, row in rows.items():
+            config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
             if config.pretrained:
                 start = folder / config.pretrained / f"seed{seed}"
@@ -134,18 +165,19 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
     return runs
 
 
-def _with_pretraining(tags: Sequence[str]) -> list[str]:
-    ordered: dict[str, None] = {}
+def _with_pretraining(study: Study) -> dict[str, str]:
+    """The rows by their configs' tags, each after the row that it starts from."""
+    ordered: dict[str, str] = {}
 
-    def visit(tag: str) -> None:
-        variant = variants.find(tag)
-        if variant.pretrained:
-            visit(variant.pretrained)
-        ordered[variant.tag] = None
+    def visit(row: str) -> None:
+        planned = recipe(row, study.scale)
+        if planned.pretrained:
+            visit(planned.pretrained)
+        ordered[planned.tag] = row
 
-    for tag in tags:
-        visit(tag)
-    return list(ordered)
+    for row in study.tags:
+        visit(row)
+    return ordered
 
 
 def _test(study: Study, config: Config) -> Test | None:
