@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mmt_jax.models.base import Encoded, Model, take
-from mmt_jax.typing import Array, Batch, Image, Params, Text
+from mmt_jax.typing import Array, Image, Params, Text
 
 _BUCKET = 8  # lengths are rounded up to a multiple: a shape that is new must be compiled
 _EMBEDDED = 256  # items embedded at once
@@ -173,11 +173,6 @@ def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
     return out
 
 
-def match_probability(model: Model, params: Params, batch: Batch) -> jax.Array:
-    """P aligned pairs → [P] f32, the probability that caption and photo belong together."""
-    return _match_probability(_in_float32(model), params, batch.text, batch.image)
-
-
 def pairwise(
     texts: Any,
     images: Any,
@@ -309,12 +304,6 @@ def _embed_text(model: Model, params: Params, texts: Text) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _embed_image(model: Model, params: Params, images: Image) -> Array:
     return model.embed_image(params, model.encode_image(params, images))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _match_probability(model: Model, params: Params, text: Text, image: Image) -> Array:
-    encoded = model.encode_text(params, text), model.encode_image(params, image)
-    return jax.nn.softmax(model.fuse(params, *encoded).logits[-1])[:, 0]
 
 
 class _Meter:

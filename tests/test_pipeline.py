@@ -174,9 +174,6 @@ def test_everything_once(examples):
     images = list(examples.all_images(chunk=4))
     assert [len(image.mask) for image in images] == [4, 4, 3]
     _same(jax.tree.map(lambda *v: np.concatenate(v), *images), examples.images(np.arange(11)))
-    texts = list(examples.all_captions(chunk=8))
-    assert [len(words.mask) for words in texts] == [8, 8, 6]
-    _same(jax.tree.map(lambda *v: np.concatenate(v), *texts), examples.texts(np.arange(22)))
     np.testing.assert_array_equal(examples.caption_to_image, np.repeat(np.arange(11), 2))
     assert len(examples) == 11
     assert len(examples.captions) == 22

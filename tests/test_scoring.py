@@ -12,7 +12,7 @@ import small_models
 from mmt_jax import scoring
 from mmt_jax.models.base import Model
 from mmt_jax.models.mmt import MMT
-from mmt_jax.typing import Batch, Image, Text
+from mmt_jax.typing import Image, Text
 
 MERGED = ("text", "merged")
 
@@ -218,16 +218,6 @@ def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
     whole = scoring.rerank(model, params, captions, photos, top=100, pairs=pairs)
     np.testing.assert_allclose(whole, everything, rtol=2e-4, atol=2e-4)
-
-
-def test_match_probability_is_that_of_aligned_pairs():
-    model, params = small_models.build(small_models.config(MERGED))
-    captions, photos = texts(4), images(4)
-    batch = Batch(captions, photos, np.arange(4, dtype=np.int32))
-    probability = np.asarray(scoring.match_probability(model, params, batch))
-    scores = scoring.score_matrix(model, params, captions, photos)
-    # A two-way softmax is the sigmoid of the difference of its logits, which is the score.
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-scores.diagonal())), rtol=1e-4)
 
 
 _ON_A_MESH = """

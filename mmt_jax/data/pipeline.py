@@ -193,11 +193,6 @@ class Examples:
         for start in range(0, len(self), chunk):
             yield self.images(np.arange(start, min(start + chunk, len(self))))
 
-    def all_captions(self, chunk: int = 256) -> Iterator[Text]:
-        """Every caption once, in the order of `caption_to_image`; the last chunk may be smaller."""
-        for start in range(0, len(self.captions), chunk):
-            yield self.texts(np.arange(start, min(start + chunk, len(self.captions))))
-
     def random_captions(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One caption [B] for each of the photos [B], uniformly among its own."""
         start = self._caption_starts[images]
