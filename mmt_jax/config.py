@@ -132,7 +132,9 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A set of runs to be compared: every tag with every seed, under the same settings.
+    """A set of runs to be compared: every row with every seed, under the same settings.
+
+    A row of `tags` is a tag of the study, or a config file as --config takes it, FILE.py:ARG.
 
     Checkpoints are chosen on each run's own evaluation split (`Config.eval`); `test` is what the
     study reports, read once when a run is over.

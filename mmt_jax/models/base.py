@@ -96,6 +96,10 @@ class Network(nnx.Module):
         """See `Model.regions`."""
         raise NotImplementedError
 
+    def contrast_scale(self) -> Array:
+        """See `Model.contrast_scale`; of models that embed beside a joint score."""
+        raise NotImplementedError
+
     def embed_text(self, text: Encoded) -> Array:
         """[B, S, D] states → [B, E]; its products with `embed_image` rank as the scores do."""
         raise NotImplementedError
@@ -170,6 +174,10 @@ class Model:
     def regions(self, params: Params, states: Array) -> Array:
         """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
         return self.apply(params, self.network.regions, states)
+
+    def contrast_scale(self, params: Params) -> Array:
+        """[] f32: what products of embeddings are multiplied by before their softmax."""
+        return self.apply(params, self.network.contrast_scale)
 
     def embed_text(self, params: Params, text: Encoded) -> Array:
         """Encoded captions → [B, E] f32 embeddings."""

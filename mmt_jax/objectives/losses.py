@@ -182,7 +182,7 @@ def _image_text_contrast(
     model: Model, params: Params, text: Encoded, image: Encoded, *, image_ids: Array
 ) -> Metric:
     """Of models that embed beside a joint score: among all B captions and photos of the batch."""
-    scale = model.apply(params, model.network.contrast_scale)
+    scale = model.contrast_scale(params)
     scores = scale * model.embed_text(params, text) @ model.embed_image(params, image).T
     allowed = pairing.distinct(image_ids, num=len(image_ids))
     return Metric.of(sum(contrastive(scores[None], allowed)) / 2)
