@@ -42,7 +42,7 @@ lint: .venv/installed-dev
 .venv/installed: setup.py
 	@echo "Installing into .venv; this takes a few minutes."
 	$(PYTHON) -m venv .venv
-	$(PIP) $(TENSORFLOW) 'setuptools<81' -e .
+	$(PIP) $(TENSORFLOW) 'setuptools>=77,<81' -e .
 	$(PIP) $(HUB)
 	touch $@
 

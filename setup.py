@@ -27,7 +27,7 @@ EXTRAS = {
         "tensorflow>=2.21",
         "tensorflow-hub>=0.16.1",
         "tf-keras>=2.21",
-        "setuptools<81",  # tensorflow_hub imports pkg_resources
+        "setuptools>=77,<81",  # tensorflow_hub imports pkg_resources; torch wants 77
     ],
     # Weights that are pickled need torch too.
     "hf": ["huggingface_hub>=1", "safetensors>=0.6", "tokenizers>=0.22"],
