@@ -43,15 +43,17 @@ def test_the_table_has_every_model_as_the_list_command_has_it():
 
 
 def test_the_readme_shows_every_command():
-    assert {line.split()[0] for line in COMMANDS} == set(main.COMMANDS)
+    shown = {line.partition(" -")[0] for line in COMMANDS}
+    for name in main.commands():
+        assert any(f"{line} ".startswith(f"{name} ") for line in shown), name
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_flags_of_each_command_exist(line, capsys):
-    name, *flags = shlex.split(line)
-    assert main.main([name, "--help"]) == 0
+    arguments = shlex.split(line)
+    assert main.main([arg for arg in arguments if not arg.startswith("-")] + ["--help"]) == 0
     usage = capsys.readouterr().out
-    for flag in flags:
+    for flag in arguments:
         if flag.startswith("--"):
             shown = "--config" if flag.startswith("--config.") else flag.split("=")[0]
             assert shown in usage

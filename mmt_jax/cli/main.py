@@ -38,6 +38,7 @@ COMMANDS = (
     "index",
     "search",
     "ablate",
+    "data",
 )
 
 
@@ -68,32 +69,61 @@ def main(argv: Sequence[str]) -> int:
         return int(error.code or 0) if isinstance(error, SystemExit) else 1
 
 
+def commands() -> dict[str, types.ModuleType]:
+    """Every command's module by its name, such as "train"; those of groups by "data NAME"."""
+    found: dict[str, types.ModuleType] = {}
+    groups = [("", sys.modules[__name__])]
+    for prefix, group in groups:
+        for name in group.COMMANDS:
+            module = _load(group, name)
+            if hasattr(module, "COMMANDS"):
+                groups.append((f"{prefix}{name} ", module))
+            else:
+                found[f"{prefix}{name}"] = module
+    return found
+
+
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_help())
-        return 0
-    name, *argv = argv
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean `mmt {near[0]}`?" if near else f"there are {', '.join(COMMANDS)}"
-        raise UsageError(f"{name!r} is not a command; {hint}")
-    command = _load(name)
+    module, name = sys.modules[__name__], "mmt"
+    while hasattr(module, "COMMANDS"):  # `mmt`, or a group of commands such as `mmt data`
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(_help(module))
+            return 0
+        module, name, argv = _find(module, name, argv)
     if "-h" in argv or "--help" in argv:
-        print(flags.usage(command))
+        print(flags.usage(module))
         return 0
     _quiet()
-    return command.run(flags.parse(name, command, argv)) or 0
+    return module.run(flags.parse(name.removeprefix("mmt "), module, argv)) or 0
 
 
-def _load(name: str) -> types.ModuleType:
-    """A command's module: its docstring is its help, `FLAGS` what it takes, `run` what it does."""
+def _find(
+    group: types.ModuleType, name: str, argv: list[str]
+) -> tuple[types.ModuleType, str, list[str]]:
+    """The command that the first argument names, what it is called, and the other arguments."""
+    command, *rest = argv
+    if command not in group.COMMANDS:
+        near = difflib.get_close_matches(command, group.COMMANDS, n=1)
+        known = ", ".join(group.COMMANDS)
+        hint = f"did you mean `{name} {near[0]}`?" if near else f"there are {known}"
+        raise UsageError(f"{command!r} is not a command of `{name}`; {hint}")
+    return _load(group, command), f"{name} {command}", rest
+
+
+def _load(group: types.ModuleType, name: str) -> types.ModuleType:
+    """A command's module: its docstring is its help, `FLAGS` what it takes, `run` what it does.
+
+    A group's has `COMMANDS` in their place, and is the package that holds their modules.
+    """
     module = f"{name}_" if keyword.iskeyword(name) else name
-    return importlib.import_module(f"mmt_jax.cli.{module}")
+    package = group.__name__.removesuffix(".main")
+    return importlib.import_module(f"{package}.{module}")
 
 
-def _help() -> str:
-    lines = [f"  {name:<10}{str(_load(name).__doc__).splitlines()[0]}" for name in COMMANDS]
-    return str(__doc__).format(commands="\n".join(lines)).strip()
+def _help(group: types.ModuleType) -> str:
+    rows = [(name, str(_load(group, name).__doc__).splitlines()[0]) for name in group.COMMANDS]
+    lines = [f"  {name:<10}{what}" for name, what in rows]
+    return str(group.__doc__).format(commands="\n".join(lines)).strip()
 
 
 def _quiet() -> None:
