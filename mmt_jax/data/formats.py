@@ -33,7 +33,9 @@ import numpy as np
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.photos import Photo
 from mmt_jax.data.text import prepare
+from mmt_jax.data.writer import FolderWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,31 +131,24 @@ def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
     Both files appear whole or not at all.
 
     Raises:
-      UsageError: the split is there already; nothing is overwritten.
+      UsageError: the split is there already (nothing is overwritten), or as `FolderWriter.add`.
     """
-    folder = pathlib.Path(folder)
-    targets = [folder / f"{split}.npz", folder / f"{split}.jsonl"]
-    for target in targets:
-        if target.exists():
-            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [target.with_name(f".{target.name}.{os.getpid()}") for target in targets]
-    names = ("image_ids", "offsets", "features", "boxes", "scores", "class_ids", "class_probs")
-    arrays = {name: getattr(corpus, name) for name in (*names, "pixels")}
-    if corpus.num_classes:
-        arrays["num_classes"] = np.int64(corpus.num_classes)
-    try:
-        with open(parts[0], "wb") as file:
-            np.savez_compressed(file, **{k: v for k, v in arrays.items() if v is not None})
-        with open(parts[1], "w", encoding="utf-8") as file:
-            for image_id, captions in zip(corpus.image_ids.tolist(), corpus.captions, strict=True):
-                line = {"image_id": image_id, "captions": captions}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        for part, target in zip(parts, targets, strict=True):
-            os.replace(part, target)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    dtype, classes = corpus.features.dtype.name, corpus.num_classes or None
+    with FolderWriter(folder, split, dtype=dtype, num_classes=classes) as writer:
+        for index, captions in zip(range(len(corpus)), corpus.captions, strict=True):
+            writer.add(_photo(corpus, index, captions))
+
+
+def _photo(corpus: Corpus, index: int, captions: tuple[str, ...]) -> Photo:
+    rows = slice(*corpus.offsets[index : index + 2])
+    names = ("features", "boxes", "scores", "class_ids", "class_probs")
+    columns = {name: getattr(corpus, name) for name in names}
+    return Photo(
+        image_id=int(corpus.image_ids[index]),
+        captions=captions,
+        pixels=None if corpus.pixels is None else corpus.pixels[index],
+        **{name: None if values is None else values[rows] for name, values in columns.items()},
+    )
 
 
 def _reference_split(folder: str | os.PathLike) -> str:

@@ -1,0 +1,58 @@
+"""One photo on its way into a region folder, and what its name says of its id."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of a photo's first row
+
+# COCO_val2014_000000393225, flickr30k_000001000092795, vg_713545, 1000092795: names that number.
+_NUMBERED = re.compile(r"(?:[A-Za-z]\w*_)?0*(\d{1,18})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """What becomes one photo of a region folder; `writer.FolderWriter` checks and stores it.
+
+    Attributes:
+      image_id: unique within a split.
+      captions: none where they are not known.
+      features: [rows, F] f32 or f16, or uint8 companded as in `Corpus`. Row 0 is the whole photo:
+        its own feature, or the mean of the regions' where the format has none.
+      boxes: [rows, 4] f32: ymin, xmin, ymax, xmax in 0..1; row 0 is `WHOLE`.
+      scores: [rows] f32, or None.
+      class_ids, class_probs: [rows, k], the likeliest classes of each row, or None; a row whose
+        probabilities are all 0 has no class distribution.
+      info: what else the photo's line says: width and height in pixels, file name, ….
+      pixels: [H, W, 3] uint8, of one size within a split, or None.
+    """
+
+    image_id: int
+    captions: tuple[str, ...]
+    features: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+    class_ids: np.ndarray | None = None
+    class_probs: np.ndarray | None = None
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pixels: np.ndarray | None = None
+
+
+def image_id(name: str) -> int:
+    """The id of a photo that files know by name, with or without folder and suffix.
+
+    The number that ends a name such as `COCO_val2014_000000393225.jpg`; names that do not number
+    (`dev-850-1-img0`, Flickr8k's) get 63 bits of their SHA-256, which no order of files changes.
+    """
+    stem = pathlib.PurePosixPath(name).name
+    stem = re.sub(r"\.[A-Za-z]\w{0,4}$", "", stem)
+    if numbered := _NUMBERED.fullmatch(stem):
+        return int(numbered[1])
+    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,185 @@
+"""The streaming writer of region folders."""
+
+import dataclasses
+import json
+import resource
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import formats
+from mmt_jax.data.photos import Photo, image_id
+from mmt_jax.data.writer import FolderWriter
+
+PHOTO = Photo(
+    image_id=7,
+    captions=("a dog", "ein Hündchen"),
+    features=np.array([[1.5, 2], [1, 4]], np.float32),
+    boxes=np.array([[0, 0, 1, 1], [0.25, 0, 0.5, 1]], np.float32),
+    scores=np.array([1, 0.5], np.float32),
+    class_ids=np.array([[0, 1], [2, 3]]),
+    class_probs=np.array([[0.5, 0.25], [1, 0]], np.float32),
+    info={"width": 640, "file_name": "7.jpg"},
+)
+OTHER = dataclasses.replace(PHOTO, image_id=-3, captions=("two cats",), info={})
+
+
+def write(folder, *photos, split="train", **options):
+    with FolderWriter(folder, split, **options) as writer:
+        for photo in photos:
+            writer.add(photo)
+
+
+def test_what_is_written_is_read(tmp_path):
+    write(tmp_path / "a" / "b", PHOTO, OTHER, num_classes=5)
+    corpus = formats.read(tmp_path / "a" / "b", "train")
+    assert corpus.image_ids.tolist() == [7, -3]
+    assert corpus.captions == (("a dog", "ein Hündchen"), ("two cats",))
+    assert corpus.offsets.tolist() == [0, 2, 4]
+    assert corpus.features.dtype == np.float16
+    assert corpus.features.tolist() == [[1.5, 2], [1, 4]] * 2
+    assert corpus.boxes.tolist() == [[0, 0, 1, 1], [0.25, 0, 0.5, 1]] * 2
+    assert corpus.scores.tolist() == [1, 0.5] * 2
+    assert corpus.class_ids.tolist() == [[0, 1], [2, 3]] * 2
+    assert corpus.class_probs.tolist() == [[0.5, 0.25], [1, 0]] * 2
+    assert corpus.num_classes == 5
+    first = json.loads((tmp_path / "a" / "b" / "train.jsonl").read_text().splitlines()[0])
+    assert (first["width"], first["file_name"]) == (640, "7.jpg")
+
+
+def test_float32_keeps_what_float16_cannot_hold(tmp_path):
+    large = dataclasses.replace(PHOTO, features=PHOTO.features * 1e6)
+    with pytest.raises(UsageError, match=r"photo 7: features reach 4e\+06.*store float32"):
+        write(tmp_path, large)
+    write(tmp_path, large, dtype="float32")
+    np.testing.assert_array_equal(formats.read(tmp_path, "train").features, large.features)
+
+
+def test_a_refused_photo_leaves_no_trace(tmp_path):
+    with FolderWriter(tmp_path, "train") as writer:
+        writer.add(PHOTO)
+        for _ in range(2):
+            with pytest.raises(UsageError, match="photo 7 is there twice"):
+                writer.add(PHOTO)
+        with pytest.raises(UsageError, match="NaN"):
+            writer.add(dataclasses.replace(OTHER, features=PHOTO.features * np.nan))
+        writer.add(OTHER)
+        assert len(writer) == 2
+    assert formats.read(tmp_path, "train").image_ids.tolist() == [7, -3]
+
+
+def _boxes(*row):
+    return {"boxes": np.array([[0, 0, 1, 1], row], np.float32)}
+
+
+BAD = {
+    "no rows": ({"features": np.zeros((0, 2), np.float32)}, r"features has shape \(0, 2\)"),
+    "integers": ({"features": np.zeros((2, 2), np.int64)}, "features are int64"),
+    "companded": ({"features": np.zeros((2, 2), np.uint8)}, "not stored as float16"),
+    "narrow": ({"features": np.zeros((2, 1), np.float32)}, r"features has the shape \[…, 1\]"),
+    "fewer boxes": ({"boxes": PHOTO.boxes[:1]}, r"boxes is float32 \(1, 4\)"),
+    "inverted": (_boxes(0.5, 0, 0.25, 1), "boxes row 1 .*inverted"),
+    "pixels as boxes": (_boxes(5, 0, 25, 1), "boxes row 1 .*outside 0..1"),
+    "nan box": (_boxes(np.nan, 0, 0.25, 1), "boxes holds NaN"),
+    "nan scores": ({"scores": np.array([1, np.inf])}, "scores holds NaN"),
+    "no scores": ({"scores": None}, "scores is missing"),
+    "no probs": ({"class_probs": None}, "need each other"),
+    "class beyond": ({"class_ids": np.array([[0, 1], [2, 9]])}, "class 9, but there are 9"),
+    "class below": ({"class_ids": np.array([[0, 1], [2, -9]])}, "class -9"),
+    "float ids": ({"class_ids": np.ones((2, 2))}, "class_ids is float64"),
+    "probs": ({"class_probs": np.full((2, 2), 0.75)}, "sum to at most 1"),
+    "pixels": ({"pixels": np.zeros((4, 4), np.uint8)}, "pixels must be uint8"),
+    "huge id": ({"image_id": 2**63}, "64 bits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_photos(tmp_path, case):
+    changes, message = BAD[case]
+    with FolderWriter(tmp_path, "train", num_classes=9) as writer:
+        writer.add(PHOTO)
+        with pytest.raises(UsageError, match=rf"photo {changes.get('image_id', -3)}.*{message}"):
+            writer.add(dataclasses.replace(OTHER, **changes))
+
+
+@pytest.mark.parametrize("there", ["train.npz", "train.jsonl"])
+def test_nothing_is_overwritten(tmp_path, there):
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(UsageError, match=f"{there} exists"):
+        write(tmp_path, PHOTO)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_split_is_not_there(tmp_path, error):
+    with pytest.raises(error), FolderWriter(tmp_path, "train") as writer:
+        writer.add(PHOTO)
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_without_photos_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no photo"):
+        write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["", "../train", "a/b", ".train", "a b"])
+def test_a_split_has_a_plain_name(tmp_path, split):
+    with pytest.raises(UsageError, match="cannot name a split"):
+        FolderWriter(tmp_path, split)
+
+
+@pytest.mark.parametrize("room", [100, 400_000])  # for no column, and for each but not for all
+def test_a_full_disk_leaves_nothing(tmp_path, room):
+    """The limit on the size of a file stands in for the end of the disk."""
+    generator = np.random.default_rng(0)
+    features = generator.random((2, 75_000), np.float32)
+    pixels = generator.integers(256, size=(300, 300, 3), dtype=np.uint8)
+    photo = dataclasses.replace(PHOTO, features=features, pixels=pixels)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(UsageError, match=f"{tmp_path} cannot be written.*make room"):
+            write(tmp_path, photo)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_split(tmp_path):
+    features = np.zeros((37, 2048), np.float32)
+    boxes = np.tile(np.array([[0, 0, 1, 1]], np.float32), (37, 1))
+    tracemalloc.start()
+    try:
+        photo = Photo(image_id=0, captions=(), features=features, boxes=boxes)
+        write(tmp_path, *(dataclasses.replace(photo, image_id=i) for i in range(100)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6e6  # one photo is 0.3 MB, the split 15 MB
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("1000092795.jpg", 1000092795),
+        ("val2014/COCO_val2014_000000393225.jpg", 393225),
+        ("flickr30k_000001000092795.npz", 1000092795),
+        ("vg_713545", 713545),
+        ("000000000139", 139),
+    ],
+)
+def test_ids_of_names_that_number(name, number):
+    assert image_id(name) == number
+
+
+def test_ids_of_other_names():
+    """`printf dev-850-1-img0 | sha256sum` begins with c26d16d088aec3ec."""
+    named = image_id("dev-850-1-img0")
+    assert named == 0xC26D16D088AEC3EC >> 1
+    assert named == image_id("images/dev-850-1-img0.png") != image_id("dev-850-1-img1")
+    assert image_id("1000268201_693b08cb0e.jpg") == image_id("1000268201_693b08cb0e")
