@@ -26,14 +26,14 @@ PHOTO = Photo(
 OTHER = dataclasses.replace(PHOTO, image_id=-3, captions=("two cats",), info={})
 
 
-def write(folder, *photos, split="train", **options):
-    with FolderWriter(folder, split, **options) as writer:
+def write(folder, photos, **options):
+    with FolderWriter(folder, "train", **options) as writer:
         for photo in photos:
             writer.add(photo)
 
 
 def test_what_is_written_is_read(tmp_path):
-    write(tmp_path / "a" / "b", PHOTO, OTHER, num_classes=5)
+    write(tmp_path / "a" / "b", [PHOTO, OTHER], num_classes=5)
     corpus = formats.read(tmp_path / "a" / "b", "train")
     assert corpus.image_ids.tolist() == [7, -3]
     assert corpus.captions == (("a dog", "ein Hündchen"), ("two cats",))
@@ -52,8 +52,8 @@ def test_what_is_written_is_read(tmp_path):
 def test_float32_keeps_what_float16_cannot_hold(tmp_path):
     large = dataclasses.replace(PHOTO, features=PHOTO.features * 1e6)
     with pytest.raises(UsageError, match=r"photo 7: features reach 4e\+06.*store float32"):
-        write(tmp_path, large)
-    write(tmp_path, large, dtype="float32")
+        write(tmp_path, [large])
+    write(tmp_path, [large], dtype="float32")
     np.testing.assert_array_equal(formats.read(tmp_path, "train").features, large.features)
 
 
@@ -108,22 +108,25 @@ def test_bad_photos(tmp_path, case):
 def test_nothing_is_overwritten(tmp_path, there):
     (tmp_path / there).write_text("mine")
     with pytest.raises(UsageError, match=f"{there} exists"):
-        write(tmp_path, PHOTO)
+        write(tmp_path, [PHOTO])
     assert [path.name for path in tmp_path.iterdir()] == [there]
     assert (tmp_path / there).read_text() == "mine"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_split_is_not_there(tmp_path, error):
-    with pytest.raises(error), FolderWriter(tmp_path, "train") as writer:
-        writer.add(PHOTO)
+    def photos():
+        yield PHOTO
         raise error
+
+    with pytest.raises(error):
+        write(tmp_path, photos())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_split_without_photos_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no photo"):
-        write(tmp_path)
+        write(tmp_path, [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +147,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, room):
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(UsageError, match=f"{tmp_path} cannot be written.*make room"):
-            write(tmp_path, photo)
+            write(tmp_path, [photo])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert list(tmp_path.iterdir()) == []
@@ -156,7 +159,7 @@ def test_memory_does_not_grow_with_the_split(tmp_path):
     tracemalloc.start()
     try:
         photo = Photo(image_id=0, captions=(), features=features, boxes=boxes)
-        write(tmp_path, *(dataclasses.replace(photo, image_id=i) for i in range(100)))
+        write(tmp_path, (dataclasses.replace(photo, image_id=i) for i in range(100)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -27,6 +27,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -141,14 +142,12 @@ def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
 
 def _photo(corpus: Corpus, index: int, captions: tuple[str, ...]) -> Photo:
     rows = slice(*corpus.offsets[index : index + 2])
-    names = ("features", "boxes", "scores", "class_ids", "class_probs")
-    columns = {name: getattr(corpus, name) for name in names}
-    return Photo(
-        image_id=int(corpus.image_ids[index]),
-        captions=captions,
-        pixels=None if corpus.pixels is None else corpus.pixels[index],
-        **{name: None if values is None else values[rows] for name, values in columns.items()},
-    )
+    arrays: dict[str, Any] = {}
+    for name in ("features", "boxes", "scores", "class_ids", "class_probs"):
+        values = getattr(corpus, name)
+        arrays[name] = None if values is None else values[rows]
+    pixels = None if corpus.pixels is None else corpus.pixels[index]
+    return Photo(int(corpus.image_ids[index]), captions, pixels=pixels, **arrays)
 
 
 def _reference_split(folder: str | os.PathLike) -> str:

@@ -10,7 +10,7 @@ import re
 import shutil
 import types
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -82,7 +82,7 @@ class FolderWriter:
         with self._writing():
             self._parts.mkdir(parents=True)
             self._files.callback(shutil.rmtree, self._parts, ignore_errors=True)
-            self._lines = self._files.enter_context(open(self._parts / self._names[1], "wb"))
+            self._lines = self._files.enter_context((self._parts / self._names[1]).open("wb"))
         return self
 
     def __exit__(
@@ -148,10 +148,7 @@ class FolderWriter:
         schema.check_coordinates(arrays["boxes"], f"{name}: boxes")
         if photo.scores is not None:
             arrays["scores"] = _numbers(photo.scores, np.float32, (rows,), f"{name}: scores")
-        if (photo.class_ids is None) != (photo.class_probs is None):
-            raise UsageError(f"{name}: class_ids and class_probs need each other")
-        if photo.class_ids is not None:
-            arrays |= self._classes(photo, rows, name)
+        arrays |= self._classes(photo.class_ids, photo.class_probs, rows, name)
         if photo.pixels is not None:
             if photo.pixels.dtype != np.uint8 or photo.pixels.shape[2:] != (3,):
                 raise UsageError(f"{name}: pixels must be uint8 [H, W, 3]")
@@ -159,10 +156,16 @@ class FolderWriter:
         self._check_like_the_first(arrays, name)
         return arrays
 
-    def _classes(self, photo: Photo, rows: int, name: str) -> dict[str, np.ndarray]:
-        shape = (rows, *photo.class_ids.shape[1:2])
-        ids = _numbers(photo.class_ids, np.int32, shape, f"{name}: class_ids")
-        probs = _numbers(photo.class_probs, np.float32, shape, f"{name}: class_probs")
+    def _classes(
+        self, ids: np.ndarray | None, probs: np.ndarray | None, rows: int, name: str
+    ) -> dict[str, np.ndarray]:
+        if ids is None and probs is None:
+            return {}
+        if ids is None or probs is None:
+            raise UsageError(f"{name}: class_ids and class_probs need each other")
+        shape = (rows, *ids.shape[1:2])
+        ids = _numbers(ids, np.int32, shape, f"{name}: class_ids")
+        probs = _numbers(probs, np.float32, shape, f"{name}: class_probs")
         if self._num_classes is not None and ids.max(initial=0) >= self._num_classes:
             raise UsageError(f"{name}: class {ids.max()}, but there are {self._num_classes}")
         if ids.min(initial=0) < 0:
@@ -171,7 +174,7 @@ class FolderWriter:
             raise UsageError(f"{name}: class_probs must be at least 0 and sum to at most 1 a row")
         return {"class_ids": ids, "class_probs": probs}
 
-    def _check_like_the_first(self, arrays: Mapping[str, np.ndarray], name: str) -> None:
+    def _check_like_the_first(self, arrays: dict[str, np.ndarray], name: str) -> None:
         first = {key: column.tail for key, column in self._columns.items()}
         ours = {key: values.shape[1:] for key, values in arrays.items()}
         for key in sorted(ours.keys() | first.keys() - {"offsets", "image_ids"}):
@@ -181,10 +184,10 @@ class FolderWriter:
                     f"{_of(first.get(key))}; a split has one shape of each"
                 )
 
-    def _open(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def _open(self, arrays: dict[str, np.ndarray]) -> None:
         numbers = np.zeros(0, np.int64)
         for key, values in (arrays | {"offsets": numbers, "image_ids": numbers}).items():
-            file = self._files.enter_context(open(self._parts / key, "wb"))
+            file = self._files.enter_context((self._parts / key).open("wb"))
             self._columns[key] = _Column(file, values.dtype, values.shape[1:])
         self._columns["offsets"].append(np.array([0]))
 
