@@ -1,12 +1,16 @@
 """Published task files, read entry by entry, so that the largest of them need little memory.
 
-Errors name the file, and the line and entry of the fault.
+Errors name the file, and the line and entry of the fault. Any of them may be packed by gzip, with
+`.gz` behind its name.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -14,6 +18,7 @@ from mmt_jax.config import UsageError
 
 _CHUNK = 1 << 20  # characters read at once
 _LITERAL = 16  # longer than any number or word of JSON that a chunk's end may cut in two
+_PACKED = 200  # times its size is what a packed file may hold: text seldom goes past 20
 
 
 def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
@@ -22,7 +27,7 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     Raises:
       UsageError: there is no such file, or it is not UTF-8.
     """
-    with _open(path) as file:
+    with open_text(path) as file:
         number = 0
         try:
             for number, line in enumerate(file, 1):
@@ -66,7 +71,7 @@ def json_entries(
     Raises:
       UsageError: there is no such file, it is not JSON, has no `key`, or an entry is no object.
     """
-    with _open(path) as file:
+    with open_text(path) as file:
         reader = _Reader(file, path)
         if key is not None:
             reader.find(key)
@@ -90,11 +95,49 @@ def field(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
     return value
 
 
-def _open(path: str | os.PathLike) -> TextIO:
+def open_text(path: str | os.PathLike) -> TextIO:
+    """Opens a text file, packed or not; reading it may raise UnicodeDecodeError.
+
+    Raises:
+      UsageError: there is no such file. While reading: the packed file is damaged, or unpacks to
+        more than text does.
+    """
     try:
-        return open(path, encoding="utf-8-sig", newline="\n")
+        file = open(path, "rb")  # closed with the text
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if os.fspath(path).endswith(".gz"):
+        file = io.BufferedReader(_Unpacked(path, file))
+    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, as it is read."""
+
+    def __init__(self, path: str | os.PathLike, file: io.BufferedReader):
+        self._path, self._packed = path, file
+        self._file = gzip.GzipFile(fileobj=file)
+        self._left = _PACKED * os.fstat(file.fileno()).st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        try:
+            number = self._file.readinto(buffer)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError(f"{self._path} cannot be unpacked ({error}); fetch it again") from None
+        self._left -= number
+        if self._left < 0:
+            raise UsageError(
+                f"{self._path} unpacks to more than {_PACKED} times its size, which no text does; "
+                f"it may be made to fill memory"
+            )
+        return number
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
 
 
 class _Reader:
