@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmt_jax.model_config import FAMILIES, MMTConfig, ModelConfig
+from mmt_jax.task_config import TaskConfig
 
 
 class UsageError(Exception):
@@ -30,6 +31,7 @@ class DataSpec:
     mask_id: int = 6  # of the token that hides a word; these are XLNet's, and those of vocabularies
     pad_id: int = 5  # that we train
     unlabelled: bool = False  # some regions have no class distribution: MRM regresses features
+    num_answers: int | None = None  # labels of the task; None: it has none to ask for
 
 
 # Fields of a model's config that its data fills in.
@@ -42,6 +44,10 @@ RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
 # What contrastive ITM trains: the softmax over candidates, or a loss on the embeddings of the whole
 # batch, by its name in mmt_jax.objectives.embedding.
 LOSSES = ("softmax", "hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
+
+
+# Whose masking, by its name in mmt_jax.objectives.readings.
+READINGS = ("study", "lxmert", "bridgetower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,9 @@ class ObjectiveConfig:
     itc: float = 1.0  # image–text contrast, of models that embed beside a joint score
     mlm_rate: float = 0.15  # share of words hidden
     mrm_rate: float = 0.15  # share of regions hidden
+    answers: float = 1.0  # answers to a task's questions
+    reading: str = "study"  # whose masking: a name in READINGS
+    negatives: str = "random"  # or "hard", by the image–text contrast: ITM's wrong pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +134,7 @@ class Config:
     keep: int = 2  # checkpoints kept beside the best
     model: ModelConfig = dataclasses.field(default_factory=MMTConfig)  # the family's own
     objective: ObjectiveConfig = ObjectiveConfig()
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
@@ -157,6 +167,8 @@ def with_spec(config: Config, spec: DataSpec) -> Config:
     sizes = {}
     for name, value in dataclasses.asdict(spec).items():
         asked = getattr(config.model, name)
+        if value is None:
+            continue
         if asked is not None and asked != value:
             raise UsageError(
                 f"config.model.{name} is {asked}, but the data ({config.data.source}) has {value}; "

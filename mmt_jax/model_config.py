@@ -23,12 +23,13 @@ class ModelConfig:
     family: str = ""  # a name in FAMILIES
     dropout: float = 0.1
     max_positions: int = 512
-    feature_dim: int | None = None  # these six: None = as the data has
+    feature_dim: int | None = None  # these seven: None = as the data has
     num_classes: int | None = None
     vocab_size: int | None = None
     mask_id: int | None = None  # of the token that hides a word
     pad_id: int | None = None  # of the token that fills up captions
     unlabelled: bool | None = None  # some regions have no class distribution
+    num_answers: int | None = None  # of a task's head; None = as the task has, or no such head
 
     layout: ClassVar[str] = "cls_first"  # a name in LAYOUTS
     global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
@@ -82,7 +83,6 @@ class LxmertConfig(ModelConfig):
     cross_layers: int = 5
     segments: int = 2
     num_attributes: int = 0  # of regions, predicted beside their classes; 0 = none
-    num_answers: int = 0  # of question answering; 0 = no such head
 
 
 @dataclasses.dataclass(frozen=True)

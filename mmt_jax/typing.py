@@ -40,16 +40,23 @@ class Image:
     mask: Array  # [B, R] bool, True = real
     class_ids: Array | None = None  # [B, R, k] i32: the k likeliest detector classes
     class_probs: Array | None = None  # [B, R, k] f32: their probabilities; all 0 = unknown
+    attribute_ids: Array | None = None  # [B, R, k] i32 and [B, R, k] f32: attributes likewise
+    attribute_probs: Array | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Matched pairs: row b of `text` is a caption of row b of `image`."""
+    """Matched pairs: row b of `text` is a caption of row b of `image`; or records of a task.
 
-    text: Text
-    image: Image
+    Records of a task may have no text, no photo or, in `more`, further photos, and have targets.
+    """
+
+    text: Text | None
+    image: Image | None
     image_ids: Array  # [B] i32: equal where two rows show the same photo
+    more: tuple[Image, ...] = ()
+    targets: Array | None = None  # [B, A] f32: what each answer is worth; all 0 = not known
 
 
 @jax.tree_util.register_dataclass

@@ -165,7 +165,7 @@ def test_towers_alone_are_contrasted_in_the_paper():
 def test_the_scale_of_the_contrast(itc, scale, expected):
     built = model(itc=itc)
     params = trees.merge(tiny.params(built), {"contrast_head": {"log_scale": jnp.float32(scale)}})
-    found = built.apply(params, built.network.contrast_scale)
+    found = built.apply(params, lambda network: network.contrast_head.scale())
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

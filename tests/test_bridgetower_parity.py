@@ -18,6 +18,7 @@ from mmt_jax.importers import engine
 from mmt_jax.models import registry
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.nn.heads import MATCH
+from mmt_jax.objectives import losses
 
 PAIRS = 3
 TOLERANCE = 1e-5
@@ -192,11 +193,7 @@ def our_loss(case, model, params, text, image):
         model.embed_image(params, image),
         model.apply(params, network.embed_pair, text, image),
     )
-    scale = model.apply(params, network.contrast_scale)
-    loss = sum(
-        cross_entropy(scale * unit[a] @ unit[b].T, jnp.arange(PAIRS)).mean() / 3
-        for a, b in ((0, 1), (0, 2), (1, 2))
-    )
+    loss = losses.soft_contrast(model.contrast(params, text, image), jnp.arange(PAIRS)).mean()
     return loss, (states, jnp.stack(unit, axis=-2))
 
 

@@ -14,14 +14,23 @@ MAY_IMPORT = {
     "typing": [],
     "params": [],
     "model_config": [],
-    "config": ["model_config"],
+    "task_config": [],
+    "config": ["model_config", "task_config"],
     "variants": ["config"],
     "nn": ["config", "typing"],
-    "models": ["nn", "config", "model_config", "typing", "params"],
+    "models": ["nn", "config", "model_config", "task_config", "typing", "params"],
     "importers": ["models", "nn.embed", "params", "data", "config", "model_config", "typing"],
     "scoring": ["models.base", "config", "typing"],
-    "objectives": ["models.base", "nn.heads", "scoring", "config", "typing"],
-    "data": ["config", "model_config", "typing"],
+    "objectives": [
+        "models.base",
+        "nn.blocks",
+        "nn.heads",
+        "scoring",
+        "config",
+        "task_config",
+        "typing",
+    ],
+    "data": ["config", "model_config", "task_config", "typing"],
     "train": [
         "models",
         "nn.blocks",
@@ -32,7 +41,15 @@ MAY_IMPORT = {
         "config",
         "typing",
     ],
-    "evals": ["models.base", "scoring", "objectives", "data", "config", "typing"],
+    "evals": [
+        "models.base",
+        "scoring",
+        "objectives",
+        "data",
+        "config",
+        "task_config",
+        "typing",
+    ],
     "search": ["scoring", "models.base", "data", "params", "config", "typing"],
     "export": [
         "models",
@@ -64,7 +81,13 @@ ONLY_IN = {
 }
 
 
-CONFIGS = {"mmt_jax", "mmt_jax.variants", "mmt_jax.config", "mmt_jax.model_config"}
+CONFIGS = {
+    "mmt_jax",
+    "mmt_jax.variants",
+    "mmt_jax.config",
+    "mmt_jax.model_config",
+    "mmt_jax.task_config",
+}
 
 
 def _modules() -> dict[str, pathlib.Path]:

@@ -154,7 +154,7 @@ def everything(model, params, text, image):
     def run(params):
         fused = tiny.fused(model, params, text, image)
         trace = model.apply(params, Lxmert.trace, text, image)
-        return trace, fused, model.apply(params, Lxmert.pool, fused.text)
+        return trace, fused, fused.pooled
 
     return tiny.jit(run)(params)
 
@@ -216,7 +216,7 @@ def pretraining(params, model, text, image, labels, config):
     loss += cross_entropy(fused.logits[-1], matched).mean()
     outputs, answers = {}, None
     if config.task_obj_predict:
-        outputs = model.apply(params, Lxmert.region_outputs, fused.image)
+        outputs = model.apply(params, lambda network, x: network.region_head(x), fused.image)
     for name, key in (("classes", "obj"), ("attributes", "attr"), ("features", "feat")):
         if name in outputs:
             target, weight = labels["obj_labels"][key]
@@ -226,7 +226,7 @@ def pretraining(params, model, text, image, labels, config):
                 each = cross_entropy(outputs[name], target)
             loss += config.visual_loss_normalizer * (each * weight).mean()
     if config.task_qa:
-        answers = model.apply(params, Lxmert.answers, fused.text)
+        answers = model.answers(params, fused.pooled)
         loss += cross_entropy(answers, labels["ans"]).mean()
     return loss, (words, jax.nn.softmax(fused.logits[-1])[:, MATCH], answers)
 
@@ -272,7 +272,7 @@ def test_question_answering(tmp_path, masks):
 
     def loss(params):
         fused = tiny.fused(model, params, text, image)
-        answers = model.apply(params, Lxmert.answers, fused.text)
+        answers = model.answers(params, fused.pooled)
         each = optax.softmax_cross_entropy_with_integer_labels(answers, labels)
         return each.mean(), answers
 

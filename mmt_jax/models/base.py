@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.config import Config
+from mmt_jax.nn.blocks import split
 from mmt_jax.typing import Array, Image, Params, Text
 
 
@@ -43,12 +44,15 @@ class Fused:
     image: Array  # [P, R, D]
     scores: Array  # [L, P] f32, higher = better match; L = layers that are scored, the last counts
     logits: Array  # [L, P, 2] f32: softmax(...)[..., 0] is the match probability
+    pooled: Array | None = None  # [P, E]: the pair as heads of tasks read it; None: no such head
 
 
 class Network(nnx.Module):
     """What a family implements; see `Model` for the shapes."""
 
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
+    # What the records of a task may hold, of which it answers questions: see `task_config`.
+    answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -80,9 +84,30 @@ class Network(nnx.Module):
         """Photos → what they say alone."""
         raise NotImplementedError
 
+    def encode_images(
+        self, images: Sequence[Image], *, key: jax.Array | None
+    ) -> tuple[Encoded, ...]:
+        """The photos of records that hold several, in order."""
+        keys = split(key, len(images))
+        return tuple(self.encode_image(image, key=k) for image, k in zip(images, keys))
+
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Fused:
         """P captions and P photos → P pairs."""
         raise NotImplementedError
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`."""
+        raise NotImplementedError
+
+    def answers(self, pooled: Array, *, key: jax.Array | None) -> Array:
+        """See `Model.answers`."""
+        return self.answer_head(pooled, key=key)
+
+    @classmethod
+    def adopt(cls, params: Params, wanted: Params) -> Params:
+        """See `Model.adopt`."""
+        del wanted
+        return params
 
     def logits(self, scores: Array) -> Array:
         """Scores of contrastive models → match logits."""
@@ -96,8 +121,8 @@ class Network(nnx.Module):
         """See `Model.regions`."""
         raise NotImplementedError
 
-    def contrast_scale(self) -> Array:
-        """See `Model.contrast_scale`; of models that embed beside a joint score."""
+    def attributes(self, states: Array) -> Array:
+        """See `Model.attributes`."""
         raise NotImplementedError
 
     def embed_text(self, text: Encoded) -> Array:
@@ -106,6 +131,10 @@ class Network(nnx.Module):
 
     def embed_image(self, image: Encoded) -> Array:
         """[B, S, D] states → [B, E]."""
+        raise NotImplementedError
+
+    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
+        """See `Model.contrast`; of models that embed beside a joint score."""
         raise NotImplementedError
 
 
@@ -125,6 +154,11 @@ class Model:
     def embeds(self) -> bool:
         """Whether there are embeddings of captions and photos."""
         return self.network.embeds(self.config)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it reads photos at all: some families are text encoders."""
+        return self.network.fuse is not Network.fuse
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters."""
@@ -163,6 +197,24 @@ class Model:
         """Row p of `text` meets row p of `image`: P pairs → Fused."""
         return self.apply(params, self.network.fuse, text, image, key=key)
 
+    def encode_images(
+        self, params: Params, images: Sequence[Image], *, key: jax.Array | None = None
+    ) -> tuple[Encoded, ...]:
+        """The photos of B records that hold several, in order: `encode_image` for each place."""
+        return self.apply(params, self.network.encode_images, images, key=key)
+
+    def pool(self, params: Params, item: Encoded) -> Array:
+        """Items of one modality → [B, E], as heads of tasks read them."""
+        return self.apply(params, self.network.pool, item)
+
+    def answers(self, params: Params, pooled: Array, *, key: jax.Array | None = None) -> Array:
+        """[B, E] of pairs (several side by side) or items → logits of a task's answers, [B, A]."""
+        return self.apply(params, self.network.answers, pooled, key=key).astype(jnp.float32)
+
+    def adopt(self, params: Params) -> Params:
+        """Parameters of a run of the same family with what this config has more of them."""
+        return self.network.adopt(params, self.abstract())
+
     def logits(self, params: Params, scores: Array) -> Array:
         """Scores [...] of a contrastive model → logits [..., 2], f32, index 0 = match."""
         return self.apply(params, self.network.logits, scores)
@@ -175,9 +227,19 @@ class Model:
         """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
         return self.apply(params, self.network.regions, states)
 
-    def contrast_scale(self, params: Params) -> Array:
-        """[] f32: what products of embeddings are multiplied by before their softmax."""
-        return self.apply(params, self.network.contrast_scale)
+    def attributes(self, params: Params, states: Array) -> Array:
+        """Region states [..., D] → attribute logits [..., A]."""
+        return self.apply(params, self.network.attributes, states)
+
+    def contrast(
+        self, params: Params, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+    ) -> Array:
+        """What the image–text contrast of B pairs compares: logits [K, B, B] f32.
+
+        Each row of each of the K matrices has its match on the diagonal. The first compares
+        captions with photos.
+        """
+        return self.apply(params, self.network.contrast, text, image, key=key)
 
     def embed_text(self, params: Params, text: Encoded) -> Array:
         """Encoded captions → [B, E] f32 embeddings."""

@@ -10,8 +10,9 @@ from mmt_jax.models.base import Encoded, Network
 from mmt_jax.models.mmt import check_streams
 from mmt_jax.nn.blocks import split
 from mmt_jax.nn.embed import TextEmbed
-from mmt_jax.nn.heads import WordHead
+from mmt_jax.nn.heads import SentenceHead, WordHead
 from mmt_jax.nn.streams import Streams
+from mmt_jax.task_config import SENTENCE
 from mmt_jax.typing import Array, Text
 
 
@@ -19,6 +20,7 @@ class Bert(Network):
     """Embeddings, language layers, word head; it scores no pairs."""
 
     itms = ("none",)
+    answers_on = (SENTENCE,)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -28,7 +30,13 @@ class Bert(Network):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.text = TextEmbed(config.model, rngs)
         self.streams = Streams(config.model, rngs)
-        self.word_head = WordHead(config.model, rngs)
+        self.cls_index = config.model.cls_index
+        if config.objective.mlm:
+            self.word_head = WordHead(config.model, rngs)
+        if answers := config.model.num_answers:
+            self.answer_head = SentenceHead(
+                config.model.width, answers, rngs, dropout=config.model.dropout
+            )
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
@@ -36,6 +44,10 @@ class Bert(Network):
         x = self.text(text, key=key_embed)
         states, keys_values = self.streams.encode("text", x, text.mask, key=key_layers)
         return Encoded(states[-1], text.mask, keys_values, ())
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`."""
+        return item.states[:, self.cls_index]
 
     def words(self, states: Array) -> Array:
         """See `Model.words`."""

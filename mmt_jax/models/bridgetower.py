@@ -8,7 +8,7 @@ linear map of the tower's states. Both streams read the other as it was before t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import linear, split
-from mmt_jax.nn.heads import MATCH, Calibration, RegionHead, unit
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.nn.heads import MATCH, AnswerHead, Calibration, RegionHead, unit
+from mmt_jax.task_config import PAIR, PAIR_OF_PHOTOS
+from mmt_jax.typing import Array, Image, Params, Text
 
 # How a tap meets the state of the layer before, and where the weight in that begins, if any.
 LINKS: dict[str, tuple[Callable[[Array, Array, Array | None], Array], float | None]] = {
@@ -30,7 +31,7 @@ LINKS: dict[str, tuple[Callable[[Array, Array, Array | None], Array], float | No
     "interpolate": (lambda tap, state, weight: (1 - weight) * tap + weight * state, 0.5),
 }
 ITCS = ("none", "paper", "huggingface")
-TEXT, IMAGE = 0, 1  # rows of the token types
+TEXT, IMAGE = 0, 1  # rows of the token types; a record's second photo has a row of its own
 
 
 class Bridge(nnx.Module):
@@ -109,6 +110,7 @@ class BridgeTower(Network):
     """
 
     itms = ("classification", "contrastive", "none")
+    answers_on = (PAIR, PAIR_OF_PHOTOS)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -165,7 +167,8 @@ class BridgeTower(Network):
             grid=model.image_size // model.patch_size,
             rngs=rngs,
         )
-        self.types = encoders.table(2, model.width, rngs)
+        photos = checks.photos(config)
+        self.types = encoders.table(1 + photos, model.width, rngs)
         self.text_cross = Stream(model, model.text_width, rngs)
         self.image_cross = Stream(model, model.image_width, rngs)
         contrastive = objective.itm == "contrastive"
@@ -181,6 +184,17 @@ class BridgeTower(Network):
             )
         if objective.mrm:
             self.region_head = RegionHead(model, rngs)
+        if model.num_answers:
+            width = 2 * model.width * photos
+            self.answer_head = AnswerHead(
+                width,
+                2 * width if photos == 1 else 3 * width // 4,  # 1.5 × what one photo gives
+                model.num_answers,
+                rngs,
+                eps=1e-5,
+                norm_first=True,
+                dropout=model.dropout if photos > 1 else 0.0,
+            )
         if model.itc != "none":
             self.contrast_head = Contrast(model, rngs)
 
@@ -201,26 +215,53 @@ class BridgeTower(Network):
         key_tower, key_cross = split(key, 2)
         states = self.text_states(text, key=key_tower)
         cls = states[-1][:, 0]
-        return self._encode(TEXT, states[-self.count :], text.mask, cls, key=key_cross)
+        return self._encode(TEXT, TEXT, states[-self.count :], text.mask, cls, key=key_cross)
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`."""
+    @classmethod
+    def adopt(cls, params: Params, wanted: Params) -> Params:
+        """See `Model.adopt`: a second photo starts with the token type of the first."""
+        types = params["types"]["embedding"]
+        missing = max(0, wanted["types"]["embedding"].shape[0] - types.shape[0])
+        table = jnp.concatenate([types, *[types[IMAGE:][:1]] * missing])
+        return {**params, "types": {"embedding": table}}
+
+    def encode_images(
+        self, images: Sequence[Image], *, key: jax.Array | None = None
+    ) -> tuple[Encoded, ...]:
+        """See `Model.encode_images`."""
+        keys = split(key, len(images))
+        return tuple(
+            self.encode_image(image, key=image_key, kind=IMAGE + place)
+            for place, (image, image_key) in enumerate(zip(images, keys))
+        )
+
+    def encode_image(
+        self, image: Image, *, key: jax.Array | None = None, kind: int = IMAGE
+    ) -> Encoded:
+        """See `Model.encode_image`; `kind` is a row of the token types."""
         key_tower, key_cross = split(key, 2)
         states = self.image_states(image, key=key_tower)[-self.count :]
         states = [self.image.last_norm(x) for x in states]
         mask, cls = encoders.with_class(image.mask), states[-1][:, 0]
-        return self._encode(IMAGE, states, mask, cls, key=key_cross)
+        return self._encode(IMAGE, kind, states, mask, cls, key=key_cross)
 
     def _streams(self) -> tuple[Stream, Stream]:
         return self.text_cross, self.image_cross
 
     def _encode(
-        self, which: int, states: list[Array], mask: Array, cls: Array, *, key: jax.Array | None
+        self,
+        which: int,
+        kind: int,
+        states: list[Array],
+        mask: Array,
+        cls: Array,
+        *,
+        key: jax.Array | None,
     ) -> Encoded:
         """What cross layers take of one item; of the first, all that depends on it alone."""
         own, other = self._streams()[which], self._streams()[1 - which]
-        kind = self.types.embedding[...][which]
-        taps = [own.tap(layer, x, kind) for layer, x in enumerate(states)]
+        token_type = self.types.embedding[...][kind]
+        taps = [own.tap(layer, x, token_type) for layer, x in enumerate(states)]
         first = own.first_norm(taps[0])
         if which == IMAGE and self.hf_itc:
             cls = taps[-1][:, 0]
@@ -270,15 +311,16 @@ class BridgeTower(Network):
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
         states = self.cross_states(text, image, key=key)[-1]
-        scores, logits = self._match(states)
-        return Fused(states[0], states[1][:, 1:], scores, logits)
+        pooled = self.pooled(*states)
+        scores, logits = self._match(pooled)
+        return Fused(states[0], states[1][:, 1:], scores, logits, pooled)
 
-    def _match(self, states: tuple[Array, Array]) -> tuple[Array, Array]:
-        """States of both streams after the last layer → scores [L, P] and logits [L, P, 2], f32."""
+    def _match(self, pooled: Array) -> tuple[Array, Array]:
+        """Pooled vectors [P, 2 D] of pairs → scores [L, P] and logits [L, P, 2], f32."""
         if not hasattr(self, "match"):
-            pairs = states[0].shape[0]
+            pairs = pooled.shape[0]
             return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
-        out = self.match(self.pooled(*states)).astype(jnp.float32)[None]
+        out = self.match(pooled).astype(jnp.float32)[None]
         if out.shape[-1] == 1:
             return out[..., 0], self.calibration(out[..., 0])
         return out[..., MATCH] - out[..., 1 - MATCH], out
@@ -303,10 +345,21 @@ class BridgeTower(Network):
         """Unit vectors [B, E] f32 of the image–text contrast."""
         return unit(self.contrast_head.image(image.heads[0]))
 
-    def embed_pair(self, text: Encoded, image: Encoded) -> Array:
+    def embed_pair(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
         """Unit vectors [P, E] f32 of Hugging Face's contrast of pairs with their parts."""
-        return unit(self.contrast_head.pair(self.pooled(*self.cross_states(text, image)[-1])))
+        states = self.cross_states(text, image, key=key)[-1]
+        return unit(self.contrast_head.pair(self.pooled(*states)))
 
-    def contrast_scale(self) -> Array:
-        """What products of unit vectors are multiplied by to be logits, [] f32."""
-        return self.contrast_head.scale()
+    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
+        """See `Model.contrast`.
+
+        In the paper's reading captions with photos and back; in Hugging Face's captions with
+        photos, captions with pairs, and photos with pairs.
+        """
+        texts, images = self.embed_text(text), self.embed_image(image)
+        if self.hf_itc:
+            pairs = self.embed_pair(text, image, key=key)
+            products = [texts @ images.T, texts @ pairs.T, images @ pairs.T]
+        else:
+            products = [texts @ images.T, images @ texts.T]
+        return self.contrast_head.scale() * jnp.stack(products)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mmt_jax.config import UsageError
+from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import ModelConfig
+from mmt_jax.task_config import TASKS
 
 
 def heads(model: ModelConfig, *parts: str) -> None:
@@ -46,3 +47,27 @@ def choice(model: ModelConfig, field: str, names: Collection[str]) -> None:
     value = getattr(model, field)
     if value not in names:
         raise UsageError(f"config.model.{field}={value!r} is unknown; there are {', '.join(names)}")
+
+
+def photos(config: Config) -> int:
+    """How many photos a record holds: one, but in some tasks."""
+    return TASKS[config.task.name].reads.count("image") if config.task.name else 1
+
+
+def task(config: Config, answers_on: Collection[tuple[str, ...]]) -> None:
+    """The task must be known, and one whose records the family answers questions on.
+
+    Raises:
+      UsageError: naming the field.
+    """
+    name = config.task.name
+    if name not in TASKS:
+        raise UsageError(f"config.task.name={name!r} is unknown; there are {', '.join(TASKS)}")
+    if TASKS[name].reads not in answers_on:
+        held = " or ".join(" and ".join(reads) for reads in answers_on) or "none at all"
+        raise UsageError(
+            f"records of {name} hold {' and '.join(TASKS[name].reads)}; the family "
+            f"{config.model.family} answers questions on {held}"
+        )
+    if not config.model.num_answers:
+        raise UsageError("config.model.num_answers is unset; take it from the task's labels")

@@ -18,7 +18,8 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import linear
-from mmt_jax.nn.heads import Calibration, unit
+from mmt_jax.nn.heads import Calibration, LinearHead, unit
+from mmt_jax.task_config import PHOTO
 from mmt_jax.typing import Array, Image, Text
 
 
@@ -49,10 +50,11 @@ class Clip(Network):
     """Towers, projections, and a score that is a cosine times a learned scale.
 
     Reads captions as `[CLS] … [SEP]` by token ids alone (segments are ignored), and patches of the
-    whole photo with values in 0..1.
+    whole photo with values in 0..1. Without a score it is the image tower alone.
     """
 
-    itms = ("contrastive",)
+    itms = ("contrastive", "none")
+    answers_on = (PHOTO,)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -71,11 +73,11 @@ class Clip(Network):
     @classmethod
     def separable(cls, config: Config) -> bool:
         """See `Network.separable`."""
-        del config
-        return True
+        return config.objective.itm != "none"
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model = config.model
+        self.scores = config.objective.itm != "none"
         text, image = (
             encoders.Sizes(
                 getattr(model, f"{part}_width"),
@@ -88,7 +90,6 @@ class Clip(Network):
             )
             for part in ("text", "image")
         )
-        self.text = CausalEncoder(model, text, rngs)
         self.image = encoders.VisionEncoder(
             image,
             model.image_layers,
@@ -96,6 +97,11 @@ class Clip(Network):
             grid=model.image_size // model.patch_size,
             rngs=rngs,
         )
+        if model.num_answers:
+            self.answer_head = LinearHead(image.width, model.num_answers, rngs)
+        if config.objective.itm == "none":
+            return
+        self.text = CausalEncoder(model, text, rngs)
         self.project_text = linear(text.width, model.width, rngs, bias=False)
         self.project_image = linear(image.width, model.width, rngs, bias=False)
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
@@ -117,10 +123,14 @@ class Clip(Network):
         return Encoded(states, text.mask, {}, (unit(self.project_text(end)),))
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`; the one head is the unit vector."""
+        """See `Model.encode_image`; the one head, where there is a score, is the unit vector."""
         states = self.image.last_norm(self.image_states(image, key=key)[-1])
-        head = unit(self.project_image(states[:, 0]))
-        return Encoded(states, encoders.with_class(image.mask), {}, (head,))
+        heads = (unit(self.project_image(states[:, 0])),) if self.scores else ()
+        return Encoded(states, encoders.with_class(image.mask), {}, heads)
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`: of photos."""
+        return item.states[:, 0]
 
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
         """See `Model.fuse`."""

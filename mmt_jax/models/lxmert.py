@@ -7,6 +7,8 @@ to themselves. Parameters are those of the published checkpoints, one for one.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,7 +19,8 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn import encoders
 from mmt_jax.nn.blocks import dropout, linear, split
-from mmt_jax.nn.heads import MATCH, Calibration, WordHead
+from mmt_jax.nn.heads import MATCH, AnswerHead, Calibration, WordHead
+from mmt_jax.task_config import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.typing import Array, Image, Text
 
 CORNERS = (1, 0, 3, 2)  # of a record's box, in LXMERT's order: x1, y1, x2, y2
@@ -30,6 +33,10 @@ class RegionEmbed(nnx.Module):
     def __init__(self, model: LxmertConfig, sizes: encoders.Sizes, rngs: nnx.Rngs):
         self.rate = sizes.dropout
         self.features = linear(model.feature_dim, sizes.width, rngs)
+        # Of a hidden region only the bias is left. Were that constant, LayerNorm would divide by
+        # its eps: gradients of 1e5, before which all others vanish in the norm that is clipped.
+        spread = 0.02 * math.sqrt(2 * 768 / sizes.width)
+        self.features.bias = nnx.Param(spread * jnp.cos(jnp.arange(sizes.width, dtype=jnp.float32)))
         self.features_norm = encoders.layer_norm(sizes.width, sizes.eps, rngs)
         self.boxes = linear(len(CORNERS), sizes.width, rngs)
         self.boxes_norm = encoders.layer_norm(sizes.width, sizes.eps, rngs)
@@ -108,23 +115,11 @@ class RegionHead(nnx.Module):
         return {name: out(x) for name, out in self.outs.items()}
 
 
-class AnswerHead(nnx.Module):
-    """Logits over the answers to a question."""
-
-    def __init__(self, model: LxmertConfig, rngs: nnx.Rngs):
-        self.dense = linear(model.width, 2 * model.width, rngs)
-        self.norm = encoders.layer_norm(2 * model.width, EPS, rngs)
-        self.out = linear(2 * model.width, model.num_answers, rngs)
-
-    def __call__(self, pooled: Array) -> Array:
-        """[..., D] → [..., answers]."""
-        return self.out(self.norm(encoders.gelu(self.dense(pooled))))
-
-
 class Lxmert(Network):
     """Encoders, cross-modal layers, pooler of the first token, and heads."""
 
     itms = ("classification", "contrastive", "none")
+    answers_on = (PAIR, PAIR_OF_PHOTOS)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -164,7 +159,10 @@ class Lxmert(Network):
         if config.objective.mrm:
             self.region_head = RegionHead(model, rngs)
         if model.num_answers:
-            self.answer_head = AnswerHead(model, rngs)
+            photos = checks.photos(config)
+            self.answer_head = AnswerHead(
+                photos * model.width, 2 * model.width, model.num_answers, rngs, eps=EPS
+            )
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States of captions after the embedding and each language layer, [B, T, D]."""
@@ -207,17 +205,14 @@ class Lxmert(Network):
         states = self.cross_states(text, image, key=key)[-1]
         pairs = text.mask.shape[0]  # symbolic when exported
         scores, logits = jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
+        pooled = jnp.tanh(self.pooler(states[0][:, 0]))
         if self.scores:
-            out = self.match(self.pool(states[0])).astype(jnp.float32)[None]
+            out = self.match(pooled).astype(jnp.float32)[None]
             if out.shape[-1] == 1:
                 scores, logits = out[..., 0], self.calibration(out[..., 0])
             else:
                 scores, logits = out[..., MATCH] - out[..., 1 - MATCH], out
-        return Fused(*states, scores, logits)
-
-    def pool(self, states: Array) -> Array:
-        """Text states [P, T, D] → [P, D]: tanh of a linear map of the first token's."""
-        return jnp.tanh(self.pooler(states[:, 0]))
+        return Fused(*states, scores, logits, pooled)
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
@@ -234,13 +229,9 @@ class Lxmert(Network):
             [outputs[name] for name in ("classes", "features") if name in outputs], axis=-1
         )
 
-    def region_outputs(self, states: Array) -> dict[str, Array]:
-        """See `RegionHead`."""
-        return self.region_head(states)
-
-    def answers(self, states: Array) -> Array:
-        """Text states [P, T, D] of questions → answer logits [P, answers]."""
-        return self.answer_head(self.pool(states))
+    def attributes(self, states: Array) -> Array:
+        """See `Model.attributes`."""
+        return self.region_head(states)["attributes"]
 
     def trace(self, text: Text, image: Image) -> dict[str, list[Array]]:
         """All that happens to P pairs, for looking at it.

@@ -8,11 +8,13 @@ from flax import nnx
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import LAYOUTS
+from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network
 from mmt_jax.nn.blocks import STREAMS, kinds, split
 from mmt_jax.nn.embed import ImageEmbed, TextEmbed
-from mmt_jax.nn.heads import Calibration, Pooler, ProductScore, RegionHead, WordHead
+from mmt_jax.nn.heads import AnswerHead, Calibration, Pooler, ProductScore, RegionHead, WordHead
 from mmt_jax.nn.streams import Streams, unimodal_depth
+from mmt_jax.task_config import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.typing import Array, Image, Text
 
 GLOBAL = -1  # the whole photo is the last region
@@ -38,7 +40,12 @@ def check_streams(config: Config) -> None:
 
 
 class MMT(Network):
-    """Streams, poolers, match score and the heads of the two masked losses."""
+    """Streams, poolers, match score and the heads of the two masked losses and of a task.
+
+    A task's head reads the product of the two pooled vectors, as ViLBERT's do.
+    """
+
+    answers_on = (PAIR, PAIR_OF_PHOTOS)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -59,17 +66,23 @@ class MMT(Network):
         self.image = ImageEmbed(model, rngs)
         self.streams = Streams(model, rngs)
         self.build_score(config, rngs)
+        self.scores = objective.itm != "none"
         if objective.itm == "contrastive":
             self.calibration = Calibration()
+        if model.num_answers:
+            width = checks.photos(config) * model.pooled_dim
+            self.answer_head = AnswerHead(width, 2 * width, model.num_answers, rngs, eps=1e-12)
         if objective.mlm:
             self.word_head = WordHead(model, rngs)
         if objective.mrm:
             self.region_head = RegionHead(model, rngs)
 
     def build_score(self, config: Config, rngs: nnx.Rngs) -> None:
-        """Sets `pool_text`, `pool_image` and `score`."""
+        """Sets `pool_text`, `pool_image` and, where pairs are scored, `score`."""
         self.pool_text = Pooler(config.model, rngs)
         self.pool_image = Pooler(config.model, rngs)
+        if config.objective.itm == "none":
+            return
         logits = 1 if config.objective.itm == "contrastive" else 2
         self.score = ProductScore(config.model, logits, rngs)
 
@@ -106,13 +119,19 @@ class MMT(Network):
                 for i, kind in enumerate(self.streams.kinds)
                 if kind.multimodal
             ]
+        pooled = [(self.pool_text(text), self.pool_image(image)) for text, image in heads]
+        product = pooled[-1][0] * pooled[-1][1]
+        if not self.scores:
+            pairs = product.shape[0]
+            none = jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
+            return Fused(last["text"], last["image"], *none, product)
         scores, logits = zip(
             *(
                 self._match(*pair, key=pair_key)
-                for pair, pair_key in zip(heads, split(key_score, len(heads)))
+                for pair, pair_key in zip(pooled, split(key_score, len(pooled)))
             )
         )
-        return Fused(last["text"], last["image"], jnp.stack(scores), jnp.stack(logits))
+        return Fused(last["text"], last["image"], jnp.stack(scores), jnp.stack(logits), product)
 
     def _head(self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int) -> Array:
         """[P, D]: the state that stands for the whole item, after `layer`."""
@@ -121,8 +140,8 @@ class MMT(Network):
         return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
     def _match(self, text: Array, image: Array, *, key: jax.Array | None) -> tuple[Array, Array]:
-        """Heads [P, D] of both streams → score [P] and logits [P, 2], f32."""
-        out = self.score(self.pool_text(text), self.pool_image(image), key=key)
+        """Pooled vectors [P, E] of both streams → score [P] and logits [P, 2], f32."""
+        out = self.score(text, image, key=key)
         out = out.astype(jnp.float32)
         if out.ndim == 1:
             return out, self.calibration(out)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mmt_jax.config import LOSSES, Config, UsageError
+from mmt_jax.config import LOSSES, READINGS, Config, UsageError
+from mmt_jax.models import checks
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
 from mmt_jax.models.bridgetower import BridgeTower
@@ -39,7 +40,7 @@ RANGES = {
         "dropout": (0.0, 0.99),
     },
     "objective": {
-        **dict.fromkeys(("mlm", "mrm", "itc"), (0.0, math.inf)),
+        **dict.fromkeys(("mlm", "mrm", "itc", "answers"), (0.0, math.inf)),
         **dict.fromkeys(("mlm_rate", "mrm_rate", "mismatch"), (0.0, 1.0)),
     },
 }
@@ -59,15 +60,20 @@ def build(config: Config) -> Model:
             f"config.model.family={model.family!r} is unknown; there are {', '.join(FAMILIES)}",
         )
     network = FAMILIES[model.family]
-    if config.objective.itm not in network.itms:
+    if config.task.name:
+        checks.task(config, network.answers_on)
+    # A model that answers questions need not score pairs.
+    itms = (*network.itms, "none") if config.task.name else network.itms
+    if config.objective.itm not in itms:
         raise UsageError(
             f"config.objective.itm={config.objective.itm!r} is unknown to the family "
-            f"{model.family}; it has {', '.join(network.itms)}",
+            f"{model.family}; it has {', '.join(dict.fromkeys(itms))}",
         )
     missing = [n for n in ("feature_dim", "num_classes", "vocab_size") if getattr(model, n) is None]
     if missing:
         raise UsageError(f"config.model.{missing[0]} is unset; take it from the data or set it")
     network.check(config)
+    _check_negatives(config, network)
     _check_loss(config, network)
     return Model(config, network, network.separable(config))
 
@@ -84,6 +90,26 @@ def _check_loss(config: Config, network: type[Network]) -> None:
             f"config.objective.loss={objective.loss!r} compares embeddings: it needs "
             f"config.objective.itm='contrastive' without hloss, and a model whose scores are inner "
             f"products of embeddings, such as two_tower, tern or clip; else leave it at 'softmax'"
+        )
+
+
+def _check_negatives(config: Config, network: type[Network]) -> None:
+    objective = config.objective
+    if objective.negatives not in ("random", "hard"):
+        raise UsageError(
+            f"config.objective.negatives={objective.negatives!r} is unknown; there are random, hard"
+        )
+    contrasts = network.embeds(config) and not network.separable(config) and objective.itc
+    if objective.negatives == "hard" and not (contrasts and objective.itm == "classification"):
+        raise UsageError(
+            "config.objective.negatives='hard' are drawn by an image–text contrast beside a two-way"
+            " match: it needs config.objective.itm='classification' and a model with both, such as "
+            "bridgetower with config.model.itc"
+        )
+    if objective.reading not in READINGS:
+        raise UsageError(
+            f"config.objective.reading={objective.reading!r} is unknown; there are "
+            f"{', '.join(READINGS)}"
         )
 
 

@@ -9,6 +9,8 @@ from mmt_jax.config import Config
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Network
 from mmt_jax.nn import encoders
+from mmt_jax.nn.heads import SentenceHead
+from mmt_jax.task_config import SENTENCE
 from mmt_jax.typing import Array, Text
 
 
@@ -16,6 +18,7 @@ class Roberta(Network):
     """Text encoder and word head; it scores no pairs."""
 
     itms = ("none",)
+    answers_on = (SENTENCE,)
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -34,7 +37,12 @@ class Roberta(Network):
             model.text_layers,
             rngs,
         )
-        self.word_head = encoders.WordHead(model.width, model.vocab_size, model.eps, rngs)
+        if config.objective.mlm:
+            self.word_head = encoders.WordHead(model.width, model.vocab_size, model.eps, rngs)
+        if model.num_answers:
+            self.answer_head = SentenceHead(
+                model.width, model.num_answers, rngs, dropout=model.dropout
+            )
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States after the embedding and each layer, [B, T, D]."""
@@ -43,6 +51,10 @@ class Roberta(Network):
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
         return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`."""
+        return item.states[:, 0]
 
     def words(self, states: Array) -> Array:
         """See `Model.words`."""

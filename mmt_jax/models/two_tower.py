@@ -14,7 +14,7 @@ class TwoTower(MMT):
     """Linear projections; their dot product if contrastive, else a head on their product."""
 
     def build_score(self, config: Config, rngs: nnx.Rngs) -> None:
-        """Sets `pool_text`, `pool_image` and `score`."""
+        """See `MMT.build_score`."""
         if config.objective.itm != "contrastive":
             super().build_score(config, rngs)
             return

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.config import ModelConfig
-from mmt_jax.nn.blocks import dropout, layer_norm, linear
+from mmt_jax.nn.blocks import dropout, layer_norm, linear, split
 from mmt_jax.typing import Array
 
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
@@ -118,3 +118,60 @@ class RegionHead(nnx.Module):
     def __call__(self, states: Array) -> Array:
         """[..., D] → [..., C], [..., F] or [..., C + F]: see `ModelConfig.regressed`."""
         return self.out(self.norm(jax.nn.gelu(self.dense(states), approximate=False)))
+
+
+class AnswerHead(nnx.Module):
+    """Logits over the answers of a task: Linear, GELU and LayerNorm, Linear.
+
+    LayerNorm follows GELU in LXMERT and ViLBERT, and precedes it in BridgeTower.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        answers: int,
+        rngs: nnx.Rngs,
+        *,
+        eps: float,
+        norm_first: bool = False,
+        dropout: float = 0.0,
+    ):
+        self.norm_first, self.rate = norm_first, dropout
+        self.dense = linear(width, hidden, rngs)
+        self.norm = nnx.LayerNorm(hidden, epsilon=eps, use_fast_variance=False, rngs=rngs)
+        self.out = linear(hidden, answers, rngs)
+
+    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
+        """[..., E] → [..., A]; `key`: dropout of what is read."""
+        x = self.dense(dropout(pooled, self.rate, key))
+        if self.norm_first:
+            return self.out(jax.nn.gelu(self.norm(x), approximate=False))
+        return self.out(self.norm(jax.nn.gelu(x, approximate=False)))
+
+
+class SentenceHead(nnx.Module):
+    """BERT's pooler and RoBERTa's classification head: Linear and tanh, then Linear."""
+
+    def __init__(self, width: int, answers: int, rngs: nnx.Rngs, *, dropout: float):
+        self.rate = dropout
+        self.dense = linear(width, width, rngs)
+        self.out = linear(width, answers, rngs)
+
+    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
+        """[..., D] of the first token → [..., A]; `key`: dropout before both."""
+        keys = split(key, 2)
+        x = jnp.tanh(self.dense(dropout(pooled, self.rate, keys[0])))
+        return self.out(dropout(x, self.rate, keys[1]))
+
+
+class LinearHead(nnx.Module):
+    """A linear map, CLIP's probe."""
+
+    def __init__(self, width: int, answers: int, rngs: nnx.Rngs):
+        self.out = linear(width, answers, rngs)
+
+    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
+        """[..., D] → [..., A]."""
+        del key
+        return self.out(pooled)

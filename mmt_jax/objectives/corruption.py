@@ -45,7 +45,36 @@ def mask_words(
     chosen_words = exists & (rank < count[:, None])
     word_of = jnp.maximum(text.word_ids, 0)
     chosen = is_word & jnp.take_along_axis(chosen_words, word_of, axis=1)
+    limit = min(length, max(4, math.ceil(2 * rate * length)))
+    return _hide(text, chosen, limit, vocab_size=vocab_size, mask_id=mask_id, keys=(act, replace))
 
+
+def mask_tokens(
+    text: Text, *, rate: float, vocab_size: int, mask_id: int, key: jax.Array
+) -> tuple[Text, WordTargets]:
+    """Hides each token with probability `rate`, whatever word it is of, and possibly none.
+
+    As BERT, LXMERT and, with RoBERTa's tokens, BridgeTower do; what is hidden becomes what it does
+    in `mask_words`, and all of it is predicted.
+    """
+    choose, act, replace = jax.random.split(key, 3)
+    is_word = text.mask & (text.word_ids >= 0)
+    chosen = is_word & (jax.random.uniform(choose, text.token_ids.shape) < rate)
+    limit = text.token_ids.shape[1]
+    return _hide(text, chosen, limit, vocab_size=vocab_size, mask_id=mask_id, keys=(act, replace))
+
+
+def _hide(
+    text: Text,
+    chosen: Array,
+    limit: int,
+    *,
+    vocab_size: int,
+    mask_id: int,
+    keys: tuple[jax.Array, jax.Array],
+) -> tuple[Text, WordTargets]:
+    """Of the tokens `chosen` [B, T] 80 % become [MASK], 10 % random; `limit` are predicted."""
+    (act, replace), (batch, length) = keys, text.token_ids.shape
     action = jax.random.uniform(act, (batch, length))
     # Control pieces stand before [MASK], which in RoBERTa's vocabulary is the last piece of all.
     first, stop = (mask_id + 1, vocab_size) if mask_id + 1 < vocab_size else (0, mask_id)
@@ -54,7 +83,6 @@ def mask_words(
     hidden = jnp.where(action < 0.9, hidden, text.token_ids)
     corrupted = dataclasses.replace(text, token_ids=jnp.where(chosen, hidden, text.token_ids))
 
-    limit = min(length, max(4, math.ceil(2 * rate * length)))
     kept, positions = jax.lax.top_k(chosen.astype(jnp.int32), limit)
     originals = jnp.take_along_axis(text.token_ids, positions, axis=1)
     return corrupted, WordTargets(positions, originals, kept.astype(bool))
@@ -79,6 +107,34 @@ def mask_regions(
     near = (iou(image.boxes) > OVERLAP) & zeroed[:, None, :]
     zeroed = zeroed | (is_region & near.any(axis=-1))
     features = jnp.where(zeroed[..., None], 0.0, image.features)
+    return dataclasses.replace(image, features=features), chosen
+
+
+def mask_features(
+    image: Image, *, rate: float, global_region: bool, key: jax.Array
+) -> tuple[Image, Array]:
+    """Hides regions as LXMERT does: 80 % lose their features, 10 % get another region's, 10 % stay.
+
+    Regions that overlap stay as they are.
+
+    Returns:
+      The photo, and the chosen regions, [B, R] bool: each with probability `rate`.
+    """
+    choose, act, swap = jax.random.split(key, 3)
+    batch, slots = image.mask.shape
+    is_region = image.mask & (jnp.arange(slots)[None, :] < slots - global_region)
+    chosen = is_region & (jax.random.uniform(choose, (batch, slots)) < rate)
+    action = jax.random.uniform(act, (batch, slots))
+    # Any real region of the batch will do: draws among all slots, padding never the largest.
+    draws = jnp.where(is_region.reshape(-1), jax.random.uniform(swap, (batch * slots,)), -1.0)
+    others = jnp.argsort(-draws)[: batch * slots]
+    count = jnp.maximum(is_region.sum(), 1)
+    other = others[jnp.arange(batch * slots) % count].reshape(batch, slots)
+    flat = image.features.reshape(batch * slots, -1)
+    features = jnp.where((chosen & (action >= 0.8))[..., None], flat[other], image.features)
+    kept = chosen & (action >= 0.9)
+    features = jnp.where(kept[..., None], image.features, features)
+    features = jnp.where((chosen & (action < 0.8))[..., None], 0.0, features)
     return dataclasses.replace(image, features=features), chosen
 
 

@@ -1,6 +1,7 @@
 """The losses of the study: per example, unreduced, and their sum over a batch.
 
-MLM and MRM count on matched pairs alone: what a wrong caption says of a photo teaches nothing.
+MLM and MRM count on matched pairs alone, for what a wrong caption says of a photo teaches nothing;
+LXMERT's count on all (`readings`).
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from mmt_jax.models.base import Encoded, Fused, Model, take
+from mmt_jax.nn.blocks import split
 from mmt_jax.nn.heads import MATCH
-from mmt_jax.objectives import corruption, embedding, pairing
-from mmt_jax.typing import Array, Batch, Image, Metric, Params
+from mmt_jax.objectives import answers, corruption, embedding, pairing
+from mmt_jax.objectives.readings import READINGS
+from mmt_jax.typing import Array, Batch, Image, Metric, Params, Text
 
 Losses = dict[str, Metric]
 
@@ -68,92 +71,180 @@ def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
     return jax.nn.logsumexp(scores, axis=2) - true, jax.nn.logsumexp(scores, axis=1) - true
 
 
+def smooth_l1(predicted: Array, features: Array) -> Array:
+    """Huber's loss with δ = 1, mean over features (LXMERT): [..., F] twice → [...] f32."""
+    error = jnp.abs(predicted.astype(jnp.float32) - features)
+    return jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=-1)
+
+
+def soft_contrast(logits: Array, image_ids: Array) -> Array:
+    """Cross-entropy with what shows the same photo: every such column is as right as the others.
+
+    Args:
+      logits: [K, B, B] f32, K times B rows that look for their match among B columns.
+      image_ids: [B] i32, equal where two rows show the same photo.
+
+    Returns:
+      [K, B] f32.
+    """
+    same = (image_ids[:, None] == image_ids[None, :]).astype(jnp.float32)
+    return -(same / same.sum(-1, keepdims=True) * jax.nn.log_softmax(logits)).sum(-1)
+
+
 def compute(
     model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
 ) -> tuple[Array, Losses]:
     """The training loss of one batch.
 
     Args:
-      model: any model; its config's objective says which losses there are.
+      model: any model; its config's objective and task say which losses there are.
       params: its parameters.
-      batch: B matched pairs.
+      batch: B matched pairs, or records of the task.
       key: random key of pairing, corruption and dropout.
       dropout: off for evaluation.
 
     Returns:
-      The loss, [] f32, and its terms: `itm`, `mlm`, `mrm`, `itc` where they are trained,
-      `calibration` of contrastive models, and `itm_accuracy` (of the two-way answer, or of
-      caption → photo among the candidates).
+      The loss, [] f32, and its terms: `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained
+      (LXMERT's `mrm` in its parts), `calibration` of contrastive models, `itm_accuracy` (of the
+      two-way answer, or of caption → photo among the candidates) and `answers_score`.
 
     Raises:
       UsageError: a contrastive objective whose candidates do not divide the batch.
     """
-    objective, keys = model.config.objective, jax.random.split(key, 6)
-    dropout_keys = list(keys[3:]) if dropout else [None] * 3
-    text, words, image, regions = batch.text, None, batch.image, None
-    if objective.mlm:
-        text, words = corruption.mask_words(
-            text,
-            rate=objective.mlm_rate,
-            vocab_size=model.config.model.vocab_size,
-            mask_id=model.config.model.mask_id,
-            key=keys[0],
-        )
-    if objective.mrm:
-        image, regions = corruption.mask_regions(
-            image,
-            rate=objective.mrm_rate,
-            global_region=model.config.model.global_region,
-            key=keys[1],
-        )
-
-    encoded_text = model.encode_text(params, text, key=dropout_keys[0])
-    if objective.itm == "none":
+    objective = model.config.objective
+    keys = dict(zip(_KEYS, jax.random.split(key, len(_KEYS))))
+    if not dropout:
+        keys |= dict.fromkeys(("text", "image", "fuse", "whole", "contrast"))
+    contrasted = objective.itc and model.embeds and not model.separable
+    on_pairs = objective.itm != "none" or contrasted or objective.mrm
+    if model.config.task.name and not (on_pairs or objective.mlm):
+        answered = answers.logits(model, params, batch, key=keys["fuse"])
+        losses = answers.metrics(model, answered, batch.targets)
+    elif on_pairs or model.fuses:
+        losses = _of_pairs(model, params, batch, keys)
+    else:
+        text, words, *_ = _hidden(model, batch, keys)
+        states = model.encode_text(params, text, key=keys["text"]).states
         everything = jnp.ones(text.mask.shape[0], bool)
-        losses = {"mlm": _words_loss(model, params, encoded_text.states, words, everything)}
-        return objective.mlm * losses["mlm"].mean, losses
-    encoded_image = model.encode_image(params, image, key=dropout_keys[1])
-
-    if objective.itm == "classification":
-        pairs = pairing.mismatched(batch.image_ids, rate=objective.mismatch, key=keys[2])
-    elif _by_embeddings(model):
-        pairs = pairing.matched(len(batch.image_ids))
-    else:
-        pairs = pairing.candidates(len(batch.image_ids), num=objective.candidates)
-    fused = model.fuse(
-        params,
-        take(encoded_text, pairs.text),
-        take(encoded_image, pairs.image),
-        key=dropout_keys[2],
-    )
-    if objective.itm == "classification":
-        losses = _classification(fused.logits, pairs.matched)
-    else:
-        losses = _among_candidates(
-            model, params, encoded_text, encoded_image, fused, image_ids=batch.image_ids
-        )
-    if objective.itc and model.embeds and not model.separable:
-        losses["itc"] = _image_text_contrast(
-            model, params, encoded_text, encoded_image, image_ids=batch.image_ids
-        )
-
-    matched = jnp.take(pairs.matched, pairs.aligned)
-    if objective.mlm:
-        states = jnp.take(fused.text, pairs.aligned, axis=0)
-        losses["mlm"] = _words_loss(model, params, states, words, matched)
-    if objective.mrm:
-        states = jnp.take(fused.image, pairs.aligned, axis=0)
-        chosen = regions & matched[:, None]
-        losses["mrm"] = _regions_loss(model, params, states, batch.image, chosen)
+        losses = {"mlm": _words_loss(model, params, states, words, everything)}
     weights = {
         "itm": 1.0,
         "mlm": objective.mlm,
-        "mrm": objective.mrm,
+        **dict.fromkeys(("mrm", "classes", "attributes", "features"), objective.mrm),
         "itc": objective.itc,
+        "answers": objective.answers,
         "calibration": 1.0,  # reaches no other parameter
     }
     total = sum(weights[name] * losses[name].mean for name in weights if name in losses)
     return total, losses
+
+
+_KEYS = ("words", "regions", "pairs", "text", "image", "fuse", "whole", "contrast")
+
+
+def _hidden(
+    model: Model, batch: Batch, keys: dict[str, jax.Array]
+) -> tuple[Text, corruption.WordTargets | None, Image | None, Array | None]:
+    """Captions and photos with what is hidden of them, and what that is."""
+    config, objective = model.config.model, model.config.objective
+    reading = READINGS[objective.reading]
+    text, words, image, regions = batch.text, None, batch.image, None
+    if objective.mlm:
+        text, words = reading.hide_words(
+            text,
+            rate=objective.mlm_rate,
+            vocab_size=config.vocab_size,
+            mask_id=config.mask_id,
+            key=keys["words"],
+        )
+    if objective.mrm:
+        image, regions = reading.hide_regions(
+            image,
+            rate=objective.mrm_rate,
+            global_region=config.global_region,
+            key=keys["regions"],
+        )
+    return text, words, image, regions
+
+
+def _of_pairs(
+    model: Model, params: Params, batch: Batch, keys: dict[str, jax.Array | None]
+) -> Losses:
+    """The losses of captions that meet photos."""
+    objective = model.config.objective
+    reading, masked = READINGS[objective.reading], objective.mlm or objective.mrm
+    text, words, image, regions = _hidden(model, batch, keys)
+    items = (
+        model.encode_text(params, text, key=keys["text"]),
+        model.encode_image(params, image, key=keys["image"]),
+    )
+    apart, whole = bool(reading.apart and masked), items
+    if apart:
+        of_text, of_image = split(keys["whole"], 2)
+        whole = (
+            model.encode_text(params, batch.text, key=of_text),
+            model.encode_image(params, batch.image, key=of_image),
+        )
+    losses: Losses = {}
+    contrast = None
+    if objective.itc and model.embeds and not model.separable:
+        contrast = model.contrast(params, *whole, key=keys["contrast"])
+        losses["itc"] = Metric.of(soft_contrast(contrast, batch.image_ids).mean(axis=0))
+    pairs = _meet(model, batch.image_ids, contrast, keys["pairs"])
+    if objective.itm != "none" or not apart:
+        fused = _fuse(model, params, whole, pairs, keys["fuse"])
+    if objective.itm == "classification":
+        losses |= _classification(fused.logits, pairs.matched)
+    elif objective.itm == "contrastive":
+        losses |= _among_candidates(model, params, *whole, fused, image_ids=batch.image_ids)
+    if apart:
+        pairs = pairing.matched(len(batch.image_ids))
+        fused = _fuse(model, params, items, pairs, keys["fuse"])
+
+    matched = jnp.take(pairs.matched, pairs.aligned)
+    counted = jnp.ones_like(matched) if reading.mismatched else matched
+    if objective.mlm:
+        states = jnp.take(fused.text, pairs.aligned, axis=0)
+        losses["mlm"] = _words_loss(model, params, states, words, counted)
+    if objective.mrm:
+        states = jnp.take(fused.image, pairs.aligned, axis=0)
+        # The photo that a caption met is its own where they match.
+        shown, chosen = batch.image, regions & counted[:, None]
+        if reading.mismatched:
+            met = jnp.take(pairs.image, pairs.aligned)
+            shown, chosen = take(batch.image, met), jnp.take(chosen, met, axis=0)
+        if reading.detector:
+            losses |= _detector_losses(model, params, states, shown, chosen)
+        else:
+            losses["mrm"] = _regions_loss(model, params, states, shown, chosen)
+    if batch.targets is not None:
+        pooled = jnp.take(fused.pooled, pairs.aligned, axis=0)
+        answered = model.answers(params, pooled)
+        losses |= answers.metrics(model, answered, batch.targets, matched)
+    return losses
+
+
+def _meet(model: Model, image_ids: Array, contrast: Array | None, key: jax.Array) -> pairing.Pairs:
+    """Who meets whom for the match."""
+    objective, batch = model.config.objective, len(image_ids)
+    if objective.itm == "classification":
+        if objective.negatives == "hard":
+            return pairing.hard(contrast[0], image_ids, key=key)
+        return pairing.mismatched(image_ids, rate=objective.mismatch, key=key)
+    if objective.itm == "none" or _by_embeddings(model):
+        return pairing.matched(batch)
+    return pairing.candidates(batch, num=objective.candidates)
+
+
+def _fuse(
+    model: Model,
+    params: Params,
+    items: tuple[Encoded, Encoded],
+    pairs: pairing.Pairs,
+    key: jax.Array | None,
+) -> Fused:
+    text, image = items
+    return model.fuse(params, take(text, pairs.text), take(image, pairs.image), key=key)
 
 
 def _by_embeddings(model: Model) -> bool:
@@ -176,16 +267,6 @@ def _among_candidates(
     if objective.loss != "softmax":
         losses["itm"] = embedding.LOSSES[objective.loss](*embeddings, image_ids)
     return losses
-
-
-def _image_text_contrast(
-    model: Model, params: Params, text: Encoded, image: Encoded, *, image_ids: Array
-) -> Metric:
-    """Of models that embed beside a joint score: among all B captions and photos of the batch."""
-    scale = model.contrast_scale(params)
-    scores = scale * model.embed_text(params, text) @ model.embed_image(params, image).T
-    allowed = pairing.distinct(image_ids, num=len(image_ids))
-    return Metric.of(sum(contrastive(scores[None], allowed)) / 2)
 
 
 def _classification(logits: Array, matched: Array) -> Losses:
@@ -243,3 +324,37 @@ def _regions_loss(
     if model.config.model.regressed:
         loss += Metric.of(feature_error(predicted[..., classes:], image.features), chosen)
     return loss
+
+
+def _detector_losses(
+    model: Model, params: Params, states: Array, image: Image, chosen: Array
+) -> Losses:
+    """LXMERT's `classes`, `attributes` and `features` of regions [B, R], as far as it has them.
+
+    Its code weighs labels by the detector's confidence, on all regions and not on those that are
+    hidden (airsplay/lxmert, issue 41); features count where they are hidden. Each is a mean over
+    all regions, divided by the rate at which they are hidden.
+    """
+    config, rate = model.config.model, max(model.config.objective.mrm_rate, 1e-9)
+    predicted, real = model.regions(params, states), image.mask
+    losses: Losses = {}
+    if config.num_classes:
+        logits = predicted[..., : config.num_classes]
+        losses["classes"] = _confident(logits, image.class_ids, image.class_probs, real, rate)
+    if getattr(config, "num_attributes", 0):
+        logits = model.attributes(params, states)
+        losses["attributes"] = _confident(
+            logits, image.attribute_ids, image.attribute_probs, real, rate
+        )
+    if config.regressed:
+        errors = smooth_l1(predicted[..., config.num_classes :], image.features)
+        losses["features"] = Metric.of(jnp.where(chosen, errors, 0.0) / rate, real)
+    return losses
+
+
+def _confident(logits: Array, ids: Array, probs: Array, real: Array, rate: float) -> Metric:
+    """The likeliest of a region's labels, weighed by how sure the detector is of it."""
+    best = jnp.argmax(probs, axis=-1)[..., None]
+    label = jnp.take_along_axis(ids, best, axis=-1)[..., 0]
+    confidence = jnp.take_along_axis(probs, best, axis=-1)[..., 0]
+    return Metric.of(confidence * cross_entropy(logits, label) / rate, real)

@@ -44,6 +44,34 @@ def mismatched(image_ids: Array, *, rate: float, key: jax.Array) -> Pairs:
     return Pairs(rows, image, ~wrong, rows)
 
 
+def hard(logits: Array, image_ids: Array, *, key: jax.Array) -> Pairs:
+    """B matched pairs, then each caption with a wrong photo, then each photo with a wrong caption.
+
+    What is wrong is drawn by how well it seems to fit, as ALBEF does (Li et al., 2021, arXiv
+    2107.07651): by the softmax of the contrast over what shows another photo. A row to which
+    nothing in the batch is wrong stays matched.
+
+    Args:
+      logits: [B, B] f32 of captions (rows) with photos.
+      image_ids: [B] i32, equal where two rows show the same photo.
+      key: random key.
+    """
+    batch = image_ids.shape[0]
+    rows = jnp.arange(batch)
+    differs = image_ids[:, None] != image_ids[None, :]
+    found = differs.any(axis=1)
+
+    def draw(logits: Array, key: jax.Array) -> Array:
+        logits = jax.lax.stop_gradient(jnp.where(differs, logits, -jnp.inf))
+        return jnp.where(found, jax.random.categorical(key, logits), rows)
+
+    of_text, of_image = jax.random.split(key)
+    text = jnp.concatenate([rows, rows, draw(logits.T, of_image)])
+    image = jnp.concatenate([rows, draw(logits, of_text), rows])
+    matched = jnp.concatenate([jnp.ones(batch, bool), ~found, ~found])
+    return Pairs(text, image, matched, rows)
+
+
 def matched(batch: int) -> Pairs:
     """Each caption with its own photo."""
     rows = jnp.arange(batch)

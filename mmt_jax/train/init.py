@@ -94,6 +94,8 @@ def _taken(workdir: str | os.PathLike, model: Model) -> Params:
     source = checkpoint.load(workdir)
     theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
+    if type(theirs) is type(ours):
+        taken = model.adopt(taken)
     if theirs.family == "bert" != ours.family:
         encoder = "embed" in wanted["text"]
         taken = _encoder(source.params, wanted) if encoder else _language(source, model)
@@ -113,7 +115,7 @@ def _taken(workdir: str | os.PathLike, model: Model) -> Params:
 
 def _head(path: str) -> str:
     """The head that a parameter belongs to; "" is the body."""
-    match = re.match(r"(\w+_head|match)/", path)
+    match = re.match(r"(\w+_head|match|score|calibration)/", path)
     return match[1] if match else ""
 
 
