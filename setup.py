@@ -33,6 +33,8 @@ EXTRAS = {
     "hf": ["huggingface_hub>=1", "safetensors>=0.6", "tokenizers>=0.22"],
     # Photos, and detectors in ONNX; those of TensorFlow need `tf`, torchvision's torchvision.
     "photos": ["pillow>=11", "onnx>=1.17", "onnxruntime>=1.20"],
+    # Features and corpora as others store them.
+    "data": ["h5py>=3.11", "lmdb>=1.5"],
     "retrieval": ["faiss-cpu>=1.12"],
     "test": [
         "hypothesis>=6.100",
@@ -47,6 +49,7 @@ EXTRAS = {
     "dev": ["pre-commit>=4", "pyright>=1.1.400", "ruff>=0.12"],
 }
 EXTRAS["test"] += EXTRAS["hf"] + EXTRAS["retrieval"] + EXTRAS["photos"]
+EXTRAS["test"] += EXTRAS["data"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setuptools.setup(

@@ -78,6 +78,8 @@ ONLY_IN = {
     "orbax": ["train"],
     "optax": ["train", "objectives"],
     "grain": ["data", "train"],
+    "h5py": ["data"],
+    "lmdb": ["data"],
 }
 
 

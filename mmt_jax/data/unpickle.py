@@ -14,7 +14,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def loads(data: bytes, where: str) -> Any:
         raise UsageError(f"{where} is no intact pickle ({reason}); write the file again") from None
 
 
-def load_array(file: io.BufferedIOBase, where: str) -> np.ndarray:
+def load_array(file: IO[bytes], where: str) -> np.ndarray:
     """An array in numpy's npy layout; one of Python objects is unpickled as `loads` does.
 
     Raises:
@@ -107,7 +107,7 @@ def _check_opcodes(data: bytes, where: str) -> None:
     """Goes over a pickle without building it: lengths that the data does not have are errors."""
     for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
         # pickle makes room for as many memos as the largest index says.
-        far = opcode.name in _PUTS and int(arg) > count
+        far = opcode.name in _PUTS and int(arg or 0) > count
         if far or opcode.name in _REFUSED:
             raise UsageError(
                 f"{where} uses {opcode.name}, which arrays do not need; it is not read, for a "
@@ -156,7 +156,7 @@ def _scalar(dtype: np.dtype, data: Any = b"") -> Any:
     return np.frombuffer(data, dtype)[0]
 
 
-def _frombuffer(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _frombuffer(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 

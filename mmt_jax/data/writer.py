@@ -25,6 +25,10 @@ _CHUNK = 1 << 20
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
+class NoRoomError(UsageError):
+    """The folder cannot be written, whatever the photo."""
+
+
 class FolderWriter:
     """Writes one split of a region folder, which is made where it does not exist.
 
@@ -40,11 +44,13 @@ class FolderWriter:
       folder: the region folder.
       split: its name, such as "train".
       dtype: of the stored features; "uint8" takes features that are companded already.
-      num_classes: of the detector; None = counted from the class ids by those who read them.
+      num_classes: of the detector; None = counted from the class ids by those who read them. May be
+        set until the end, for who learns it from the photos.
 
     Raises:
-      UsageError: the split is there already, or its name is no plain name, or there is no room to
-        write; at the end, no photo was added.
+      UsageError: the split is there already, or its name is no plain name; at the end, no photo was
+        added.
+      NoRoomError: there is no room to write, or no permission; from `add` too.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class FolderWriter:
         self.folder = pathlib.Path(folder)
         self.split = split
         self._dtype = np.dtype(dtype)
-        self._num_classes = num_classes
+        self.num_classes = num_classes
         self._parts = self.folder / f".{split}.{os.getpid()}"
         self._ids: set[int] = set()
         self._rows = 0
@@ -110,7 +116,10 @@ class FolderWriter:
             raise UsageError(f"{name}: the id does not fit into 64 bits")
         arrays = self._checked(photo, name)
         line = {"image_id": photo.image_id, "captions": list(photo.captions), **photo.info}
-        text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:  # UnicodeEncodeError of lone surrogates too
+            raise UsageError(f"{name}: captions and info must be plain text ({error})") from None
         with self._writing():
             if not self._columns:
                 self._open(arrays)
@@ -131,7 +140,7 @@ class FolderWriter:
         try:
             yield
         except OSError as error:
-            raise UsageError(
+            raise NoRoomError(
                 f"{self.folder} cannot be written ({error.strerror or error}); make room there or "
                 f"name another folder. Nothing of the split {self.split!r} was kept"
             ) from error
@@ -166,8 +175,8 @@ class FolderWriter:
         shape = (rows, *ids.shape[1:2])
         ids = _numbers(ids, np.int32, shape, f"{name}: class_ids")
         probs = _numbers(probs, np.float32, shape, f"{name}: class_probs")
-        if self._num_classes is not None and ids.max(initial=0) >= self._num_classes:
-            raise UsageError(f"{name}: class {ids.max()}, but there are {self._num_classes}")
+        if self.num_classes is not None and ids.max(initial=0) >= self.num_classes:
+            raise UsageError(f"{name}: class {ids.max()}, but there are {self.num_classes}")
         if ids.min(initial=0) < 0:
             raise UsageError(f"{name}: class {ids.min()}; class ids begin with 0")
         if (probs < 0).any() or (probs.sum(axis=1) > 1.01).any():
@@ -202,9 +211,9 @@ class FolderWriter:
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                     column.copy(self._parts / key, member)
                 (self._parts / key).unlink()
-            if self._num_classes is not None:
+            if self.num_classes is not None:
                 with archive.open("num_classes.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(self._num_classes, np.int64))
+                    np.lib.format.write_array(member, np.array(self.num_classes, np.int64))
         for part in (npz, lines):
             os.replace(part, self.folder / part.name)
 

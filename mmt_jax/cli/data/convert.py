@@ -1,0 +1,68 @@
+"""Makes a region folder of features that other projects extracted.
+
+usage: mmt data convert --format=NAME --in=PATH --out=DIR [--captions=FILE] [--split=NAME]
+
+  mmt data convert --format=lxmert-tsv --in=val_obj36.tsv --out=coco --captions=dataset_coco.json
+
+{formats}
+
+Captions are JSON Lines of image_id and captions, COCO's captions JSON, Karpathy's splits (of which
+--split is taken) or a token file of Flickr8k and Flickr30k. They find their photos by the number at
+the end of a name. A photo that is damaged, or has no caption where there are captions, is left out,
+counted and listed in DIR/SPLIT.skipped.jsonl; the rest goes on. Where the file itself cannot be
+read, nothing is written. Pickles run no code. Memory holds one photo at a time, and the captions.
+
+HDF5 and LMDB need pip install 'mmt_jax[data]'.
+"""
+
+from __future__ import annotations
+
+import types
+
+from mmt_jax.cli import flags
+from mmt_jax.data.features import FORMATS
+
+FLAGS = (
+    flags.Flag("format", "NAME", "the layout of PATH, of the table above", required=True),
+    flags.Flag("in", "PATH", "the file, or the folder of files", required=True),
+    flags.Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
+    flags.Flag("captions", "FILE", "captions of the photos; else those that the format has"),
+    flags.Flag("split", "NAME", "of the region folder; train by default"),
+    flags.Flag("dtype", "float16|float32", "of the stored features; float16 by default"),
+)
+
+__doc__ = str(__doc__).format(
+    formats=flags.table(
+        ["format", "boxes", "what"],
+        [[name, row.boxes, row.about] for name, row in FORMATS.items()],
+    )
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Converts, with a bar on a terminal, and says what was left out."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from mmt_jax.data.features.convert import convert
+
+    console = Console(stderr=True)
+    summary = convert(
+        args.format,
+        getattr(args, "in"),
+        args.out,
+        captions_file=args.captions,
+        split=args.split or "train",
+        dtype=args.dtype or "float16",
+        track=lambda items: track(
+            items, "photos", total=None, console=console, disable=not console.is_terminal
+        ),
+    )
+    if summary.left:
+        total = summary.photos + sum(summary.left.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.left.items()))
+        print(f"skipped {total - summary.photos} of {total}: {kinds}; the first: {summary.first}")
+        print(f"{summary.report} lists them")
+    print(f"{args.out} holds {summary.photos} photos and {summary.captions} captions")
+    if not summary.captions:
+        print("there are no captions: to train, convert again with --captions=FILE")
