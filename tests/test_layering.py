@@ -74,6 +74,8 @@ ONLY_IN = {
     "transformers": [],
     "tokenizers": ["data.pretrained_text"],
     "faiss": ["search"],
+    "tensorflow_datasets": ["data.corpora"],
+    "apache_beam": ["data.corpora"],
     "flax": ["nn", "models"],
     "orbax": ["train"],
     "optax": ["train", "objectives"],

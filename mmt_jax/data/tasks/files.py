@@ -47,7 +47,7 @@ def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"{where}: not JSON ({error}); it must hold one object a line"
             ) from None
@@ -103,7 +103,7 @@ def open_text(path: str | os.PathLike) -> TextIO:
         more than text does.
     """
     try:
-        file = open(path, "rb")  # closed with the text
+        file = open(path, "rb")  # noqa: SIM115, closed with the text
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     if os.fspath(path).endswith(".gz"):
@@ -215,6 +215,8 @@ class _Reader:
                 if not (cut and self._more()):
                     self._at = error.pos
                     raise UsageError(f"{self._here()}: not JSON ({error.msg})") from None
+            except (ValueError, RecursionError) as error:  # endless digits, or brackets in brackets
+                raise UsageError(f"{self._here()}: not JSON ({error})") from None
             else:
                 if end < len(self._text) or not self._more():  # a number might go on
                     self._at = end

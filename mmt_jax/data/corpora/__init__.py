@@ -1,0 +1,141 @@
+"""Published corpora by name: prepared once from their files, then read like any TFDS data set.
+
+`mmt data prepare` writes them, `read` yields their examples; `import mmt_jax.data.corpora.builder`
+makes `tfds.load("mmt/flickr30k", data_dir=…)` know them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from mmt_jax.config import UsageError
+from mmt_jax.data.corpora import (
+    base,
+    coco_captions,
+    flickr,
+    localized_narratives,
+    questions,
+    statements,
+    visual_genome,
+    web,
+)
+
+CORPORA: tuple[base.Corpus, ...] = (
+    web.CONCEPTUAL_CAPTIONS,
+    web.SBU,
+    visual_genome.CORPUS,
+    coco_captions.CORPUS,
+    localized_narratives.CORPUS,
+    flickr.FLICKR30K,
+    flickr.FLICKR8K,
+    questions.VQAV2,
+    questions.GQA,
+    statements.NLVR2,
+    statements.SNLI_VE,
+    statements.SVO_PROBES,
+)
+
+_INFO = "dataset_info.json"
+
+
+def get(name: str) -> base.Corpus:
+    """The corpus of that name.
+
+    Raises:
+      UsageError: there is none.
+    """
+    known = {corpus.name: corpus for corpus in CORPORA}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"{name!r} is not a corpus; {hint}")
+    return known[name]
+
+
+def read(folder: str | os.PathLike, split: str) -> Iterator[dict[str, Any]]:
+    """The examples of a prepared split, in the order of their keys' hashes.
+
+    Args:
+      folder: as `mmt data prepare --out` made it, or a folder of one corpus in it.
+      split: one of `splits(folder)`.
+
+    Yields:
+      Values by name. `image/encoded` (NLVR2: `left/…`, `right/…`; SVO-Probes: `positive/…`,
+      `negative/…`) are the bytes of a JPEG or PNG, `image/hash` 16 hexadecimal digits; texts are
+      str, lists of them list, numbers numpy, boxes [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
+
+    Raises:
+      UsageError: no prepared corpus, several of them, no such split, or TFDS is missing.
+    """
+    version = find(folder)
+    if split not in (known := splits(version)):
+        raise UsageError(f"{version} has no split {split!r}; it has {', '.join(known)}")
+    return _read(version, split)
+
+
+def _read(version: pathlib.Path, split: str) -> Iterator[dict[str, Any]]:
+    tfds = datasets_library()
+    builder = tfds.builder_from_directory(version)
+    photos = [name for name in builder.info.features if name.endswith("/encoded")]
+    skip = {name: tfds.decode.SkipDecoding() for name in photos}
+    for example in builder.as_data_source(split, decoders=skip):
+        yield {
+            name: value if name in photos else _decoded(value) for name, value in example.items()
+        }
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [text.decode() for text in value]
+    return value
+
+
+def splits(folder: str | os.PathLike) -> tuple[str, ...]:
+    """The finished splits of a prepared corpus.
+
+    Raises:
+      UsageError: as `find`.
+    """
+    info = json.loads((find(folder) / _INFO).read_text(encoding="utf-8"))
+    return tuple(split["name"] for split in info["splits"])
+
+
+def find(folder: str | os.PathLike) -> pathlib.Path:
+    """Where a prepared corpus lies: the folder that holds its shards.
+
+    Raises:
+      UsageError: the folder holds none, or several.
+    """
+    folder = pathlib.Path(folder)
+    for pattern in (_INFO, f"*/{_INFO}", f"*/*/{_INFO}", f"*/*/*/{_INFO}"):
+        if found := sorted(path.parent for path in folder.glob(pattern)):
+            break
+    else:
+        raise UsageError(f"{folder} holds no prepared corpus; write one with `mmt data prepare`")
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds several corpora; name one, such as {found[0]}")
+    return found[0]
+
+
+def datasets_library() -> Any:
+    """The library `tensorflow_datasets`, which needs no TensorFlow.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        import tensorflow_datasets as tfds
+        from array_record.python import array_record_module  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"prepared corpora need tensorflow-datasets and array-record ({error}); run "
+            f"pip install 'mmt_jax[data]'"
+        ) from None
+    return tfds
