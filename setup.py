@@ -34,7 +34,14 @@ EXTRAS = {
     # Photos, and detectors in ONNX; those of TensorFlow need `tf`, torchvision's torchvision.
     "photos": ["pillow>=11", "onnx>=1.17", "onnxruntime>=1.20"],
     # Features and corpora as others store them.
-    "data": ["h5py>=3.11", "lmdb>=1.5"],
+    "data": [
+        "apache-beam>=2.65",
+        "array-record>=0.8",
+        "h5py>=3.11",
+        "lmdb>=1.5",
+        "pillow>=11",
+        "tensorflow-datasets>=4.9.9",
+    ],
     "retrieval": ["faiss-cpu>=1.12"],
     "test": [
         "hypothesis>=6.100",
