@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "typing",
     ],
     "search": ["scoring", "models.base", "data", "params", "config", "typing"],
+    "detectors": ["train.checkpoint", "models.base", "data", "config", "typing"],
     "export": [
         "models",
         "params",
@@ -66,9 +67,13 @@ MAY_IMPORT = {
 }
 # Third parties that only some may import, at any depth of a function.
 ONLY_IN = {
-    "tensorflow": ["export"],
+    "tensorflow": ["export", "detectors"],
     "tensorflow_hub": ["export"],
-    "torch": ["importers.hub"],
+    "torch": ["importers.hub", "detectors.torchvision"],
+    "torchvision": ["detectors.torchvision"],
+    "onnx": ["detectors.onnx"],
+    "onnxruntime": ["detectors.onnx"],
+    "PIL": ["data.pictures"],
     "safetensors": ["importers.hub"],
     "huggingface_hub": ["importers.hub"],
     "transformers": [],
