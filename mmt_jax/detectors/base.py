@@ -1,0 +1,161 @@
+"""What every detector answers, and how an answer becomes a photo of a region folder or a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import regions, schema
+from mmt_jax.data.photos import WHOLE, Photo
+
+TOP = 16  # classes that are kept of a region's distribution
+MAX_REGIONS = 100  # the release's
+
+_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
+_ID = re.compile(r"\bid\s*:\s*(\d+)")
+_NAME = re.compile(r"\b(?:display_)?name\s*:\s*[\"'](.*?)[\"']")
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """What a detector says of one picture: rows of regions, best first.
+
+    Attributes:
+      boxes: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
+      features: [n, F] f32.
+      scores: [n] f32, or None where all regions are alike.
+      class_ids, class_probs: [n, k], the likeliest classes of each region, best first, or None.
+      whole: whether row 0 is the whole picture, of which the detector has then a feature of its
+        own.
+    """
+
+    boxes: np.ndarray
+    features: np.ndarray
+    scores: np.ndarray | None = None
+    class_ids: np.ndarray | None = None
+    class_probs: np.ndarray | None = None
+    whole: bool = False
+
+
+class Detector(Protocol):
+    """A loaded detector.
+
+    Attributes:
+      num_classes: of its class distributions, the background included; 0: it has none.
+      labels: of the classes by id, or nothing.
+    """
+
+    num_classes: int
+    labels: Mapping[int, str]
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
+        """Pictures [H, W, 3] uint8 of any sizes → what is on each, whoever else is with it."""
+        ...
+
+
+def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, C] class probabilities → ids [n, k] i32 and probabilities [n, k] f32 of the likeliest."""
+    ids = np.argsort(-probs, axis=1, kind="stable")[:, :TOP]
+    return ids.astype(np.int32), np.take_along_axis(probs, ids, axis=1).astype(np.float32)
+
+
+def photo(found: Detections, *, image_id: int, captions: Sequence[str] = (), **info: Any) -> Photo:
+    """A detector's answer as a photo of a region folder.
+
+    Where no row is the whole picture, one is put in front: the mean of the regions' features, of no
+    known class, as in MMT's release.
+
+    Raises:
+      UsageError: nothing was found on the picture.
+    """
+    if not len(found.boxes):
+        raise UsageError("the detector found no region")
+
+    def rows(values: np.ndarray | None, first: Any) -> np.ndarray | None:
+        if values is None or found.whole:
+            return values
+        return np.concatenate([np.full((1, *values.shape[1:]), first, values.dtype), values])
+
+    return Photo(
+        image_id,
+        tuple(captions),
+        features=rows(found.features, found.features.mean(axis=0)),
+        boxes=rows(np.clip(found.boxes, 0, 1), WHOLE),
+        scores=rows(found.scores, 1.0),
+        class_ids=rows(found.class_ids, 0),
+        class_probs=rows(found.class_probs, 0.0),
+        info=info,
+    )
+
+
+def record(
+    photo: Photo, *, max_regions: int, reading: str = "plain", global_region: bool = True
+) -> dict[str, np.ndarray]:
+    """The three image keys of a photo; arguments as `regions.slots`."""
+    table = regions.slots(
+        np.array([0, len(photo.features)]),
+        photo.scores,
+        max_regions=max_regions,
+        reading=reading,
+        global_region=global_region,
+    )
+    image = regions.assemble(
+        table,
+        features=lambda rows: photo.features[rows].astype(np.float32),
+        boxes=regions.with_area(photo.boxes),
+        reading=reading,
+        global_region=global_region,
+    )
+    return {key: value[0] for key, value in schema.from_image(image).items()}
+
+
+def labels(path: str | os.PathLike) -> dict[int, str]:
+    """Names of classes by id: a label map of the TF Object Detection API, or a line a class.
+
+    A line is a name, and its id is its number, counted from 0; or an id, white space and a name.
+
+    Raises:
+      UsageError: the file cannot be read, or names nothing.
+    """
+    if not path:
+        return {}
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as labels ({error})") from None
+    if items := _ITEM.findall(text):
+        pairs = [(_ID.search(item), _NAME.findall(item)) for item in items]
+        names = {int(number[1]): found[-1] for number, found in pairs if number and found}
+    else:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        parts = [line.split(maxsplit=1) for line in lines]
+        if all(len(part) == 2 and part[0].isdecimal() for part in parts):
+            names = {int(number): name for number, name in parts}
+        else:
+            names = dict(enumerate(lines))
+    if not names:
+        raise UsageError(f"{path} holds no label; give a label map (.pbtxt) or a name a line")
+    return names
+
+
+def existing(path: str, what: str) -> str:
+    """`path`, if something is there.
+
+    Raises:
+      UsageError: nothing is.
+    """
+    if not os.path.exists(path):
+        raise UsageError(f"there is no {what} {path}")
+    return path
+
+
+def missing(library: str, extra: str) -> UsageError:
+    """What to say where an optional library is not installed."""
+    return UsageError(f"this detector needs {library}, which is missing here; run {extra}")

@@ -1,0 +1,139 @@
+"""The detector of MMT's release: a frozen graph of the TensorFlow Object Detection API.
+
+Assembled as its notebook does: features averaged over their spatial axes, regions sorted by the
+best score that is not the background's, at most 100. What becomes of the global region is told when
+records are made (`mmt_jax.data.regions`, reading "release").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import schema
+from mmt_jax.detectors import base
+from mmt_jax.detectors.base import Detections
+
+INPUT = "image_tensor"
+BOXES, FEATURES, COUNT = "detection_boxes", "detection_features", "num_detections"
+CLASS_SCORES = "detection_multiclass_scores"
+
+
+class TensorFlowDetector:
+    """A function of one picture, whose outputs are the API's.
+
+    Pictures go in one by one: within a batch of another size they would be padded or scaled.
+    """
+
+    def __init__(
+        self,
+        outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        labels: Mapping[int, str],
+        num_classes: int,
+    ):
+        self.labels = labels
+        self.num_classes = num_classes
+        self._outputs = outputs
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
+        """See `Detector.detect`."""
+        return [assemble(self._outputs(picture[None])) for picture in pictures]
+
+
+def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
+    """Regions of one picture from a graph's outputs.
+
+    Args:
+      outputs: `detection_boxes` [1, m, 4], `detection_features` [1, m, F] or [1, m, h, w, F],
+        `num_detections` [1] where only the first of the m are real, and
+        `detection_multiclass_scores` [1, m, C], class 0 the background, or `detection_scores`
+        [1, m].
+
+    Raises:
+      UsageError: shapes that do not fit, or boxes outside the picture.
+    """
+    count = int(outputs[COUNT].ravel()[0]) if COUNT in outputs else outputs[BOXES].shape[1]
+    boxes, features = (outputs[name][0, :count].astype(np.float32) for name in (BOXES, FEATURES))
+    if features.ndim not in (2, 4) or len(features) != len(boxes) or boxes.shape[1:] != (4,):
+        raise UsageError(
+            f"the detector returns boxes {boxes.shape} and features {features.shape}; they must be "
+            f"[n, 4] and [n, F] or [n, h, w, F]"
+        )
+    schema.check_coordinates(boxes, "the detector's boxes")
+    if features.ndim == 4:
+        features = features.mean(axis=(1, 2))
+    ids = probs = None
+    if CLASS_SCORES in outputs:
+        classes = outputs[CLASS_SCORES][0, :count].astype(np.float32)
+        scores = classes[:, 1:].max(axis=1, initial=0)
+        total = classes.sum(axis=1, keepdims=True)
+        ids, probs = base.top(classes / np.maximum(total, 1))  # sigmoids need not sum to 1
+    else:
+        scores = outputs["detection_scores"][0, :count].astype(np.float32)
+    best = np.argsort(-scores, kind="stable")[: base.MAX_REGIONS]
+    return Detections(
+        boxes[best],
+        features[best],
+        scores[best],
+        None if ids is None else ids[best],
+        None if probs is None else probs[best],
+    )
+
+
+def tensorflow() -> Any:
+    """TensorFlow.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise base.missing("TensorFlow", "pip install 'mmt_jax[tf]'") from None
+    return tf
+
+
+def load(model: str, *, labels: str = "") -> TensorFlowDetector:
+    """Reads a frozen graph.
+
+    Args:
+      model: the file, such as frozen_inference_graph.pb.
+      labels: file of a label map.
+
+    Raises:
+      UsageError: no such file, no graph in it, or one that lacks an input or output.
+    """
+    base.existing(model, "frozen graph")
+    tf = tensorflow()
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        with open(model, "rb") as file:
+            graph_def.ParseFromString(file.read())
+    except Exception as error:  # of protobuf, whose type depends on its implementation
+        raise UsageError(f"{model} is no frozen graph ({error}); give the .pb file") from None
+    wanted = (BOXES, FEATURES, CLASS_SCORES, COUNT)
+    names = {node.name for node in graph_def.node}
+    if lacking := [name for name in (INPUT, *wanted) if name not in names]:
+        raise UsageError(
+            f"{model} has no node {', '.join(lacking)}; the detector of MMT's release has "
+            f"{INPUT}, {', '.join(wanted)}"
+        )
+
+    def imported() -> None:
+        tf.graph_util.import_graph_def(graph_def, name="")
+
+    graph = tf.compat.v1.wrap_function(imported, []).prune(
+        f"{INPUT}:0", {name: f"{name}:0" for name in wanted}
+    )
+
+    def outputs(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in graph(tf.constant(pictures)).items()}
+
+    classes = graph.structured_outputs[CLASS_SCORES].shape[-1]
+    if classes is None:
+        tiny = np.zeros((1, 64, 64, 3), np.uint8)
+        classes = outputs(tiny)[CLASS_SCORES].shape[-1]
+    return TensorFlowDetector(outputs, base.labels(labels), classes)

@@ -1,0 +1,105 @@
+"""An ONNX classifier over a grid of boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.detectors import base, proposals
+
+_BATCH = 16  # crops at once; the last batch is filled up, so that all are computed alike
+
+
+def load(
+    model: str,
+    *,
+    features: str,
+    scores: str = "",
+    colours: str = "",
+    size: str = "",
+    scales: str = proposals.SCALES,
+    labels: str = "",
+) -> proposals.CropDetector:
+    """Reads a classifier of pictures [n, 3, S, S] or [n, S, S, 3].
+
+    Args:
+      model: the .onnx file.
+      features: tensor that becomes a region's feature, of any layer: a vector, or a map with the
+        layout of the input, of which the mean is taken.
+      scores: tensor of the class scores; "" = the first output.
+      colours: what the input's values mean (`proposals.COLOURS`); inputs of 8 bits need none.
+      size: S, where the model leaves it free.
+      scales: of the boxes; see `proposals.boxes`.
+      labels: file of the classes' names.
+
+    Raises:
+      UsageError: no such file, no such tensor, or an input of another kind.
+    """
+    base.existing(model, "model")
+    session = _session(model, features, scores)
+    source = session.get_inputs()[0]
+    shape = source.shape
+    if len(session.get_inputs()) > 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        raise UsageError(f"{model} does not take pictures [n, 3, S, S] or [n, S, S, 3]: {shape}")
+    first = shape[1] == 3  # colours come before rows and columns
+    sides = shape[2:] if first else shape[1:3]
+    height, width = (n if isinstance(n, int) else proposals.side(size) for n in sides)
+    eight_bits = source.type == "tensor(uint8)"
+    if not eight_bits:
+        proposals.normalised(np.zeros((1, 1, 1, 3), np.uint8), colours)  # that it can be
+    batch = shape[0] if isinstance(shape[0], int) else _BATCH
+    names = [features, scores or session.get_outputs()[0].name]
+
+    def run(crops: np.ndarray) -> list[np.ndarray]:
+        values = crops if eight_bits else proposals.normalised(crops, colours)
+        values = values.transpose(0, 3, 1, 2) if first else values
+        found, classes = session.run(names, {source.name: np.ascontiguousarray(values)})
+        found = np.moveaxis(found, 1, -1) if first and found.ndim == 4 else found
+        return [proposals.pooled(found), classes.reshape(len(crops), -1)]
+
+    def classify(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        filled = np.concatenate(
+            [crops, np.zeros((-len(crops) % batch, *crops.shape[1:]), np.uint8)]
+        )
+        parts = [run(filled[i : i + batch]) for i in range(0, len(filled), batch)]
+        found, classes = (np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True))
+        return found.astype(np.float32), classes.astype(np.float32)
+
+    blank = np.zeros((1, height, width, 3), np.uint8)
+    return proposals.CropDetector(
+        classify,
+        size=(height, width),
+        scales=scales,
+        labels=base.labels(labels),
+        num_classes=classify(blank)[1].shape[1],
+    )
+
+
+def _session(model: str, *names: str) -> Any:
+    """The model with `names` among its outputs, wherever in it they are."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise base.missing("onnx and onnxruntime", "pip install 'mmt_jax[photos]'") from None
+    try:
+        graph = onnx.load(model)
+    except Exception as error:  # of protobuf, whose type depends on its implementation
+        raise UsageError(f"{model} cannot be read as an ONNX model ({error})") from None
+    made = [name for node in graph.graph.node for name in node.output]
+    outputs = {output.name for output in graph.graph.output}
+    for name in filter(None, names):
+        if name not in made:
+            raise UsageError(f"{model} has no tensor {name!r}; the last are {made[-8:]}")
+        if name not in outputs:
+            graph.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own, one for each of its status codes
+        raise UsageError(f"{model} cannot be run ({error})") from None

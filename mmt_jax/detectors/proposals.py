@@ -1,0 +1,143 @@
+"""A classifier as a detector: the whole photo and a grid of boxes at several scales, each a crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data import pictures as pictures_lib
+from mmt_jax.detectors import base
+from mmt_jax.detectors.base import Detections
+
+SCALES = "2x3"  # 13 boxes
+
+# How 8-bit colours become what a network reads: mean and deviation of values in 0..1.
+COLOURS = {
+    "unit": (0.0, 1.0),  # 0..1
+    "signed": (0.5, 0.5),  # -1..1
+    "raw": (0.0, 1 / 255),  # 0..255
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+# Crops [n, S, S, 3] uint8 → features [n, F] f32 and class scores [n, C] f32.
+Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class CropDetector:
+    """Classifies the crops of each picture, of all pictures together."""
+
+    def __init__(
+        self,
+        classify: Classify,
+        *,
+        size: tuple[int, int],
+        scales: str,
+        labels: Mapping[int, str],
+        num_classes: int,
+    ):
+        self.labels = labels
+        self.num_classes = num_classes
+        self._classify = classify
+        self._size = size
+        self._boxes = boxes(scales)
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
+        """See `Detector.detect`; row 0 is the whole picture."""
+        crops = [
+            pictures_lib.crop(picture, box, self._size)
+            for picture in pictures
+            for box in self._boxes
+        ]
+        features, scores = self._classify(np.stack(crops))
+        count = len(self._boxes)
+        parts = [slice(start, start + count) for start in range(0, len(crops), count)]
+        return [self._sorted(features[part], distribution(scores[part])) for part in parts]
+
+    def _sorted(self, features: np.ndarray, probs: np.ndarray) -> Detections:
+        """The whole picture, then regions, that with the surest class first."""
+        scores = probs.max(axis=1)
+        order = np.concatenate([[0], 1 + np.argsort(-scores[1:], kind="stable")])
+        ids, probs = base.top(probs[order])
+        return Detections(
+            self._boxes[order], features[order], scores[order], ids, probs, whole=True
+        )
+
+
+def boxes(scales: str) -> np.ndarray:
+    """Boxes [n, 4] f32, the whole photo first: ymin, xmin, ymax, xmax in 0..1.
+
+    Args:
+      scales: numbers separated by "x", as in "2x3": scale s has s² boxes, each 2 / (s + 1) of the
+        photo's sides, so that neighbours share half.
+
+    Raises:
+      UsageError: they are no such numbers, or ask for more than 100 boxes.
+    """
+    try:
+        numbers = [int(part) for part in scales.split("x")]
+    except ValueError:
+        numbers = []
+    total = sum(number**2 for number in numbers)
+    if not numbers or min(numbers) < 1 or total > base.MAX_REGIONS:
+        raise UsageError(
+            f"scales={scales} must be numbers such as 2x3, whose squares, the boxes, sum to at "
+            f"most {base.MAX_REGIONS}"
+        )
+    found = [(0.0, 0.0, 1.0, 1.0)]
+    for number in numbers:
+        step = 1 / (number + 1)
+        found += [
+            (row * step, column * step, (row + 2) * step, (column + 2) * step)
+            for row in range(number)
+            for column in range(number)
+        ]
+    return np.minimum(np.array(found, np.float32), 1)
+
+
+def distribution(scores: np.ndarray) -> np.ndarray:
+    """[n, C] class scores → probabilities: as they are where they can be, else their softmax.
+
+    Quantised probabilities need not sum to 1: what they lack is spread over classes by those who
+    read them.
+    """
+    total = scores.sum(axis=1, keepdims=True)
+    if (scores >= 0).all() and (total <= 1.05).all():
+        return scores / np.maximum(total, 1)
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def normalised(crops: np.ndarray, colours: str) -> np.ndarray:
+    """[n, S, S, 3] uint8 → f32 as COLOURS names it.
+
+    Raises:
+      UsageError: it does not.
+    """
+    if colours not in COLOURS:
+        raise UsageError(
+            f"this classifier reads floating-point colours, and colours={colours or '…'} does not "
+            f"tell how; it is one of {', '.join(COLOURS)}"
+        )
+    mean, deviation = (np.asarray(values, np.float32) for values in COLOURS[colours])
+    return (crops.astype(np.float32) / np.float32(255) - mean) / deviation
+
+
+def pooled(features: np.ndarray) -> np.ndarray:
+    """[n, F], or a map [n, h, w, F] → [n, F]: the mean over its places."""
+    return features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+
+
+def side(value: str) -> int:
+    """The option `size`.
+
+    Raises:
+      UsageError: it is no number of pixels.
+    """
+    if not value.isdecimal() or not 1 <= int(value) <= 4096:
+        raise UsageError(
+            f"size={value or '…'} must be the side of the classifier's input in pixels"
+        )
+    return int(value)

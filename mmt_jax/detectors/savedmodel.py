@@ -1,0 +1,70 @@
+"""Any TensorFlow detector that returns boxes, scores and features, by the names of its outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.detectors import base, frozen_graph
+from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES
+
+
+def load(
+    model: str,
+    *,
+    signature: str = "serving_default",
+    boxes: str = BOXES,
+    scores: str = "detection_scores",
+    features: str = FEATURES,
+    class_scores: str = CLASS_SCORES,
+    count: str = COUNT,
+    labels: str = "",
+) -> frozen_graph.TensorFlowDetector:
+    """Reads a SavedModel whose signature takes one picture [1, H, W, 3], uint8 or float in 0..255.
+
+    Args:
+      model: its folder.
+      signature: of the detector.
+      boxes: output [1, n, 4]: ymin, xmin, ymax, xmax in 0..1.
+      scores: output [1, n]; needed where there are no class scores.
+      features: output [1, n, F] or [1, n, h, w, F].
+      class_scores: output [1, n, C], class 0 the background, where there is one of this name.
+      count: output [1], how many of the n are real, where there is one of this name.
+      labels: file of the classes' names.
+
+    Raises:
+      UsageError: no such folder, or a signature or output is not in it.
+    """
+    base.existing(model, "SavedModel")
+    tf = frozen_graph.tensorflow()
+    try:
+        module = tf.saved_model.load(model)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UsageError(f"{model} cannot be read as a SavedModel ({error})") from None
+    if signature not in module.signatures:
+        known = ", ".join(module.signatures) or "none"
+        raise UsageError(f"{model} has no signature {signature!r}; it has {known}")
+    function = module.signatures[signature]
+    names = {BOXES: boxes, FEATURES: features, CLASS_SCORES: class_scores, COUNT: count}
+    names["detection_scores"] = scores
+    there = {ours: name for ours, name in names.items() if name in function.structured_outputs}
+    lacking = [names[ours] for ours in (BOXES, FEATURES) if ours not in there]
+    if not {CLASS_SCORES, "detection_scores"} & there.keys():
+        lacking.append(scores)
+    inputs = function.structured_input_signature[1]
+    if lacking or len(inputs) != 1:
+        raise UsageError(
+            f"{model} has no output {', '.join(lacking) or 'of one picture'}; it takes "
+            f"{', '.join(inputs)} and returns {', '.join(function.structured_outputs)}: name them "
+            f"by boxes=…, scores=…, features=…"
+        )
+    ((key, spec),) = inputs.items()
+
+    def outputs(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        found = function(**{key: tf.cast(pictures, spec.dtype)})
+        return {ours: found[name].numpy() for ours, name in there.items()}
+
+    classes = 0
+    if CLASS_SCORES in there:
+        classes = outputs(np.zeros((1, 64, 64, 3), np.uint8))[CLASS_SCORES].shape[-1]
+    return frozen_graph.TensorFlowDetector(outputs, base.labels(labels), classes)

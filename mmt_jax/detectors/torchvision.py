@@ -1,0 +1,110 @@
+"""Faster R-CNN of torchvision: features of its box head, and distributions over its classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.detectors import base
+from mmt_jax.detectors.base import Detections
+
+
+class BoxHeadDetector:
+    """The detector's own boxes, read once more by its box head.
+
+    Pictures go in one by one: within a batch they would be padded to the largest, which changes
+    what is found near their borders.
+    """
+
+    def __init__(self, model: Any, labels: Mapping[int, str]):
+        self.labels = labels
+        self._model = model.eval()
+        self.num_classes = model.roi_heads.box_predictor.cls_score.out_features
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
+        """See `Detector.detect`."""
+        import torch
+
+        with torch.inference_mode():
+            return [self._detect(picture) for picture in pictures]
+
+    def _detect(self, picture: np.ndarray) -> Detections:
+        import torch
+
+        model, heads = self._model, self._model.roi_heads
+        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+        images, _ = model.transform([pixels])
+        maps = model.backbone(images.tensors)
+        if isinstance(maps, torch.Tensor):  # of a backbone with a single level
+            maps = {"0": maps}
+        proposals, _ = model.rpn(images, maps)
+        (found,), _ = heads(maps, proposals, images.image_sizes)
+        boxes = found["boxes"]
+        pooled = heads.box_roi_pool(maps, [boxes], images.image_sizes)
+        features = heads.box_head(pooled)
+        classes, _ = heads.box_predictor(features)
+        best = torch.argsort(found["scores"], descending=True, stable=True)[: base.MAX_REGIONS]
+        ids, probs = base.top(classes.softmax(-1)[best].numpy())
+        height, width = images.image_sizes[0]
+        corners = boxes[best][:, [1, 0, 3, 2]].numpy() / [height, width, height, width]
+        return Detections(
+            np.clip(corners, 0, 1).astype(np.float32),
+            features[best].numpy(),
+            found["scores"][best].numpy(),
+            ids,
+            probs,
+        )
+
+
+def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
+    """Builds a Faster R-CNN.
+
+    Args:
+      model: name of a builder in torchvision.models.detection, such as fasterrcnn_resnet50_fpn_v2.
+      weights: file of a state_dict; "" = those that torchvision publishes, which it downloads.
+      labels: file of the classes' names; the published weights have their own.
+
+    Raises:
+      UsageError: torchvision does not load, there is no such builder, or the weights do not fit.
+    """
+    torch, detection = _torchvision()
+    build = getattr(detection, model, None)
+    if not inspect.isfunction(build) or not model.startswith("fasterrcnn"):
+        known = ", ".join(name for name in dir(detection) if name.startswith("fasterrcnn_"))
+        raise UsageError(f"torchvision has no Faster R-CNN {model!r}; there are {known}")
+    if not weights:
+        published = detection.__dict__[_enum(build)].DEFAULT
+        names = dict(enumerate(published.meta["categories"]))
+        return BoxHeadDetector(build(weights=published), base.labels(labels) or names)
+    try:
+        state = torch.load(base.existing(weights, "file of weights"), weights_only=True)
+        classes = len(state["roi_heads.box_predictor.cls_score.bias"])
+        network = build(weights=None, weights_backbone=None, num_classes=classes)
+        network.load_state_dict(state)
+    except UsageError:
+        raise
+    except Exception as error:  # torch's readers raise what they stumble over
+        raise UsageError(f"{weights} does not hold the weights of {model} ({error})") from None
+    return BoxHeadDetector(network, base.labels(labels))
+
+
+def _enum(build: Any) -> str:
+    """The name of a builder's enumeration of published weights, from its annotations."""
+    hint = str(inspect.signature(build).parameters["weights"].annotation)
+    return next(part for part in hint.replace("]", "[").split("[") if part.endswith("_Weights"))
+
+
+def _torchvision() -> tuple[Any, Any]:
+    try:
+        import torch
+        from torchvision.models import detection
+    except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
+        raise UsageError(
+            f"this detector needs torch and a torchvision built for it ({error}); see "
+            f"https://pytorch.org/get-started/locally/"
+        ) from None
+    return torch, detection
