@@ -73,7 +73,7 @@ ONLY_IN = {
     "torchvision": ["detectors.torchvision"],
     "onnx": ["detectors.onnx"],
     "onnxruntime": ["detectors.onnx"],
-    "PIL": ["data.pictures"],
+    "PIL": ["data"],
     "safetensors": ["importers.hub"],
     "huggingface_hub": ["importers.hub"],
     "transformers": [],
