@@ -27,8 +27,8 @@ def picture(height=20, width=30, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-# What the TensorFlow graphs below return: four rows, three of them real, of which the second is the
-# best. Features are maps of 2 × 2 places; their means are 1.5, 5.5, 9.5 (and what the picture adds).
+# What the TensorFlow graphs below return: four rows, three of them real, the second the best.
+# Features are maps of 2 × 2 places; their means are 1.5, 5.5, 9.5, and what the picture adds.
 BOXES = np.array([[0, 0, 0.5, 0.5], [0.2, 0.1, 1, 0.9], [0, 0.5, 1, 1], [0, 0, 0, 0]], np.float32)
 CLASSES = np.array([[0.9, 0.1, 0], [0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [1, 0, 0]], np.float32)
 MAPS = np.stack([np.arange(16), 2 * np.arange(16)], axis=-1).reshape(1, 4, 2, 2, 2)
@@ -121,10 +121,11 @@ def onnx_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    from mmt_jax.models import registry
-    from mmt_jax.train import checkpoint
     from small_models import TOKENIZER
     from tiny import params
+
+    from mmt_jax.models import registry
+    from mmt_jax.train import checkpoint
 
     sizes = {f"{part}_{name}": 8 for part in ("text", "image") for name in ("width", "mlp_dim")}
     model = ClipConfig(
@@ -150,8 +151,8 @@ def grid(tmp_path_factory):
     return f"grid:{folder}"
 
 
-@pytest.fixture(scope="module")
-def torchvision(tmp_path_factory, request):
+@pytest.fixture
+def torchvision(tmp_path_factory, monkeypatch):
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
     import torchvision_ops
@@ -162,8 +163,6 @@ def torchvision(tmp_path_factory, request):
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    monkeypatch = pytest.MonkeyPatch()
-    request.addfinalizer(monkeypatch.undo)
     monkeypatch.setattr(detection, "fasterrcnn_tiny", tiny_faster_rcnn, raising=False)
     model, path = tiny_faster_rcnn(num_classes=4), tmp_path_factory.mktemp("tv") / "x.pth"
     state = {

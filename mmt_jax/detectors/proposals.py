@@ -1,4 +1,4 @@
-"""A classifier as a detector: the whole photo and a grid of boxes at several scales, each a crop."""
+"""A classifier as a detector: the whole photo and a grid of boxes at several scales are cropped."""
 
 from __future__ import annotations
 
