@@ -230,6 +230,18 @@ def test_other_settings_do_not_mix(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_study_goes_on_though_the_config_has_a_new_field(tmp_path):
+    """Settings that were noted before there was `objective.itc`, whose default they meant."""
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(SMALL, tmp_path, Fakes(stop_after=2), seeds=1)
+    for path in tmp_path.rglob("*.settings.json"):
+        settings = json.loads(path.read_text())
+        del settings["config"]["objective"]["itc"]
+        path.write_text(json.dumps(settings))
+    _, fakes = carry_out(SMALL, tmp_path, seeds=1)
+    assert len(fakes.trained) == 3
+
+
 def test_one_seed_has_intervals_over_photos_and_no_verdicts(tmp_path):
     found, _ = carry_out(SMALL, tmp_path, seeds=1)
     metric = found["table"][1]["metrics"][R1]

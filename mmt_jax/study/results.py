@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Config, UsageError, as_dict
+from mmt_jax.config import Config, UsageError, as_dict, resolve
 
 RESULT, RANKS = "result.json", "ranks.npz"
 
@@ -98,12 +98,21 @@ def claim_folder(run: Run) -> None:
         raise UsageError(f"{path} is damaged; remove it and {run.folder} to run it anew") from None
     if changed := [
         f"{name}={old!r} (now {new!r})"
-        for name, (old, new) in _differences(before, run.settings).items()
+        for name, (old, new) in _differences(_completed(before), run.settings).items()
     ]:
         raise UsageError(
             f"{run.folder} was begun with {', '.join(changed)}; go on with the settings of before, "
             f"or use another --workdir"
         )
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the defaults of fields that the config had not yet when they were noted."""
+    try:
+        config = as_dict(resolve(settings["config"]))
+    except (UsageError, KeyError, TypeError):
+        return settings  # a field that is no more: told as a difference
+    return {**settings, "config": json.loads(json.dumps(config))}
 
 
 def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
