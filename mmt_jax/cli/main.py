@@ -34,6 +34,7 @@ COMMANDS = (
     "export",
     "score",
     "record",
+    "features",
     "import",
     "index",
     "search",

@@ -1,0 +1,67 @@
+"""Makes a region folder of a folder of photos, with a detector.
+
+usage: mmt features --detector=NAME:MODEL[,OPTION=VALUE ...] --images=DIR --out=DIR
+
+  mmt features --detector=grid:work/clip --images=photos --out=my_photos --captions=captions.jsonl
+
+{detectors}
+
+Options of a detector follow its model: `labels=FILE` names classes; of classifiers, `features=NAME`
+is the tensor that becomes a region's feature, `colours=unit|signed|raw|imagenet|clip` how they read
+pixels, `scales=2x3` the grid of boxes; of a SavedModel, `boxes=`, `scores=` and `features=` name
+outputs. EXIF orientation is applied. Captions are joined by the number at the end of a photo's
+name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file.
+
+Stopped, the same command goes on where it was. A photo that cannot be read, has no region, or has
+no caption where there are captions, is left out and listed in DIR/SPLIT.skipped.jsonl.
+
+Needs pip install 'mmt_jax[photos]', TensorFlow ('mmt_jax[tf]') or torchvision for their detectors.
+"""
+
+from __future__ import annotations
+
+import types
+
+from mmt_jax.cli import flags
+from mmt_jax.detectors import DETECTORS
+
+FLAGS = (
+    flags.Flag("detector", "NAME:MODEL", "what finds regions, of the table above", required=True),
+    flags.Flag("images", "DIR", "the photos, in folders below it too", required=True),
+    flags.Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
+    flags.Flag("captions", "FILE", "captions of the photos"),
+    flags.Flag("split", "NAME", "of the region folder; train by default"),
+    flags.Flag("dtype", "float16|float32", "of the stored features; float16 by default"),
+)
+
+__doc__ = str(__doc__).format(
+    detectors=flags.table(["detector", "MODEL"], [list(row) for row in DETECTORS.items()])
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Detects, with a bar on a terminal, and says what was left out."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from mmt_jax.detectors.folder import SHARD, extract
+
+    console = Console(stderr=True)
+    summary = extract(
+        args.detector,
+        args.images,
+        args.out,
+        split=args.split or "train",
+        captions=args.captions,
+        dtype=args.dtype or "float16",
+        track=lambda groups: track(
+            groups, f"{SHARD} photos each", console=console, disable=not console.is_terminal
+        ),
+    )
+    if summary.skipped:
+        total = summary.photos + len(summary.skipped)
+        print(f"skipped {len(summary.skipped)} of {total}; the first: {summary.skipped[0][1]}")
+    kept = f", {summary.kept} of them from before" if summary.kept else ""
+    print(f"{args.out} holds {summary.photos} photos{kept}")
+    if not args.captions:
+        print("there are no captions: to train, give --captions=FILE")

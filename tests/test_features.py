@@ -1,0 +1,191 @@
+"""`mmt features`: photos in, a region folder out, whatever happens on the way."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmt_jax import detectors
+from mmt_jax.cli import main
+from mmt_jax.config import UsageError
+from mmt_jax.data import formats, pictures
+from mmt_jax.detectors import base, folder
+from mmt_jax.detectors.base import Detections
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+
+
+class MeanColour:
+    """Finds the upper and the lower half, with their colours; fails on photos of one pixel."""
+
+    num_classes = 3
+    labels = {0: "upper", 1: "lower"}  # noqa: RUF012
+
+    def __init__(self):
+        self.seen = []
+
+    def detect(self, photos):
+        if any(photo.size == 3 for photo in photos):
+            raise RuntimeError("a single pixel")
+        self.seen += [len(photos)]
+        return [self._detect(photo) for photo in photos]
+
+    def _detect(self, photo):
+        half = len(photo) // 2
+        colours = [part.mean(axis=(0, 1)) / 255 for part in (photo[:half], photo[half:])]
+        ids, probs = base.top(np.array([[0.7, 0.2, 0.1], [0.1, 0.9, 0.0]], np.float32))
+        boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
+        scores = np.array([0.7, 0.9], np.float32)
+        return Detections(boxes, np.array(colours, np.float32), scores, ids, probs)
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    fake = MeanColour()
+    monkeypatch.setattr(detectors, "load", lambda spec: fake)
+    monkeypatch.setattr(folder, "SHARD", 3)
+    monkeypatch.setattr(folder, "BATCH", 2)
+    return fake
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Seven photos: each its number as a colour; two bad files, and one of a single pixel."""
+    where = tmp_path / "images"
+    (where / "more").mkdir(parents=True)
+    for number in range(1, 8):
+        name = f"more/{number:012}.png" if number > 5 else f"COCO_val2014_{number:012}.png"
+        Image.new("RGB", (4, 6), (number, 2 * number, 0)).save(where / name)
+    (where / "000000000008.jpg").write_text("no picture")
+    Image.new("RGB", (1, 1)).save(where / "000000000009.png")
+    Image.new("RGB", (4, 4)).save(where / "more" / "COCO_train2014_000000000001.png")
+    (where / "more" / "notes.txt").write_text("left alone")
+    (tmp_path / "captions.jsonl").write_text(
+        "".join(
+            json.dumps({"image_id": n, "captions": [f"photo {n}"]}) + "\n" for n in range(1, 11)
+        )
+    )
+    return where
+
+
+def run(images, out, **options):
+    return folder.extract("fake:x", images, out, **options)
+
+
+def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, detector):
+    out = tmp_path / "out"
+    summary = run(images, out, captions=tmp_path / "captions.jsonl", dtype="float32")
+    assert summary.photos == 7
+    corpus = formats.read(out, "train")
+    assert sorted(corpus.image_ids.tolist()) == list(range(1, 8))
+    assert corpus.num_classes == 3
+    for index, number in enumerate(corpus.image_ids.tolist()):
+        rows = slice(*corpus.offsets[index : index + 2])
+        assert corpus.captions[index] == (f"photo {number}",)
+        expected = np.tile(np.array([number, 2 * number, 0]) / 255, (3, 1))
+        np.testing.assert_allclose(corpus.features[rows], expected, rtol=1e-6)
+        assert corpus.boxes[rows].tolist() == [[0, 0, 1, 1], [0, 0, 0.5, 1], [0.5, 0, 1, 1]]
+    lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert {k: lines[0][k] for k in ("file", "width", "height")} == {
+        "file": "COCO_val2014_000000000001.png",
+        "width": 4,
+        "height": 6,
+    }
+    skipped = [json.loads(x) for x in (out / "train.skipped.jsonl").read_text().splitlines()]
+    reasons = {pathlib.Path(row["where"]).name: row["reason"] for row in skipped}
+    assert len(reasons) == 3
+    assert "no picture of a known kind" in reasons["000000000008.jpg"]
+    assert "a single pixel" in reasons["000000000009.png"]
+    assert "has the id 1, as COCO_val2014" in reasons["COCO_train2014_000000000001.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "train.jsonl",
+        "train.npz",
+        "train.skipped.jsonl",
+    ]
+
+
+def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
+    class Stop(BaseException):
+        pass
+
+    def stopping(groups):
+        yield from groups[:2]
+        raise Stop
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    options = {"captions": tmp_path / "captions.jsonl"}
+    run(images, whole, **options)
+    with pytest.raises(Stop):
+        run(images, out, track=stopping, **options)
+    assert [path.name for path in out.iterdir()] == [".train.shards"]
+    detector.seen.clear()
+    summary = run(images, out, **options)
+    # Sorted by path the bad ones come first; of the six in two shards, four could be taken.
+    assert (summary.photos, summary.kept) == (7, 4)
+    assert sum(detector.seen) == 3
+    one, other = formats.read(whole, "train"), formats.read(out, "train")
+    np.testing.assert_array_equal(one.image_ids, other.image_ids)
+    np.testing.assert_array_equal(one.features, other.features)
+    assert one.captions == other.captions
+    assert (whole / "train.jsonl").read_bytes() == (out / "train.jsonl").read_bytes()
+
+
+def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
+    def stopping(groups):
+        yield groups[0]
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out, track=stopping)
+    with pytest.raises(UsageError, match=r"was begun with .*float16"):
+        run(images, out, dtype="float32")
+    run(images, out)
+    with pytest.raises(UsageError, match=r"train\.npz exists"):
+        run(images, out)
+    run(images, out, split="dev")
+
+
+def test_photos_without_caption_are_left_out_where_there_are_captions(tmp_path, images, detector):
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"image_id": 2, "captions": ["two"]}\n')
+    summary = run(images, tmp_path / "out", captions=few)
+    assert summary.photos == 1
+    assert all("no caption" in reason or "has the id" in reason for _, reason in summary.skipped)
+
+
+def test_where_no_photo_can_be_taken_nothing_is_left(tmp_path, detector):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_text("no picture")
+    with pytest.raises(
+        UsageError, match=r"not one photo could be taken; the first reason: .*1\.jpg"
+    ):
+        run(tmp_path / "images", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_line_on_real_photos(tmp_path, capsys):
+    pytest.importorskip("tensorflow")
+    if not SHARED.is_dir():
+        pytest.skip("the shared data are not here")
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in pictures.find(SHARED / "coco_val2017" / "images")[:2]:
+        (images / path.name).symlink_to(path)
+    model = SHARED / "mobilenet_v2_1.0_224_quant.tflite"
+    argv = [
+        "features",
+        f"--detector=tflite:{model},features=MobilenetV2/Logits/AvgPool,scales=2",
+        f"--images={images}",
+        f"--out={tmp_path / 'out'}",
+        f"--captions={SHARED / 'coco_val2017' / 'annotations.jsonl'}",
+        "--split=val",
+    ]
+    assert main.main(argv) == 0
+    assert "holds 2 photos" in capsys.readouterr().out
+    corpus = formats.read(tmp_path / "out", "val")
+    assert corpus.features.shape == (10, 1280)
+    assert [len(captions) for captions in corpus.captions] == [5, 5]
+    assert main.main(argv) == 2
