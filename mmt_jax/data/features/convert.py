@@ -131,7 +131,8 @@ def _categories(row: Format, source: pathlib.Path, folder: pathlib.Path) -> list
     if path.exists():
         return path.read_text(encoding="utf-8").splitlines()
     assert row.categories is not None
-    names = row.categories(source)
+    if not (names := row.categories(source)):
+        raise UsageError(f"{source} names no category, of which features could be made")
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     os.replace(part, path)

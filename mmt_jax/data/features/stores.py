@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
+import importlib.util
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import unpickle
-from mmt_jax.data.features import detections, tsv
+from mmt_jax.data.features import detections, lmdb_dump, tsv
 from mmt_jax.data.features.detections import Detections, Item, Names
 
 H5 = Names(
@@ -59,12 +61,9 @@ def read_h5(path: pathlib.Path) -> Iterator[Item]:
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))
-            names = iter(file)
-        except OSError as error:
+            yield from _groups(file, path)
+        except (OSError, RuntimeError) as error:
             raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
-        for name in names:
-            where = f"{path}:{name}"
-            yield Item(where, functools.partial(_h5, file, name, where))
 
 
 def read_vilbert(path: pathlib.Path) -> Iterator[Item]:
@@ -75,6 +74,12 @@ def read_vilbert(path: pathlib.Path) -> Iterator[Item]:
 def read_mmf(path: pathlib.Path) -> Iterator[Item]:
     """The photos of an `mmf-lmdb`."""
     return _lmdb(path, _mmf)
+
+
+def _groups(file: Any, path: pathlib.Path) -> Iterator[Item]:
+    for name in file:
+        where = f"{path}:{name}"
+        yield Item(where, functools.partial(_h5, file, name, where))
 
 
 def _h5(file: Any, name: str, where: str) -> Detections:
@@ -110,38 +115,34 @@ def _dataset(dataset: Any, where: str) -> np.ndarray:
 
 
 def _lmdb(path: pathlib.Path, parse: Callable[[Any, str, str], Detections]) -> Iterator[Item]:
-    try:
-        import lmdb
-    except ImportError:
-        raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'") from None
-    with contextlib.ExitStack() as stack:
+    for key, value in _entries(path):
+        if key != _KEYS:
+            where = f"{path}:{key.decode(errors='replace')}"
+            yield Item(where, functools.partial(_value, key, value, where, parse))
+
+
+def _entries(path: pathlib.Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values, read by a process of its own, which a damaged file may end."""
+    if importlib.util.find_spec("lmdb") is None:
+        raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'")
+    command = [sys.executable, lmdb_dump.__file__, str(path.absolute())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
-            environment = stack.enter_context(
-                lmdb.open(
-                    str(path),
-                    subdir=path.is_dir(),
-                    readonly=True,
-                    create=False,
-                    lock=False,
-                    readahead=False,
-                )
-            )
-            _check_whole(environment, path)
-            cursor = stack.enter_context(environment.begin()).cursor()
-            for key, value in cursor:
-                if key != _KEYS:
-                    where = f"{path}:{key.decode(errors='replace')}"
-                    yield Item(where, functools.partial(_value, key, value, where, parse))
-        except lmdb.Error as error:
-            raise UsageError(f"{path} cannot be read as an LMDB ({error})") from None
-
-
-def _check_whole(environment: Any, path: pathlib.Path) -> None:
-    """Refuses a file that was cut off: reading a page beyond its end would kill the process."""
-    wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    data = path / "data.mdb" if path.is_dir() else path
-    if (size := os.path.getsize(data)) < wanted:
-        raise UsageError(f"{data} has {size:,} of its {wanted:,} bytes; copy it again")
+            while head := process.stdout.read(lmdb_dump.LENGTHS.size):
+                sizes = lmdb_dump.LENGTHS.unpack(head.ljust(lmdb_dump.LENGTHS.size, b"\xff"))
+                if max(sizes) > unpickle.MAX_BYTES:
+                    raise UsageError(f"{path} has an entry of {max(sizes):,} bytes; it is damaged")
+                key, value = (process.stdout.read(size) for size in sizes)
+                if len(value) == sizes[1]:
+                    yield key, value
+            if process.wait():
+                reason = process.stderr.read().decode(errors="replace").strip().splitlines()
+                reason = reason[-1] if reason else "reading it ended the process"
+                raise UsageError(f"{path} cannot be read as an LMDB ({reason}); copy it again")
+        finally:
+            process.kill()
 
 
 def _value(
