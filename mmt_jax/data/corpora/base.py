@@ -152,6 +152,8 @@ class Raw:
     def picture(self, names: Sequence[str]) -> pathlib.Path | None:
         """The first of a photo's files that is there; None if none is.
 
+        Links are followed, wherever they lead: who has the folder has made them.
+
         Raises:
           ValueError: a name leads out of the folder.
         """
@@ -159,9 +161,17 @@ class Raw:
             path = pathlib.PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or "\0" in name:
                 raise ValueError(f"{name!r} leads out of {self.folder}")
-            if (found := self.folder / path).is_file():
-                return found
+            if is_file(self.folder / path):
+                return self.folder / path
         return None
+
+
+def is_file(path: pathlib.Path) -> bool:
+    """Whether there is such a file; no for names that cannot be one, such as too long ones."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def splits(names: Mapping[str, Sequence[str]]) -> Callable[[Raw], tuple[str, ...]]:
@@ -172,8 +182,8 @@ def splits(names: Mapping[str, Sequence[str]]) -> Callable[[Raw], tuple[str, ...
 
 
 def training(split: str) -> bool:
-    """Whether models are trained on a split of that name."""
-    return "train" in split
+    """Whether models may be trained on a split of that name: "all" is where nothing is split."""
+    return "train" in split or split == "all"
 
 
 def flickr_ids(url: str) -> tuple[str, ...]:

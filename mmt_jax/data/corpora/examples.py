@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import pathlib
 from typing import Any
 
@@ -83,8 +84,6 @@ class Maker:
 
 def _encoded(path: pathlib.Path, pixels: np.ndarray) -> bytes:
     """The file as it is where every reader decodes it to these pixels, else a PNG of them."""
-    import io
-
     from PIL import Image
 
     with Image.open(path) as image:

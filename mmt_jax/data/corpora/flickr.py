@@ -110,7 +110,7 @@ def _read_entities(raw: base.Raw, split: str) -> base.Entries:
         texts: list[str] = []
         rows: list[list[float]] = []
         stem = pathlib.PurePosixPath(entry.key).name  # never a path out of the two folders
-        if grounded and (boxes / f"{stem}.xml").is_file():
+        if grounded and base.is_file(boxes / f"{stem}.xml"):
             chains, skipped = _boxes(boxes / f"{stem}.xml")
             yield from skipped
             for chain, phrase in _phrases(phrases / f"{stem}.txt"):

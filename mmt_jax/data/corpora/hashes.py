@@ -105,7 +105,10 @@ def _prepared(folder: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
 
     evaluation = [split for split in corpora.splits(folder) if not base.training(split)]
     if not evaluation:
-        raise UsageError(f"{folder} has splits for training alone; none of them is kept out")
+        raise UsageError(
+            f"{folder} has splits for training alone, of which none is kept out; to keep some of "
+            f"its photos out, give a file of their ids"
+        )
     ids, hashes = {}, {}
     for split in evaluation:
         for example in corpora.read(folder, split):

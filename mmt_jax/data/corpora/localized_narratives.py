@@ -18,6 +18,7 @@ _FILES = {
     "open_images_test": "open_images_test_*.jsonl",
 }
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.jsonl(?:\.gz)?$")
+_COCO = re.compile(r"[0-9]{1,12}")
 _OPEN_IMAGES = re.compile(r"[0-9a-f]{16}")
 
 
@@ -58,7 +59,7 @@ def _read(raw: base.Raw, split: str) -> base.Entries:
 
 def _check(split: str, name: str, where: str) -> None:
     coco = split.startswith("coco")
-    if not (name.isascii() and name.isdigit() if coco else _OPEN_IMAGES.fullmatch(name)):
+    if not (_COCO if coco else _OPEN_IMAGES).fullmatch(name):
         like = "391895" if coco else "000a1249af2bc5f0"
         raise UsageError(f"{where}: `image_id` is {name!r}; it must be like {like}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from mmt_jax.config import UsageError
 from mmt_jax.data.corpora import base
 from mmt_jax.data.tasks import files
 
@@ -16,6 +17,7 @@ _REGIONS = "region_descriptions.json"
 _IMAGES = "image_data.json"
 _OBJECTS = "objects.json"
 _ATTRIBUTES = "attributes.json"
+_MAX_SIDE = 100_000  # pixels
 _FOLDERS = ("VG_100K", "VG_100K_2", "images")
 
 
@@ -49,10 +51,9 @@ def _read(raw: base.Raw, split: str) -> base.Entries:
             yield base.Skipped(where, "no photo", f"photo {number} is not in {_IMAGES}")
             continue
         texts, boxes = [], []
-        for region, row in enumerate(files.field(entry, "regions", list, where)):
-            place = f"{where}, region {region}"
+        for place, row in _rows(files.field(entry, "regions", list, where), where):
             box = _box(row, ("x", "y", "width", "height"), photo.size, place)
-            phrase = base.captions([files.field(row, "phrase", str, place)]) if box else []
+            phrase = base.captions([files.field(row, "phrase", str, place)])
             if isinstance(box, base.Skipped) or not phrase:
                 yield box if isinstance(box, base.Skipped) else _empty(place)
                 continue
@@ -72,10 +73,12 @@ def _photos(raw: base.Raw) -> dict[int, _Photo]:
     photos = {}
     for where, _, entry in files.json_entries(raw.need(_IMAGES)):
         width, height = (files.field(entry, name, int, where) for name in ("width", "height"))
+        if not (0 < width < _MAX_SIDE and 0 < height < _MAX_SIDE):
+            raise UsageError(f"{where}: {width} × {height} pixels are no size of a photo")
         ids = tuple(
             f"{corpus}:{entry[key]}"
             for corpus, key in (("coco", "coco_id"), ("flickr", "flickr_id"))
-            if isinstance(entry.get(key), int)
+            if isinstance(entry.get(key), int) and not isinstance(entry[key], bool)
         )
         photos.setdefault(_image_id(entry, where), _Photo(where, (width, height), ids))
     return photos
@@ -145,9 +148,9 @@ def _image_id(entry: dict, where: str) -> int:
 
 
 def _box(
-    row: object, names: tuple[str, ...], size: tuple[int, int], where: str
+    row: dict, names: tuple[str, ...], size: tuple[int, int], where: str
 ) -> list[float] | base.Skipped:
-    values = [row.get(name) if isinstance(row, dict) else None for name in names]
+    values = [row.get(name) for name in names]
     box = base.to_box(*values, size) if all(map(base.number, values)) else None
     if box is None:
         text = f"{', '.join(names)} are {values} in a photo of {size}: no box within it"

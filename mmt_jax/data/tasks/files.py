@@ -27,13 +27,13 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     Raises:
       UsageError: there is no such file, or it is not UTF-8.
     """
-    with open_text(path) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                yield f"{path}:{number}", line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path}:{number + 1}: not UTF-8 text ({error})") from None
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{path}:{number}: not UTF-8 text ({error})") from None
+            yield f"{path}:{number}", text.rstrip("\r\n")
 
 
 def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -102,13 +102,17 @@ def open_text(path: str | os.PathLike) -> TextIO:
       UsageError: there is no such file. While reading: the packed file is damaged, or unpacks to
         more than text does.
     """
+    return io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="\n")
+
+
+def _open(path: str | os.PathLike) -> io.BufferedReader:
     try:
-        file = open(path, "rb")  # noqa: SIM115, closed with the text
+        file = open(path, "rb")  # noqa: SIM115, closed with what is returned
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     if os.fspath(path).endswith(".gz"):
-        file = io.BufferedReader(_Unpacked(path, file))
-    return io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
+        return io.BufferedReader(_Unpacked(path, file))
+    return file
 
 
 class _Unpacked(io.RawIOBase):

@@ -1,0 +1,412 @@
+"""`mmt data prepare`: from published files and photos to a data set, and what goes wrong."""
+
+import io
+import json
+import shutil
+
+import corpora_samples as samples
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmt_jax.cli import main
+from mmt_jax.data import corpora, formats, pictures, writer
+from mmt_jax.data.corpora import base, examples, hashes
+from mmt_jax.data.photos import WHOLE, Photo, image_id
+
+
+def prepare(name, raw, out, *flags, runner="local"):
+    arguments = [f"--corpus={name}", f"--raw={raw}", f"--out={out}", f"--runner={runner}"]
+    return main.main(["data", "prepare", *arguments, *flags])
+
+
+def report(out, name, split):
+    path = out / "mmt" / name / "1.0.0" / f"report-{split}.json"
+    return json.loads(path.read_text())
+
+
+def rejected(out, name, split):
+    path = out / "mmt" / name / "1.0.0" / f"rejected-{split}.jsonl"
+    return [base.Skipped(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def read(out, name, split):
+    """Examples by the id of their first photo."""
+    found = corpora.read(out / "mmt" / name, split)
+    first = corpora.get(name).pictures[0]
+    return {example[f"{first}/id"]: example for example in found}
+
+
+# ---- Every corpus --------------------------------------------------------------------------------
+
+SPLITS = {
+    "conceptual_captions": {"train": 2, "val": 1},
+    "sbu": {"train": 2},
+    "visual_genome": {"train": 2},
+    "coco_captions": {"train": 2, "val": 1, "test": 1},
+    "localized_narratives": {"coco_val": 1, "open_images_train": 2},
+    "flickr30k": {"train": 1, "test": 1},
+    "flickr8k": {"train": 1, "val": 1, "test": 1},
+    "vqav2": {"val": 1},
+    "gqa": {"testdev": 1},
+    "nlvr2": {"train": 2},
+    "snli_ve": {"dev": 1},
+    "svo_probes": {"test": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A sample of each corpus, prepared once."""
+    root = tmp_path_factory.mktemp("corpora")
+    for name, write in samples.WRITERS.items():
+        write(root / "raw" / name)
+        assert prepare(name, root / "raw" / name, root / "out") == 0
+    return root
+
+
+def test_every_corpus_has_a_sample():
+    assert list(SPLITS) == list(samples.WRITERS) == [corpus.name for corpus in corpora.CORPORA]
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_each_split_holds_its_examples(prepared, name):
+    folder = prepared / "out" / "mmt" / name
+    assert {
+        split: len(list(corpora.read(folder, split))) for split in corpora.splits(folder)
+    } == SPLITS[name]
+    assert not list((prepared / "out").glob(".mmt-*"))
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_photos_are_the_files_that_were_there(prepared, name):
+    raw = base.Raw(prepared / "raw" / name)
+    for split in SPLITS[name]:
+        items = {
+            item.pictures[0].id: item.pictures
+            for item in corpora.get(name).read(raw, split)
+            if isinstance(item, base.Item)
+        }
+        for number, example in read(prepared / "out", name, split).items():
+            for part, picture in zip(corpora.get(name).pictures, items[number], strict=True):
+                path = raw.picture(picture.files)
+                assert example[f"{part}/encoded"] == path.read_bytes()
+                assert (example[f"{part}/height"], example[f"{part}/width"]) == (36, 48)
+                expected = hashes.dhash(pictures.read(path))
+                assert int(example[f"{part}/hash"], 16) == expected
+
+
+def test_phrases_objects_and_attributes_of_visual_genome(prepared):
+    first, second = (read(prepared / "out", "visual_genome", "train")[key] for key in "12")
+    assert first["text/captions"] == ["a red car", "the street"]
+    # 48 × 36 pixels; the second box is cut at the left and the lower edge.
+    np.testing.assert_allclose(first["text/bboxes"], [[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 0.5]])
+    assert first["object/names"] == ["car"]
+    assert first["attribute/names"] == ["red", "old"]
+    np.testing.assert_allclose(first["attribute/bboxes"], [[0, 0, 1, 0.5]] * 2)
+    assert second["object/bboxes"].shape == (0, 4)
+    assert second["image/ids"] == ["vg:2", "coco:7", f"flickr:{samples.FLICKR[0]}"]
+    (box,) = rejected(prepared / "out", "visual_genome", "train")
+    assert (box.reason, report(prepared / "out", "visual_genome", "train")["skipped"]) == (
+        "box",
+        {"box": 1},
+    )
+    assert "region_descriptions.json:1, entry 0, row 2" in box.where
+
+
+def test_captions_of_several_sources(prepared):
+    out = prepared / "out"
+    assert read(out, "coco_captions", "train")["2"]["text/captions"] == ["caption 2", "second one"]
+    assert read(out, "localized_narratives", "coco_val")["7"]["text/captions"] == [
+        "In this image 0",
+        "In this image 1",
+    ]
+    assert read(out, "conceptual_captions", "val")["val-0"]["text/captions"] == ["a ship"]
+    assert (
+        len(read(out, "flickr8k", "test")[f"{samples.FLICKR[2]}_693b08cb0e"]["text/captions"]) == 5
+    )
+
+
+def test_phrases_of_flickr30k_entities(prepared):
+    example = read(prepared / "out", "flickr30k", "train")[samples.FLICKR[0]]
+    assert example["phrase/texts"] == ["Two men"]
+    np.testing.assert_allclose(example["phrase/bboxes"], [[0.25, 0.25, 0.75, 0.75]])
+    assert report(prepared / "out", "flickr30k", "train")["skipped"] == {"box": 1}
+
+
+def test_questions_and_answers(prepared):
+    example = read(prepared / "out", "vqav2", "val")["7"]
+    assert example["question/ids"] == ["7000", "7001"]
+    assert example["answer/texts"] == ["cat", "dog", "cat", "dog"]
+    np.testing.assert_array_equal(example["answer/questions"], [0, 0, 1, 1])
+    # Ten annotators, two of whom say "dog": (8 · ⅔ + 2 · ⅓) / 10.
+    np.testing.assert_allclose(example["answer/scores"], [1, 0.6, 1, 0.6], rtol=1e-6)
+    assert read(prepared / "out", "gqa", "testdev")["2"]["question/kinds"] == ["binary"] * 2
+
+
+def test_statements(prepared):
+    out = prepared / "out"
+    pair = read(out, "nlvr2", "train")["train-10-0-img0"]
+    assert (pair["right/id"], pair["label"], pair["text/captions"]) == (
+        "train-10-0-img1",
+        1,
+        ["Both are dogs."],
+    )
+    entailed = read(out, "snli_ve", "dev")[samples.FLICKR[0]]
+    np.testing.assert_array_equal(entailed["hypothesis/labels"], [2, 1])
+    probe = read(out, "svo_probes", "test")["1"]
+    assert (probe["text/captions"], probe["negative/kind"]) == (["A girl, standing"], "verb")
+
+
+def test_tfds_reads_them_by_name(prepared):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    import mmt_jax.data.corpora.builder  # noqa: F401, which makes the name known
+
+    source = tfds.data_source("mmt/flickr8k", data_dir=prepared / "out", split="test")
+    (example,) = source
+    path = next((prepared / "raw" / "flickr8k").rglob(f"{samples.FLICKR[2]}*.jpg"))
+    np.testing.assert_array_equal(example["image/encoded"], np.asarray(Image.open(path)))
+
+
+def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
+    """With mean colours in place of a detector's features."""
+    with writer.FolderWriter(tmp_path, "train") as folder:
+        for example in corpora.read(prepared / "out" / "mmt" / "coco_captions", "train"):
+            pixels = np.asarray(Image.open(io.BytesIO(example["image/encoded"])), np.float32)
+            photo = Photo(
+                image_id=image_id(example["image/id"]),
+                captions=tuple(example["text/captions"]),
+                features=pixels.mean((0, 1))[None] / 255,
+                boxes=np.array([WHOLE], np.float32),
+            )
+            folder.add(photo)
+    corpus = formats.read(tmp_path, "train")
+    assert sorted(corpus.captions) == [("caption 1", "second one"), ("caption 2", "second one")]
+
+
+# ---- Beam ----------------------------------------------------------------------------------------
+
+
+def test_beam_makes_the_same(prepared, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(prepared / "raw" / "visual_genome", raw)
+    ids = samples.put(tmp_path / "ids.txt", "coco:7\n")
+    for runner in ("local", "DirectRunner"):
+        out = tmp_path / runner
+        assert prepare("visual_genome", raw, out, f"--exclude={ids}", runner=runner) == 0
+    local, beam = tmp_path / "local", tmp_path / "DirectRunner"
+    name = "visual_genome"
+    assert str(read(local, name, "train")) == str(read(beam, name, "train"))
+    assert rejected(local, name, "train") == rejected(beam, name, "train")
+    assert report(local, name, "train") == report(beam, name, "train")
+
+
+# ---- Evaluation photos stay out ------------------------------------------------------------------
+
+
+def test_evaluation_photos_are_kept_out_by_id_and_by_hash(prepared, tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    samples.localized_narratives(raw)
+    # Photo 7 of COCO's test split, as somebody else saved it.
+    copy = samples.jpeg(samples.pixels(7).resize((96, 72)), 60)
+    copy.save(raw / f"train/{1:016x}.jpg", quality=60)
+    exclude = f"--exclude={prepared / 'out' / 'mmt' / 'coco_captions'}"
+    assert prepare("localized_narratives", raw, out, exclude) == 0
+    assert list(read(out, "localized_narratives", "open_images_train")) == [f"{0:016x}"]
+    assert report(out, "localized_narratives", "open_images_train")["removed"] == {
+        examples.REMOVED[1]: 1
+    }
+    (line,) = rejected(out, "localized_narratives", "open_images_train")
+    assert "bits from" in line.text
+    assert "coco_captions test 7" in line.text
+    # A split for evaluation keeps its photos.
+    assert list(read(out, "localized_narratives", "coco_val")) == ["7"]
+
+    samples.visual_genome(raw := tmp_path / "vg")
+    assert prepare("visual_genome", raw, out, exclude) == 0
+    assert list(read(out, "visual_genome", "train")) == ["1"]
+    assert report(out, "visual_genome", "train")["removed"] == {examples.REMOVED[0]: 1}
+    capsys.readouterr()
+    assert prepare("visual_genome", raw, out) == 2
+    assert "was prepared with other --exclude" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("corpus", "exclude", "message"),
+    [
+        ("sbu", "out/mmt/visual_genome", "has splits for training alone"),
+        ("sbu", "out", "holds several corpora; name one"),
+        ("sbu", "raw", "holds no prepared corpus"),
+        ("sbu", "nothing.txt", "nothing.txt cannot be read"),
+        ("snli_ve", "out/mmt/coco_captions", "has no split for training here"),
+    ],
+)
+def test_exclusions_that_cannot_be(prepared, tmp_path, capsys, corpus, exclude, message):
+    flag = f"--exclude={prepared / exclude}"
+    assert prepare(corpus, prepared / "raw" / corpus, tmp_path / "out", flag) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# ---- Interrupted and repeated --------------------------------------------------------------------
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_split_is_not_prepared_again(prepared, monkeypatch, capsys):
+    monkeypatch.setattr(examples.Maker, "example", None)  # nobody may call it
+    before = files(prepared / "out" / "mmt" / "flickr8k")
+    capsys.readouterr()
+    assert prepare("flickr8k", prepared / "raw" / "flickr8k", prepared / "out", "--json") == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert [row["split"] for row in reports] == ["train", "val", "test"]
+    assert files(prepared / "out" / "mmt" / "flickr8k") == before
+
+
+def test_what_is_interrupted_leaves_nothing_and_is_made_up_for(prepared, tmp_path, monkeypatch):
+    raw, out = prepared / "raw" / "flickr8k", tmp_path / "out"
+    whole = examples.Maker.example
+
+    def interrupted(self, item):
+        if self.split == "val":
+            raise KeyboardInterrupt
+        return whole(self, item)
+
+    monkeypatch.setattr(examples.Maker, "example", interrupted)
+    assert prepare("flickr8k", raw, out) == 130
+    assert corpora.splits(out) == ("train",)
+    assert not list(out.glob(".mmt-*"))
+    assert len(list(corpora.read(out, "train"))) == 1
+    # A process that was killed cannot clean up: half a split, and shards on their way.
+    half = out / ".mmt-flickr8k-val/mmt/flickr8k/1.0.0.incompleteABC/mmt-val.array_record"
+    samples.put(half, "half")
+    samples.put(out / "mmt/flickr8k/1.0.0/mmt-val.array_record-00000-of-00009", "stale")
+    monkeypatch.setattr(examples.Maker, "example", whole)
+    assert prepare("flickr8k", raw, out) == 0
+    assert files(out / "mmt") == files(prepared / "out" / "mmt" / "flickr8k")
+
+
+def test_a_disk_that_is_full_leaves_nothing(prepared, tmp_path, monkeypatch, capsys):
+    def full(self, item):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(examples.Maker, "example", full)
+    assert prepare("flickr8k", prepared / "raw" / "flickr8k", tmp_path / "out") == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+# ---- Photos --------------------------------------------------------------------------------------
+
+
+def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    lines = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(6)]
+    samples.put(raw / "Train_GCC-training.tsv", samples.lines([*lines, "\thttp://a.org/x.jpg"]))
+    for number in range(5):
+        samples.photo(raw / f"training/{number:08d}.jpg", number)
+    cut = raw / "training/00000001.jpg"
+    cut.write_bytes(cut.read_bytes()[:400])
+    samples.put(raw / "training/00000002.jpg", "<html>gone</html>")
+    samples.put(raw / "training/00000003.jpg", "")
+    assert prepare("conceptual_captions", raw, out) == 0
+    assert sorted(read(out, "conceptual_captions", "train")) == ["train-0", "train-4"]
+    assert report(out, "conceptual_captions", "train")["skipped"] == {
+        "missing photo": 1,
+        "no caption": 1,
+        "unreadable photo": 3,
+    }
+    listed = {
+        line.where.rpartition(":")[2]: line
+        for line in rejected(out, "conceptual_captions", "train")
+    }
+    assert "truncated" in listed["2"].text
+    assert "is no picture" in listed["3"].text
+    assert "there is no training/00000005" in listed["6"].text
+    assert listed["7"].reason == "no caption"
+
+
+def test_photos_that_not_every_reader_decodes_become_png(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    samples.svo_probes(raw)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    samples.pixels(1).save(raw / "images/1.jpg", exif=turned)
+    samples.pixels(2).convert("CMYK").save(raw / "images/2.jpg")
+    assert prepare("svo_probes", raw, out) == 0
+    example = read(out, "svo_probes", "test")["1"]
+    assert (example["positive/height"], example["positive/width"]) == (48, 36)
+    for part, name in (("positive", "1"), ("negative", "2")):
+        image = Image.open(io.BytesIO(example[f"{part}/encoded"]))
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        expected = pictures.read(raw / f"images/{name}.jpg")
+        np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_paths_that_leave_the_folder_are_not_followed(tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    samples.photo(tmp_path / "secret.jpg", 1)
+    rows = [
+        ("train", ["a secret"], {"cocoid": 1, "filepath": "..", "filename": "secret.jpg"}),
+        ("train", ["a photo"], {"cocoid": 2, "filepath": "train2014", "filename": "2.jpg"}),
+        ("val", ["a photo"], {"cocoid": 3, "filepath": "train2014", "filename": "2.jpg"}),
+        ("test", ["a photo"], {"cocoid": 4, "filepath": "train2014", "filename": "2.jpg"}),
+    ]
+    samples.put(raw / "dataset_coco.json", samples.karpathy("coco", rows))
+    samples.photo(raw / "train2014/2.jpg", 2)
+    assert prepare("coco_captions", raw, out) == 0
+    assert list(read(out, "coco_captions", "train")) == ["2"]
+    (line,) = rejected(out, "coco_captions", "train")
+    assert line.reason == "unsafe path"
+
+
+def test_no_photo_at_all_is_an_error(tmp_path, capsys):
+    samples.gqa(tmp_path / "raw")
+    shutil.rmtree(tmp_path / "raw" / "images")
+    assert prepare("gqa", tmp_path / "raw", tmp_path / "out") == 2
+    assert "none of the photos of testdev can be used" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+# ---- Annotations ---------------------------------------------------------------------------------
+
+
+def test_a_damaged_file_is_told_before_anything_is_written(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    samples.flickr8k(raw)
+    path = samples.put(raw / "Flickr8k.token.txt", "1.jpg#0\tA man .\n")
+    path.write_bytes(path.read_bytes() + b"2.jpg#0\tCaf\xe9\n")
+    assert prepare("flickr8k", raw, tmp_path / "out") == 2
+    assert "Flickr8k.token.txt:2: not UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_differences_from_what_is_published_are_told(prepared, tmp_path, capsys):
+    raw, out = prepared / "raw" / "gqa", tmp_path / "out"
+    doubt = "testdev has 2 question/ids, but 12,578 are published"
+    assert prepare("gqa", raw, out, "--strict") == 2
+    assert doubt in capsys.readouterr().err
+    assert not out.exists()
+    assert prepare("gqa", raw, out) == 0
+    assert f"mmt: warning: {doubt}" in capsys.readouterr().err
+    assert doubt in report(out, "gqa", "testdev")["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("flickr30", "raw/flickr30k", "did you mean flickr30k?"),
+        ("flickr30k", "raw/nowhere", "there is no folder"),
+        ("flickr30k", "raw/gqa", "has no files of flickr30k; it must hold dataset_flickr30k.json"),
+    ],
+)
+def test_names_and_folders_that_are_wrong(prepared, tmp_path, capsys, name, raw, message):
+    assert prepare(name, prepared / raw, tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_splits_that_are_wrong(prepared):
+    with pytest.raises(corpora.UsageError, match=r"has no split 'dev'; it has train, val, test"):
+        corpora.read(prepared / "out" / "mmt" / "flickr8k", "dev")
