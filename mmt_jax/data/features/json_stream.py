@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Collection, Iterator
 from typing import Any, TextIO
 
@@ -12,6 +13,7 @@ from mmt_jax.config import UsageError
 MAX_ELEMENT = 1 << 26  # characters
 
 _CHUNK = 1 << 16
+_SPACE = re.compile(r"[ \t\n\r]+")
 _DECODER = json.JSONDecoder()
 
 
@@ -77,8 +79,8 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no white space; "" at the end."""
         while True:
-            rest = self._window[self._at : self._at + _CHUNK]
-            self._at += len(rest) - len(rest.lstrip())
+            match = _SPACE.match(self._window, self._at)
+            self._at = match.end() if match else self._at
             if self._at < len(self._window):
                 return self._window[self._at]
             if self._ended:
@@ -104,7 +106,8 @@ class _Text:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._window, self._at)
-                if end < len(self._window) or self._ended:  # else a number might go on
+                # A number may go on beyond the window, which `.`, `e` or `e+` may end.
+                if end + 2 < len(self._window) or self._ended:
                     self._at = end
                     return value
             except RecursionError:
