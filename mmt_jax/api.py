@@ -2,6 +2,7 @@
 
 scorer = mmt_jax.load("work/cc")  # a training workdir, a SavedModel, or a hub handle
 scorer.score("photo.npz", ["a red circle", "two stars"])  # one probability a caption
+scorer.score("photo.jpg", ["a dog"], detector="frozen_graph:detector.pb")  # of a photo itself
 
 model, params = mmt_jax.build("architecture_coattention")
 """
@@ -21,18 +22,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmt_jax import config as config_lib
-from mmt_jax import scoring, variants
+from mmt_jax import detectors, scoring, variants
 from mmt_jax.config import RELEASE_SPEC, Config, DataSpec, UsageError
-from mmt_jax.data import schema, sources
+from mmt_jax.data import pictures, processors, schema, sources
 from mmt_jax.data import text as text_lib
 from mmt_jax.data.text import Tokenizer
+from mmt_jax.detectors import base as detected
+from mmt_jax.detectors.base import Detector
 from mmt_jax.export import signature
 from mmt_jax.export.loading import SavedModel
 from mmt_jax.models import registry
 from mmt_jax.models.base import Encoded, Model
 from mmt_jax.typing import Params
 
-Record = Mapping[str, np.ndarray] | str | os.PathLike  # one photo's keys, or its npz file
+# One photo's keys, its npz file, or the photo itself.
+Record = Mapping[str, np.ndarray] | str | os.PathLike
 Inputs = Mapping[str, np.ndarray]  # keys of the exported signature, batched
 
 
@@ -127,6 +131,8 @@ class Scorer(abc.ABC):
         captions: Sequence[str],
         *,
         truncate: bool = False,
+        detector: str | Detector | None = None,
+        size_divisor: int = 32,
     ) -> np.ndarray:
         """The probability that photo and caption match, for each photo with each caption.
 
@@ -134,9 +140,12 @@ class Scorer(abc.ABC):
           records: one photo or a list of them. A photo is a dict of `image/bboxes` [R, 5] f32,
             `image/detection_features` [R, F] f32 and `image/padding_mask` [R] i32 (or, where the
             model reads pixels, `image/pixels` [H, W, 3] f32 in 0..1), or the path of an npz file
-            that holds these.
+            that holds these, or that of a photo.
           captions: plain sentences.
           truncate: cut captions that are too long, as training does, in place of refusing them.
+          detector: of photos' regions, as `detectors.load` takes it, or gives it; models that read
+            pixels need none.
+          size_divisor: of BridgeTower's photos; see `processors.Processor`.
 
         Returns:
           [photos, captions] f32; [captions] if `records` is one photo and no list.
@@ -145,10 +154,52 @@ class Scorer(abc.ABC):
           UsageError: the first fault of a record or caption, and its remedy.
         """
         single = isinstance(records, Mapping | str | os.PathLike)
-        images = self._images([records] if single else list(records))
+        records = [records] if single else list(records)
+        if isinstance(detector, str) and any(map(_is_photo, records)):
+            detector = detectors.load(detector)
+        records = [
+            self.record(record, detector=detector, size_divisor=size_divisor)
+            if _is_photo(record)
+            else record
+            for record in records
+        ]
+        images = self._images(records)
         odds = self.log_odds(self._texts(captions, truncate), images).T
         probabilities = np.exp(-np.logaddexp(np.float32(0), -odds))
         return probabilities[0] if single else probabilities
+
+    def record(
+        self,
+        photo: str | os.PathLike,
+        *,
+        detector: str | Detector | None = None,
+        size_divisor: int = 32,
+    ) -> dict[str, np.ndarray]:
+        """The record of a photo, as this model reads it; arguments as of `score`.
+
+        Raises:
+          UsageError: no picture, no detector where the model reads regions, no region on the photo,
+            or regions of another detector than the model was trained with.
+        """
+        model, data = self.config.model, self.config.data
+        picture, name = pictures.read(photo), os.fspath(photo)
+        if model.pixels:
+            return {schema.PIXELS: processors.of(self.config, divisor=size_divisor)(picture)}
+        if detector is None:
+            raise UsageError(
+                f"{name} is a photo, and this model reads regions; give the detector that it was "
+                f"trained with (detector=, or --detector), or a record"
+            )
+        loaded = detectors.load(detector) if isinstance(detector, str) else detector
+        (found,) = loaded.detect([picture])
+        result = detected.record(
+            detected.photo(found),
+            max_regions=data.max_regions,
+            reading=data.regions,
+            global_region=model.global_region,
+        )
+        self._validate(result, name)
+        return result
 
     @abc.abstractmethod
     def logits(self, inputs: Inputs) -> np.ndarray:
@@ -210,6 +261,11 @@ class Scorer(abc.ABC):
                 max_regions=self.config.data.max_regions,
                 global_region=model.global_region,
             )
+
+
+def _is_photo(record: Record) -> bool:
+    """Whether it is the path of a photo; that of a record ends in .npz."""
+    return not isinstance(record, Mapping) and pathlib.Path(record).suffix != ".npz"
 
 
 class _TrainedScorer(Scorer):

@@ -1,13 +1,18 @@
 """Prints the probability that a photo and a caption match, for each caption.
 
-usage: mmt score --model=DIR|HANDLE --record=FILE.npz --caption=TEXT ... [--truncate] [--json]
+usage: mmt score --model=DIR|HANDLE --record=FILE.npz|--image=FILE --caption=TEXT ...
 
   mmt record --data=scenes --split=test --out=work/photo.npz
   mmt score --model=work/cc --record=work/photo.npz --caption="a red circle" --caption="two stars"
+  mmt score --model=work/cc --image=dog.jpg --detector=frozen_graph:detector.pb --caption="a dog"
 
-The model is a workdir of `mmt train`, a SavedModel folder of `mmt export`, or a TensorFlow Hub
-handle (https://...); the last two need TensorFlow: pip install 'mmt_jax[tf]'. The record holds the
-three image/ keys of one photo; `mmt record` writes one.
+The model is a workdir of `mmt train` or `mmt import`, a SavedModel folder of `mmt export`, or a
+TensorFlow Hub handle (https://...); the last two need TensorFlow: pip install 'mmt_jax[tf]'. The
+record holds the three image/ keys of one photo; `mmt record` writes one. A photo itself is scored
+with --image: models that read regions need --detector, the one that they were trained with, as
+`mmt features` takes it; CLIP and BridgeTower read the photo as their releases prepare it. Hugging
+Face rounds the sides of BridgeTower's photos down to multiples of --size_divisor and frames them in
+black; the paper's code does not.
 """
 
 from __future__ import annotations
@@ -16,12 +21,16 @@ import json
 import types
 
 from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
 
 FLAGS = (
     flags.Flag("model", "DIR|HANDLE", "what scores", required=True),
-    flags.Flag("record", "FILE.npz", "one photo", required=True),
+    flags.Flag("record", "FILE.npz", "one photo's record"),
+    flags.Flag("image", "FILE", "one photo, in place of a record"),
+    flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
     flags.Flag("caption", "TEXT", "a caption", (), required=True),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
+    flags.Flag("size_divisor", "N", "of BridgeTower's photos; 32 by default, 0 for none", 32),
     flags.Flag("truncate", "", "cut captions that are too long, as training does", default=False),
     flags.JSON,
 )
@@ -31,8 +40,20 @@ def run(args: types.SimpleNamespace) -> None:
     """Scores and prints."""
     from mmt_jax import api
 
+    if bool(args.record) == bool(args.image):
+        raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt score --help`")
+    if args.image and args.image.endswith(".npz"):
+        raise UsageError(f"--image={args.image} is no photo; give a record as --record")
+    if args.record and not args.record.endswith(".npz"):
+        raise UsageError(f"--record={args.record} is no .npz file; give a photo as --image")
     scorer = api.load(args.model, vocab=args.vocab)
-    scores = scorer.score(args.record, args.caption, truncate=args.truncate)
+    scores = scorer.score(
+        args.record or args.image,
+        args.caption,
+        truncate=args.truncate,
+        detector=args.detector,
+        size_divisor=args.size_divisor,
+    )
     if args.json:
         rows = [
             {"caption": caption, "probability": float(score)}

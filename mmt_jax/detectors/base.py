@@ -66,7 +66,9 @@ def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ids.astype(np.int32), np.take_along_axis(probs, ids, axis=1).astype(np.float32)
 
 
-def photo(found: Detections, *, image_id: int, captions: Sequence[str] = (), **info: Any) -> Photo:
+def photo(
+    found: Detections, *, image_id: int = 0, captions: Sequence[str] = (), **info: Any
+) -> Photo:
     """A detector's answer as a photo of a region folder.
 
     Where no row is the whole picture, one is put in front: the mean of the regions' features, of no
@@ -76,7 +78,7 @@ def photo(found: Detections, *, image_id: int, captions: Sequence[str] = (), **i
       UsageError: nothing was found on the picture.
     """
     if not len(found.boxes):
-        raise UsageError("the detector found no region")
+        raise UsageError("the detector found no region; nothing can be said of such a photo")
 
     def rows(values: np.ndarray | None, first: Any) -> np.ndarray | None:
         if values is None or found.whole:
