@@ -121,7 +121,7 @@ def test_flickr_names_its_photos_in_their_addresses(url, ids):
     ],
 )
 def test_boxes_become_shares_of_the_photo(box, expected):
-    assert base.to_box(*box, (200, 100)) == (expected and pytest.approx(expected))
+    assert base.to_box(box, (200, 100)) == (expected and pytest.approx(expected))
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x.jpg", "..\\x.jpg", "a\0b"])

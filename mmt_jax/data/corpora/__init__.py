@@ -1,7 +1,7 @@
 """Published corpora by name: prepared once from their files, then read like any TFDS data set.
 
-`mmt data prepare` writes them, `read` yields their examples; `import mmt_jax.data.corpora.builder`
-makes `tfds.load("mmt/flickr30k", data_dir=…)` know them.
+`mmt data prepare` writes them, `read` yields their examples. For those who live in TFDS, importing
+`mmt_jax.data.corpora.builder` makes the name "mmt/flickr30k" known.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ class Corpus:
 class Raw:
     """A folder of published files, which may be packed by gzip and lie one folder down."""
 
-    def __init__(self, folder: str | pathlib.Path):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder)
         if not self.folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
@@ -197,25 +198,24 @@ def captions(texts: Iterable[str]) -> list[str]:
     return [text for text in (" ".join(text.split()) for text in texts) if text]
 
 
-def to_box(
-    x: float, y: float, width: float, height: float, size: tuple[int, int]
-) -> list[float] | None:
+def to_box(box: Sequence[float], size: tuple[int, int]) -> list[float] | None:
     """A box in pixels as ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges.
 
     Args:
-      x, y, width, height: of the box; x and y of its upper left corner.
+      box: x and y of its upper left corner, its width and its height.
       size: the photo's width and height.
 
     Returns:
       None for a box that is inverted, empty or outside the photo.
     """
+    x, y, width, height = box
     corners = np.array([y, x, y + height, x + width], np.float64)
     limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        box = np.clip(corners / limits, 0, 1)
-    if not (np.isfinite(corners).all() and box[0] < box[2] and box[1] < box[3]):
+        shares = np.clip(corners / limits, 0, 1)
+    if not (np.isfinite(corners).all() and (shares[:2] < shares[2:]).all()):
         return None
-    return box.tolist()
+    return shares.tolist()
 
 
 def number(value: Any) -> bool:

@@ -1,6 +1,7 @@
-"""The one TFDS builder of all corpora, a config for each: `tfds.load("mmt/flickr30k", …)`.
+"""The one TFDS builder of all corpora, a config for each, such as "mmt/flickr30k".
 
-Needs no TensorFlow. Records are written as array_record, which can be read in any order.
+Needs no TensorFlow. Records are written as array_record, which can be read in any order, with
+`tfds.data_source`; `tfds.load` reads other formats only, such as `file_format="tfrecord"`.
 """
 
 from __future__ import annotations

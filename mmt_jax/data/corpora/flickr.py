@@ -141,7 +141,7 @@ def _boxes(path: pathlib.Path) -> tuple[dict[str, list[list[float]]], list[base.
         if (corners := thing.find("bndbox")) is None:  # a whole scene, or nothing to be seen
             continue
         xmin, ymin, xmax, ymax = _numbers(corners, ("xmin", "ymin", "xmax", "ymax"), path)
-        box = base.to_box(xmin, ymin, xmax - xmin, ymax - ymin, (int(size[0]), int(size[1])))
+        box = base.to_box((xmin, ymin, xmax - xmin, ymax - ymin), (int(size[0]), int(size[1])))
         if box is None:
             text = f"object {number} has corners {xmin, ymin, xmax, ymax}, which enclose nothing"
             skipped.append(base.Skipped(str(path), "box", text))

@@ -58,10 +58,15 @@ COUNTS: dict[tuple[str, str], tuple[int | None, int | None]] = {
     ("coco_captions", "test"): (5_000, None),
     ("coco_captions", "train2014"): (82_783, None),
     ("coco_captions", "val2014"): (40_504, None),
-    # COCO's own page on its splits of 2017.
+    # codesota.com on COCO's captions of 2017.
     ("coco_captions", "train2017"): (118_287, None),
     ("coco_captions", "val2017"): (5_000, None),
-    # The task's page, visualqa.org/download.html.
+    # The corpus's page, as several public READMEs quote it.
+    ("visual_genome", "train"): (108_077, None),
+    # The official split of its authors.
+    ("flickr8k", "train"): (6_000, None),
+    ("flickr8k", "val"): (1_000, None),
+    # The task's page, as several public READMEs quote it.
     ("vqav2", "train"): (82_783, 443_757),
     ("vqav2", "val"): (40_504, 214_354),
     ("vqav2", "test"): (81_434, 447_793),

@@ -150,8 +150,8 @@ def _image_id(entry: dict, where: str) -> int:
 def _box(
     row: dict, names: tuple[str, ...], size: tuple[int, int], where: str
 ) -> list[float] | base.Skipped:
-    values = [row.get(name) for name in names]
-    box = base.to_box(*values, size) if all(map(base.number, values)) else None
+    values: list = [row.get(name) for name in names]
+    box = base.to_box(values, size) if all(map(base.number, values)) else None
     if box is None:
         text = f"{', '.join(names)} are {values} in a photo of {size}: no box within it"
         return base.Skipped(where, "box", text)

@@ -126,16 +126,19 @@ def _sbu_json(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: not JSON ({error})") from None
     content = content if isinstance(content, dict) else {}
-    columns = [content.get(key) for key in ("image_urls", "captions")]
-    for column in columns:
-        if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-            raise UsageError(f"{path} must hold lists of strings, `image_urls` and `captions`")
-    if len(columns[0]) != len(columns[1]):
+    urls, texts = (_strings(content.get(key), path) for key in ("image_urls", "captions"))
+    if len(urls) != len(texts):
         raise UsageError(
-            f"{path} has {len(columns[0])} addresses and {len(columns[1])} captions; it is damaged"
+            f"{path} has {len(urls)} addresses and {len(texts)} captions; it is damaged"
         )
-    for number, (url, text) in enumerate(zip(*columns, strict=True)):
+    for number, (url, text) in enumerate(zip(urls, texts, strict=True)):
         yield f"{path}, entry {number}", url, text
+
+
+def _strings(column: object, path: pathlib.Path) -> list[str]:
+    if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
+        raise UsageError(f"{path} must hold lists of strings, `image_urls` and `captions`")
+    return column
 
 
 SBU = base.Corpus(
