@@ -148,3 +148,34 @@ def test_a_vocabulary_that_does_not_serve_is_named(model, message):
 def test_a_folder_without_a_vocabulary(tmp_path):
     with pytest.raises(UsageError, match=r"has no vocabulary; put tokenizer\.json"):
         pretrained_text.read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_trained_vocabularies_are_read_back(kind, tmp_path):
+    captions = [f"A red dog runs over {n} green hills, it's Trées" for n in range(40)]
+    model = text.vocabulary(captions, 320, kind)
+    assert model == text.vocabulary(captions, 320, kind)
+    path = text.write_vocabulary(model, tmp_path / "tokenizer.json")
+    tokenizer = text.load(path)
+    assert tokenizer.vocab_size <= 320
+    ids = tokenizer.encode("A RED dog")
+    assert ids == tokenizer.encode("a red dog")
+    assert len(ids) == 3  # words that occur in every caption are whole
+    assert tokenizer._tokenizer.decode(ids).strip() == "a red dog"
+    special = {tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id}
+    assert len(special) == 4
+    assert not special & set(tokenizer.encode("<mask> [MASK] <s> [CLS]"))
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_size_without_room_is_refused(kind):
+    with pytest.raises(UsageError, match=f"a {kind} vocabulary of 10 pieces"):
+        text.vocabulary(["a red dog"], 10, kind)
+    with pytest.raises(UsageError, match="unknown kind of vocabulary 'word'"):
+        text.vocabulary(["a red dog"], 10, "word")
+
+
+def test_a_list_of_pieces_is_a_vocabulary(wordpiece):
+    listed = text.load(wordpiece / "vocab.txt")
+    assert listed.encode_all(CAPTIONS) == pretrained_text.read(wordpiece).encode_all(CAPTIONS)
+    assert text.load(listed.model).encode_all(CAPTIONS) == listed.encode_all(CAPTIONS)

@@ -149,7 +149,7 @@ def test_vocabulary_that_cannot_be_trained(captions, size):
         text.vocabulary(captions, size)
 
 
-def test_vocabulary_with_special_pieces_elsewhere(tmp_path):
+def _trained_elsewhere(**options):
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CAPTIONS),
@@ -157,9 +157,30 @@ def test_vocabulary_with_special_pieces_elsewhere(tmp_path):
         vocab_size=60,
         hard_vocab_limit=False,
         minloglevel=2,
+        **options,
     )
-    with pytest.raises(UsageError, match="<cls> at nowhere, it must be at 3"):
-        text.SentencePiece(out.getvalue())
+    return text.SentencePiece(out.getvalue())
+
+
+def test_any_sentencepiece_model_serves():
+    """What SentencePiece's own command trains has no token to hide words with: it follows."""
+    plain = _trained_elsewhere()
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=plain.model).vocab_size()
+    special = (plain.cls_id, plain.sep_id, plain.pad_id, plain.mask_id)
+    assert special == (pieces, pieces + 1, pieces + 2, pieces + 3)
+    assert plain.vocab_size == len(plain.starts_word) == pieces + 4
+    laid = plain.texts(["a dog"], length=8)
+    ids = plain.encode("a dog")
+    assert laid.token_ids[0].tolist() == [pieces + 3] * (6 - len(ids)) + [
+        pieces + 1,
+        *ids,
+        pieces,
+    ]
+
+    albert = _trained_elsewhere(
+        pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]", "[MASK]"]
+    )
+    assert (albert.cls_id, albert.sep_id, albert.pad_id, albert.mask_id) == (2, 3, 0, 4)
 
 
 def test_damaged_and_missing_models(tmp_path, model):

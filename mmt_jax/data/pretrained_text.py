@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,9 @@ _KINDS = {
     # CLIP's, which pads with its [SEP] and hides no word.
     "BPE</w>": _Kind(("<|startoftext|>", *("<|endoftext|>",) * 3)),
 }
+# What vocabularies that are trained here begin with: BERT's special tokens, and RoBERTa's.
+_WORDPIECE = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_BYTE_LEVEL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 class PretrainedTokenizer(Tokenizer):
@@ -117,10 +120,13 @@ def read(folder: str | os.PathLike) -> PretrainedTokenizer:
 
 def _wordpiece(folder: pathlib.Path) -> Any:
     """BERT's; the folder's `tokenizer_config.json` says whether it lowers the case."""
-    tokenizers = _library()
     settings = folder / "tokenizer_config.json"
     options = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    return _of_pieces((folder / "vocab.txt").read_text(encoding="utf-8").splitlines(), options)
+
+
+def _of_pieces(pieces: Sequence[str], options: Mapping[str, Any]) -> Any:
+    tokenizers = _library()
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     built = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
@@ -131,6 +137,69 @@ def _wordpiece(folder: pathlib.Path) -> Any:
     built.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     built.decoder = tokenizers.decoders.WordPiece()
     built.add_special_tokens([t for t in _KINDS["WordPiece"].special if t in vocabulary])
+    return built
+
+
+def wordpiece(content: bytes) -> PretrainedTokenizer:
+    """The tokenizer of a `vocab.txt`: a piece a line; like BERT's uncased, it lowers the case.
+
+    Raises:
+      UsageError: it is not UTF-8, or lacks a special token.
+    """
+    try:
+        pieces = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the list of pieces is not UTF-8 ({error}); write it again") from None
+    return PretrainedTokenizer(_of_pieces(pieces, {}).to_str().encode())
+
+
+def train(sentences: Sequence[str], size: int, kind: str) -> bytes:
+    """Trains WordPiece with BERT's normalisation, or byte-level BPE that lowers the case.
+
+    Args:
+      sentences: prepared captions, at least one.
+      size: number of pieces, special tokens included.
+      kind: "wordpiece" or "bpe".
+
+    Returns:
+      A `tokenizer.json`. The same sentences and size give the same bytes.
+
+    Raises:
+      UsageError: `size` cannot hold the special tokens and the characters that occur.
+    """
+    built = _empty(kind)
+    if kind == "wordpiece":
+        letters = sorted({letter for text in sentences for letter in text if not letter.isspace()})
+        # Given an order, for the library's own differs from run to run.
+        first = [*_WORDPIECE, *letters, *(f"##{letter}" for letter in letters)]
+        trainer = _library().trainers.WordPieceTrainer
+    else:
+        first = [*_BYTE_LEVEL, *sorted(_library().pre_tokenizers.ByteLevel.alphabet())]
+        trainer = _library().trainers.BpeTrainer
+    if size < len(first):
+        raise UsageError(
+            f"a {kind} vocabulary of {size} pieces cannot hold the special tokens and the "
+            f"characters of these captions; ask for {len(first)} or more"
+        )
+    built.train_from_iterator(
+        sentences, trainer(vocab_size=size, special_tokens=first, show_progress=False)
+    )
+    content = json.loads(built.to_str())
+    special = _WORDPIECE if kind == "wordpiece" else _BYTE_LEVEL
+    content["added_tokens"] = [row for row in content["added_tokens"] if row["content"] in special]
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _empty(kind: str) -> Any:
+    """A tokenizer that has learned nothing yet."""
+    library = _library()
+    if kind == "wordpiece":
+        return _of_pieces(_WORDPIECE, {})
+    built = library.Tokenizer(library.models.BPE())
+    own = library.normalizers
+    built.normalizer = own.Sequence([own.NFKD(), own.StripAccents(), own.Lowercase()])
+    built.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = library.decoders.ByteLevel()
     return built
 
 

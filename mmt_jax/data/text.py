@@ -2,7 +2,7 @@
 
 Preparation, layout and word numbers follow the release's notebook; the rule that parts a number
 from its comma is XLNet's (Yang et al., 2019, arXiv 1906.08237), whose vocabulary the release uses.
-Any SentencePiece model serves that has `<cls>`, `<sep>`, `<pad>` and `<mask>` at 3, 4, 5 and 6.
+Any SentencePiece model serves: of the four special tokens, those that it lacks follow its pieces.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from mmt_jax.config import UsageError
 from mmt_jax.model_config import LAYOUTS
 from mmt_jax.typing import Text
 
-CLS, SEP, PAD, MASK = 3, 4, 5, 6
-SPECIAL = {"<cls>": CLS, "<sep>": SEP, "<pad>": PAD, "<mask>": MASK}
+CLS, SEP, PAD, MASK = 3, 4, 5, 6  # in XLNet's vocabulary, and in those that are trained here
+KINDS = ("sentencepiece", "wordpiece", "bpe")
+SPECIAL = ("<cls>", "<sep>", "<pad>", "<mask>")
 
 _SPACE = "\u2581"  # how SentencePiece writes the blank in front of a word
 _WORD_START = tuple(_SPACE + string.punctuation)
@@ -122,7 +123,11 @@ class Tokenizer(abc.ABC):
 
 
 class SentencePiece(Tokenizer):
-    """A SentencePiece model with the release's rules around it."""
+    """A SentencePiece model with the release's rules around it.
+
+    Special tokens are its pieces `<cls>`, `<sep>`, `<pad>` and `<mask>` (XLNet's), or `[CLS]`, …
+    (ALBERT's); one that it lacks takes the first free id after its pieces.
+    """
 
     filename = "spiece.model"
     cls_id, sep_id, pad_id, mask_id = CLS, SEP, PAD, MASK
@@ -131,31 +136,28 @@ class SentencePiece(Tokenizer):
         """Loads a model from its path or its bytes.
 
         Raises:
-          UsageError: no such file, not a SentencePiece model, or special pieces out of place.
+          UsageError: no such file, or not a SentencePiece model.
         """
         name = "the vocabulary" if isinstance(model, bytes) else str(model)
         self.model = model if isinstance(model, bytes) else _read(model)
         try:
             self._sp = sentencepiece.SentencePieceProcessor(model_proto=self.model)
-            self.vocab_size = self._sp.vocab_size()
+            size = self._sp.vocab_size()
         except RuntimeError:
             raise UsageError(f"{name} is not a SentencePiece model, or is damaged") from None
-        pieces = [self._sp.id_to_piece(index) for index in range(self.vocab_size)]
-        self._check_special(pieces, name)
+        pieces = [self._sp.id_to_piece(index) for index in range(size)]
+        for name in SPECIAL:
+            if not {name, _bracketed(name)} & {*pieces}:
+                pieces.append(name)
+        ids = {piece: index for index, piece in enumerate(pieces)}
+        self.cls_id, self.sep_id, self.pad_id, self.mask_id = (
+            ids[name if name in ids else _bracketed(name)] for name in SPECIAL
+        )
+        self.vocab_size = len(pieces)
         self.starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
         # An unknown piece may hide any text, so it takes the careful way too.
         self._careful = {index for index, piece in enumerate(pieces) if _number_comma(piece)}
         self._careful.add(self._sp.unk_id())
-
-    @staticmethod
-    def _check_special(pieces: list[str], name: str) -> None:
-        for piece, index in SPECIAL.items():
-            if index >= len(pieces) or pieces[index] != piece:
-                found = pieces.index(piece) if piece in pieces else "nowhere"
-                raise UsageError(
-                    f"{name} has {piece} at {found}, it must be at {index}; use XLNet's model or "
-                    f"train one with mmt_jax.data.text.train_vocabulary"
-                )
 
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_all`; equal captions are encoded once (and share their list)."""
@@ -188,20 +190,24 @@ class SentencePiece(Tokenizer):
 
 
 def load(model: str | os.PathLike | bytes) -> Tokenizer:
-    """The tokenizer of a vocabulary: a SentencePiece model, or the JSON of `tokenizers`.
+    """The tokenizer of a vocabulary: a SentencePiece model, `tokenizer.json` or WordPiece's list.
 
     Args:
       model: its path, or its bytes.
 
     Raises:
-      UsageError: no such file, or no vocabulary of either kind.
+      UsageError: no such file, or no vocabulary of any of these kinds.
     """
     content = model if isinstance(model, bytes) else _read(model)
-    if not content.lstrip().startswith(b"{"):
-        return SentencePiece(model)
-    from mmt_jax.data.pretrained_text import PretrainedTokenizer
+    if content.lstrip().startswith(b"{"):
+        from mmt_jax.data.pretrained_text import PretrainedTokenizer
 
-    return PretrainedTokenizer(content)
+        return PretrainedTokenizer(content)
+    if b"[CLS]" in content.splitlines():
+        from mmt_jax.data.pretrained_text import wordpiece
+
+        return wordpiece(content)
+    return SentencePiece(model)
 
 
 def train_vocabulary(captions: Iterable[str], size: int, path: str | os.PathLike) -> pathlib.Path:
@@ -224,17 +230,28 @@ def write_vocabulary(model: bytes, path: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def vocabulary(captions: Iterable[str], size: int) -> bytes:
-    """Trains a unigram SentencePiece model on the prepared captions.
+def vocabulary(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> bytes:
+    """Trains a vocabulary on the prepared captions; `load` reads what comes out.
 
     The same captions and size give the same bytes. Few captions may yield fewer pieces than asked.
 
+    Args:
+      captions: each as it is written.
+      size: number of pieces, special tokens included.
+      kind: "sentencepiece" (a unigram model), or "wordpiece" or "bpe" (a `tokenizer.json`).
+
     Raises:
-      UsageError: no caption, or `size` cannot hold the characters that occur.
+      UsageError: an unknown kind, no caption, or `size` cannot hold the characters that occur.
     """
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind of vocabulary {kind!r}; it is one of {', '.join(KINDS)}")
     sentences = [text for text in map(prepare, captions) if text]
     if not sentences:
         raise UsageError("a vocabulary needs captions to be trained on, and there is none")
+    if kind != "sentencepiece":
+        from mmt_jax.data import pretrained_text
+
+        return pretrained_text.train(sentences, size, kind)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -249,7 +266,7 @@ def vocabulary(captions: Iterable[str], size: int) -> bytes:
             eos_id=2,
             pad_id=-1,
             # Control symbols, unlike user-defined ones, cannot be written into a caption.
-            control_symbols=list(SPECIAL),
+            control_symbols=list(SPECIAL),  # at CLS, SEP, PAD and MASK
             num_threads=1,  # more would make the result depend on timing
             minloglevel=2,
         )
@@ -259,6 +276,11 @@ def vocabulary(captions: Iterable[str], size: int) -> bytes:
             f"({str(error).strip()}); set another config.data.vocab_size"
         ) from None
     return model.getvalue()
+
+
+def _bracketed(name: str) -> str:
+    """`<cls>` as `[CLS]`."""
+    return f"[{name[1:-1].upper()}]"
 
 
 def _number_comma(piece: str) -> bool:
