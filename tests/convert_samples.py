@@ -285,6 +285,40 @@ DETECTED = {
 ANNOTATED_FORMATS = {"boxes-jsonl": boxes_jsonl, "coco-instances": coco}
 
 
+CAPTION_FILES = {
+    "lines.jsonl": '{"image_id": 139, "captions": ["a room"]}\n'
+    '{"image_id": "val2014/COCO_val2014_000000000285.jpg", "captions": ["a bear"]}\n',
+    "captions_val2014.json": json.dumps(
+        {
+            "images": [{"id": 139, "file_name": "x.jpg"}],
+            "annotations": [
+                {"id": 1, "image_id": 285, "caption": "a bear"},
+                {"id": 2, "image_id": 139, "caption": "a room"},
+            ],
+        }
+    ),
+    "dataset_coco.json": json.dumps(
+        {
+            "images": [
+                {"cocoid": 139, "split": "train", "sentences": [{"raw": "a room"}]},
+                {"cocoid": 285, "split": "restval", "sentences": [{"raw": "a bear"}]},
+                {"cocoid": 5, "split": "test", "sentences": [{"raw": "a test"}]},
+            ],
+            "dataset": "coco",
+        }
+    ),
+    "dataset_flickr30k.json": json.dumps(
+        {
+            "images": [
+                {"filename": "139.jpg", "split": "train", "sentences": [{"raw": "a room"}]},
+                {"filename": "285.jpg", "split": "train", "sentences": [{"raw": "a bear"}]},
+            ]
+        }
+    ),
+    "results.token": "139.jpg#0\ta room\n285.jpg#0\ta bear\n",
+}
+
+
 def captions(folder):
     path = folder / "captions.jsonl"
     rows = [{"image_id": key, "captions": value} for key, value in CAPTIONS.items()]

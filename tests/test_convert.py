@@ -103,43 +103,9 @@ def test_splits_of_a_folder_share_their_categories(tmp_path, source):
     assert formats.read(tmp_path / "out", "val").class_ids[1].tolist() == [1]
 
 
-CAPTION_FILES = {
-    "lines.jsonl": '{"image_id": 139, "captions": ["a room"]}\n'
-    '{"image_id": "val2014/COCO_val2014_000000000285.jpg", "captions": ["a bear"]}\n',
-    "captions_val2014.json": json.dumps(
-        {
-            "images": [{"id": 139, "file_name": "x.jpg"}],
-            "annotations": [
-                {"id": 1, "image_id": 285, "caption": "a bear"},
-                {"id": 2, "image_id": 139, "caption": "a room"},
-            ],
-        }
-    ),
-    "dataset_coco.json": json.dumps(
-        {
-            "images": [
-                {"cocoid": 139, "split": "train", "sentences": [{"raw": "a room"}]},
-                {"cocoid": 285, "split": "restval", "sentences": [{"raw": "a bear"}]},
-                {"cocoid": 5, "split": "test", "sentences": [{"raw": "a test"}]},
-            ],
-            "dataset": "coco",
-        }
-    ),
-    "dataset_flickr30k.json": json.dumps(
-        {
-            "images": [
-                {"filename": "139.jpg", "split": "train", "sentences": [{"raw": "a room"}]},
-                {"filename": "285.jpg", "split": "train", "sentences": [{"raw": "a bear"}]},
-            ]
-        }
-    ),
-    "results.token": "139.jpg#0\ta room\n285.jpg#0\ta bear\n",
-}
-
-
-@pytest.mark.parametrize("name", CAPTION_FILES)
+@pytest.mark.parametrize("name", samples.CAPTION_FILES)
 def test_captions_of_each_layout(tmp_path, source, name):
-    (tmp_path / name).write_text(CAPTION_FILES[name])
+    (tmp_path / name).write_text(samples.CAPTION_FILES[name])
     path = samples.bottom_up(source)
     summary = convert("bottom-up-tsv", path, tmp_path / "out", captions_file=tmp_path / name)
     assert summary.left == {}
@@ -167,7 +133,7 @@ def test_what_has_no_counterpart_is_counted_and_listed(tmp_path, source):
 
 
 def test_karpathys_splits_must_be_named(tmp_path, source):
-    (tmp_path / "k.json").write_text(CAPTION_FILES["dataset_coco.json"])
+    (tmp_path / "k.json").write_text(samples.CAPTION_FILES["dataset_coco.json"])
     path = samples.bottom_up(source)
     with pytest.raises(UsageError, match="Karpathy's splits; --split is one of"):
         convert(

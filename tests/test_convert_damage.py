@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import formats
-from mmt_jax.data.features import detections, json_stream, tsv
+from mmt_jax.data.features import captions, detections, json_stream, tsv
 from mmt_jax.data.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}
@@ -103,6 +103,41 @@ def test_a_damaged_row_is_left_out_by_file_and_line(tmp_path, source, case):
     assert report["where"] == f"{path}:3"
     with pytest.raises(UsageError, match=message):
         raise UsageError(report["reason"])
+
+
+def lxmert(ids):
+    table = [B64(np.array(ids)), B64(np.ones(2, np.float32))] * 2
+    return "\t".join(map(str, [7, 10, 10, *table, 2, B64(TWO), B64(FEATURES)]))
+
+
+@pytest.mark.parametrize("ids", [[0, -1], [0, 10**6], [0, 2**32 + 1]])
+def test_classes_beyond_any_detectors(tmp_path, source, ids):
+    path = with_line(samples.lxmert(source), lxmert(ids))
+    summary, image_ids = converted(tmp_path, "lxmert-tsv", path)
+    assert image_ids == samples.IMAGE_IDS
+    assert f"{path}:3: class ids run from" in summary.first
+
+
+def test_numbers_of_classes_that_disagree(tmp_path, source):
+    path = samples.npz(source)
+    probs = np.full((2, 4), 0.25, np.float32)
+    np.savez(path / "x.npz", x=FEATURES, bbox=TWO, image_w=10, image_h=10, cls_prob=probs)
+    summary, _ = converted(tmp_path, "npz", path)
+    assert "4 classes, the photos before it 5" in summary.first
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, source):
+    wide = np.zeros((2, 20_000), np.float32)
+    line = row(features=wide).removeprefix("7")
+    (source / "x.tsv").write_text("".join(f"{name}{line}\n" for name in range(100)))
+    tracemalloc.start()
+    try:
+        _, image_ids = converted(tmp_path, "bottom-up-tsv", source / "x.tsv")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(image_ids) == 100
+    assert peak < 5e6  # the file has 21 MB
 
 
 def test_rounding_is_cut_off(tmp_path, source):
@@ -316,6 +351,18 @@ def test_damaged_annotations(tmp_path, source, case):
         raise UsageError(json.loads(summary.report.read_text())["where"] + summary.first)
 
 
+@pytest.mark.parametrize(
+    ("category", "message"), [("a\nb", "a category is one line"), (None, "names no category")]
+)
+def test_categories_that_cannot_be_kept(tmp_path, source, category, message):
+    boxes = [{"xyxy": [0, 0, 1, 1], "category": category}] if category else []
+    photo = {"image_id": 7, "width": 9, "height": 9, "boxes": boxes, "captions": ["a cat"]}
+    (source / "x.jsonl").write_text(json.dumps(photo))
+    with pytest.raises(UsageError, match=message):
+        convert("boxes-jsonl", source / "x.jsonl", tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_damaged_coco(tmp_path, source):
     path = samples.coco(source)
     document = json.loads(path.read_text())
@@ -463,27 +510,50 @@ def damages(draw):
     return share, drop, draw(st.one_of(st.binary(max_size=4), st.sampled_from(NASTY)))
 
 
+def damaged(data, marks):
+    for share, drop, insert in marks:
+        at = int(share * len(data))
+        data = data[:at] + insert + data[at + drop :]
+    return data
+
+
+def fuzz(run):
+    settings = hypothesis.settings(
+        max_examples=EXAMPLES, derandomize=True, deadline=None, database=None
+    )
+    settings(
+        hypothesis.given(
+            which=st.integers(0, 3), marks=st.lists(damages(), min_size=1, max_size=3)
+        )(run)
+    )()
+
+
+@pytest.mark.parametrize("name", samples.CAPTION_FILES)
+def test_fuzz_of_captions(tmp_path, name):
+    def run(which, marks):
+        data = samples.CAPTION_FILES[name].encode()
+        (tmp_path / name).write_bytes(damaged(data, marks))
+        with contextlib.suppress(UsageError):
+            assert captions.read(tmp_path / name, "train").of
+
+    fuzz(run)
+
+
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_fuzz(tmp_path_factory, case):
     format, write = LAYOUTS[case]
     good = tmp_path_factory.mktemp("good")
     relative = write(good).relative_to(good)
 
-    @hypothesis.settings(max_examples=EXAMPLES, derandomize=True, deadline=None, database=None)
-    @hypothesis.given(which=st.integers(0, 3), marks=st.lists(damages(), min_size=1, max_size=3))
     def run(which, marks):
         bad = tmp_path_factory.mktemp("bad")
         shutil.copytree(good, bad / "in")
         files = sorted(path for path in (bad / "in").rglob("*") if path.is_file())
         files = [path for path in files if path.name != "lock.mdb"]
         victim = files[which % len(files)]
-        data = victim.read_bytes()
-        for share, drop, insert in marks:
-            at = int(share * len(data))
-            data = data[:at] + insert + data[at + drop :]
-        victim.write_bytes(data)
+        victim.write_bytes(damaged(victim.read_bytes(), marks))
         with contextlib.suppress(UsageError):
             convert(format, bad / "in" / relative, bad / "out")
             assert (bad / "out" / "train.npz").exists()
 
-    run()
+    fuzz(run)

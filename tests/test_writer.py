@@ -91,6 +91,9 @@ BAD = {
     "float ids": ({"class_ids": np.ones((2, 2))}, "class_ids is float64"),
     "probs": ({"class_probs": np.full((2, 2), 0.75)}, "sum to at most 1"),
     "pixels": ({"pixels": np.zeros((4, 4), np.uint8)}, "pixels must be uint8"),
+    "class of 64 bits": ({"class_ids": np.array([[0, 1], [2, 2**32]])}, "beyond 32 bits"),
+    "surrogate": ({"captions": ("\ud800",)}, "must be plain text"),
+    "nan in info": ({"info": {"scale": np.nan}}, "must be plain text"),
     "huge id": ({"image_id": 2**63}, "64 bits"),
 }
 

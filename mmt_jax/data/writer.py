@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 import types
 import zipfile
 from collections.abc import Iterator
@@ -69,7 +70,6 @@ class FolderWriter:
         self.split = split
         self._dtype = np.dtype(dtype)
         self.num_classes = num_classes
-        self._parts = self.folder / f".{split}.{os.getpid()}"
         self._ids: set[int] = set()
         self._rows = 0
         self._columns: dict[str, _Column] = {}
@@ -86,7 +86,8 @@ class FolderWriter:
                 )
         self._files = contextlib.ExitStack()
         with self._writing():
-            self._parts.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._parts = pathlib.Path(tempfile.mkdtemp(prefix=f".{self.split}.", dir=self.folder))
             self._files.callback(shutil.rmtree, self._parts, ignore_errors=True)
             self._lines = self._files.enter_context((self._parts / self._names[1]).open("wb"))
         return self
@@ -259,6 +260,8 @@ def _numbers(values: np.ndarray, dtype: type, shape: tuple[int, ...], name: str)
         raise UsageError(f"{name} is {values.dtype} {values.shape}, it must be numbers {shape}")
     if not np.isfinite(values).all():
         raise UsageError(f"{name} holds NaN or infinity")
+    if kinds == "iu" and values.size and not -(2**31) <= int(values.min()) <= values.max() < 2**31:
+        raise UsageError(f"{name} runs from {values.min()} to {values.max()}, beyond 32 bits")
     return values.astype(dtype, copy=False)
 
 

@@ -128,14 +128,25 @@ def _write(
 def _categories(row: Format, source: pathlib.Path, folder: pathlib.Path) -> list[str]:
     """The categories that the folder's splits share; its first split says which."""
     path = folder / CATEGORIES
-    if path.exists():
-        return path.read_text(encoding="utf-8").splitlines()
+    try:
+        if path.exists():
+            return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); it names a category a line") from None
     assert row.categories is not None
     if not (names := row.categories(source)):
         raise UsageError(f"{source} names no category, of which features could be made")
+    for name in names:
+        if name.splitlines() != [name]:
+            raise UsageError(f"{source} has the category {name!r}; a category is one line of text")
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        os.replace(part, path)
+    except (OSError, UnicodeEncodeError) as error:
+        raise NoRoomError(f"{path} cannot be written ({error})") from None
+    finally:
+        part.unlink(missing_ok=True)
     return names
 
 
@@ -158,12 +169,15 @@ class _Report:
         return f"; the first reason: {self.first}" if self.first else ""
 
     def add(self, kind: str, where: str, reason: str) -> None:
-        if self._file is None:
-            self._file = self._part.open("w", encoding="utf-8", errors="replace")
         self.left[kind] += 1
         self.first = self.first or reason
         line = {"kind": kind, "where": where, "reason": reason}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            if self._file is None:
+                self._file = self._part.open("w", encoding="utf-8", errors="replace")
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise NoRoomError(f"{self._target} cannot be written ({error.strerror})") from None
 
     def __enter__(self) -> _Report:
         return self
@@ -171,7 +185,11 @@ class _Report:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is None:
             return
-        self._file.close()
-        if kind is None:
-            os.replace(self._part, self._target)
-        self._part.unlink(missing_ok=True)
+        try:
+            self._file.close()
+            if kind is None:
+                os.replace(self._part, self._target)
+        except OSError as error:
+            raise NoRoomError(f"{self._target} cannot be written ({error.strerror})") from None
+        finally:
+            self._part.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from mmt_jax.data.photos import WHOLE, Photo, image_id
 CONVENTIONS = ("xyxy pixels", "xyxy 0..1", "yxyx 0..1", "xywh pixels")
 CLASSES = 16  # of a class distribution, the likeliest are kept
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
+MAX_CLASSES = 100_000  # of a detector; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
 
 # How far boxes may leave the photo before they are wrong: a pixel, or the rounding of float16.
@@ -112,7 +113,9 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
             return None
         values = array(fields, key, kinds, rank, where)
         if len(values) != len(features):
-            raise UsageError(f"{where}: {key} has {len(values)} rows, {names.features} has {count}")
+            raise UsageError(
+                f"{where}: {key} has {len(values)} rows, {names.features} {len(features)}"
+            )
         return values[:count]
 
     class_ids = column(names.class_ids, "iu", 1)
@@ -274,6 +277,8 @@ def _classes(found: Detections, where: str) -> tuple[np.ndarray | None, np.ndarr
     if probs is None:
         return None, None
     if ids is not None:
+        if ids.min(initial=0) < 0 or ids.max(initial=0) >= MAX_CLASSES:
+            raise UsageError(f"{where}: class ids run from {ids.min()} to {ids.max()}")
         return ids[:, None], probs[:, None]
     if not np.isfinite(probs).all() or not probs.size:
         raise UsageError(f"{where}: the class distribution holds NaN or infinity, or nothing")

@@ -153,7 +153,9 @@ def _single(value: Any, rank: int) -> np.ndarray | None:
         return None
     if value.ndim == rank + 1 and len(value) == 1:
         value = value[0]
-    return value.astype(np.int32) if value.dtype.kind in "iu" else value
+    kinds = {"i": np.int32, "u": np.int32, "b": np.int32, "f": np.float32}
+    with np.errstate(over="ignore"):  # infinity is found by who checks the record
+        return value.astype(kinds.get(value.dtype.kind, value.dtype), copy=False)
 
 
 def _array_file(path: pathlib.Path) -> np.ndarray:
