@@ -122,6 +122,16 @@ class Attention(nnx.Module):
         """[B, S, D] → keys and values, [B, S, N, H] each."""
         return self._split(self.key(x)), self._split(self.value(x))
 
+    def weights(self, x: Array, keys: Array, mask: Array) -> Array:
+        """With which weights `x` [B, S, D] reads keys [B, U, N, H] where True → [B, N, S, U] f32.
+
+        `__call__` computes them inside; this is for looking at them.
+        """
+        queries = self._split(self.query(x))
+        logits = jnp.einsum("bsnh,bunh->bnsu", queries, keys).astype(jnp.float32)
+        logits *= queries.shape[-1] ** -0.5
+        return jax.nn.softmax(logits, where=mask[:, None, None, :])
+
     def __call__(self, x: Array, keys: Array, values: Array, mask: Array) -> Array:
         """Queries of `x` [B, S, D] over keys, values [B, U, N, H] where `mask` [B, U] is True."""
         heads = jax.nn.dot_product_attention(

@@ -7,6 +7,7 @@ the keys and values that the other stream will read, depend on one item alone.
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.config import ModelConfig
@@ -91,13 +92,7 @@ class Streams(nnx.Module):
         for i in range(self.first_fused, len(self.kinds)):
             kind, layer = self.kinds[i], self.layers[str(i)]
             fused = [stream for stream in STREAMS if i >= self.depth[stream]]
-            read = {
-                stream: known[str(i)]
-                if str(i) in (known := keys_values[stream])
-                else layer.keys_values(stream, states[stream])
-                for stream in STREAMS
-                if any(stream in kind.reads(reader) for reader in fused)
-            }
+            read = self._read(i, fused, states, keys_values)
             updated = {
                 stream: layer.update(
                     stream,
@@ -111,3 +106,47 @@ class Streams(nnx.Module):
             states = states | updated
             trace.append(states)
         return trace
+
+    def attention(
+        self,
+        states: dict[str, Array],
+        masks: dict[str, Array],
+        keys_values: dict[str, dict[str, KeysValues]],
+    ) -> list[Array]:
+        """With which weights text reads the image, in each layer in which it does.
+
+        Args are those of `fuse`.
+
+        Returns:
+          [P, N, T, R] f32 each; where text reads itself too, they sum to less than 1.
+        """
+        maps = []
+        trace = [states, *self.fuse(states, masks, keys_values, key=None)]
+        for i, before in enumerate(trace[:-1], self.first_fused):
+            sources = self.kinds[i].text
+            if "image" not in sources:
+                continue
+            read = self._read(i, ["text"], before, keys_values)
+            keys = jnp.concatenate([read[source][0] for source in sources], axis=1)
+            mask = jnp.concatenate([masks[source] for source in sources], axis=1)
+            block = self.layers[str(i)].block("text")
+            weights = block.attention.weights(before["text"], keys, mask)
+            maps.append(weights[..., -masks["image"].shape[1] :])  # the image is read last
+        return maps
+
+    def _read(
+        self,
+        number: int,
+        readers: list[str],
+        states: dict[str, Array],
+        keys_values: dict[str, dict[str, KeysValues]],
+    ) -> dict[str, KeysValues]:
+        """Keys and values that layer `number` needs for `readers`, by the stream that is read."""
+        kind, layer = self.kinds[number], self.layers[str(number)]
+        return {
+            stream: known[str(number)]
+            if str(number) in (known := keys_values[stream])
+            else layer.keys_values(stream, states[stream])
+            for stream in STREAMS
+            if any(stream in kind.reads(reader) for reader in readers)
+        }
