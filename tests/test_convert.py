@@ -129,7 +129,7 @@ def test_what_has_no_counterpart_is_counted_and_listed(tmp_path, source):
         ("without caption", f"{path}:2"),
         ("caption without photo", f"{tmp_path}/c.token"),
     ]
-    assert "photo 7 has captions and no features" in rows[3]["reason"]
+    assert "photo 7 has captions, but was not written" in rows[3]["reason"]
 
 
 def test_karpathys_splits_must_be_named(tmp_path, source):

@@ -332,6 +332,7 @@ JSON_LINES = {
     "inverted": ({"boxes": [{"xyxy": [3, 2, 1, 4], "category": "bed"}]}, "inverted"),
     "no width": ({"width": True}, "width is missing"),
     "no caption": ({"captions": []}, "photo 7 has no caption"),
+    "blank": ({"captions": [" "]}, "photo 7 has no caption"),
     "one string": ({"captions": "a cat"}, "captions must be a list of strings"),
     "surrogate": ({"captions": ["\ud800"]}, "must be plain text"),
 }

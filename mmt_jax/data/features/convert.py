@@ -13,6 +13,7 @@ from typing import TextIO
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.features import FORMATS, Format, Item, captions, detections
+from mmt_jax.data.text import prepare
 from mmt_jax.data.writer import FolderWriter, NoRoomError
 
 CATEGORIES = "categories.txt"  # of features that are made of them; all splits share it
@@ -79,14 +80,14 @@ def convert(
             report.add("damaged caption", where, reason)
         read = row.read
         if row.categories is not None:
-            names = _categories(row, source, folder)
+            names = _categories(row.categories, source, folder)
             writer.num_classes = len(names)
             read = functools.partial(read, categories=names)
         written = _write(track(read(source)), row, writer, joined, report)
         if not written:
             raise UsageError(f"{source} has no photo to write{report.because}")
         for number in sorted(joined.of.keys() - written) if joined else ():
-            reason = f"the photo {number} has captions and no features"
+            reason = f"photo {number} has captions, but was not written"
             report.add("caption without photo", str(captions_file), reason)
     return Summary(
         len(written), sum(written.values()), dict(report.left), report.path, report.first
@@ -105,11 +106,14 @@ def _write(
     for item in items:
         try:
             found = item.load()
-            texts = found.captions if joined is None else joined.of.get(found.image_id, ())
+            if joined is None:
+                texts = tuple(text for text in found.captions if prepare(text))
+            else:
+                texts = joined.of.get(found.image_id, ())
             if not texts and (row.captions or joined):
                 report.add("without caption", item.where, f"photo {found.name} has no caption")
                 continue
-            photo = detections.photo(found, row.boxes, tuple(texts), item.where)
+            photo = detections.photo(found, row.boxes, texts, item.where)
             classes = writer.num_classes if found.num_classes is None else found.num_classes
             if writer.num_classes not in (None, classes):
                 raise UsageError(
@@ -125,7 +129,9 @@ def _write(
     return written
 
 
-def _categories(row: Format, source: pathlib.Path, folder: pathlib.Path) -> list[str]:
+def _categories(
+    read: Callable[[pathlib.Path], list[str]], source: pathlib.Path, folder: pathlib.Path
+) -> list[str]:
     """The categories that the folder's splits share; its first split says which."""
     path = folder / CATEGORIES
     try:
@@ -133,8 +139,7 @@ def _categories(row: Format, source: pathlib.Path, folder: pathlib.Path) -> list
             return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); it names a category a line") from None
-    assert row.categories is not None
-    if not (names := row.categories(source)):
+    if not (names := read(source)):
         raise UsageError(f"{source} names no category, of which features could be made")
     for name in names:
         if name.splitlines() != [name]:
