@@ -133,6 +133,11 @@ class Network(nnx.Module):
         """[B, S, D] states → [B, E]."""
         raise NotImplementedError
 
+    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
+        """See `Model.attention`; without an own one, words read no regions."""
+        del text, image
+        return []
+
     def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
         """See `Model.contrast`; of models that embed beside a joint score."""
         raise NotImplementedError
@@ -240,6 +245,13 @@ class Model:
         captions with photos.
         """
         return self.apply(params, self.network.contrast, text, image, key=key)
+
+    def attention(self, params: Params, text: Encoded, image: Encoded) -> list[Array]:
+        """With which weights words read regions, [P, N, T, R] f32, layer by layer where they do.
+
+        Computed anew for whoever looks at them; training pays nothing for it.
+        """
+        return self.apply(params, self.network.attention, text, image)
 
     def embed_text(self, params: Params, text: Encoded) -> Array:
         """Encoded captions → [B, E] f32 embeddings."""

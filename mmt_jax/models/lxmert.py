@@ -233,6 +233,13 @@ class Lxmert(Network):
         """See `Model.attributes`."""
         return self.region_head(states)["attributes"]
 
+    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
+        """See `Model.attention`."""
+        return [
+            layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
+            for layer, (x, y) in zip(self.layers.values(), self.cross_states(text, image))
+        ]
+
     def trace(self, text: Text, image: Image) -> dict[str, list[Array]]:
         """All that happens to P pairs, for looking at it.
 

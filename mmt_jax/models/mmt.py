@@ -133,6 +133,15 @@ class MMT(Network):
         )
         return Fused(last["text"], last["image"], jnp.stack(scores), jnp.stack(logits), product)
 
+    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
+        """See `Model.attention`."""
+        items = {"text": text, "image": image}
+        return self.streams.attention(
+            {stream: item.states for stream, item in items.items()},
+            {stream: item.mask for stream, item in items.items()},
+            {stream: item.keys_values for stream, item in items.items()},
+        )
+
     def _head(self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int) -> Array:
         """[P, D]: the state that stands for the whole item, after `layer`."""
         if layer < self.streams.depth[stream]:
