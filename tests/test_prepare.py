@@ -12,6 +12,7 @@ from PIL import Image
 from mmt_jax.cli import main
 from mmt_jax.data import corpora, formats, pictures, writer
 from mmt_jax.data.corpora import base, examples, hashes
+from mmt_jax.data.corpora import prepare as prepare_lib
 from mmt_jax.data.photos import WHOLE, Photo, image_id
 
 
@@ -187,18 +188,30 @@ def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
 # ---- Beam ----------------------------------------------------------------------------------------
 
 
-def test_beam_makes_the_same(prepared, tmp_path):
-    raw = tmp_path / "raw"
-    shutil.copytree(prepared / "raw" / "visual_genome", raw)
-    ids = samples.put(tmp_path / "ids.txt", "coco:7\n")
+def test_beam_makes_the_same(tmp_path, monkeypatch):
+    """In four shards, of which those without an example are left out."""
+    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+    name, raw = "conceptual_captions", tmp_path / "raw"
+    rows = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(4)]
+    samples.put(raw / "Train_GCC-training.tsv", samples.lines(rows))
+    for number in range(3):
+        samples.photo(raw / f"training/{number:08d}.jpg", number)
+    hash_of_2 = f"dhash:{hashes.dhash(pictures.read(raw / 'training/00000002.jpg')):016x}\n"
+    exclude = f"--exclude={samples.put(tmp_path / 'ids.txt', hash_of_2)}"
     for runner in ("local", "DirectRunner"):
-        out = tmp_path / runner
-        assert prepare("visual_genome", raw, out, f"--exclude={ids}", runner=runner) == 0
+        assert prepare(name, raw, tmp_path / runner, exclude, runner=runner) == 0
     local, beam = tmp_path / "local", tmp_path / "DirectRunner"
-    name = "visual_genome"
-    assert str(read(local, name, "train")) == str(read(beam, name, "train"))
-    assert rejected(local, name, "train") == rejected(beam, name, "train")
+    assert sorted(read(beam, name, "train")) == ["train-0", "train-1"]
+    assert read(local, name, "train") == read(beam, name, "train")
     assert report(local, name, "train") == report(beam, name, "train")
+
+    def where(line):
+        return line.where
+
+    lines = [sorted(rejected(out, name, "train"), key=where) for out in (local, beam)]
+    assert lines[0] == lines[1]
+    assert sorted(line.reason for line in lines[0]) == [examples.REMOVED[1], "missing photo"]
+    assert not list(beam.rglob("parts-*"))
 
 
 # ---- Evaluation photos stay out ------------------------------------------------------------------

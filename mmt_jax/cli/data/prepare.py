@@ -25,7 +25,8 @@ whose splits other than for training count, or a file with an id a line (coco:39
 flickr:3715786136, vg:2407890, dhash:0f1e2d3c4b5a6978).
 
 Large corpora run on Apache Beam, on this machine or on what --runner names; its workers need this
-package and the folders at the same paths.
+package and the folders at the same paths. Beam's DirectRunner holds all annotations in memory, but
+no photos. --runner=local is one process without Beam, which holds at most 1 GB of photos.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
       raw: the folder of published files; None = only to read what is prepared.
       splits: those to prepare; None = all whose files are there.
       exclude: as `hashes.load` takes them; their photos are kept out of splits for training.
-      beam: whether Beam reads the photos.
+      shards: how many of each split Beam writes; None = written without Beam, which TFDS cuts.
       **kwargs: as every builder takes them: `data_dir`, `config`, ….
     """
 
@@ -47,10 +47,10 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
         raw: str | None = None,
         splits: Sequence[str] | None = None,
         exclude: hashes.Exclusion | None = None,
-        beam: bool = False,
+        shards: int | None = None,
         **kwargs: Any,
     ):
-        self._raw, self._splits, self._exclude, self._beam = raw, splits, exclude, beam
+        self._raw, self._splits, self._exclude, self._shards = raw, splits, exclude, shards
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -65,36 +65,48 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager  # nothing is downloaded: the licences of most corpora ask for a click
+        return {split: self._generate_examples(split) for split in self._wanted()}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        maker, found = self._maker(split), 0
+        with open(examples.rejected(self.data_path, split), "w", encoding="utf-8") as file:
+            for item in maker.items():
+                made = maker.example(item)
+                if isinstance(made, base.Skipped):
+                    file.write(json.dumps(vars(made)) + "\n")
+                else:
+                    found += 1
+                    yield made
+        if not found:
+            raise examples.none(maker)
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> Sequence[Any]:
+        if self._shards is None:
+            return super()._generate_splits(dl_manager, download_config)
+        from mmt_jax.data.corpora import beam
+
+        return [
+            beam.write(
+                self._maker(split),
+                features=self.info.features,
+                writer=self._example_writer(),
+                template=self._get_filename_template(split_name=split),
+                shards=self._shards,
+                runner=download_config.beam_runner,
+                options=download_config.beam_options,
+            )
+            for split in self._wanted()
+        ]
+
+    def _wanted(self) -> Sequence[str]:
         if self._raw is None:
             raise UsageError("to prepare a corpus, give the folder of its published files as `raw`")
         corpus = corpora.get(self.builder_config.name)
-        splits = self._splits or corpus.splits(base.Raw(self._raw))
-        return {split: self._generate_examples(split) for split in splits}
+        return self._splits or corpus.splits(base.Raw(self._raw))
 
-    def _generate_examples(self, split: str) -> Any:
+    def _maker(self, split: str) -> examples.Maker:
         exclusion = self._exclude if base.training(split) else None
-        maker = examples.Maker(self.builder_config.name, str(self._raw), split, exclusion)
-        rejected = str(self.data_path / f"rejected-{split}.jsonl")
-        if self._beam:
-            from mmt_jax.data.corpora import beam
-
-            return beam.Examples(maker, rejected)
-        return _examples(maker, rejected)
-
-
-def _examples(maker: examples.Maker, rejected: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(rejected, "w", encoding="utf-8") as file:
-        for item in maker.items():
-            made = maker.example(item)
-            if isinstance(made, base.Skipped):
-                file.write(line(made) + "\n")
-            else:
-                yield made
-
-
-def line(skipped: base.Skipped) -> str:
-    """A line of the list of what is left out."""
-    return json.dumps(vars(skipped))
+        return examples.Maker(self.builder_config.name, str(self._raw), split, exclusion)
 
 
 def _picture() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import pathlib
 from typing import Any
 
@@ -80,6 +81,19 @@ class Maker:
             "width": pixels.shape[1],
             "hash": f"{value:016x}",
         }
+
+
+def rejected(folder: str | os.PathLike, split: str) -> pathlib.Path:
+    """The list of what is left out of a split, a JSON object a line."""
+    return pathlib.Path(folder) / f"rejected-{split}.jsonl"
+
+
+def none(maker: Maker) -> UsageError:
+    """What to raise where a split has not one example."""
+    return UsageError(
+        f"{maker.folder}: none of the photos of {maker.split} can be used; there must be "
+        f"{corpora.get(maker.corpus).wants}"
+    )
 
 
 def _encoded(path: pathlib.Path, pixels: np.ndarray) -> bytes:

@@ -20,6 +20,7 @@ LOCAL = "local"  # the runner that is none: this process alone, without Beam
 
 _VERSION = "1.0.0"  # builder.VERSION, known before TFDS is imported
 _INFO = "dataset_info.json"
+_PHOTOS = 2_000  # of a shard that Beam writes: some 200 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,8 @@ def prepare(
             part = pathlib.Path(out) / f".mmt-{name}-{split}"
             shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
             try:
-                _build(part, corpus, source, split, exclusion, runner, beam_options)
+                photos = surveys[split].items * len(corpus.pictures)
+                _build(part, corpus, source, split, exclusion, photos, runner, beam_options)
                 folder = part / "mmt" / name / _VERSION
                 _write_report(folder, corpus, split, surveys[split], exclusion, source)
                 _adopt(folder, version, split)
@@ -113,6 +115,7 @@ def _build(
     raw: base.Raw,
     split: str,
     exclusion: hashes.Exclusion | None,
+    photos: int,
     runner: str,
     beam_options: Sequence[str],
 ) -> None:
@@ -134,20 +137,13 @@ def _build(
         raw=str(raw.folder.absolute()),
         splits=[split],
         exclude=exclusion,
-        beam=runner != LOCAL,
+        shards=None if runner == LOCAL else -(-photos // _PHOTOS),
     )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # TFDS tells what it does
             made.download_and_prepare(download_config=config)
-    except Exception as error:
-        if "No examples were yielded" in str(error) or "This should be >0" in str(error):
-            raise UsageError(
-                f"{raw.folder}: none of the photos of {split} can be used; they must be where "
-                f"{corpus.wants} says"
-            ) from None
-        if isinstance(error, OSError):  # such as a disk that is full
-            raise UsageError(f"{part.parent} cannot be written: {error}") from None
-        raise
+    except OSError as error:  # such as a disk that is full
+        raise UsageError(f"{part.parent} cannot be written: {error}") from None
 
 
 def _beam_options(options: Sequence[str]) -> Any:
@@ -164,10 +160,6 @@ def _beam_options(options: Sequence[str]) -> Any:
 # ---- Reports, and splits that are finished -------------------------------------------------------
 
 
-def _rejected(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return folder / f"rejected-{split}.jsonl"
-
-
 def _report_file(folder: pathlib.Path, split: str) -> pathlib.Path:
     return folder / f"report-{split}.json"
 
@@ -180,9 +172,9 @@ def _write_report(
     exclusion: hashes.Exclusion | None,
     raw: base.Raw,
 ) -> None:
-    with open(_rejected(folder, split), "a", encoding="utf-8") as file:
+    with open(examples.rejected(folder, split), "a", encoding="utf-8") as file:
         file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
-    with open(_rejected(folder, split), encoding="utf-8") as file:
+    with open(examples.rejected(folder, split), encoding="utf-8") as file:
         counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
     (info,) = json.loads((folder / _INFO).read_text(encoding="utf-8"))["splits"]
     report = {
