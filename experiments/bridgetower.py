@@ -1,13 +1,20 @@
-"""BridgeTower (Xu et al., 2023), trained with the study's objectives.
+"""BridgeTower (Xu et al., 2023), trained with the study's objectives or its own.
 
   mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/bridgetower
+  mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/own \
+    --config.objective.reading=bridgetower
+  mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/retrieval \
+    --config.model.itc=paper --config.objective.mlm=0 --config.objective.negatives=hard
   mmt train --config=experiments/bridgetower.py:large --workdir=work/bridgetower \
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 scale=full has the published sizes, and starts from weights of `mmt import` where init_from names
 them; tiny has each width divided by eight and a third of the layers, and pilot fewer of them.
-Photos may have another size than the one that positions were learned on (config.model.image_size),
-in whole patches.
+objective.reading=bridgetower, which scale=full has, is its own pre-training: hidden words on true
+pairs and the match on whole captions, in two passes. The last command is its fine-tuning for
+retrieval: a contrast with soft labels, whose nearest mistakes are the match's wrong pairs; without
+a match, objective.itm=none, the contrast trains alone. Photos may have another size than the one
+that positions were learned on (config.model.image_size), in whole patches.
 """
 
 import dataclasses
@@ -40,11 +47,9 @@ MODELS = {
 DEPTHS = {"full": None, "tiny": (4, 2), "pilot": (2, 2)}
 # In the published code the LayerNorms of the image tower decay, and all others do not.
 DECAYS = ((r"image/.*norm/scale", 1.0), (r".*/(bias|scale)", 0.0))
-# What is new beside the towers learns five times as fast, but for the contrast's temperature.
-RATES = (
-    (r"contrast_head/log_scale", 1.0),
-    (r"(text_cross|image_cross|match|\w+_head)/.*", 5.0),
-)
+# What is new beside the towers learns five times as fast, but for token types and the contrast's
+# temperature.
+RATES = ((r"(text_cross|image_cross|match|\w+_head)/(?!log_scale).*", 5.0),)
 
 
 def get_config(arg: str = "base") -> ConfigDict:
@@ -70,6 +75,7 @@ def _full(config: Config) -> Config:
     steps = 100_000
     return dataclasses.replace(
         config,
+        objective=dataclasses.replace(config.objective, reading="bridgetower"),
         steps=steps,
         batch_size=4096,
         checkpoint_every=5000,

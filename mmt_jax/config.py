@@ -88,9 +88,11 @@ class DataConfig:
 class OptimConfig:
     """The optimiser. Tables hold (regex over a parameter's path, value); the first match counts."""
 
-    name: str = "adamw"  # or "lamb"
+    name: str = "adamw"  # or "lamb", "bert_adam"
     lr: float = 1e-3  # peak
-    schedule: str = "linear"  # decay to 0 after warm-up: "linear", "cosine"; or "constant"
+    schedule: str = (
+        "linear"  # decay to 0 after warm-up: "linear", "cosine", "constant", "warmup_linear"
+    )
     warmup_steps: int = 100
     b1: float = 0.9
     b2: float = 0.999

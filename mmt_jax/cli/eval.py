@@ -1,8 +1,12 @@
-"""Ranks photos for captions and captions for photos, exhaustively.
+"""Ranks photos for captions and captions for photos, exhaustively; or answers a task's questions.
 
 usage: mmt eval --workdir=DIR|SAVEDMODEL --data=SOURCE --split=SPLIT [--limit=N] [--out=FILE.json]
+       mmt eval --workdir=DIR --task=NAME --questions=FILE --data=SOURCE --split=SPLIT [--out=FILE]
 
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=200 --out=work/cc_test.json
+  mmt eval --workdir=work/vqa --task=vqa --data=regions:coco --split=val --out=answers.json \\
+    --questions=v2_OpenEnded_mscoco_val2014_questions.json \\
+    --annotations=v2_mscoco_val2014_annotations.json
 
 Image retrieval finds the photo of a caption, text retrieval any caption of a photo. r@k is the
 share of queries whose match is among the first k; a tie counts against the model. A workdir's best
@@ -15,13 +19,20 @@ have words in common with the query (ROUGE-L). With --rerank, models that have e
 their joint score use it only for the K best photos of each caption and the K best captions of each
 photo; what is not among them ranks last.
 
-FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and median_rank, and
-FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
+With --task, one of vqa, gqa, nlvr2, snli_ve, cifar and glue/NAME, the published questions are
+answered by a workdir of experiments/tasks.py, or by imported weights whose list of answers is
+--labels. It prints the task's official metric, where the file tells what is right, and FILE gets
+the answers as the task's server takes them. GLUE and CIFAR need no --data; CIFAR's questions are
+FOLDER:SPLIT.
+
+In retrieval, FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and
+median_rank, and FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
 pip install 'mmt_jax[tf]'.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import types
 from typing import Any
@@ -31,9 +42,13 @@ from mmt_jax.config import UsageError
 
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
-    flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
-    flags.Flag("split", "SPLIT", "such as test", required=True),
-    flags.Flag("limit", "N", "photos; all by default", default=0),
+    flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER"),
+    flags.Flag("split", "SPLIT", "such as test"),
+    flags.Flag("task", "NAME", "answer its questions, in place of retrieval"),
+    flags.Flag("questions", "FILE", "of the task, as published"),
+    flags.Flag("annotations", "FILE", "VQAv2's answers to them"),
+    flags.Flag("labels", "FILE", "a JSON list of answers by number; the workdir's by default"),
+    flags.Flag("limit", "N", "photos, or questions; all by default", default=0),
     flags.Flag("fold", "N", "rank within folds of N photos; all by default", default=0),
     flags.Flag("ndcg", "", "grade photos by their captions too", default=False),
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
@@ -45,10 +60,67 @@ METRICS = ("r@1", "r@5", "r@10", "median_rank")
 
 def run(args: types.SimpleNamespace) -> None:
     """Evaluates, prints and writes."""
-    from mmt_jax.evals import retrieval
-
     if args.limit < 0:
         raise UsageError(f"--limit={args.limit} is no number of photos; 0 takes all")
+    if args.task:
+        _answer(args)
+        return
+    _rank(args)
+
+
+def _answer(args: types.SimpleNamespace) -> None:
+    """Answers a task's questions, prints the metric and writes the answers."""
+    from mmt_jax.data import sources
+    from mmt_jax.data.tasks import answers, readers, records
+    from mmt_jax.evals import predictions, tasks
+    from mmt_jax.task_config import TASKS
+    from mmt_jax.train import checkpoint
+
+    tasks.known(args.task)
+    if args.out:
+        predictions.check_free(args.out)
+    names = answers.read_classes(args.labels) if args.labels else None
+    trained = checkpoint.load(args.workdir)
+    names = names or records.stored_labels(args.workdir)
+    model = tasks.answering(trained.model, args.task, names)
+    entries = readers.read(args.task, args.questions, args.annotations)
+    entries = entries[: args.limit or None]
+    corpora = []
+    if {"text", "image"} <= set(TASKS[args.task].reads):
+        _needs(args)
+        corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels)
+        data = dataclasses.replace(model.config.data, source=args.data, split=args.split)
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, data=data))
+    tokenizer = sources.stored_tokenizer(args.workdir)
+    found = tasks.answered(
+        model,
+        trained.params,
+        records.Records(model.config, entries, names, tokenizer, corpora),
+        names,
+        batch_size=trained.config.eval.pairs // 16,
+    )
+    if args.out:
+        tasks.write(args.task, args.out, found)
+    print(f"{len(found)} answers to {args.task}")
+    if all(entry.worth for entry in entries):
+        values = tasks.evaluate(args.task, entries, found)
+        print(flags.table(["metric", "value"], [[n, f"{v:.4g}"] for n, v in values.items()]))
+
+
+def _needs(args: types.SimpleNamespace) -> None:
+    for name in ("data", "split"):
+        if getattr(args, name) is None:
+            raise UsageError(f"--{name} is missing: say where the photos are; see --help")
+
+
+def _rank(args: types.SimpleNamespace) -> None:
+    """Retrieval."""
+    from mmt_jax.evals import retrieval
+
+    _needs(args)
+    for name in ("questions", "annotations", "labels"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} is for a task; name it with --task")
     if args.out:
         retrieval.output_paths(args.out)
     saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()

@@ -25,6 +25,7 @@ the run (exit status 1), with the step and the last good checkpoint named.
 from __future__ import annotations
 
 import types
+from typing import Any
 
 from mmt_jax.cli import flags
 
@@ -41,11 +42,22 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
-    from mmt_jax.evals import retrieval
     from mmt_jax.train import loop
 
-    matched = args.config.objective.itm != "none"
-    evaluate = retrieval.evaluator(args.config, args.workdir) if matched else None
+    evaluate = _evaluator(args.config, args.workdir)
     metrics = loop.train(args.config, args.workdir, evaluate=evaluate)
     rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
     print(flags.table(["metric", "value"], rows))
+
+
+def _evaluator(config: Any, workdir: str) -> Any:
+    """Of the task, or of retrieval, or nothing where the model scores no pairs."""
+    from mmt_jax.data import sources
+    from mmt_jax.data.tasks import records
+    from mmt_jax.evals import retrieval, tasks
+
+    if config.task.name:
+        return tasks.evaluator(
+            config, lambda: (sources.stored_tokenizer(workdir), records.stored_labels(workdir))
+        )
+    return retrieval.evaluator(config, workdir) if config.objective.itm != "none" else None

@@ -46,15 +46,25 @@ def means(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {"accuracy": statistics.fmean(everything), **parts}
 
 
+def check_free(path: str | os.PathLike) -> pathlib.Path:
+    """Refuses a file that exists.
+
+    Raises:
+      UsageError: it does.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; remove it or name another file")
+    return path
+
+
 def write(path: str | os.PathLike, text: str) -> None:
     """Writes a file of predictions, whole or not at all.
 
     Raises:
       UsageError: it exists already.
     """
-    path = pathlib.Path(path)
-    if path.exists():
-        raise UsageError(f"{path} exists and is not overwritten; remove it or name another file")
+    path = check_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmt_jax.config import UsageError
 from mmt_jax.models.base import Encoded, Fused, Model, take
 from mmt_jax.nn.blocks import split
 from mmt_jax.nn.heads import MATCH
@@ -342,6 +343,11 @@ def _detector_losses(
         logits = predicted[..., : config.num_classes]
         losses["classes"] = _confident(logits, image.class_ids, image.class_probs, real, rate)
     if getattr(config, "num_attributes", 0):
+        if image.attribute_ids is None:
+            raise UsageError(
+                f"config.model.num_attributes is {config.num_attributes}, but the photos' regions "
+                f"have no attributes; set it to 0"
+            )
         logits = model.attributes(params, states)
         losses["attributes"] = _confident(
             logits, image.attribute_ids, image.attribute_probs, real, rate

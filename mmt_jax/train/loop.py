@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -16,7 +17,10 @@ import numpy as np
 
 from mmt_jax.config import Config, UsageError, with_spec
 from mmt_jax.data import sources
+from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.pipeline import Examples, batches
+from mmt_jax.data.tasks import records
+from mmt_jax.data.tasks.records import Records
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.train import init, optim, sharding
@@ -83,19 +87,28 @@ def train(
         workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
 
     # ---- What: vocabulary, data, model -----------------------------------------------------------
-    tokenizer = sources.tokenizer(config, folder if known else next(iter(origins), None))
-    config = with_spec(config, sources.spec(config, tokenizer))
-    model = registry.build(config)
-    corpora = sources.load(
-        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
+    asked = records.asked(config, folder) if config.task.name else None
+    tokenizer = sources.tokenizer(
+        config,
+        folder if known else next(iter(origins), None),
+        sentences=asked and asked.sentences,
     )
-    examples = Examples.of(config, corpora, tokenizer)
+    spec = sources.spec(config, tokenizer)
+    if asked:
+        spec = dataclasses.replace(spec, num_answers=len(asked.labels))
+    config = with_spec(config, spec)
+    model = registry.build(config)
+    corpora = [] if asked and not asked.photos else _corpora(config)
+    if config.objective.itm == "none" and not asked:
+        evaluate = None  # such a model scores no pairs
+    examples = (
+        Records(config, asked.entries, asked.labels, tokenizer, corpora)
+        if asked
+        else Examples.of(config, corpora, tokenizer)
+    )
     iterator = batches(
         examples, seed=config.seed, batch_size=config.batch_size, sampling=config.data.sampling
     )
-    if config.objective.itm == "none":
-        evaluate = None  # such a model scores no pairs
-
     # ---- How: optimiser, step, and what lies where -----------------------------------------------
     tx = optim.build(config.optim, model.abstract(), config.steps)
     step_fn = jax.jit(step_lib.build(model, tx, config))
@@ -112,6 +125,8 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         if not known:
             sources.store_tokenizer(tokenizer, folder)
+            if asked:
+                records.store_labels(asked.labels, folder)
         workdirs.write_config(folder, config)
     with (
         contextlib.closing(Checkpoints(folder, config)) as checkpoints,
@@ -179,6 +194,12 @@ def train(
         return metrics
 
 
+def _corpora(config: Config) -> list[Corpus]:
+    return sources.load(
+        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
+    )
+
+
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
@@ -204,7 +225,7 @@ def _like(shapes: Any, placed: Any) -> Any:
     )
 
 
-def _batch_shapes(examples: Examples, size: int) -> Batch:
+def _batch_shapes(examples: Examples | Records, size: int) -> Batch:
     """What a batch of `size` pairs is like."""
     pair = examples.batch(np.zeros(1, np.int64), np.zeros(1, np.int64))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), pair)

@@ -13,8 +13,8 @@ from mmt_jax import params as params_lib
 from mmt_jax.config import OptimConfig, UsageError
 from mmt_jax.typing import Array, Params
 
-NAMES = ("adamw", "lamb")
-SCHEDULES = ("linear", "cosine", "constant")
+NAMES = ("adamw", "lamb", "bert_adam")
+SCHEDULES = ("linear", "cosine", "constant", "warmup_linear")
 
 # These hold after the config's own rows. Calibration is an online Platt scaling: two scalars whose
 # optimum follows the scores as those grow over the whole of training. At the rate that suits weight
@@ -27,7 +27,8 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     """Learning rate by number of finished steps [] i32 → [] f32.
 
     Rises in equal parts to `config.lr` over `warmup_steps`, then falls to 0 at `steps`, which it
-    does not reach: neither the first nor the last step is lost.
+    does not reach: neither the first nor the last step is lost. BertAdam's `warmup_linear` counts
+    from 0 and loses the first.
 
     Raises:
       UsageError: an unknown schedule.
@@ -39,11 +40,13 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
         )
 
     def rate(count: Array) -> Array:
-        rise = jnp.minimum((count + 1) / max(config.warmup_steps, 1), 1.0)
+        done = count if config.schedule == "warmup_linear" else count + 1
+        rise = jnp.minimum(done / config.warmup_steps, 1.0) if config.warmup_steps else 1.0
         left = (steps - count) / max(steps - config.warmup_steps, 1)
         left = jnp.clip(left, 0.0, 1.0)
         fall = {
             "linear": left,
+            "warmup_linear": left,
             "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left),
             "constant": jnp.ones_like(left),
         }[config.schedule]
@@ -58,7 +61,8 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
     It takes and returns whole trees; frozen parameters get updates of 0 and have no state. The norm
     that is clipped is that of the others. Under LAMB (You et al., 2020, arXiv 1904.00962),
     parameters without decay are also left out of the trust ratio, as in its authors' code: a ratio
-    of norms says nothing of a bias or a scale.
+    of norms says nothing of a bias or a scale. BertAdam, with which LXMERT was trained, is AdamW
+    whose moments are not corrected for their start at 0.
 
     Raises:
       UsageError: an unknown name, a bad regex, or one that matches no parameter.
@@ -84,7 +88,7 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
     clipped = _per_parameter([(pattern, False) for pattern, _ in LR_TABLE], trained, True)
     parts = [
         optax.masked(optax.clip_by_global_norm(config.clip_norm), clipped),
-        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        _scale_by_adam(config),
         _add_decay(config.weight_decay, decays),
     ]
     if config.name == "lamb":
@@ -118,6 +122,22 @@ def _check_tables(config: OptimConfig, paths: Iterable[str]) -> None:
                 f"config.optim.{name}: {unused[0]!r} matches the whole path of no parameter; "
                 f"`mmt describe` prints the paths"
             )
+
+
+def _scale_by_adam(config: OptimConfig) -> optax.GradientTransformation:
+    """Adam's moments; BertAdam's (`pytorch-pretrained-bert`) without their correction."""
+    adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
+    if config.name != "bert_adam":
+        return adam
+
+    def update(grads: Params, state: optax.ScaleByAdamState, params: Params | None = None):
+        del params
+        mu = optax.tree.update_moment(grads, state.mu, config.b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, config.b2, 2)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + config.eps), mu, nu)
+        return updates, optax.ScaleByAdamState(state.count + 1, mu, nu)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransformation:

@@ -1,8 +1,9 @@
 """The folder of a run: what lies in it, and whether a run may go on in it.
 
 `config.json` (the config with the data's sizes filled in), `spiece.model` or `tokenizer.json` (the
-vocabulary), `checkpoints/`, `metrics.jsonl`, TensorBoard events, and `pretrained/`, the workdir of
-the run that this one starts from, if it had to be trained first.
+vocabulary), `labels.json` (of a task, its answers by number), `checkpoints/`, `metrics.jsonl`,
+TensorBoard events, and `pretrained/`, the workdir of the run that this one starts from, if it had
+to be trained first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pathlib
 
 from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
 from mmt_jax.data.sources import VOCABULARIES
+from mmt_jax.data.tasks.records import LABELS
 from mmt_jax.params import flatten
 
 CONFIG = "config.json"
@@ -91,7 +93,7 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder as --workdir")
     # A run that stopped before it began leaves no more than these.
-    started = {PRETRAINED, *VOCABULARIES}
+    started = {PRETRAINED, LABELS, *VOCABULARIES}
     foreign = (
         sorted(p.name for p in folder.iterdir() if p.name not in started) if folder.exists() else []
     )
