@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 
 import corpora_samples as samples
 import numpy as np
@@ -418,6 +419,28 @@ def test_differences_from_what_is_published_are_told(prepared, tmp_path, capsys)
 def test_names_and_folders_that_are_wrong(prepared, tmp_path, capsys, name, raw, message):
     assert prepare(name, prepared / raw, tmp_path / "out") == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_runner_that_beam_does_not_have(prepared, tmp_path, capsys):
+    raw = prepared / "raw" / "gqa"
+    assert prepare("gqa", raw, tmp_path / "out", runner="FastRunner") == 2
+    assert "--runner=FastRunner: Unexpected pipeline runner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("library", "runner", "remedy"),
+    [
+        ("tensorflow_datasets", "local", "pip install 'mmt_jax[data]'"),
+        ("apache_beam.runners", "DirectRunner", "or give --runner=local"),
+    ],
+)
+def test_libraries_that_are_missing(
+    prepared, tmp_path, monkeypatch, capsys, library, runner, remedy
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    assert prepare("gqa", prepared / "raw" / "gqa", tmp_path / "out", runner=runner) == 2
+    assert remedy in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_splits_that_are_wrong(prepared):

@@ -40,7 +40,8 @@ CORPORA: tuple[base.Corpus, ...] = (
     statements.SVO_PROBES,
 )
 
-_INFO = "dataset_info.json"
+VERSION = "1.0.0"  # of what an example holds
+INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
 
 
 def get(name: str) -> base.Corpus:
@@ -103,7 +104,7 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
     Raises:
       UsageError: as `find`.
     """
-    info = json.loads((find(folder) / _INFO).read_text(encoding="utf-8"))
+    info = json.loads((find(folder) / INFO).read_text(encoding="utf-8"))
     return tuple(split["name"] for split in info["splits"])
 
 
@@ -114,7 +115,7 @@ def find(folder: str | os.PathLike) -> pathlib.Path:
       UsageError: the folder holds none, or several.
     """
     folder = pathlib.Path(folder)
-    for pattern in (_INFO, f"*/{_INFO}", f"*/*/{_INFO}", f"*/*/*/{_INFO}"):
+    for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}"):
         if found := sorted(path.parent for path in folder.glob(pattern)):
             break
     else:

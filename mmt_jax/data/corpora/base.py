@@ -18,9 +18,6 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 
-# Kinds of fields. Lists may be empty; "boxes" are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-KINDS = ("text", "int", "texts", "ints", "floats", "boxes")
-
 _FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
 
 
@@ -83,7 +80,8 @@ class Corpus:
       name: as `--corpus` takes it.
       title: what it is, with its paper.
       wants: the files that the raw folder must hold.
-      fields: kind by name of what an example holds beside its photos.
+      fields: kind by name of what an example holds beside its photos: "text", "texts", "int",
+        "ints", "floats", or "boxes", which are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
       splits: the splits whose files a raw folder has.
       read: the entries of one of them, duplicates included.
       counts: the field whose elements are counted beside the examples, and compared with what is

@@ -17,8 +17,6 @@ from mmt_jax.config import UsageError
 from mmt_jax.data import corpora
 from mmt_jax.data.corpora import base, examples, hashes
 
-VERSION = "1.0.0"
-
 
 class Mmt(tfds.core.GeneratorBasedBuilder):
     """Prepares a corpus from its published files.
@@ -34,7 +32,7 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
       **kwargs: as every builder takes them: `data_dir`, `config`, ….
     """
 
-    VERSION = tfds.core.Version(VERSION)
+    VERSION = tfds.core.Version(corpora.VERSION)
     code_path = None  # no checksums lie beside the code; TFDS looks with a library that may lack
     BUILDER_CONFIGS = [  # noqa: RUF012, TFDS wants a list
         tfds.core.BuilderConfig(name=corpus.name, description=corpus.title)

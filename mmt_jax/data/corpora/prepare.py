@@ -18,8 +18,6 @@ from mmt_jax.data.corpora import base, examples, hashes, published
 
 LOCAL = "local"  # the runner that is none: this process alone, without Beam
 
-_VERSION = "1.0.0"  # builder.VERSION, known before TFDS is imported
-_INFO = "dataset_info.json"
 _PHOTOS = 2_000  # of a shard that Beam writes: some 200 MB
 
 
@@ -68,7 +66,9 @@ def prepare(
     """
     corpus, source = corpora.get(name), base.Raw(raw)
     corpora.datasets_library()
-    version = pathlib.Path(out) / "mmt" / name / _VERSION
+    runner = runner or ("DirectRunner" if corpus.large else LOCAL)
+    _check_runner(runner)
+    version = pathlib.Path(out) / "mmt" / name / corpora.VERSION
     if not (splits := corpus.splits(source)):
         raise UsageError(f"{raw} has no files of {name}; it must hold {corpus.wants}")
     if exclude and not any(map(base.training, splits)):
@@ -84,7 +84,6 @@ def prepare(
         raise UsageError(f"{'; '.join(doubts)} (--strict)")
     for doubt in doubts:
         warn(doubt)
-    runner = runner or ("DirectRunner" if corpus.large else LOCAL)
     for split in splits:
         if split in surveys:
             part = pathlib.Path(out) / f".mmt-{name}-{split}"
@@ -92,7 +91,7 @@ def prepare(
             try:
                 photos = surveys[split].items * len(corpus.pictures)
                 _build(part, corpus, source, split, exclusion, photos, runner, beam_options)
-                folder = part / "mmt" / name / _VERSION
+                folder = part / "mmt" / name / corpora.VERSION
                 _write_report(folder, corpus, split, surveys[split], exclusion, source)
                 _adopt(folder, version, split)
             finally:
@@ -128,8 +127,11 @@ def _build(
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig()
     if runner != LOCAL:
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        flags = [f"--{option.removeprefix('--')}" for option in beam_options]
         config = tfds.download.DownloadConfig(
-            beam_runner=runner, beam_options=_beam_options(beam_options)
+            beam_runner=runner, beam_options=PipelineOptions(flags)
         )
     made = builder.Mmt(
         config=corpus.name,
@@ -146,15 +148,20 @@ def _build(
         raise UsageError(f"{part.parent} cannot be written: {error}") from None
 
 
-def _beam_options(options: Sequence[str]) -> Any:
+def _check_runner(runner: str) -> None:
+    if runner == LOCAL:
+        return
     try:
-        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners import create_runner
     except ImportError as error:
         raise UsageError(
             f"Apache Beam is missing here ({error}); run pip install 'mmt_jax[data]', or give "
             f"--runner={LOCAL}"
         ) from None
-    return PipelineOptions([f"--{option.removeprefix('--')}" for option in options])
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner={runner}: {error}") from None
 
 
 # ---- Reports, and splits that are finished -------------------------------------------------------
@@ -176,7 +183,7 @@ def _write_report(
         file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
     with open(examples.rejected(folder, split), encoding="utf-8") as file:
         counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
-    (info,) = json.loads((folder / _INFO).read_text(encoding="utf-8"))["splits"]
+    (info,) = json.loads((folder / corpora.INFO).read_text(encoding="utf-8"))["splits"]
     report = {
         "corpus": corpus.name,
         "split": split,
@@ -204,7 +211,7 @@ def _sources(split: str, exclusion: hashes.Exclusion | None) -> list[list[str]]:
 
 
 def _finished(version: pathlib.Path) -> set[str]:
-    return set(corpora.splits(version)) if (version / _INFO).is_file() else set()
+    return set(corpora.splits(version)) if (version / corpora.INFO).is_file() else set()
 
 
 def _check_same(version: pathlib.Path, split: str, exclusion: hashes.Exclusion | None) -> None:
@@ -221,11 +228,11 @@ def _adopt(folder: pathlib.Path, version: pathlib.Path, split: str) -> None:
     version.mkdir(parents=True, exist_ok=True)
     for stale in version.glob(f"mmt-{split}.*"):  # of a move that was interrupted
         stale.unlink()
-    info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    if (version / _INFO).is_file():
-        before = json.loads((version / _INFO).read_text(encoding="utf-8"))
+    info = json.loads((folder / corpora.INFO).read_text(encoding="utf-8"))
+    if (version / corpora.INFO).is_file():
+        before = json.loads((version / corpora.INFO).read_text(encoding="utf-8"))
         info["splits"] = before["splits"] + info["splits"]
-    (folder / _INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
-    others = [path for path in folder.iterdir() if path.name != _INFO]
-    for path in [*others, folder / _INFO]:
+    (folder / corpora.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
+    others = [path for path in folder.iterdir() if path.name != corpora.INFO]
+    for path in [*others, folder / corpora.INFO]:
         os.replace(path, version / path.name)
