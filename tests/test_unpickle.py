@@ -37,7 +37,7 @@ def test_arrays_and_plain_containers(protocol):
     assert read.keys() == ITEM.keys()
     for name, value in ITEM.items():
         np.testing.assert_equal(read[name], value, name)
-        assert type(read[name]) is type(value), name
+        assert isinstance(read[name], type(value)), name
         if isinstance(value, np.ndarray):
             assert read[name].dtype == value.dtype, name
 
@@ -83,6 +83,7 @@ BOMBS = {
     "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"ab.",
     "array": pickle.dumps(Runs(np.ndarray, (10**12,), np.dtype("f8"))),
     "shape": pickle.dumps(np.zeros(3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
+    "objects": pickle.dumps(np.array([None] * 3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
     "dtype": pickle.dumps(Runs(np.dtype, "V999999999")),
     "persistent": b"Pmine\n.",
     "extension": b"\x80\x02\x82\x01.",
@@ -98,8 +99,31 @@ def test_nothing_is_allocated_for_a_number_alone(bomb):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
-# More: hypothesis' --hypothesis-profile, or max_examples here; nothing else depends on it.
-@hypothesis.settings(max_examples=200, derandomize=True, deadline=None, database=None)
+def test_the_flags_of_a_dtype_are_not_believed():
+    """Found by the fuzz: numpy takes f32 for objects where the state says so, and frees them."""
+    data = pickle.dumps(np.ones(3, np.float32), 2)
+    end = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"  # elsize, alignment, flags
+    assert end in data
+    read = unpickle.loads(data.replace(end, end[:-2] + b"\x3ft"), "it")
+    assert read.dtype == np.float32
+    assert not read.dtype.hasobject
+    assert read.tolist() == [1, 1, 1]
+
+
+def test_a_pickle_changes_nothing_of_ours():
+    """BUILD sets attributes of what was named before, here defaults of a function."""
+    build = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nN}X\x0c\x00\x00\x00__defaults__)s\x86b."
+    with contextlib.suppress(UsageError):
+        unpickle.loads(build, "it")
+    again = unpickle.loads(pickle.dumps(ITEM["features"]), "it")
+    np.testing.assert_array_equal(again, ITEM["features"])
+    assert unpickle._reconstruct.__defaults__ is None
+
+
+# Longer: `FUZZ=20000 pytest tests/test_unpickle.py`.
+@hypothesis.settings(
+    max_examples=int(os.environ.get("FUZZ", "200")), derandomize=True, deadline=None, database=None
+)
 @hypothesis.given(
     data=st.sampled_from([pickle.dumps(ITEM, protocol) for protocol in (0, 2, 5)]),
     at=st.integers(0, 2000),

@@ -8,7 +8,9 @@ nothing before the data for it is there.
 from __future__ import annotations
 
 import collections
+import functools
 import io
+import math
 import os
 import pickle
 import pickletools
@@ -122,42 +124,62 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ADMITTED[module.replace("numpy._core", "numpy.core"), name]
+            found = _ADMITTED[module.replace("numpy._core", "numpy.core"), name]
         except KeyError:
             raise UsageError(
                 f"{self._where} asks for {module}.{name}; only numpy arrays and plain containers "
                 f"are read, for a pickle may run any code"
             ) from None
+        return functools.partial(found)  # a pickle may set attributes of what it names
+
+
+class _Dtype:
+    """What a pickle makes of a dtype; its state, in which numpy would believe any flag, is not."""
+
+    __slots__ = ("real",)
+
+    def __init__(self, spec: str, *_: Any):
+        if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
+            raise ValueError(f"a dtype {str(spec)[:20]!r}")
+        self.real = np.dtype(spec)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.real = self.real.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """Stands for `numpy.ndarray` where a pickle names it; nothing can be made of it there."""
+    """An array whose memory is not taken before the data for it is there."""
 
-    def __new__(cls, *_: Any) -> Any:
-        raise ValueError("an array is not made by its class")
+    __slots__ = ()
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, data = state
+        count = math.prod(shape) if all(type(n) is int and n >= 0 for n in shape) else -1
+        if dtype.real.hasobject and not (isinstance(data, list) and len(data) == count):
+            raise ValueError("an array of objects without them")
+        super().__setstate__((version, shape, dtype.real, fortran, data))
 
 
 def _reconstruct(*_: Any) -> np.ndarray:
     """An empty array; its state, which follows, brings shape and data together."""
-    return np.empty(0, np.int8)
+    return np.empty(0, np.int8).view(_Array)
 
 
-def _dtype(spec: str, *flags: Any) -> np.dtype:
-    if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
-        raise ValueError(f"a dtype {str(spec)[:20]!r}")
-    return np.dtype(spec, *flags)
+def _ndarray(*_: Any) -> None:
+    raise ValueError("an array is not made by its class")
 
 
-def _scalar(dtype: np.dtype, data: Any = b"") -> Any:
+def _scalar(dtype: _Dtype, data: Any = b"") -> Any:
     if isinstance(data, str):  # Python 2's bytes
         data = data.encode("latin1")
-    if dtype.hasobject or len(data) != dtype.itemsize:
-        raise ValueError(f"a scalar of {dtype}")
-    return np.frombuffer(data, dtype)[0]
+    if dtype.real.hasobject or len(data) != dtype.real.itemsize:
+        raise ValueError(f"a scalar of {dtype.real}")
+    return np.frombuffer(data, dtype.real)[0]
 
 
-def _frombuffer(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+def _frombuffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return np.frombuffer(data, dtype.real).reshape(shape, order=order)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -168,8 +190,8 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 _ADMITTED: dict[tuple[str, str], Callable] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
