@@ -1,6 +1,5 @@
 """Statistics against values worked by hand, and verdicts on scores whose answer is known."""
 
-import collections
 import dataclasses
 import math
 
@@ -258,8 +257,8 @@ def test_spread_of_groups():
 
 SIX = CLAIMS["C1"].comparisons[0].tags
 PROPERTIES = {
-    tag: Properties(photos=1000, wrong=wrong, cross_entropy=bits)
-    for tag, wrong, bits in zip(SIX, (0.1, 0.4, 0, 0, 0, 0), (6.6, 8.1, 6.5, 6.0, 6.7, 6.8))
+    tag: Properties(photos=1000, wrong=wrong, perplexity=value)
+    for tag, wrong, value in zip(SIX, (0.1, 0.4, 0, 0, 0, 0), (97, 270, 90, 64, 104, 111))
 }
 
 
@@ -269,7 +268,7 @@ def correlation(scores, tags=SIX):
 
 
 def test_corpora_that_score_as_their_properties_say():
-    # Mean ranks (wrong; bits): cc 4, sbu 6, vg 2.25, mscoco 1.75, narratives 3.25 and 3.75
+    # Mean ranks (wrong; perplexity): cc 4, sbu 6, vg 2.25, mscoco 1.75, narratives 3.25 and 3.75
     found = correlation([0.2, 0.1, 0.5, 0.6, 0.4, 0.3])
     assert found.verdict == SUPPORTED
     assert found.outcomes[0].interval.mean == pytest.approx(1)
@@ -306,23 +305,11 @@ def test_no_claim_compares_equal_configs():
         assert all(outcome.test for outcome in found.outcomes), claim.id
 
 
-def test_cross_entropy_by_hand():
-    # Seen: the 3, cat 1; with one added, over 4 + 3: the 4/7, cat 2/7, dog 1/7
-    corpus = collections.Counter(the=3, cat=1)
-    target = collections.Counter(the=1, dog=1)
-    bits = corpora.cross_entropy(target, corpus, 3)
-    assert bits == pytest.approx((math.log2(7 / 4) + math.log2(7)) / 2)
-
-
-def test_words_are_those_that_models_read():
-    assert corpora.words(["The  Café, the"]) == {"the": 2, "cafe": 1}
-
-
 def test_generated_corpora_have_the_properties_ascribed_to_them(monkeypatch):
     monkeypatch.setattr(corpora, "PHOTOS", 256)
     tags = ("data_cc", "data_sbu", "data_mscoco", "data_combined-dataset")
     found = corpora.properties({tag: CONFIGS[tag] for tag in tags}, target="scenes", split="val")
     assert set(found) == set(tags[:3])  # a mixture is no corpus of its own
     assert found["data_sbu"].wrong > found["data_cc"].wrong > found["data_mscoco"].wrong == 0
-    near, far = found["data_mscoco"].cross_entropy, found["data_sbu"].cross_entropy
-    assert near < found["data_cc"].cross_entropy < far
+    near, far = found["data_mscoco"].perplexity, found["data_sbu"].perplexity
+    assert near < found["data_cc"].perplexity < far

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """What is known of a corpus without its features.
+
+    Attributes:
+      captions: one tuple of captions a photo; parsed when asked for, where they lie on disk.
+      regions: [N] i64, regions of each photo, the whole photo not counted.
+    """
+
+    captions: Sequence[tuple[str, ...]]
+    regions: np.ndarray
+
+    def all_captions(self) -> Iterator[str]:
+        """One after the other."""
+        for photo in self.captions:
+            yield from photo
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Corpus, Outline
 from mmt_jax.data.photos import Photo
 from mmt_jax.data.text import prepare
 from mmt_jax.data.writer import FolderWriter
@@ -93,9 +93,7 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
     Raises:
       UsageError: naming the file, and the line, row or photo, of the first fault.
     """
-    folder = pathlib.Path(folder)
-    if split not in (names := splits(folder)):
-        raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(names)}")
+    folder = _with_split(folder, split)
     image_ids, captions = _read_lines(folder / f"{split}.jsonl")
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
@@ -126,6 +124,22 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
     )
 
 
+def outline(folder: str | os.PathLike, split: str) -> Outline:
+    """Captions and numbers of regions of one split, its features unread.
+
+    Raises:
+      UsageError: as `read`, where it is these that have the fault.
+    """
+    folder = _with_split(folder, split)
+    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
+    path = folder / f"{split}.npz"
+    with schema.open_npz(path) as file:
+        rows = _shape(file, "features", path)[0]
+        arrays = {"offsets": schema.read_array(file, "offsets", path), "features": range(rows)}
+    _check_photos(arrays, image_ids, path)
+    return Outline(captions, np.diff(arrays["offsets"].astype(np.int64)) - 1)
+
+
 def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
     """Writes a corpus as one split of a region folder, which is made where it does not exist.
 
@@ -148,6 +162,13 @@ def _photo(corpus: Corpus, index: int, captions: tuple[str, ...]) -> Photo:
         arrays[name] = None if values is None else values[rows]
     pixels = None if corpus.pixels is None else corpus.pixels[index]
     return Photo(int(corpus.image_ids[index]), captions, pixels=pixels, **arrays)
+
+
+def _with_split(folder: str | os.PathLike, split: str) -> pathlib.Path:
+    folder = pathlib.Path(folder)
+    if split not in (names := splits(folder)):
+        raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(names)}")
+    return folder
 
 
 def _reference_split(folder: str | os.PathLike) -> str:

@@ -14,10 +14,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from mmt_jax.config import Config, DataSpec, UsageError
 from mmt_jax.data import formats
 from mmt_jax.data import text as text_lib
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Corpus, Outline
 
 VOCABULARY = text_lib.SentencePiece.filename  # of a vocabulary that is trained, in its workdir
 VOCABULARIES = (VOCABULARY, "tokenizer.json")
@@ -84,6 +86,25 @@ def load(
             changed = npz.stat().st_mtime_ns if npz.exists() else 0
             corpora.append(_read(part.name, split, pixels, changed))
     return corpora
+
+
+def outlines(source: str, split: str, *, seed: int = 0, size: int | None = None) -> list[Outline]:
+    """Captions and numbers of regions of a source's corpora; features on disk are not read.
+
+    Args:
+      source, split, seed, size: as `load`.
+
+    Raises:
+      UsageError: as `load`.
+    """
+    found = []
+    for part in parse(source):
+        if part.generated:
+            corpus = _build(part.name, split, seed, size, False)
+            found.append(Outline(corpus.captions, np.diff(corpus.offsets) - 1))
+        else:
+            found.append(formats.outline(part.name, split))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
@@ -230,8 +251,8 @@ def _vocabulary(config: Config) -> bytes:
 
         captions += scenes.vocabulary_captions()
     for part in dict.fromkeys(part for part in parts if not part.generated):
-        (corpus,) = load(f"regions:{part.name}", config.data.split)
-        captions += [caption for photo in corpus.captions for caption in photo]
+        (outline,) = outlines(f"regions:{part.name}", config.data.split)
+        captions += outline.all_captions()
     return text_lib.vocabulary(captions, config.data.vocab_size)
 
 

@@ -142,12 +142,14 @@ CLAIMS: dict[str, Claim] = {
             (
                 Correlation(
                     "few wrong captions and close language go with a high score",
-                    ("wrong", "cross_entropy"),
+                    ("wrong", "perplexity"),
                     _CORPORA,
                 ),
             ),
             "The unit is the corpus. Six of them with four free of noise can never decide on noise "
-            "alone, so the two properties are judged together; both are in the table of corpora.",
+            "alone, so the two properties are judged together; both are in the table of corpora. "
+            "Closeness is the perplexity of the corpus's captions under a trigram model of the "
+            "target's.",
         ),
         Claim(
             "C2",

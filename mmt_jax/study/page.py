@@ -181,7 +181,7 @@ def _corpora(findings: Findings) -> list[str]:
     labels = {
         "photos": "photos of the training split",
         "wrong": "share of wrong captions",
-        "cross_entropy": "bits a word of the target",
+        "perplexity": "perplexity to a model of the target's captions",
     }
     columns = {name: [getattr(p, name) for p in table.values()] for name in labels}
     rows = [
@@ -189,7 +189,7 @@ def _corpora(findings: Findings) -> list[str]:
             f"<code>{_e(tag)}</code>",
             f"{p.photos:,}",
             f"{p.wrong:.0%}",
-            f"{p.cross_entropy:.2f}",
+            f"{p.perplexity:,.0f}",
             f"{score:.3f}",
         ]
         for (tag, p), score in zip(table.items(), scores, strict=True)

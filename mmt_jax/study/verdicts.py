@@ -30,7 +30,7 @@ from mmt_jax.study.claims import Claim, Comparison, Correlation
 from mmt_jax.study.corpora import Properties
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-SIGN_OF_WORTH = {"photos": 1, "wrong": -1, "cross_entropy": -1}  # of a corpus: is more better?
+SIGN_OF_WORTH = {"photos": 1, "wrong": -1, "perplexity": -1}  # of a corpus: is more better?
 
 
 @dataclasses.dataclass(frozen=True)

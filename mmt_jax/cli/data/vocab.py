@@ -1,0 +1,55 @@
+"""Trains a vocabulary on captions.
+
+usage: mmt data vocab --captions=FILE|--data=SOURCE --size=N --out=FILE [--kind=NAME] [--split=NAME]
+
+  mmt data vocab --data=regions:my_photos --kind=wordpiece --size=8000 --out=tokenizer.json
+
+FILE of captions is one that `mmt data convert` takes. Kinds are sentencepiece (a unigram model, the
+default), wordpiece (as BERT's) and bpe (bytes, as RoBERTa's); the last two write a tokenizer.json
+and need pip install 'mmt_jax[hf]'. Captions are lowered and lose their accents, as those that
+models read. The same captions and size give the same file; few captions may yield fewer pieces than
+asked. Train with it by --config.data.vocab=FILE, which also takes the vocabularies of others: any
+SentencePiece model, tokenizer.json, or WordPiece's vocab.txt.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import types
+
+from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
+
+FLAGS = (
+    flags.Flag("captions", "FILE", "JSON Lines, COCO's JSON, Karpathy's splits or a token file"),
+    flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER, in place of a file"),
+    flags.Flag("split", "NAME", "of SOURCE or Karpathy's file; train by default"),
+    flags.Flag("kind", "NAME", "sentencepiece, wordpiece or bpe; sentencepiece by default"),
+    flags.Flag("size", "N", "pieces, special tokens included", default=0, required=True),
+    flags.Flag("out", "FILE", "of the vocabulary; nothing is overwritten", required=True),
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Trains, writes, and reads back what was written."""
+    from mmt_jax.data import sources, text
+    from mmt_jax.data.features import captions as files
+
+    out, split = pathlib.Path(args.out), args.split or "train"
+    if bool(args.captions) == bool(args.data):
+        raise UsageError("give either --captions=FILE or --data=SOURCE")
+    if args.size < 1:
+        raise UsageError(f"--size={args.size} is no number of pieces; give 1 or more, such as 8000")
+    if out.exists():
+        raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} for the vocabulary; make it first")
+    if args.captions:
+        of = files.read(pathlib.Path(args.captions), split).of
+        said = [caption for photo in of.values() for caption in photo]
+    else:
+        said = [c for corpus in sources.outlines(args.data, split) for c in corpus.all_captions()]
+    model = text.vocabulary(said, args.size, args.kind or "sentencepiece")
+    tokenizer = text.load(model)
+    text.write_vocabulary(model, out)
+    print(f"{out} holds {tokenizer.vocab_size} pieces of {len(said)} captions")
