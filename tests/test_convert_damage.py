@@ -472,10 +472,13 @@ def test_conventions_agree_on_the_same_box(size, corners):
 # What the fuzz found, kept.
 
 
-def test_hdf5_whose_list_of_groups_is_damaged(tmp_path, source):
-    """h5py raises RuntimeError where it goes over the names, not where it opens the file."""
+@pytest.mark.parametrize("damage", ["signature", "shift"])
+def test_hdf5_whose_list_of_groups_is_damaged(tmp_path, source, damage):
+    """h5py raises RuntimeError or KeyError where it goes over names, not where it opens files."""
     path = samples.h5(source)
-    path.write_bytes(path.read_bytes().replace(b"SNOD", b"SNOX"))
+    data = path.read_bytes()
+    shifted = data[:58] + bytes(4) + data[58:]
+    path.write_bytes(data.replace(b"SNOD", b"SNOX") if damage == "signature" else shifted)
     with pytest.raises(UsageError, match="cannot be read as an HDF5 file"):
         convert("volta-h5", path, tmp_path / "out")
 

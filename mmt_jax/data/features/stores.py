@@ -8,7 +8,6 @@ image_height, num_boxes, objects and cls_prob. Pickles run no code (`mmt_jax.dat
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import pathlib
@@ -58,12 +57,13 @@ def read_h5(path: pathlib.Path) -> Iterator[Item]:
         import h5py
     except ImportError:
         raise UsageError("HDF5 files need h5py: pip install 'mmt_jax[data]'") from None
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(h5py.File(path, "r"))
-            yield from _groups(file, path)
-        except (OSError, RuntimeError) as error:
-            raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
+    try:
+        with h5py.File(path, "r") as file:
+            for name in file:
+                where = f"{path}:{name}"
+                yield Item(where, functools.partial(_h5, file, name, where))
+    except Exception as error:  # h5py raises OSError, KeyError or RuntimeError for one damage
+        raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
 
 
 def read_vilbert(path: pathlib.Path) -> Iterator[Item]:
@@ -74,12 +74,6 @@ def read_vilbert(path: pathlib.Path) -> Iterator[Item]:
 def read_mmf(path: pathlib.Path) -> Iterator[Item]:
     """The photos of an `mmf-lmdb`."""
     return _lmdb(path, _mmf)
-
-
-def _groups(file: Any, path: pathlib.Path) -> Iterator[Item]:
-    for name in file:
-        where = f"{path}:{name}"
-        yield Item(where, functools.partial(_h5, file, name, where))
 
 
 def _h5(file: Any, name: str, where: str) -> Detections:
