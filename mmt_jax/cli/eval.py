@@ -72,7 +72,7 @@ def _answer(args: types.SimpleNamespace) -> None:
     """Answers a task's questions, prints the metric and writes the answers."""
     from mmt_jax.data import sources
     from mmt_jax.data.tasks import answers, readers, records
-    from mmt_jax.evals import predictions, tasks
+    from mmt_jax.evals import predictions, retrieval, tasks
     from mmt_jax.task_config import TASKS
     from mmt_jax.train import checkpoint
 
@@ -89,6 +89,8 @@ def _answer(args: types.SimpleNamespace) -> None:
     if {"text", "image"} <= set(TASKS[args.task].reads):
         _needs(args)
         corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels)
+        if not model.config.model.pixels:
+            retrieval.check_width(corpora[0].feature_dim, model.config.model.feature_dim)
         data = dataclasses.replace(model.config.data, source=args.data, split=args.split)
         model = dataclasses.replace(model, config=dataclasses.replace(model.config, data=data))
     tokenizer = sources.stored_tokenizer(args.workdir)

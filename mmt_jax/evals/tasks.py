@@ -18,6 +18,7 @@ from mmt_jax.data.tasks.readers import Entry
 from mmt_jax.data.tasks.records import Records
 from mmt_jax.data.tasks.snli_ve import LABELS
 from mmt_jax.evals import glue, gqa, nlvr2, predictions, snli_ve, vqa
+from mmt_jax.evals.retrieval import check_width
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import answers
 from mmt_jax.task_config import GLUE, PAIR, TASKS
@@ -153,6 +154,8 @@ def evaluator(
         corpora = []
         if {"text", "image"} <= set(TASKS[task.name].reads):
             corpora = sources.load(*sources.eval_source(config), pixels=config.model.pixels)
+            if not config.model.pixels:
+                check_width(corpora[0].feature_dim, config.model.feature_dim)
         return Records(config, entries, names, tokenizer, corpora), names
 
     def evaluation(model: Model, params: Params, config: Config) -> dict[str, float]:

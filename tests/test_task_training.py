@@ -1,0 +1,428 @@
+"""Training on tasks through the command line: each kind of record, head, loss and answer file."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import re
+import runpy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from mmt_jax import params as trees
+from mmt_jax.cli import main
+from mmt_jax.config import Config, ObjectiveConfig, UsageError, resolve, with_spec
+from mmt_jax.data import formats
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.photos import image_id
+from mmt_jax.data.tasks import readers, records
+from mmt_jax.evals import gqa, nlvr2, tasks, vqa
+from mmt_jax.model_config import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
+from mmt_jax.models import registry
+from mmt_jax.objectives import answers, losses
+from mmt_jax.task_config import TASKS, TaskConfig
+from mmt_jax.train import checkpoint, optim, sharding
+from mmt_jax.typing import Batch
+
+ROOT = pathlib.Path(__file__).parent.parent
+COUNT = 8
+WORDS = ("red", "green", "blue", "big", "small", "dotted", "left", "right")
+SETTINGS = {
+    "steps": 60,
+    "batch_size": 8,
+    "log_every": 60,
+    "task.least": 1,
+    "data.vocab_size": 90,
+    "optim.warmup_steps": 5,
+    "optim.lr": 2e-3,
+    "model.dropout": 0.0,
+}
+LXMERT = {
+    "model.width": 24,
+    "model.mlp_dim": 24,
+    "model.heads": 2,
+    **dict.fromkeys(("model.language_layers", "model.region_layers", "model.cross_layers"), 1),
+}
+
+
+PAIRS = [f"dev-{n}-0-img{side}" for n in range(COUNT) for side in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Photos 0 to 7, and those of NLVR2's pairs: random regions and pixels, nothing alike."""
+    ids = np.array([*range(COUNT), *map(image_id, PAIRS)])
+    rng, count = np.random.default_rng(0), len(ids)
+    boxes = np.tile(np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], np.float32), (count, 1))
+    corpus = Corpus(
+        "photos",
+        ids,
+        np.arange(count + 1) * 2,
+        rng.normal(size=(2 * count, 6)).astype(np.float32),
+        boxes,
+        (("a photo",),) * count,
+        pixels=rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
+    )
+    path = tmp_path_factory.mktemp("photos")
+    formats.write(corpus, path, "train")
+    return path
+
+
+def train(task, model, workdir, questions, folder=None, **more):
+    settings = SETTINGS | {"task.questions": questions} | more
+    if folder:
+        settings["data.source"] = f"regions:{folder}"
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    config = f"--config={ROOT}/experiments/tasks.py:{task},model={model},scale=tiny"
+    assert main.main(["train", config, f"--workdir={workdir}", *flags]) == 0
+
+
+def evaluate(task, workdir, questions, out, capsys, *more, folder=None):
+    """What `mmt eval` prints on what the model was trained on, as numbers."""
+    asked = [f"--task={task}", f"--questions={questions}", f"--out={out}", *more]
+    photos = [f"--data=regions:{folder}", "--split=train"] if folder else []
+    capsys.readouterr()
+    assert main.main(["eval", f"--workdir={workdir}", *asked, *photos]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    return {line[0]: float(line[1]) for line in lines[3:]}
+
+
+def vqa_files(folder):
+    given = ["yes", "no", "red", "2"]
+    questions = [
+        {"question_id": n, "image_id": n, "question": f"is it {word}?"}
+        for n, word in enumerate(WORDS)
+    ]
+    annotations = [
+        {
+            "question_id": n,
+            "image_id": n,
+            "answer_type": "other",
+            "multiple_choice_answer": given[n % 4],
+            "answers": [{"answer": given[n % 4]}] * 10,
+        }
+        for n in range(COUNT)
+    ]
+    paths = folder / "questions.json", folder / "annotations.json"
+    paths[0].write_text(json.dumps({"questions": questions}))
+    paths[1].write_text(json.dumps({"annotations": annotations}))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory, folder):
+    """A workdir that was trained on questions, and their files."""
+    place = tmp_path_factory.mktemp("vqa")
+    questions, annotations = vqa_files(place)
+    more = LXMERT | {"task.annotations": annotations}
+    train("vqa", "lxmert", place / "work", questions, folder, **more)
+    return place / "work", questions, annotations
+
+
+def test_vqa(answering, folder, tmp_path, capsys):
+    workdir, questions, annotations = answering
+    out = tmp_path / "answers.json"
+    more = (f"--annotations={annotations}",)
+    found = evaluate("vqa", workdir, questions, out, capsys, *more, folder=folder)
+    assert found == {"accuracy": 1.0, "other": 1.0}
+    entries = readers.read("vqa", str(questions), str(annotations))
+    assert vqa.evaluate([entry.example for entry in entries], vqa.read(out))["accuracy"] == 1
+    # Equally frequent answers stand by alphabet.
+    assert json.loads((workdir / records.LABELS).read_text()) == ["2", "no", "red", "yes"]
+
+
+def test_files_that_tell_no_answers_are_answered_all_the_same(answering, folder, tmp_path, capsys):
+    workdir, questions, _ = answering
+    out = tmp_path / "test.json"
+    assert evaluate("vqa", workdir, questions, out, capsys, folder=folder) == {}
+    assert len(vqa.read(tmp_path / "test.json")) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task=vqa"], "needs its published file: .*--questions"),
+        (["--task=coco", "--questions={q}"], "no metric of coco; there are vqa, gqa"),
+        (["--task=gqa", "--questions={q}"], "was trained on vqa; train it with .*tasks.py:gqa"),
+        (["--task=vqa", "--questions={q}", "--data=scenes"], "features of width 176, but .* 6"),
+        (["--task=vqa", "--questions={x}"], "1 of 1 entries are about .*lacks, .*7 about 99"),
+        (["--questions={q}"], "--questions is for a task"),
+        (["--task=vqa", "--questions={q}", "--labels={l}"], "has 4 answers, but 1 are listed"),
+    ],
+)
+def test_wrong_use_of_eval_is_told(answering, folder, tmp_path, capsys, arguments, message):
+    workdir, questions, _ = answering
+    (tmp_path / "l.json").write_text('["yes"]')
+    absent = {"question_id": 7, "image_id": 99, "question": "is it there?"}
+    (tmp_path / "x.json").write_text(json.dumps({"questions": [absent]}))
+    names = {"q": questions, "l": tmp_path / "l.json", "x": tmp_path / "x.json"}
+    given = [f"--data=regions:{folder}", "--split=train", *arguments]
+    given = [argument.format(**names) for argument in given]
+    assert main.main(["eval", f"--workdir={workdir}", *given]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_another_task_starts_from_it_with_a_head_of_its_own(answering, folder, tmp_path, capsys):
+    workdir, _, _ = answering
+    questions = {
+        str(n): {
+            "imageId": str(n),
+            "question": f"is it {word}?",
+            "answer": ["A", "B"][n % 2],
+            "types": {"structural": "query"},
+        }
+        for n, word in enumerate(WORDS)
+    }
+    path = tmp_path / "gqa.json"
+    path.write_text(json.dumps(questions))
+    train("gqa", "lxmert", tmp_path / "work", path, folder, **LXMERT, init_from=workdir)
+    said = capsys.readouterr().err
+    assert "taken from" in said
+    assert "fresh: 6 arrays" in said
+    assert "answer_head" in said
+    out = tmp_path / "answers.json"
+    found = evaluate("gqa", tmp_path / "work", path, out, capsys, folder=folder)
+    assert found["accuracy"] == 1
+    assert gqa.read(out)["1"] == "B"
+
+
+def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
+    lines = [
+        {"identifier": f"dev-{n}-0-0", "sentence": f"it is {word}", "label": str(n % 3 == 0)}
+        for n, word in enumerate(WORDS)
+    ]
+    path = tmp_path / "dev.json"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    sizes = {
+        **dict.fromkeys(("width", "text_width", "image_width"), 16),
+        **dict.fromkeys(("mlp_dim", "text_mlp_dim"), 16),
+        **dict.fromkeys(("heads", "text_heads", "image_heads"), 2),
+        **{"tower_layers": 1, "cross_layers": 1, "patch_size": 4, "image_size": 8},
+    }
+    more = {f"model.{name}": value for name, value in sizes.items()}
+    out = tmp_path / "answers.csv"
+    train("nlvr2", "bridgetower", tmp_path / "work", path, folder, **more)
+    found = evaluate("nlvr2", tmp_path / "work", path, out, capsys, folder=folder)
+    assert found == {"accuracy": 1.0, "consistency": 1.0}
+    assert nlvr2.read(out)["dev-1-0-0"] is False
+    params = checkpoint.load(tmp_path / "work").params
+    assert params["types"]["embedding"].shape == (3, 16)
+
+
+def test_snli_ve_with_a_model_of_the_study(tmp_path, capsys, folder):
+    names = ("contradiction", "neutral", "entailment")
+    lines = [
+        {
+            "pairID": f"{n}.jpg#{n}",
+            "Flickr30K_ID": str(n),
+            "sentence2": f"it is {word}",
+            "gold_label": names[n % 3],
+        }
+        for n, word in enumerate(WORDS)
+    ]
+    path = tmp_path / "dev.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    sizes = {"width": 16, "mlp_dim": 16, "pooled_dim": 16, "heads": 2, "head_dim": 8}
+    more = {f"model.{name}": value for name, value in sizes.items()}
+    more |= {"model.layers": "('merged',)", "task.eval_questions": path, "eval.split": "train"}
+    train("snli_ve", "data_cc", tmp_path / "work", path, folder, **more)
+    assert "accuracy" in capsys.readouterr().out  # evaluated after the last step
+    out = tmp_path / "answers.json"
+    found = evaluate("snli_ve", tmp_path / "work", path, out, capsys, folder=folder)
+    assert found == dict.fromkeys(("accuracy", *names), 1.0)
+    assert json.loads(out.read_text())[1]["gold_label"] == "neutral"
+
+
+def test_glue_reads_sentences_alone(tmp_path, capsys):
+    rows = [f"{n}\tit is {w}\tit was {w}\t{n % 4 + 0.5}" for n, w in enumerate(WORDS)]
+    path = tmp_path / "train.tsv"
+    path.write_text("\n".join(["index\tsentence1\tsentence2\tscore", *rows]))
+    sizes = {"width": 16, "mlp_dim": 16, "heads": 2, "text_layers": 1}
+    more = {f"model.{name}": value for name, value in sizes.items()}
+    more |= {"steps": 150, "optim.lr": 1e-2}
+    train("glue/STS-B", "roberta", tmp_path / "work", path, **more)
+    found = evaluate("glue/STS-B", tmp_path / "work", path, tmp_path / "sts-b.tsv", capsys)
+    assert found["pearson"] > 0.95
+    with open(tmp_path / "sts-b.tsv") as file:
+        header, *lines = csv.reader(file, delimiter="\t")
+    assert header == ["index", "prediction"]
+    assert len(lines) == COUNT
+
+
+def test_cifar_reads_photos_alone(tmp_path, capsys):
+    pytest.importorskip("PIL")
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    (folder / "fine_label_names.txt").write_text("apple\nbaby\nbear\n")
+    rng = np.random.default_rng(0)
+    rows = [bytes([0, n % 3]) + rng.bytes(3 * 32 * 32) for n in range(COUNT)]
+    (folder / "train.bin").write_bytes(b"".join(rows))
+    sizes = {"image_width": 16, "image_heads": 2, "image_mlp_dim": 16, "image_layers": 1}
+    more = {f"model.{name}": value for name, value in sizes.items()}
+    train("cifar", "clip", tmp_path / "work", folder, **more)
+    found = evaluate("cifar", tmp_path / "work", f"{folder}:train", tmp_path / "a.csv", capsys)
+    assert found == {"accuracy": 1.0}
+    assert (tmp_path / "a.csv").read_text().splitlines()[:2] == ["id,label", "1,apple"]
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+
+
+def test_soft_labels_by_hand():
+    logits, targets = np.array([[0.0, np.log(3)]]), np.array([[1.0, 0.3]])
+    # p = 1/2 and 3/4: -log(1/2) - .3 log(3/4) - .7 log(1/4)
+    expected = np.log(2) - 0.3 * np.log(0.75) - 0.7 * np.log(0.25)
+    np.testing.assert_allclose(answers.soft(logits, targets), [expected], rtol=1e-6)
+
+
+def test_one_label_by_hand():
+    logits = np.log([[1.0, 2.0, 1.0]] * 3)
+    targets = np.array([[0, 1, 0], [0.5, 0, 1.0], [0, 0, 0]])
+    expected = [np.log(2), np.log(4), 0]
+    np.testing.assert_allclose(answers.label(logits, targets), expected, rtol=1e-6)
+    np.testing.assert_allclose(answers.value(np.array([[2.0]]), np.array([[3.5]])), [2.25])
+
+
+def built(model, task="vqa", num_answers=3, **objective):
+    fields = {"itm": "none", "mlm": 0.0, "mrm": 0.0} | objective
+    config = Config(model=model, objective=ObjectiveConfig(**fields), task=TaskConfig(name=task))
+    return registry.build(with_spec(config, tiny_spec(num_answers)))
+
+
+def tiny_spec(num_answers):
+    return dataclasses.replace(tiny.SPEC, num_answers=num_answers)
+
+
+SMALL = LxmertConfig(
+    width=12, mlp_dim=10, heads=2, language_layers=1, region_layers=1, cross_layers=1, segments=3
+)
+
+
+def test_lxmert_pretrains_on_five_tasks():
+    model = built(
+        dataclasses.replace(SMALL, num_attributes=4),
+        "lxmert",
+        itm="classification",
+        mlm=1.0,
+        mrm=1.0,
+        reading="lxmert",
+        mrm_rate=0.5,
+        mismatch=0.5,
+    )
+    params, batch = tiny.params(model, std=0.2), tiny.batch(4, regions=[2] * 4)
+    seen = batch.image
+    image = dataclasses.replace(
+        seen, attribute_ids=seen.class_ids % 4, attribute_probs=seen.class_probs
+    )
+    targets = jnp.array([[1.0, 0, 0], [0, 0, 0], [0, 0.6, 0.3], [0, 0, 1.0]])
+    batch = Batch(batch.text, image, batch.image_ids, targets=targets)
+
+    def compute(params, key):
+        return losses.compute(model, params, batch, key=key, dropout=False)
+
+    (loss, terms), slopes = tiny.jit(jax.value_and_grad(compute, has_aux=True))(
+        params, jax.random.key(0)
+    )
+    parts = ("itm", "mlm", "classes", "attributes", "answers")
+    np.testing.assert_allclose(loss, sum(float(terms[n].mean) for n in parts), rtol=1e-5)
+    # Labels of all real regions count, hidden or not, of mismatched pairs too.
+    assert terms["classes"].count == batch.image.mask.sum()
+    # Two of four pairs are mismatched, and one has no answer.
+    assert terms["answers"].count <= 2
+    # Rows that are never learned by looking them up; tokens are the word head's too.
+    flat = trees.flatten(slopes)
+    for table in ("positions", "segments"):
+        assert not np.any(flat[f"text/embed/{table}/embedding"][0])
+        assert np.any(flat[f"text/embed/{table}/embedding"][1:])
+
+
+def test_regions_of_a_detector_by_hand():
+    logits = jnp.log(jnp.array([[[1.0, 3.0], [1.0, 1.0]]]))
+    ids, probs = jnp.array([[[0, 1], [1, 0]]]), jnp.array([[[0.2, 0.8], [0.5, 0.1]]])
+    found = losses._confident(logits, ids, probs, jnp.array([[True, True]]), 0.5)
+    expected = (0.8 * -np.log(0.75) + 0.5 * np.log(2)) / 0.5
+    np.testing.assert_allclose(found.sum, expected, rtol=1e-6)
+    assert found.count == 2
+    error = losses.smooth_l1(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0]))
+    np.testing.assert_allclose(error, (0.125 + 2.5) / 2)
+
+
+def test_a_fresh_lxmert_is_not_drowned_by_hidden_regions():
+    model = built(SMALL, itm="classification", mrm=1.0, mrm_rate=0.9, num_answers=0, task="")
+    params, batch = model.init(jax.random.key(0)), tiny.batch(4)
+    slopes = tiny.jit(
+        jax.grad(lambda p: losses.compute(model, p, batch, key=jax.random.key(0), dropout=False)[0])
+    )(params)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes)) < 10
+
+
+# ---- Heads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["lxmert", "bridgetower", "roberta", "bert", "mmt", "clip"])
+def test_records_that_a_model_cannot_read_are_told(family):
+    task = {"roberta": "vqa", "bert": "nlvr2", "clip": "glue/RTE"}.get(family, "cifar")
+    model = Config().model if family == "mmt" else None
+    kinds = {"lxmert": SMALL, "bridgetower": BridgeTowerConfig(), "roberta": RobertaConfig()}
+    if family == "bert":
+        model = type(Config().model)(family="bert", layers=("text",))
+    if family == "clip":
+        model = ClipConfig()
+    with pytest.raises(UsageError, match=f"records of {task} hold .*the family {family}"):
+        built(model or kinds[family], task)
+
+
+def test_every_task_has_a_reader_and_all_but_pretraining_a_metric():
+    assert readers.READERS.keys() == TASKS.keys()
+    assert tasks.ROWS.keys() == TASKS.keys() - {"lxmert"}
+    assert {row.loss for row in TASKS.values()} <= answers.LOSSES.keys()
+
+
+def test_a_second_photo_starts_with_the_token_type_of_the_first():
+    sizes = {
+        **dict.fromkeys(("width", "text_width", "image_width"), 16),
+        **dict.fromkeys(("heads", "text_heads", "image_heads"), 2),
+        **{"tower_layers": 1, "cross_layers": 1, "patch_size": 2, "image_size": 4, "itc_dim": 4},
+    }
+    spec = with_spec(Config(model=BridgeTowerConfig(**sizes)), tiny_spec(2))
+    model = built(spec.model, "nlvr2", num_answers=2)
+    table = np.arange(32.0).reshape(2, 16)
+    adopted = model.adopt({"types": {"embedding": table}, "other": {}})
+    np.testing.assert_array_equal(adopted["types"]["embedding"], table[[0, 1, 1]])
+
+
+# ---- Configs -------------------------------------------------------------------------------------
+
+
+def experiment(arg):
+    return resolve(runpy.run_path(str(ROOT / "experiments/tasks.py"))["get_config"](arg))
+
+
+@pytest.mark.parametrize("scale", ["full", "tiny"])
+@pytest.mark.parametrize(
+    "arg",
+    [
+        "vqa,model=lxmert",
+        "nlvr2,model=bridgetower",
+        "snli_ve,model=bridgetower",
+        "gqa,model=architecture_coattention",
+        "glue/CoLA,model=roberta",
+        "glue/MNLI,model=bert",
+        "cifar,model=clip",
+    ],
+)
+def test_experiments_are_models_whose_rules_all_apply(arg, scale):
+    config = with_spec(experiment(f"{arg},scale={scale}"), tiny_spec(4))
+    model = registry.build(config)
+    shapes = model.abstract()
+    assert optim.build(config.optim, shapes, config.steps)
+    assert sharding.of_params(shapes, sharding.mesh(config))
+
+
+def test_an_experiment_that_there_is_not():
+    with pytest.raises(UsageError, match="'vqa' is no config of a task; write TASK,model=NAME"):
+        experiment("vqa")
