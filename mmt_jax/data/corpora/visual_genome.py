@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
+
 from mmt_jax.config import UsageError
 from mmt_jax.data.corpora import base
 from mmt_jax.data.tasks import files
@@ -99,7 +101,7 @@ def _objects(raw: base.Raw, photos: dict[int, _Photo]) -> Iterator[tuple[int, di
                 continue
             names += name
             boxes.append(box)
-        yield number, {"object/names": names, "object/bboxes": boxes}
+        yield number, {"object/names": names, "object/bboxes": np.asarray(boxes, np.float32)}
 
 
 def _attributes(
@@ -117,7 +119,7 @@ def _attributes(
                 continue
             names += found
             boxes += [box] * len(found)
-        yield number, {"attribute/names": names, "attribute/bboxes": boxes}
+        yield number, {"attribute/names": names, "attribute/bboxes": np.asarray(boxes, np.float32)}
 
 
 def _things(
