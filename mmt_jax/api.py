@@ -33,6 +33,7 @@ from mmt_jax.export import signature
 from mmt_jax.export.loading import SavedModel
 from mmt_jax.models import registry
 from mmt_jax.models.base import Encoded, Model
+from mmt_jax.show.explain import Explanation, explain
 from mmt_jax.typing import Params
 
 # One photo's keys, its npz file, or the photo itself.
@@ -201,6 +202,15 @@ class Scorer(abc.ABC):
         self._validate(result, name)
         return result
 
+    def explain(self, record: Record, caption: str) -> Explanation:
+        """What the score of a record (no photo) and a caption rests on.
+
+        Raises:
+          UsageError: this is no workdir, or the record has a fault.
+        """
+        del record, caption
+        raise UsageError("a module tells nothing but its scores; give the workdir it was made of")
+
     @abc.abstractmethod
     def logits(self, inputs: Inputs) -> np.ndarray:
         """All keys of the signature, B pairs → [B, 2] f32; softmax(...)[:, 0] = match."""
@@ -282,6 +292,10 @@ class _TrainedScorer(Scorer):
 
     def logits(self, inputs: Inputs) -> np.ndarray:
         return np.asarray(_logits(self._model, self._params, dict(inputs)))
+
+    def explain(self, record: Record, caption: str) -> Explanation:
+        image = signature.image(self.config, self._images([record]))
+        return explain(self._model, self._params, self.tokenizer, caption, image)
 
     def log_odds(
         self,

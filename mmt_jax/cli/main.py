@@ -35,6 +35,7 @@ COMMANDS = (
     "score",
     "record",
     "features",
+    "show",
     "import",
     "index",
     "search",
