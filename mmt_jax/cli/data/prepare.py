@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import types
 
 from mmt_jax.cli import flags
@@ -40,11 +41,19 @@ from mmt_jax.cli.flags import Flag
 from mmt_jax.data import corpora
 from mmt_jax.data.corpora import prepare
 
-__doc__ = str(__doc__).format(
-    corpora="\n".join(
-        f"{corpus.name}\n    {corpus.title}\n    reads {corpus.wants}" for corpus in corpora.CORPORA
+
+def _described() -> str:
+    """Each corpus: its name, what it is, and the files that it wants."""
+    wrap = textwrap.TextWrapper(
+        100, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False
     )
-)
+    rows = []
+    for corpus in corpora.CORPORA:
+        rows += [corpus.name, wrap.fill(f"{corpus.title}: {corpus.wants}")]
+    return "\n".join(rows)
+
+
+__doc__ = str(__doc__).format(corpora=_described())
 
 FLAGS = (
     Flag("corpus", "NAME", "which one", required=True),
