@@ -14,9 +14,11 @@ from experiments import lxmert as lxmert_experiment
 from experiments import tern as tern_experiment
 from mmt_jax import params as trees
 from mmt_jax.config import Config, ObjectiveConfig, OptimConfig, UsageError, resolve, with_spec
+from mmt_jax.importers import lxmert as lxmert_names
 from mmt_jax.model_config import BridgeTowerConfig
 from mmt_jax.models import registry
 from mmt_jax.objectives import corruption, losses, pairing
+from mmt_jax.task_config import TaskConfig
 from mmt_jax.train import optim
 
 PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelled=True)
@@ -187,6 +189,22 @@ def test_bertadam_does_not_correct_its_moments():
         m, v = 0.9 * m + 0.1 * grad, 0.99 * v + 0.01 * grad**2
         wanted = -0.1 * (m / (np.sqrt(v) + 1e-6) + 0.5 * np.array([2.0, -4.0]))
         np.testing.assert_allclose(updates["layer"]["kernel"], wanted, rtol=1e-5)
+
+
+def test_what_hugging_face_has_a_class_for():
+    run = resolve(lxmert_experiment.get_config("base"))
+    run = with_spec(run, dataclasses.replace(tiny.SPEC, unlabelled=True))
+    assert lxmert_names.save_config(run)["task_qa"] is False
+    alone = ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0)
+    run = with_spec(
+        dataclasses.replace(run, objective=alone, task=TaskConfig(name="vqa")),
+        dataclasses.replace(tiny.SPEC, unlabelled=True, num_answers=7),
+    )
+    saved = lxmert_names.save_config(run)
+    assert saved["architectures"] == ["LxmertForQuestionAnswering"]
+    assert saved["num_qa_labels"] == 7
+    with pytest.raises(UsageError, match="reads one photo, and nlvr2 has two"):
+        lxmert_names.save_config(dataclasses.replace(run, task=TaskConfig(name="nlvr2")))
 
 
 def test_its_schedule_counts_from_nothing():

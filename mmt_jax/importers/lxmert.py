@@ -10,6 +10,7 @@ from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, engine
 from mmt_jax.importers.engine import Row, Table
 from mmt_jax.model_config import LxmertConfig
+from mmt_jax.models import checks
 
 # Captions were cut to 20 tokens, so later positions are untrained; photos had 36 regions.
 TEXT_LENGTH, MAX_REGIONS = 20, 36
@@ -105,6 +106,11 @@ def save_config(config: Config) -> dict[str, Any]:
             "a contrastive match head scores with one number, and LXMERT's with two; export a "
             "model that was trained with config.objective.itm=classification"
         )
+    if checks.photos(config) > 1:
+        raise UsageError(
+            f"{ANSWERING} reads one photo, and {config.task.name} has two; export a model of "
+            f"another task, or leave --format out"
+        )
     matches = objective.itm != "none"
     if (objective.mlm > 0) != matches or (objective.mrm > 0 and not matches):
         raise UsageError(
@@ -127,7 +133,7 @@ def save_config(config: Config) -> dict[str, Any]:
         "task_matched": True,
         "task_mask_lm": objective.mlm > 0,
         "task_obj_predict": objective.mrm > 0,
-        "task_qa": model.num_answers > 0,
+        "task_qa": bool(model.num_answers),
         "visual_obj_loss": model.num_classes > 0,
         "visual_attr_loss": model.num_attributes > 0,
         "visual_feat_loss": model.regressed > 0,
