@@ -70,6 +70,7 @@ ROWS = {
     "bytes": (b"\xff\t10\t10\t2\t" + b"\t".join([B64(TWO).encode()] * 2), "name is not UTF-8"),
     "no name": (row(name=" "), "the photo has no name"),
     "no number": (row(count="two"), "num_boxes is no whole number"),
+    "half a pixel": (row(size=(9.5, 10)), "image_w is no whole number"),
     "no regions": (row(count=0), "num_boxes is 0, it must be from 1 to 10000"),
     "absurd count": (row(count=10**12), "num_boxes is 1000000000000, it must be"),
     "count of others": (row(count=3), "boxes has 32 bytes; 3 regions need a multiple of 12"),

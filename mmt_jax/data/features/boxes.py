@@ -29,7 +29,7 @@ MAX_CATEGORIES = 10_000
 def categories_of_lines(path: pathlib.Path) -> list[str]:
     """The categories that a `boxes-jsonl` names, sorted; damaged lines name none."""
     found: set[str] = set()
-    for where, line in tsv.lines(path):
+    for where, line in tsv.lines(path, tsv.MAX_JSON):
         try:
             found |= {box["category"] for box in json.loads(line)["boxes"]}
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -53,7 +53,7 @@ def categories_of_coco(path: pathlib.Path) -> list[str]:
 def read_lines(path: pathlib.Path, categories: Sequence[str]) -> Iterator[Item]:
     """The photos of a `boxes-jsonl`."""
     numbers = {name: number for number, name in enumerate(categories)}
-    for where, line in tsv.lines(path):
+    for where, line in tsv.lines(path, tsv.MAX_JSON):
         yield Item(where, functools.partial(_line, line, numbers, where))
 
 

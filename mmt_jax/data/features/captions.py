@@ -45,11 +45,11 @@ def read(path: pathlib.Path, split: str) -> Captions:
       UsageError: the file cannot be read, or has no caption.
     """
     if path.suffix == ".jsonl":
-        rows, parse = tsv.lines(path), _line
+        rows, parse = tsv.lines(path, tsv.MAX_JSON), _line
     elif path.suffix == ".json":
         rows, parse = _elements(path, split), _element
     else:
-        rows, parse = tsv.lines(path), _token
+        rows, parse = tsv.lines(path, tsv.MAX_JSON), _token
     found = Captions({}, [])
     for where, row in rows:
         try:

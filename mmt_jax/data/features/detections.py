@@ -162,6 +162,8 @@ def number(value: Any, name: str, where: str, *, low: int = 1, high: int) -> int
             found = int(value[:20])
         else:
             found = int(np.asarray(value).reshape(()))
+            if found != value:
+                raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{where}: {name} is no whole number") from None
     if not low <= found <= high:

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from mmt_jax.config import UsageError
 
-MAX_ELEMENT = 1 << 26  # characters
+MAX_ELEMENT = 1 << 24  # characters
 
 _CHUNK = 1 << 16
 _SPACE = re.compile(r"[ \t\n\r]+")

@@ -61,7 +61,7 @@ def read_h5(path: pathlib.Path) -> Iterator[Item]:
         with h5py.File(path, "r") as file:
             for name in file:
                 where = f"{path}:{name}"
-                yield Item(where, functools.partial(_h5, file, name, where))
+                yield Item(where, functools.partial(_h5, file, str(name), where))
     except Exception as error:  # h5py raises OSError, KeyError or RuntimeError for one damage
         raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
 

@@ -25,6 +25,7 @@ from mmt_jax.data.features import detections
 from mmt_jax.data.features.detections import Detections, Item, Names
 
 MAX_LINE = 1 << 26  # bytes; a hundred regions of 2,048 numbers take 1.1 million
+MAX_JSON = 1 << 22  # bytes of a line of JSON or text, whose objects take more memory than itself
 
 BOTTOM_UP = Names(
     features="features",
@@ -89,8 +90,12 @@ def read_vinvl(path: pathlib.Path) -> Iterator[Item]:
         yield Item(where, functools.partial(_vinvl, line, where))
 
 
-def lines(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+def lines(path: pathlib.Path, longest: int | None = None) -> Iterator[tuple[str, bytes]]:
     """Place and content of each line; one that is too long for a photo is cut and will not parse.
+
+    Args:
+      path: the file.
+      longest: of a line in bytes; None = `MAX_LINE`.
 
     Raises:
       UsageError: there is no such file, or it is no text.
@@ -100,10 +105,11 @@ def lines(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
             if file.peek(2)[:2] == b"\x1f\x8b":
                 raise UsageError(f"{path} is packed by gzip; unpack it first")
             count = 0
-            while line := file.readline(MAX_LINE):
+            longest = longest or MAX_LINE
+            while line := file.readline(longest):
                 count += 1
                 rest = line
-                while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE)):
+                while not rest.endswith(b"\n") and (rest := file.readline(longest)):
                     pass
                 if line.strip():
                     yield f"{path}:{count}", line.rstrip(b"\r\n")
