@@ -13,7 +13,7 @@ model is lxmert, bridgetower, roberta, clip, or a tag of `mmt list`; scale=full 
 sizes and takes imported weights with --config.init_from, and the head starts fresh. Learning rates,
 batches and epochs are those that LXMERT and BridgeTower publish; steps are epochs over their data.
 Vision and language tasks are for models that read both, GLUE for bert and roberta, CIFAR for clip,
-which is BridgeTower's vision tower too.
+which is BridgeTower's vision tower too (--config.model.image_size=288 where it starts from one).
 """
 
 import dataclasses
