@@ -115,7 +115,7 @@ def _taken(workdir: str | os.PathLike, model: Model) -> Params:
 
 def _head(path: str) -> str:
     """The head that a parameter belongs to; "" is the body."""
-    match = re.match(r"(\w+_head|match|score|calibration)/", path)
+    match = re.match(r"(\w+_head|match|score|calibration|pool_(?:text|image))/", path)
     return match[1] if match else ""
 
 
