@@ -70,7 +70,9 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
             bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
         )
     told = view.explanation
-    axes.set_title(view.caption if told is None else f"{told.probability:.3f}  {view.caption}")
+    axes.set_title(
+        view.caption if told is None else f"{told.probability:.3f}  {view.caption}", pad=16
+    )
 
 
 def _draw_changes(axes, labels, values: np.ndarray, what: str) -> None:
@@ -79,4 +81,4 @@ def _draw_changes(axes, labels, values: np.ndarray, what: str) -> None:
     axes.axhline(0, color="black", lw=0.5)
     axes.set_xticks(range(len(labels)), labels, fontsize=6, rotation=90)
     axes.tick_params(axis="y", labelsize=6)
-    axes.set_title(f"log odds without the {what}", fontsize=8)
+    axes.set_title(f"change of log odds without the {what}", fontsize=8)
