@@ -356,13 +356,13 @@ def test_what_the_data_asks_of_the_model(tmp_path):
     folder = f"regions:{store(tmp_path / 'a')}"
     store(tmp_path / "b", features=np.zeros((5, 3), np.float32))
     spec = sources.spec(config(folder, vocab_size=99))
-    assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False)
+    assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False, None)
     spec = sources.spec(config("scenes/cc,scenes"))
     assert (spec.feature_dim, spec.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
     tokenizer = text.SentencePiece(text.vocabulary(["a few words"], 40))
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
-    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000, 6, 5, True)
+    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000, 6, 5, True, None)
     with pytest.raises(UsageError, match=r"different feature widths \(\[3, 4\]\)"):
         sources.spec(config(f"{folder},regions:{tmp_path}/b"))
 

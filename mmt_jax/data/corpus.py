@@ -1,9 +1,10 @@
-"""A corpus in memory: photos as rows of regions, each photo with its captions."""
+"""A corpus: photos as rows of regions, each photo with its captions."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -26,9 +27,58 @@ class Outline:
             yield from photo
 
 
+class Photos(Protocol):
+    """What training and evaluation ask of a corpus, in memory or on disk.
+
+    Attributes:
+      name: what errors and tables call it.
+      image_ids: [N] i64, unique.
+      offsets: [N + 1] i64, ascending from 0: photo i has `offsets[i + 1] - offsets[i]` rows, the
+        whole photo and its regions.
+      captions: one tuple of captions a photo; a tuple of them where they are in memory.
+      num_classes: 0 where there is no class distribution.
+    """
+
+    name: str
+    image_ids: np.ndarray
+    offsets: np.ndarray
+    captions: Sequence[tuple[str, ...]]
+    num_classes: int
+
+    @property
+    def feature_dim(self) -> int:
+        """F."""
+        ...
+
+    @property
+    def classes_kept(self) -> int:
+        """k, the likeliest classes that are kept of a distribution, or 0."""
+        ...
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """(H, W, 3), or None where there are no pixels."""
+        ...
+
+    @property
+    def caption_counts(self) -> np.ndarray:
+        """[N] i64: captions of each photo."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, photos: np.ndarray) -> Corpus:
+        """Photos [B] of 0 ≤ index < N in memory, in that order, again where one is named again."""
+        ...
+
+    def head(self, count: int) -> Photos:
+        """The first `count` photos."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Photos and captions, column by column.
+    """Photos and captions in memory, column by column.
 
     Rows `offsets[i]:offsets[i + 1]` belong to photo i; its first row is the whole photo, the others
     are its regions, in any order.
@@ -64,5 +114,46 @@ class Corpus:
 
     @property
     def feature_dim(self) -> int:
-        """F."""
+        """See `Photos`."""
         return self.features.shape[1]
+
+    @property
+    def classes_kept(self) -> int:
+        """See `Photos`."""
+        return 0 if self.class_ids is None else self.class_ids.shape[1]
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """See `Photos`."""
+        return None if self.pixels is None else self.pixels.shape[1:]
+
+    @property
+    def caption_counts(self) -> np.ndarray:
+        """See `Photos`."""
+        return np.array([len(photo) for photo in self.captions], np.int64)
+
+    def take(self, photos: np.ndarray) -> Corpus:
+        """See `Photos.take`."""
+        counts = np.diff(self.offsets)[photos]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.offsets[photos] - offsets[:-1], counts) + np.arange(offsets[-1])
+        captions = tuple(self.captions[photo] for photo in photos)
+        return self._part(photos, rows, offsets, captions)
+
+    def head(self, count: int) -> Corpus:
+        """See `Photos.head`; shares memory."""
+        rows = slice(self.offsets[count])
+        return self._part(slice(count), rows, self.offsets[: count + 1], self.captions[:count])
+
+    def _part(
+        self,
+        photos: np.ndarray | slice,
+        rows: np.ndarray | slice,
+        offsets: np.ndarray,
+        captions: tuple[tuple[str, ...], ...],
+    ) -> Corpus:
+        names = dict.fromkeys(("features", "boxes", "scores", "class_ids", "class_probs"), rows)
+        names |= {"image_ids": photos, "pixels": photos}
+        values = {name: getattr(self, name) for name in names}
+        cut = {name: value[names[name]] for name, value in values.items() if value is not None}
+        return dataclasses.replace(self, offsets=offsets, captions=captions, **cut)

@@ -23,10 +23,12 @@ holds larger ids than that has as many classes as they need: it can still be eva
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -98,11 +100,59 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
         arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
-    _check_numbers(arrays, path)
+    classes = _classes(folder, arrays.get("class_ids"))
+    return _corpus(arrays, image_ids, captions, classes, path)
+
+
+def blocks(
+    folder: str | os.PathLike, split: str, *, photos: int = 256, pixels: bool = False
+) -> Iterator[Corpus]:
+    """One split, `photos` at a time: of its features, no more than that is in memory.
+
+    Raises:
+      UsageError: as `read`; what is wrong with a block is told when it is reached.
+    """
+    folder = _with_split(folder, split)
+    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
+    path = folder / f"{split}.npz"
+    with schema.open_npz(path) as file, contextlib.ExitStack() as stack:
+        small = {"offsets", "image_ids"} & set(wanted := _wanted(file, path, pixels))
+        whole = {name: schema.read_array(file, name, path) for name in small}
+        _check_numbers(whole, path)
+        _check_photos(
+            whole | {"features": range(_shape(file, "features", path)[0])}, image_ids, path
+        )
+        ids = schema.read_array(file, "class_ids", path) if "class_ids" in wanted else None
+        classes, offsets = _classes(folder, ids), whole["offsets"].astype(np.int64)
+        columns = {
+            name: stack.enter_context(schema.stream_array(file, name, path))
+            for name in wanted
+            if name not in small
+        }
+        for start in range(0, len(image_ids), photos):
+            own = slice(start, start + photos)
+            bounds = offsets[start : start + photos + 1]
+            counts = {name: bounds[-1] - bounds[0] for name in columns}
+            counts |= {"pixels": len(bounds) - 1} if pixels else {}
+            arrays = {name: read(counts[name]) for name, read in columns.items()}
+            arrays["offsets"] = bounds - bounds[0]
+            where = path.with_name(f"{path.name}, counted from photo {start}")
+            yield _corpus(arrays, image_ids[own], captions[own], classes, where)
+
+
+def _classes(folder: pathlib.Path, ids: np.ndarray | None) -> int:
+    """Number of classes of a split whose class ids are these."""
     reference = spec(folder)
-    num_classes = reference.num_classes
-    if reference.counted and "class_ids" in arrays:
-        num_classes = max(num_classes, int(arrays["class_ids"].max(initial=0)) + 1)
+    if ids is None or not reference.counted:
+        return reference.num_classes
+    return max(reference.num_classes, int(ids.max(initial=0)) + 1)
+
+
+def _corpus(
+    arrays: dict, image_ids: np.ndarray, captions: tuple, num_classes: int, path: pathlib.Path
+) -> Corpus:
+    """The arrays of a split, or of some of its photos, once they have been checked."""
+    _check_numbers(arrays, path)
     _check_photos(arrays, image_ids, path)
     _check_rows(arrays, num_classes, path)
 
@@ -110,7 +160,7 @@ def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corp
         return arrays[name].astype(dtype, copy=False) if name in arrays else None
 
     return Corpus(
-        name=f"regions:{folder}",
+        name=f"regions:{path.parent}",
         image_ids=image_ids,
         offsets=arrays["offsets"].astype(np.int64),
         features=arrays["features"],
@@ -180,15 +230,7 @@ def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[i
     """An array's shape from its header alone."""
     if name not in file.files:
         raise UsageError(f"{path}: the array {name} is missing")
-    try:
-        with file.zip.open(f"{name}.npy") as member:
-            version = np.lib.format.read_magic(member)
-            header = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                header = np.lib.format.read_array_header_2_0
-            return header(member)[0]
-    except schema.BROKEN as error:
-        raise UsageError(f"{path}: the array {name} is damaged ({error}); write it again") from None
+    return schema.array_header(file, name, path)[0]
 
 
 def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:

@@ -1,4 +1,4 @@
-"""From corpora to batches: everything that is fixed is laid out once, a batch is a gather.
+"""From corpora to batches, in memory or read photo by photo from disk.
 
 The order of examples is a function of the seed and the step alone. grain shuffles and mixes photo
 numbers; the records themselves are touched once a batch.
@@ -7,24 +7,50 @@ numbers; the records themselves are touched once a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.data import regions
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Corpus, Photos
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
 SAMPLING = ("instance", "dataset")
+_CHUNK = 4096  # captions tokenised at once where they lie on disk
+
+
+class Captions(Sequence[str]):
+    """The captions of all photos, one after the other, read from where they are."""
+
+    def __init__(self, corpora: Sequence[Photos]):
+        """Counts them."""
+        self._corpora = tuple(corpora)
+        self._photos = _starts([len(corpus) for corpus in corpora])
+        self.starts = _starts(np.concatenate([corpus.caption_counts for corpus in corpora]))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """A caption, or for a slice a tuple of them."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        photo = int(np.searchsorted(self.starts, index, side="right")) - 1
+        part = int(np.searchsorted(self._photos, photo, side="right")) - 1
+        own = self._corpora[part].captions[photo - int(self._photos[part])]
+        return own[index - int(self.starts[photo])]
 
 
 class Examples:
     """Corpora as one list of N photos and one list of M captions.
 
     Shapes are static: T is the longest caption's, at most `text_length`; the most regions that a
-    photo keeps, at most `max_regions`, and the global region make R.
+    photo keeps, at most `max_regions`, and the global region make R. Captions in memory are
+    tokenised once, those on disk whenever they are drawn.
 
     Attributes:
       sizes: photos of each corpus, in order.
@@ -37,7 +63,7 @@ class Examples:
 
     def __init__(
         self,
-        corpora: Sequence[Corpus],
+        corpora: Sequence[Photos],
         tokenizer: Tokenizer,
         *,
         text_length: int = 25,
@@ -66,17 +92,18 @@ class Examples:
         self.image_ids = np.concatenate([corpus.image_ids for corpus in corpora])
         self._photo_ids = np.unique(self.image_ids, return_inverse=True)[1].astype(np.int32)
         self._patch_size, self._global_region = patch_size, global_region
-        self._corpora = tuple(corpora)
+        self._corpora, self._starts = tuple(corpora), _starts(self.sizes)
         if patch_size:
             self.num_classes = 0
-            self._lay_out_pixels()
+            self._check_pixels()
         else:
             self.num_classes = max(corpus.num_classes for corpus in corpora)
             self._lay_out_regions(max_regions, reading)
-        self._lay_out_captions(tokenizer, text_length, layout)
+        self._tokenizer, self._layout = tokenizer, layout
+        self._lay_out_captions(text_length)
 
     @classmethod
-    def of(cls, config: Config, corpora: Sequence[Corpus], tokenizer: Tokenizer) -> Examples:
+    def of(cls, config: Config, corpora: Sequence[Photos], tokenizer: Tokenizer) -> Examples:
         """Examples as a config asks for them.
 
         Raises:
@@ -101,79 +128,117 @@ class Examples:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def _lay_out_pixels(self) -> None:
+    def _check_pixels(self) -> None:
         shapes = set()
         for corpus in self._corpora:
-            if corpus.pixels is None:
+            if corpus.pixel_shape is None:
                 raise UsageError(f"{corpus.name} has no pixels, which config.model.pixels asks for")
-            shapes.add(corpus.pixels.shape[1:])
+            shapes.add(corpus.pixel_shape)
         if len(shapes) > 1:
             raise UsageError(f"the corpora have photos of different sizes: {sorted(shapes)}")
-        self._image_starts = _starts(self.sizes)
+        self._pixel_shape = shapes.pop()
         self.images(np.arange(0))  # cut nothing, but say now if the patches do not fit
 
     def _lay_out_regions(self, max_regions: int, reading: str) -> None:
         _check_agreement(self._corpora)
-        self._reading = reading
-        self._row_starts = _starts([len(corpus.features) for corpus in self._corpora])
-        tables = [
-            regions.slots(
-                c.offsets,
-                c.scores,
-                max_regions=max_regions,
-                reading=reading,
-                global_region=self._global_region,
-            )
-            for c in self._corpora
-        ]
-        width = max(table.shape[1] for table in tables)
-        self._slots = np.full((len(self), width), -1, np.int64)
-        for table, photo, row in zip(tables, _starts(self.sizes), self._row_starts, strict=False):
-            block = self._slots[photo : photo + len(table), width - table.shape[1] :]
-            block[:] = np.where(table >= 0, table + row, -1)
-        self._boxes = np.concatenate([regions.with_area(c.boxes) for c in self._corpora])
-        self._class_ids = self._class_probs = None
-        if self.num_classes:
-            self._class_ids, self._class_probs = _class_distributions(self._corpora)
+        self._reading = {"reading": reading, "global_region": self._global_region}
+        self._max_regions = max_regions
+        self._width = max(
+            regions.width(corpus.offsets, max_regions=max_regions, **self._reading)
+            for corpus in self._corpora
+        )
+        self._classes_kept = max(corpus.classes_kept for corpus in self._corpora)
 
-    def _lay_out_captions(self, tokenizer: Tokenizer, text_length: int, layout: str) -> None:
-        per_photo = [photo for corpus in self._corpora for photo in corpus.captions]
-        self.captions = tuple(caption for photo in per_photo for caption in photo)
-        counts = np.array([len(photo) for photo in per_photo], np.int64)
+    def _lay_out_captions(self, text_length: int) -> None:
+        self.captions: Sequence[str] = Captions(self._corpora)
+        self._caption_starts = self.captions.starts
+        counts = np.diff(self._caption_starts)
         if not counts.all():
             missing = self.image_ids[np.flatnonzero(counts == 0)[0]]
             raise UsageError(f"photo {missing} has no caption; leave it out")
-        self._caption_starts = _starts(counts)
         self.caption_to_image = np.repeat(np.arange(len(counts)), counts)
-        encoded = tokenizer.encode_all(self.captions)
-        longest = max(map(len, encoded)) + 2
-        self._texts = tokenizer.layout(encoded, length=min(longest, text_length), layout=layout)
+        self._texts: Text | None = None
+        if all(isinstance(corpus.captions, tuple) for corpus in self._corpora):
+            self.captions = tuple(
+                c for corpus in self._corpora for own in corpus.captions for c in own
+            )
+            encoded = self._tokenizer.encode_all(self.captions)
+            self._length = min(max(map(len, encoded)) + 2, text_length)
+            self._texts = self._laid_out(encoded)
+        else:
+            self._length = self._longest(text_length)
+
+    def _longest(self, most: int) -> int:
+        """T of captions on disk; they are read until one is as long as may be."""
+        longest = 0
+        for start in range(0, len(self.captions), _CHUNK):
+            encoded = self._tokenizer.encode_all(self.captions[start : start + _CHUNK])
+            longest = max(longest, *(len(ids) + 2 for ids in encoded))
+            if longest >= most:
+                return most
+        return longest
+
+    def _laid_out(self, encoded: Sequence[Sequence[int]]) -> Text:
+        return self._tokenizer.layout(encoded, length=self._length, layout=self._layout)
 
     def images(self, indices: np.ndarray) -> Image:
         """Photos [B] of 0 ≤ index < N as numpy arrays."""
+        owner = np.searchsorted(self._starts, indices, side="right") - 1
+        places = [np.flatnonzero(owner == part) for part in range(len(self.sizes))]
+        taken = [
+            (place, corpus.take(indices[place] - start))
+            for place, corpus, start in zip(places, self._corpora, self._starts, strict=False)
+            if len(place)
+        ]
         if self._patch_size:
-            pixels = _gather([c.pixels for c in self._corpora], self._image_starts, indices)
+            pixels = np.zeros((len(indices), *self._pixel_shape), np.float32)
+            for place, photos in taken:
+                pixels[place] = photos.pixels
             return regions.pixel_image(
-                pixels.astype(np.float32) / 255,
-                self._patch_size,
-                global_region=self._global_region,
+                pixels / 255, self._patch_size, global_region=self._global_region
             )
+        return self._regions(len(indices), taken)
+
+    def _regions(self, count: int, taken: Sequence[tuple[np.ndarray, Corpus]]) -> Image:
+        """Photos in memory, each part with the places where they stand in the batch."""
+        table = np.full((count, self._width), -1, np.int64)
+        starts = _starts([len(photos.features) for _, photos in taken])
+        for (place, photos), start in zip(taken, starts, strict=False):
+            slots = regions.slots(
+                photos.offsets, photos.scores, max_regions=self._max_regions, **self._reading
+            )
+            rows = np.where(slots >= 0, slots + start, -1)
+            table[place, self._width - rows.shape[1] :] = rows
+        parts = [photos for _, photos in taken]
+        ids, probs = self._class_distributions(parts, starts)
         return regions.assemble(
-            self._slots[indices],
-            features=self._features,
-            boxes=self._boxes,
-            class_ids=self._class_ids,
-            class_probs=self._class_probs,
-            reading=self._reading,
-            global_region=self._global_region,
+            table,
+            features=lambda rows: _gather([part.features for part in parts], starts, rows),
+            boxes=regions.with_area(np.concatenate([part.boxes for part in parts])),
+            class_ids=ids,
+            class_probs=probs,
+            **self._reading,
         )
 
-    def _features(self, rows: np.ndarray) -> np.ndarray:
-        parts = [corpus.features for corpus in self._corpora]
-        return _gather(parts, self._row_starts, rows, regions.decode)
+    def _class_distributions(
+        self, parts: Sequence[Corpus], starts: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """[rows, k] ids and probabilities; both 0 where a corpus has fewer, or none."""
+        if not self.num_classes:
+            return None, None
+        ids = np.zeros((starts[-1], self._classes_kept), np.int32)
+        probs = np.zeros(ids.shape, np.float32)
+        for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
+            if part.class_ids is not None:
+                ids[start:stop, : part.classes_kept] = part.class_ids
+                probs[start:stop, : part.classes_kept] = part.class_probs
+        return ids, probs
 
     def texts(self, indices: np.ndarray) -> Text:
         """Captions [B] of 0 ≤ index < M as numpy arrays."""
+        if self._texts is None:
+            said = [self.captions[index] for index in indices]
+            return self._laid_out(self._tokenizer.encode_all(said))
         texts = self._texts
         return Text(
             texts.token_ids[indices],
@@ -263,19 +328,19 @@ def _starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _gather(parts, starts, indices, decode=lambda values: values) -> np.ndarray:
-    """`decode(concatenate(parts)[indices])` without concatenating; parts may differ in dtype."""
+def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of the joined parts, decoded, without joining them; they may differ in dtype."""
     if len(parts) == 1:
-        return decode(parts[0][indices])
-    owner = np.searchsorted(starts, indices, side="right") - 1
-    out = np.empty((len(indices), *parts[0].shape[1:]), decode(parts[0][:0]).dtype)
-    for number in np.unique(owner):
+        return regions.decode(parts[0][rows])
+    owner = np.searchsorted(starts, rows, side="right") - 1
+    out = np.empty((len(rows), parts[0].shape[1]), np.float32)
+    for number, part in enumerate(parts):
         mine = owner == number
-        out[mine] = decode(parts[number][indices[mine] - starts[number]])
+        out[mine] = regions.decode(part[rows[mine] - starts[number]])
     return out
 
 
-def _check_agreement(corpora: Sequence[Corpus]) -> None:
+def _check_agreement(corpora: Sequence[Photos]) -> None:
     first = corpora[0]
     for corpus in corpora[1:]:
         if corpus.feature_dim != first.feature_dim:
@@ -289,18 +354,3 @@ def _check_agreement(corpora: Sequence[Corpus]) -> None:
             + ", ".join(f"{corpus.name} {corpus.num_classes}" for corpus in corpora)
             + "; a mixture needs records of one detector"
         )
-
-
-def _class_distributions(corpora: Sequence[Corpus]) -> tuple[np.ndarray, np.ndarray]:
-    """[rows, k] ids and probabilities of all corpora; both 0 where a corpus has fewer, or none."""
-    rows = sum(len(corpus.features) for corpus in corpora)
-    width = max(c.class_ids.shape[1] for c in corpora if c.class_ids is not None)
-    ids, probs = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.float32)
-    start = 0
-    for corpus in corpora:
-        stop = start + len(corpus.features)
-        if corpus.class_ids is not None:
-            k = corpus.class_ids.shape[1]
-            ids[start:stop, :k], probs[start:stop, :k] = corpus.class_ids, corpus.class_probs
-        start = stop
-    return ids, probs

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Photos
 from mmt_jax.typing import Array, Image
 
 READINGS = ("plain", "release")
@@ -43,6 +43,24 @@ def with_area(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes, area[..., None]], axis=-1, dtype=np.float32)
 
 
+def width(
+    offsets: np.ndarray, *, max_regions: int, reading: str = "plain", global_region: bool = True
+) -> int:
+    """R of `slots`, whose arguments and errors these are."""
+    _check_reading(max_regions, reading, global_region)
+    most = int(kept(offsets, max_regions, reading).max(initial=0))
+    return most + 1 if global_region else max(most, 1)
+
+
+def kept(offsets: np.ndarray, max_regions: int, reading: str) -> np.ndarray:
+    """[N] i64: the regions that photos keep, the global one not counted; arguments as `slots`."""
+    counts = np.diff(offsets).astype(np.int64) - 1
+    most = np.minimum(counts, max_regions)
+    if reading == "release":
+        most = np.where(counts <= max_regions, np.maximum(counts - 1, 0), most)
+    return most
+
+
 def slots(
     offsets: np.ndarray,
     scores: np.ndarray | None = None,
@@ -69,6 +87,29 @@ def slots(
       UsageError: unknown reading, one that is about the global region where there is none, or
         `max_regions` below 1.
     """
+    _check_reading(max_regions, reading, global_region)
+    firsts, counts = offsets[:-1].astype(np.int64), np.diff(offsets) - 1
+    photo = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(photo)) - starts[photo]
+    rows = firsts[photo] + 1 + rank
+    if scores is not None:
+        rows = rows[np.lexsort((-scores[rows], photo))]
+
+    real = kept(offsets, max_regions, reading)
+    most = real.max(initial=0)
+    table = np.full((len(counts), most + 1), -1, np.int64)
+    table[:, -1] = firsts
+    fits = rank < real[photo]
+    photo, rank, rows = photo[fits], rank[fits], rows[fits]
+    table[photo, most - real[photo] + rank] = rows
+    if global_region or most == 0:
+        return table
+    table[:, -2] = np.where(counts == 0, firsts, table[:, -2])
+    return table[:, :-1]
+
+
+def _check_reading(max_regions: int, reading: str, global_region: bool) -> None:
     if reading not in READINGS:
         raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
     if max_regions < 1:
@@ -78,27 +119,6 @@ def slots(
             "config.data.regions='release' puts the global region in place of another, but this "
             "model reads no global region; take config.data.regions='plain'"
         )
-    firsts, counts = offsets[:-1].astype(np.int64), np.diff(offsets) - 1
-    photo = np.repeat(np.arange(len(counts)), counts)
-    starts = np.cumsum(counts) - counts
-    rank = np.arange(len(photo)) - starts[photo]
-    rows = firsts[photo] + 1 + rank
-    if scores is not None:
-        rows = rows[np.lexsort((-scores[rows], photo))]
-
-    kept = np.minimum(counts, max_regions)
-    if reading == "release":
-        kept = np.where(counts <= max_regions, np.maximum(counts - 1, 0), kept)
-    width = kept.max(initial=0)
-    table = np.full((len(counts), width + 1), -1, np.int64)
-    table[:, -1] = firsts
-    fits = rank < kept[photo]
-    photo, rank, rows = photo[fits], rank[fits], rows[fits]
-    table[photo, width - kept[photo] + rank] = rows
-    if global_region or width == 0:
-        return table
-    table[:, -2] = np.where(counts == 0, firsts, table[:, -2])
-    return table[:, :-1]
 
 
 def assemble(
@@ -158,7 +178,7 @@ def _release_global(image: Image) -> None:
 
 
 def record(
-    corpus: Corpus,
+    corpus: Photos,
     index: int,
     *,
     max_regions: int = 100,
@@ -166,18 +186,17 @@ def record(
     global_region: bool = True,
 ) -> dict[str, np.ndarray]:
     """The three image keys of photo `index`, as a record file holds them; arguments as `slots`."""
-    first, last = corpus.offsets[index : index + 2]
-    scores = None if corpus.scores is None else corpus.scores[first:last]
+    photo = corpus.take(np.array([index]))
     image = assemble(
         slots(
-            np.array([0, last - first]),
-            scores,
+            photo.offsets,
+            photo.scores,
             max_regions=max_regions,
             reading=reading,
             global_region=global_region,
         ),
-        features=lambda rows: decode(corpus.features[first:last][rows]),
-        boxes=with_area(corpus.boxes[first:last]),
+        features=lambda rows: decode(photo.features[rows]),
+        boxes=with_area(photo.boxes),
         reading=reading,
         global_region=global_region,
     )

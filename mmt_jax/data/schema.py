@@ -11,7 +11,8 @@ import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO
 
 import numpy as np
 
@@ -122,6 +123,65 @@ def read_array(file: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike) -
         return file[name]
     except BROKEN as error:
         raise UsageError(f"{path}: {name} cannot be read ({error}); write the file again") from None
+
+
+def array_header(
+    file: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike
+) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array of an open npz file, the array unread.
+
+    Raises:
+      UsageError: the array is damaged.
+    """
+    with _member(file, name, path) as (_, shape, dtype, _):
+        return shape, dtype
+
+
+@contextlib.contextmanager
+def stream_array(
+    file: np.lib.npyio.NpzFile, name: str, path: str | os.PathLike
+) -> Iterator[Callable[[int], np.ndarray]]:
+    """A function that reads the next rows of an array of an open npz file.
+
+    Raises:
+      UsageError: the array is damaged, ends too early, or holds Python objects; from the function
+        too.
+    """
+    with _member(file, name, path) as (member, shape, dtype, fortran):
+        if dtype.hasobject or (fortran and len(shape) > 1):
+            raise UsageError(
+                f"{path}: {name} holds Python objects, or stands column by column; write it as a "
+                f"C-ordered array of numbers"
+            )
+        size = int(np.prod(shape[1:])) * dtype.itemsize
+
+        def read(rows: int) -> np.ndarray:
+            try:
+                content = member.read(int(rows) * size)
+            except BROKEN as error:
+                raise UsageError(f"{path}: {name} cannot be read ({error})") from None
+            if len(content) != rows * size:
+                raise UsageError(f"{path}: {name} ends too early; write the file again")
+            return np.frombuffer(content, dtype).reshape(int(rows), *shape[1:])
+
+        yield read
+
+
+@contextlib.contextmanager
+def _member(file, name, path) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype, bool]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            member = stack.enter_context(file.zip.open(f"{name}.npy"))
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                header = np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = header(member)
+        except BROKEN as error:
+            raise UsageError(
+                f"{path}: the array {name} is damaged ({error}); write it again"
+            ) from None
+        yield member, shape, dtype, fortran
 
 
 def validate_record(

@@ -19,7 +19,7 @@ import numpy as np
 from mmt_jax.config import Config, DataSpec, UsageError
 from mmt_jax.data import formats
 from mmt_jax.data import text as text_lib
-from mmt_jax.data.corpus import Corpus, Outline
+from mmt_jax.data.corpus import Corpus, Outline, Photos
 
 VOCABULARY = text_lib.SentencePiece.filename  # of a vocabulary that is trained, in its workdir
 VOCABULARIES = (VOCABULARY, "tokenizer.json")
@@ -120,29 +120,16 @@ def _read(folder: str, split: str, pixels: bool, changed: int) -> Corpus:
     return formats.read(folder, split, pixels=pixels)
 
 
-def first(corpora: Sequence[Corpus], limit: int) -> list[Corpus]:
+def first(corpora: Sequence[Photos], limit: int) -> list[Photos]:
     """The first `limit` photos of the corpora together; 0 = all."""
     if not limit:
         return list(corpora)
     kept = []
     for corpus in corpora:
         if count := min(limit, len(corpus)):
-            kept.append(_head(corpus, count))
+            kept.append(corpus.head(count))
             limit -= count
     return kept
-
-
-def _head(corpus: Corpus, count: int) -> Corpus:
-    rows = corpus.offsets[count]
-    per_photo = ("image_ids", "captions", "pixels")
-    per_row = ("features", "boxes", "scores", "class_ids", "class_probs")
-    cut = {name: count for name in per_photo} | {name: rows for name in per_row}
-    values = {name: getattr(corpus, name) for name in cut}
-    return dataclasses.replace(
-        corpus,
-        offsets=corpus.offsets[: count + 1],
-        **{name: value[: cut[name]] for name, value in values.items() if value is not None},
-    )
 
 
 def eval_source(config: Config) -> tuple[str, str]:
