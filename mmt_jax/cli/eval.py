@@ -32,7 +32,6 @@ pip install 'mmt_jax[tf]'.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import types
 from typing import Any
@@ -91,8 +90,6 @@ def _answer(args: types.SimpleNamespace) -> None:
         corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels)
         if not model.config.model.pixels:
             retrieval.check_width(corpora[0].feature_dim, model.config.model.feature_dim)
-        data = dataclasses.replace(model.config.data, source=args.data, split=args.split)
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, data=data))
     tokenizer = sources.stored_tokenizer(args.workdir)
     found = tasks.answered(
         model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import os
@@ -136,7 +135,7 @@ class Records:
             # Captions are the entries' own.
             bare = [dataclasses.replace(c, captions=(("photo",),) * len(c)) for c in corpora]
             self._photos = Examples.of(config, bare, tokenizer)
-            self._numbers = _numbers(entries, self._photos.image_ids, config.data)
+            self._numbers = _numbers(entries, self._photos.image_ids, corpora)
         else:
             self._numbers = np.arange(len(entries))[:, None]
         self._reads = reads
@@ -202,7 +201,9 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
     return laid
 
 
-def _numbers(entries: Sequence[Entry], image_ids: np.ndarray, data: object) -> np.ndarray:
+def _numbers(
+    entries: Sequence[Entry], image_ids: np.ndarray, corpora: Sequence[Corpus]
+) -> np.ndarray:
     """[N, n] i64: which photo stands where in each entry."""
     where = {int(number): row for row, number in enumerate(image_ids)}
     wanted = [[_id(photo) for photo in entry.photos] for entry in entries]
@@ -210,11 +211,11 @@ def _numbers(entries: Sequence[Entry], image_ids: np.ndarray, data: object) -> n
         entry for entry, ids in zip(entries, wanted) if any(number not in where for number in ids)
     ]
     if missing:
-        names = collections.Counter(str(photo) for photo in missing[0].photos)
+        photos = " and ".join(str(photo) for photo in missing[0].photos)
         raise UsageError(
-            f"{len(missing)} of {len(entries)} entries are about photos that {data.source} "
-            f"({data.split}) lacks, the first is {missing[0].key!r} about {', '.join(names)}; give "
-            f"the source and split that hold them"
+            f"{len(missing)} of {len(entries)} entries are about photos that "
+            f"{', '.join(corpus.name for corpus in corpora)} lacks, the first is "
+            f"{missing[0].key!r} about {photos}; give the source and split that hold them"
         )
     return np.array([[where[number] for number in ids] for ids in wanted], np.int64)
 
