@@ -139,7 +139,7 @@ def test_missing_files_folders_and_floats_are_refused(tmp_path):
         pictures.read(wide)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     suffix=st.sampled_from(["jpg", "png", "gif", "webp", "tif", "bmp", "jp2"]),
     cut=st.integers(0, 400),

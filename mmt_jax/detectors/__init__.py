@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 
 from mmt_jax.config import UsageError
 from mmt_jax.detectors.base import Detector
@@ -43,11 +44,12 @@ def load(spec: str) -> Detector:
     return build(model, **_options(build, name, pairs))
 
 
-def _options(build, name: str, pairs: list[str]) -> dict[str, str]:
+def _options(build: Callable, name: str, pairs: list[str]) -> dict[str, str]:
     """The options by name, each of which `build` must have."""
     known = inspect.signature(build).parameters.values()
     known = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
-    options = dict(pair.partition("=")[::2] for pair in pairs)
+    parts = [pair.partition("=") for pair in pairs]
+    options = {option: value for option, _, value in parts}
     for option, value in options.items():
         if option not in known or not value:
             raise UsageError(

@@ -80,8 +80,8 @@ def photo(
     if not len(found.boxes):
         raise UsageError("the detector found no region; nothing can be said of such a photo")
 
-    def rows(values: np.ndarray | None, first: Any) -> np.ndarray | None:
-        if values is None or found.whole:
+    def rows(values: np.ndarray, first: Any) -> np.ndarray:
+        if found.whole:
             return values
         return np.concatenate([np.full((1, *values.shape[1:]), first, values.dtype), values])
 
@@ -90,9 +90,9 @@ def photo(
         tuple(captions),
         features=rows(found.features, found.features.mean(axis=0)),
         boxes=rows(np.clip(found.boxes, 0, 1), WHOLE),
-        scores=rows(found.scores, 1.0),
-        class_ids=rows(found.class_ids, 0),
-        class_probs=rows(found.class_probs, 0.0),
+        scores=None if found.scores is None else rows(found.scores, 1.0),
+        class_ids=None if found.class_ids is None else rows(found.class_ids, 0),
+        class_probs=None if found.class_probs is None else rows(found.class_probs, 0.0),
         info=info,
     )
 

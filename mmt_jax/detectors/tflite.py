@@ -65,9 +65,10 @@ def load(
         found, classes = (np.concatenate(part) for part in zip(*rows, strict=True))
         return proposals.pooled(found), classes.reshape(len(crops), -1)
 
+    height, width = (int(n) for n in source["shape"][1:3])
     return proposals.CropDetector(
         classify,
-        size=tuple(int(n) for n in source["shape"][1:3]),
+        size=(height, width),
         scales=scales,
         labels=base.labels(labels),
         num_classes=int(wanted[1]["shape"][-1]),

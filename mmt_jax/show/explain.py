@@ -52,7 +52,7 @@ def explain(
     config = model.config
     text = tokenizer.texts([caption], length=config.data.text_length, layout=config.model.layout)
     words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[0] >= 0))
-    slots = np.flatnonzero(np.asarray(image.mask)[0])
+    slots = np.flatnonzero(np.asarray(image.mask)[0]).tolist()
     hidden = [slot for slot in slots if not _is_global(model, image, slot)]
 
     tokens = np.repeat(text.token_ids, 1 + len(words) + len(hidden), axis=0)

@@ -46,7 +46,7 @@ def names(photo: Photo, rows: np.ndarray, labels: Mapping[int, str]) -> tuple[st
             found.append(WHOLE)
             continue
         name = f"region {row}"
-        if photo.class_ids is not None:
+        if photo.class_ids is not None and photo.class_probs is not None:
             best = int(photo.class_ids[row, photo.class_probs[row].argmax()])
             name = labels.get(best, f"class {best}")
         found.append(name if photo.scores is None else f"{name} {photo.scores[row]:.2f}")
