@@ -19,7 +19,16 @@ MAY_IMPORT = {
     "variants": ["config"],
     "nn": ["config", "typing"],
     "models": ["nn", "config", "model_config", "task_config", "typing", "params"],
-    "importers": ["models", "nn.embed", "params", "data", "config", "model_config", "typing"],
+    "importers": [
+        "models",
+        "nn.embed",
+        "nn.encoders",
+        "params",
+        "data",
+        "config",
+        "model_config",
+        "typing",
+    ],
     "scoring": ["models.base", "config", "typing"],
     "objectives": [
         "models.base",
@@ -63,6 +72,8 @@ MAY_IMPORT = {
         "typing",
     ],
     "study": ["train", "evals", "data", "models.base", "config", "variants"],
+    "cloze": ["models.base", "data", "config", "typing"],
+    "scorer": ["cloze", "show", "detectors", "data", "config"],
     "api": None,  # anything
     "cli": None,
 }
@@ -86,6 +97,7 @@ ONLY_IN = {
     "orbax": ["train"],
     "optax": ["train", "objectives"],
     "grain": ["data", "train"],
+    "array_record": ["data"],
     "h5py": ["data"],
     "lmdb": ["data"],
 }

@@ -1,8 +1,8 @@
 """Names of data and what they stand for.
 
 A source is `scenes` (the generated corpus that evaluation uses), `scenes/NAME` (a generated corpus
-by name), `regions:FOLDER` (a region folder, see `formats`; no comma in its path), or several of
-these separated by commas: a mixture.
+by name), `regions:FOLDER` (a region folder, see `formats`; no comma in its path), `records:FOLDER`
+(packed records, see `records`), or several of these separated by commas: a mixture.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import difflib
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mmt_jax.config import Config, DataSpec, UsageError
-from mmt_jax.data import formats
+from mmt_jax.data import formats, records
 from mmt_jax.data import text as text_lib
 from mmt_jax.data.corpus import Corpus, Outline, Photos
 
@@ -28,10 +28,30 @@ _EVAL_SPLITS = ("val", "dev", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One part of a mixture: a generated corpus, or a region folder."""
+    """One part of a mixture: a generated corpus, a region folder, or packed records."""
 
-    generated: bool
+    kind: str  # "scenes", "regions" or "records"
     name: str  # of the corpus, or the folder's path
+
+    def __str__(self) -> str:
+        return f"scenes/{self.name}" if self.generated else f"{self.kind}:{self.name}"
+
+    @property
+    def generated(self) -> bool:
+        """Whether nothing of it is on disk."""
+        return self.kind == "scenes"
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that there are.
+
+        Raises:
+          UsageError: the folder has none.
+        """
+        if self.generated:
+            from mmt_jax.data import scenes
+
+            return scenes.SPLITS
+        return (formats if self.kind == "regions" else records).splits(self.name)
 
 
 def parse(source: str) -> tuple[Source, ...]:
@@ -45,27 +65,27 @@ def parse(source: str) -> tuple[Source, ...]:
 
 def _parse_one(source: str) -> Source:
     kind, _, folder = source.partition(":")
-    if kind == "regions" and folder:
-        return Source(False, folder)
+    if kind in ("regions", "records") and folder:
+        return Source(kind, folder)
     if source == "scenes" or source.startswith("scenes/"):
         from mmt_jax.data import scenes
 
         name = source.partition("/")[2] if "/" in source else "target"
         if name in scenes.CORPORA:
-            return Source(True, name)
+            return Source("scenes", name)
         near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
         right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
         raise UsageError(f"there is no generated corpus {name!r}; {right}")
     raise UsageError(
-        f"unknown source {source!r}; a source is scenes, scenes/NAME or regions:FOLDER, or several "
-        f"of them separated by commas"
+        f"unknown source {source!r}; a source is scenes, scenes/NAME, regions:FOLDER or "
+        f"records:FOLDER, or several of them separated by commas"
     )
 
 
 def load(
     source: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
-) -> list[Corpus]:
-    """Loads the corpora of a source; the last few stay in memory.
+) -> list[Photos]:
+    """Loads the corpora of a source, but opens packed records; the last few stay in memory.
 
     Args:
       source: see the module.
@@ -77,10 +97,12 @@ def load(
     Raises:
       UsageError: unknown source or split, or a folder with a fault.
     """
-    corpora = []
+    corpora: list[Photos] = []
     for part in parse(source):
         if part.generated:
             corpora.append(_build(part.name, split, seed, size, pixels))
+        elif part.kind == "records":
+            corpora.append(records.read(part.name, split))
         else:
             npz = pathlib.Path(part.name) / f"{split}.npz"
             changed = npz.stat().st_mtime_ns if npz.exists() else 0
@@ -103,8 +125,25 @@ def outlines(source: str, split: str, *, seed: int = 0, size: int | None = None)
             corpus = _build(part.name, split, seed, size, False)
             found.append(Outline(corpus.captions, np.diff(corpus.offsets) - 1))
         else:
-            found.append(formats.outline(part.name, split))
+            kind = formats if part.kind == "regions" else records
+            found.append(kind.outline(part.name, split))
     return found
+
+
+def blocks(source: str, split: str, *, pixels: bool = False) -> Iterator[Corpus]:
+    """The photos of a source that is no mixture, a few hundred at a time.
+
+    Raises:
+      UsageError: as `load`, or the source has several parts.
+    """
+    part, *others = parse(source)
+    if others:
+        raise UsageError(f"{source} is a mixture; take one part at a time")
+    if part.kind == "regions":
+        return formats.blocks(part.name, split, pixels=pixels)
+    if part.kind == "records":
+        return records.in_blocks(records.read(part.name, split))
+    return iter([_build(part.name, split, 0, None, pixels)])
 
 
 @functools.lru_cache(maxsize=8)
@@ -143,8 +182,7 @@ def eval_source(config: Config) -> tuple[str, str]:
     source = config.eval.source
     if source is None:
         parts = parse(config.data.source)
-        folders = [part.name for part in parts if not part.generated]
-        source = f"regions:{folders[0]}" if folders else "scenes"
+        source = next((str(part) for part in parts if not part.generated), "scenes")
     return source, config.eval.split or eval_split(source)
 
 
@@ -156,7 +194,7 @@ def eval_split(source: str) -> str:
     """
     shared = None
     for part in parse(source):
-        names = {"val"} if part.generated else set(formats.splits(part.name))
+        names = {"val"} if part.generated else set(part.splits())
         shared = names if shared is None else shared & names
     for name in _EVAL_SPLITS:
         if name in shared:
@@ -238,7 +276,7 @@ def _vocabulary(config: Config) -> bytes:
 
         captions += scenes.vocabulary_captions()
     for part in dict.fromkeys(part for part in parts if not part.generated):
-        (outline,) = outlines(f"regions:{part.name}", config.data.split)
+        (outline,) = outlines(str(part), config.data.split)
         captions += outline.all_captions()
     return text_lib.vocabulary(captions, config.data.vocab_size)
 
@@ -277,5 +315,9 @@ def _facts(part: Source) -> tuple[int, int, bool]:
         from mmt_jax.data import scenes
 
         return scenes.FEATURE_DIM, scenes.NUM_CLASSES, False
+    if part.kind == "records":
+        said = records.reference(part.name)
+        rows = {name: shape for name, _, shape in said["columns"]}
+        return rows["features"][0], said["num_classes"], said["unlabelled"]
     folder = formats.spec(part.name)
     return folder.feature_dim, folder.num_classes, folder.unlabelled

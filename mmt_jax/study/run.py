@@ -21,7 +21,7 @@ import numpy as np
 
 from mmt_jax import variants
 from mmt_jax.config import Config, EvalConfig, Study, UsageError, as_dict, resolve
-from mmt_jax.data import formats, scenes, sources
+from mmt_jax.data import sources
 from mmt_jax.evals import ranking
 from mmt_jax.study import report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
@@ -187,8 +187,7 @@ def _test(study: Study, config: Config) -> Test | None:
     asked = study.test
     source, split = asked.source or sources.eval_source(config)[0], asked.split or "test"
     for part in sources.parse(source):
-        splits = scenes.SPLITS if part.generated else formats.splits(part.name)
-        if split not in splits:
+        if split not in (splits := part.splits()):
             raise UsageError(
                 f"{source} has no split {split!r} to report on; it has {', '.join(splits)}: name "
                 f"one with --set=test.split=…"

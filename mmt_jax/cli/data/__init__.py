@@ -7,4 +7,4 @@ usage: mmt data COMMAND [flags]
 `mmt data COMMAND --help` says all of a command, with an example.
 """
 
-COMMANDS = ("convert", "prepare", "vocab", "stats")
+COMMANDS = ("convert", "prepare", "vocab", "stats", "pack")

@@ -1,0 +1,195 @@
+"""Writes packed records; `records` says what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.config import UsageError
+from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.records import FORMAT, INDEX
+from mmt_jax.data.writer import NoRoomError
+
+SHARD_MB = 256  # large enough for object stores, small enough to move and to check
+_ROWS = ("features", "boxes", "scores", "class_ids", "class_probs")  # arrays of [rows, …]
+
+
+def pack(
+    blocks: Iterable[Corpus],
+    folder: str | os.PathLike,
+    split: str,
+    *,
+    shard_mb: int = SHARD_MB,
+) -> dict[str, Any]:
+    """Writes a split; one block at a time is in memory, and 40 bytes of each photo.
+
+    Args:
+      blocks: the split's photos, in order; blocks of one corpus.
+      folder: made where it does not exist.
+      split: its name.
+      shard_mb: a shard is closed once it holds so many MiB.
+
+    Returns:
+      What `SPLIT.json` says.
+
+    Raises:
+      UsageError: the split is there already, there is no photo, features that float16 cannot hold,
+        or `shard_mb` below 1.
+      NoRoomError: there is no room to write, or no permission. Nothing of the split is kept.
+    """
+    folder = pathlib.Path(folder)
+    if shard_mb < 1:
+        raise UsageError(f"shards of {shard_mb} MiB hold nothing; give 1 or more")
+    if (target := folder / f"{split}.json").exists():
+        raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    parts = folder / f".{split}.{os.getpid()}"
+    try:
+        parts.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, parts, ignore_errors=True)
+            writer = _Writer(parts, split, shard_mb << 20)
+            stack.callback(writer.close)
+            for block in blocks:
+                writer.add(block)
+            said = writer.finish()
+            for path in sorted(parts.iterdir(), key=lambda path: path.suffix == ".json"):
+                os.replace(path, folder / path.name)
+        return said
+    except (OSError, RuntimeError) as error:  # array_record knows only RuntimeError
+        raise NoRoomError(
+            f"{folder} cannot be written ({error}); make room there or name another folder. "
+            f"Nothing of the split {split!r} was kept"
+        ) from error
+
+
+class _Writer:
+    """The files of a split, in a folder of their own."""
+
+    def __init__(self, folder: pathlib.Path, split: str, shard_bytes: int):
+        self._folder, self._split, self._shard_bytes = folder, split, shard_bytes
+        self._module = _array_record()
+        self._shard: Any = None
+        self._shards: list[pathlib.Path] = []
+        self._written = 0  # bytes of records in the open shard
+        self._lines = open(folder / f"{split}.jsonl", "wb")  # noqa: SIM115
+        self._index: dict[str, list[int]] = {name: [] for name in INDEX}
+        self._index["offsets"].append(0)
+        self._index["lines"].append(0)
+        self._columns: list[tuple[str, str, tuple[int, ...]]] = []
+        self._num_classes, self._unlabelled = 0, False
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+    def add(self, block: Corpus) -> None:
+        arrays = {name: getattr(block, name) for name in (*_ROWS, "pixels")}
+        arrays = {name: values for name, values in arrays.items() if values is not None}
+        arrays["features"] = _halved(arrays["features"], block)
+        self._columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
+        self._num_classes = block.num_classes
+        if block.class_probs is None:
+            self._unlabelled = True
+        else:
+            real = np.ones(len(block.features), bool)
+            real[block.offsets[:-1]] = False  # the whole photo is never hidden
+            self._unlabelled |= not block.class_probs[real].any(axis=-1).all()
+        for photo, captions in enumerate(block.captions):
+            rows = slice(*block.offsets[photo : photo + 2])
+            self._write(
+                b"".join(
+                    np.ascontiguousarray(
+                        arrays[name][photo : photo + 1] if name == "pixels" else arrays[name][rows],
+                        dtype,
+                    ).tobytes()
+                    for name, dtype, _ in self._columns
+                )
+            )
+            self._note(int(block.image_ids[photo]), captions, rows.stop - rows.start)
+
+    def _write(self, record: bytes) -> None:
+        if self._shard is None or self._written >= self._shard_bytes:
+            if self._shard is not None:
+                self._shard.close()
+            path = self._folder / f"{self._split}-{len(self._shards):05d}"
+            self._shard = self._module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+            self._shards.append(path)
+            self._written = 0
+        self._shard.write(record)
+        self._written += len(record)
+
+    def _note(self, image_id: int, captions: tuple[str, ...], rows: int) -> None:
+        line = {"image_id": image_id, "captions": list(captions)}
+        size = self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._index["image_ids"].append(image_id)
+        self._index["offsets"].append(self._index["offsets"][-1] + rows)
+        self._index["caption_counts"].append(len(captions))
+        self._index["lines"].append(self._index["lines"][-1] + size)
+
+    def finish(self) -> dict[str, Any]:
+        if not self._shards:
+            raise UsageError(f"the split {self._split!r} has no photo; nothing written")
+        self.close()
+        for number, path in enumerate(self._shards):
+            path.rename(
+                f"{self._folder / self._split}-{number:05d}-of-{len(self._shards):05d}.array_record"
+            )
+        index = {name: np.array(values, np.int64) for name, values in self._index.items()}
+        np.savez(self._folder / f"{self._split}.index.npz", **index)
+        files = sorted(path for path in self._folder.iterdir())
+        said = {
+            "format": FORMAT,
+            "photos": len(index["image_ids"]),
+            "rows": int(index["offsets"][-1]),
+            "captions": int(index["caption_counts"].sum()),
+            "num_classes": self._num_classes,
+            "unlabelled": self._unlabelled,
+            "columns": self._columns,
+            "files": [
+                {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
+                for path in files
+            ],
+        }
+        text = json.dumps(said, indent=1) + "\n"
+        (self._folder / f"{self._split}.json").write_text(text, encoding="utf-8")
+        return said
+
+
+def _halved(features: np.ndarray, block: Corpus) -> np.ndarray:
+    if features.dtype != np.float32:
+        return features
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    if not np.isfinite(half).all():
+        row = np.argwhere(~np.isfinite(half))[0][0]
+        photo = block.image_ids[np.searchsorted(block.offsets, row, side="right") - 1]
+        raise UsageError(
+            f"{block.name}: photo {photo} has features up to {np.abs(features[row]).max():.4g}, "
+            f"which float16 cannot hold; scale the features of all photos down"
+        )
+    return half
+
+
+def _digest(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _array_record() -> Any:
+    try:
+        from array_record.python import array_record_module
+    except ModuleNotFoundError:
+        raise UsageError(
+            "packing records needs the package array-record; run pip install 'mmt_jax[data]'"
+        ) from None
+    return array_record_module

@@ -1,0 +1,217 @@
+"""Packed records: the same batches as what was packed, and what is refused."""
+
+import dataclasses
+import itertools
+import json
+import pickle
+
+import jax
+import numpy as np
+import pytest
+from test_pipeline import SENTENCE, corpus
+
+from mmt_jax.cli import main
+from mmt_jax.config import Config, DataConfig, UsageError
+from mmt_jax.data import formats, packing, pipeline, records, regions, sources, text
+
+pytest.importorskip("array_record")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return text.SentencePiece(text.vocabulary([SENTENCE] * 20, 60))
+
+
+def halves(photos, **changes):
+    """A corpus whose features float16 holds exactly."""
+    data = corpus(photos, **changes)
+    return dataclasses.replace(data, features=data.features.astype(np.float16))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The same 300 photos as a region folder and as packed records, of several shards."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 32, 48, 3), np.uint8)
+    data = halves(300, first_id=5, pixels=pixels)
+    formats.write(data, tmp_path / "plain", "train")
+    line = f"data pack --data=regions:{tmp_path}/plain --split=train --out={tmp_path}/packed"
+    assert main.main([*line.split(), "--shard_mb=1", "--pixels"]) == 0
+    return f"regions:{tmp_path}/plain", f"records:{tmp_path}/packed"
+
+
+def _same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def _examples(source, tokenizer, **options):
+    pixels = "patch_size" in options
+    return pipeline.Examples(sources.load(source, "train", pixels=pixels), tokenizer, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"reading": "release", "max_regions": 3}, {"patch_size": 8}]
+)
+def test_the_same_batches_in_the_same_order(folders, tokenizer, options):
+    plain, packed = (_examples(source, tokenizer, **options) for source in folders)
+    assert len(list((tmp := _folder(folders)).glob("*.array_record"))) == 2, tmp
+    assert (plain.sizes, plain.num_classes) == (packed.sizes, packed.num_classes)
+    assert [*packed.captions] == [*plain.captions]
+    streams = (pipeline.batches(examples, seed=2, batch_size=48) for examples in (plain, packed))
+    for one, other in itertools.islice(zip(*streams, strict=True), 8):  # more than an epoch
+        _same(one, other)
+
+
+def _folder(folders):
+    import pathlib
+
+    return pathlib.Path(folders[1].partition(":")[2])
+
+
+def test_what_is_asked_of_a_source(folders, tokenizer):
+    plain, packed = folders
+    assert sources.spec(_config(plain)) == sources.spec(_config(packed))
+    (one,), (other,) = (sources.outlines(source, "train") for source in folders)
+    assert list(one.all_captions()) == list(other.all_captions())
+    np.testing.assert_array_equal(one.regions, other.regions)
+    model = [sources.tokenizer(_config(source)).model for source in folders]
+    assert model[0] == model[1]
+    (whole,), (opened,) = (sources.load(source, "train", pixels=True) for source in folders)
+    _same(regions.record(whole, 17), regions.record(opened, 17))
+    np.testing.assert_array_equal(opened.pixels, whole.pixels)
+    (few,) = sources.first([opened], 7)
+    _same(
+        pipeline.Examples([few], tokenizer).images(np.arange(7)),
+        pipeline.Examples([whole.head(7)], tokenizer).images(np.arange(7)),
+    )
+    assert few.captions == whole.captions[:7]
+
+
+def _config(source):
+    return Config(data=DataConfig(source=source, vocab_size=60))
+
+
+def test_a_mixture_with_what_is_in_memory(folders, tokenizer):
+    plain, packed = folders
+    other = corpus(9, seed=4, first_id=9000, class_ids=None, class_probs=None, num_classes=0)
+    found = [
+        pipeline.Examples([*sources.load(source, "train"), other], tokenizer) for source in folders
+    ]
+    for sampling in pipeline.SAMPLING:
+        streams = [
+            pipeline.batches(examples, seed=0, batch_size=20, sampling=sampling)
+            for examples in found
+        ]
+        for _ in range(4):
+            _same(next(streams[0]), next(streams[1]))
+    assert sources.spec(_config(f"{plain},{packed}")).num_classes == 9
+
+
+def test_photos_are_read_in_the_order_asked_for(folders):
+    (opened,) = sources.load(folders[1], "train")
+    (whole,) = sources.load(folders[0], "train")
+    photos = np.array([299, 3, 3, 150])
+    for reader in (opened, pickle.loads(pickle.dumps(opened))):
+        part, expected = reader.take(photos), whole.take(photos)
+        for name in ("features", "boxes", "scores", "class_ids", "class_probs", "offsets"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
+        assert reader.captions[299] == whole.captions[299]
+
+
+def test_float32_is_rounded_and_uint8_is_kept(tmp_path):
+    data = corpus(20)
+    small = dataclasses.replace(data, features=data.features / 3)
+    packing.pack([small], tmp_path, "train")
+    part = records.read(tmp_path, "train").take(np.arange(20))
+    assert part.features.dtype == np.float16
+    np.testing.assert_allclose(part.features, small.features, rtol=2**-11)
+    packing.pack([corpus(20, dtype=np.uint8)], tmp_path, "dev")
+    assert records.read(tmp_path, "dev").take(np.arange(2)).features.dtype == np.uint8
+    assert records.splits(tmp_path) == ("dev", "train")
+
+
+def test_packing_again_gives_the_same_bytes(folders, tmp_path):
+    packing.pack(sources.blocks(folders[1], "train"), tmp_path / "again", "train", shard_mb=1)
+    first, again = (
+        records.about(folder, "train") for folder in (_folder(folders), tmp_path / "again")
+    )
+    assert first == again
+    for row in first["files"]:
+        assert (tmp_path / "again" / row["file"]).read_bytes() == (
+            _folder(folders) / row["file"]
+        ).read_bytes()
+
+
+# Bad input: nothing is taken for whole that is not.
+
+
+def test_what_cannot_be_packed_leaves_nothing(tmp_path):
+    huge = corpus(4)
+    huge.features[-1, 0] = 1e6
+    for blocks, message in (
+        ([corpus(3), huge], "photo 3 has features up to 1e.06"),
+        ([], "has no photo"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            packing.pack(blocks, tmp_path / "out", "train")
+        assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(UsageError, match="0 MiB"):
+        packing.pack([corpus(3)], tmp_path / "out", "train", shard_mb=0)
+    with pytest.raises(UsageError, match="is a mixture"):
+        sources.blocks("scenes/cc,scenes/sbu", "train")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        packing.pack([corpus(3)], tmp_path / "file", "train")
+
+
+def test_an_interrupted_pack_leaves_nothing(tmp_path):
+    def blocks():
+        yield corpus(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        packing.pack(blocks(), tmp_path, "train")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_is_not_overwritten(folders, capsys):
+    line = ["data", "pack", f"--data={folders[0]}", "--split=train", f"--out={_folder(folders)}"]
+    assert main.main(line) == 2
+    assert "is not overwritten" in capsys.readouterr().err
+
+
+def test_files_that_are_missing_cut_or_damaged(folders, tokenizer):
+    folder = _folder(folders)
+    with pytest.raises(UsageError, match="has no split 'dev'; it has train"):
+        records.read(folder, "dev")
+    shard = folder / "train-00001-of-00002.array_record"
+    content = shard.read_bytes()
+    middle = 5000
+    shard.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+    with pytest.raises(UsageError, match="photos cannot be read"):
+        records.read(folder, "train").take(np.arange(300))
+    shard.write_bytes(content[:-1])
+    with pytest.raises(UsageError, match=r"train-00001-of-00002.* is missing, or not of"):
+        records.read(folder, "train")
+    shard.unlink()
+    with pytest.raises(UsageError, match=r"train-00001-of-00002.* is missing, or not of"):
+        sources.load(folders[1], "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "does not describe"), ("[]", "does not describe"), (None, "'other', not 'mmt_jax")],
+)
+def test_a_description_of_something_else(folders, content, message):
+    path = _folder(folders) / "train.json"
+    said = json.loads(path.read_text()) | {"format": "other"}
+    path.write_text(json.dumps(said) if content is None else content)
+    with pytest.raises(UsageError, match=message):
+        records.read(_folder(folders), "train")
+
+
+def test_no_records(tmp_path):
+    with pytest.raises(UsageError, match="holds no packed records"):
+        records.splits(tmp_path / "absent")
+    with pytest.raises(UsageError, match="unknown source 'records:'"):
+        sources.parse("records:")
