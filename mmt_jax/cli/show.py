@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import types
+import typing
 
 from mmt_jax.cli import flags
 from mmt_jax.config import UsageError
@@ -65,7 +66,8 @@ def _view(args: types.SimpleNamespace):
     if args.image and not (model and model.pixels):
         view, record = _detected(args, scorer)
     else:
-        record = scorer.record(args.image) if args.image else schema.read_record(args.record)
+        pixels = scorer.record(args.image) if scorer and args.image else None
+        record = pixels or schema.read_record(args.record)
         if schema.PIXELS in record and not (model and model.pixels):
             raise UsageError(
                 f"{args.record} holds pixels, no regions; give --model that reads them"
@@ -89,7 +91,7 @@ def _detected(args: types.SimpleNamespace, scorer):
         raise UsageError("--detector=NAME:MODEL is missing: it finds the photo's regions")
     picture, detector = pictures.read(args.image), detectors.load(args.detector)
     photo = base.photo(detector.detect([picture])[0])
-    reading = {"max_regions": base.MAX_REGIONS}
+    reading: dict[str, typing.Any] = {"max_regions": base.MAX_REGIONS}
     if scorer:
         data, wanted = scorer.config.data, scorer.config.model.global_region
         reading = {"max_regions": data.max_regions, "reading": data.regions}
