@@ -48,13 +48,16 @@ def _hugging_face(workdir: str, out: str) -> None:
 
     from mmt_jax import importers
     from mmt_jax.data import sources
+    from mmt_jax.importers import preparation
     from mmt_jax.train import checkpoint
     from mmt_jax.train import workdir as workdirs
 
     workdirs.check_free(out)
     trained = checkpoint.load(workdir)
     tokenizer = sources.stored_tokenizer(workdir)
-    importers.save(trained.config, jax.device_get(trained.params), tokenizer, out)
+    params = jax.device_get(trained.params)
+    settings = preparation.read(workdir)
+    importers.save(trained.config, params, tokenizer, out, settings=settings)
 
 
 FORMATS = {"savedmodel": _saved_model, "huggingface": _hugging_face}

@@ -6,7 +6,8 @@ usage: mmt import --from=FOLDER|HUB_ID --model=NAME --out=DIR
 
 The folder holds config.json, the weights (model.safetensors or pytorch_model.bin, whole or in parts
 with an index, or the one .pth or .ckpt of an original release) and the vocabulary (tokenizer.json,
-vocab.txt, or vocab.json with merges.txt). A hub id is downloaded first. What kind of model it is
+vocab.txt, or vocab.json with merges.txt); preprocessor_config.json, where it is there, says how
+photos are prepared. A hub id is downloaded first. What kind of model it is
 and its sizes are read from config.json, never guessed; a key that is unknown, unused or misshapen,
 and a parameter without a key, are all told at once and nothing is written. Pickled weights run no
 code.
@@ -36,6 +37,6 @@ def run(args: types.SimpleNamespace) -> None:
 
     workdir.check_free(args.out)
     found = importers.load(getattr(args, "from"), args.model)
-    checkpoint.write(args.out, found.config, found.params, found.tokenizer)
+    checkpoint.write(args.out, found.config, found.params, found.tokenizer, found.others)
     count = sum(leaf.size for leaf in jax.tree.leaves(found.params))
     print(f"{args.out} holds {args.model} with {count:,} parameters")

@@ -33,6 +33,7 @@ COMMANDS = (
     "eval",
     "export",
     "score",
+    "fill",
     "record",
     "features",
     "show",

@@ -30,7 +30,9 @@ FLAGS = (
     flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
     flags.Flag("caption", "TEXT", "a caption", (), required=True),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
-    flags.Flag("size_divisor", "N", "of BridgeTower's photos; 32 by default, 0 for none", 32),
+    flags.Flag(
+        "size_divisor", "N", "of BridgeTower's photos, 0 = none; -1 = as imported, or 32", -1
+    ),
     flags.Flag("truncate", "", "cut captions that are too long, as training does", default=False),
     flags.JSON,
 )
@@ -52,7 +54,7 @@ def run(args: types.SimpleNamespace) -> None:
         args.caption,
         truncate=args.truncate,
         detector=args.detector,
-        size_divisor=args.size_divisor,
+        size_divisor=None if args.size_divisor < 0 else args.size_divisor,
     )
     if args.json:
         rows = [

@@ -92,6 +92,10 @@ class PretrainedTokenizer(Tokenizer):
                 raise UsageError(f"the caption {caption!r} is empty; give it words or leave it out")
         return [encoding.ids for encoding in encoded]
 
+    def piece(self, token_id: int) -> str:
+        """See `Tokenizer.piece`."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False).strip()
+
 
 def read(folder: str | os.PathLike) -> PretrainedTokenizer:
     """The tokenizer of a folder of published weights.

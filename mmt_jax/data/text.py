@@ -65,6 +65,10 @@ class Tokenizer(abc.ABC):
           UsageError: nothing is left of a caption after preparation.
         """
 
+    @abc.abstractmethod
+    def piece(self, token_id: int) -> str:
+        """How a piece is written, without the blank in front of a word."""
+
     def encode(self, caption: str) -> list[int]:
         """`encode_all` of one caption."""
         return self.encode_all([caption])[0]
@@ -153,6 +157,7 @@ class SentencePiece(Tokenizer):
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = (
             ids[name if name in ids else _bracketed(name)] for name in SPECIAL
         )
+        self._pieces = pieces
         self.vocab_size = len(pieces)
         self.starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
         # An unknown piece may hide any text, so it takes the careful way too.
@@ -173,6 +178,10 @@ class SentencePiece(Tokenizer):
             if not self._careful.isdisjoint(ids):
                 encoded[text] = self._encode_carefully(text)
         return [encoded[text] for text in prepared]
+
+    def piece(self, token_id: int) -> str:
+        """See `Tokenizer.piece`."""
+        return self._pieces[token_id].replace(_SPACE, "")
 
     def _encode_carefully(self, text: str) -> list[int]:
         """Splits each piece that ends in a comma after a digit into the number and the comma."""

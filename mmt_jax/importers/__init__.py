@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +20,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict, resolve
 from mmt_jax.data import pretrained_text
 from mmt_jax.data.text import Tokenizer
-from mmt_jax.importers import engine, hub
+from mmt_jax.importers import engine, hub, preparation
 from mmt_jax.models import registry
 from mmt_jax.typing import Params
 
@@ -36,6 +37,7 @@ class Importer:
       table: of the names that `rename` gives.
       fresh: parameters of ours that these weights lack by nature, as they begin.
       rename: a foreign key, of whatever release → the name that the table has for it.
+      zeros: arrays by names of the table that theirs have and ours need not.
       save_config: our config → `config.json`.
       save_name: our config and a name of the table → the foreign key.
     """
@@ -45,6 +47,7 @@ class Importer:
     table: Callable[[Config], engine.Table]
     fresh: Callable[[Config], Params] = lambda config: {}
     rename: Callable[[str], str] = str
+    zeros: Callable[[Config], dict[str, np.ndarray]] = lambda config: {}
     save_config: Callable[[Config], dict[str, Any]] | None = None
     save_name: Callable[[Config, str], str] | None = None
 
@@ -56,6 +59,7 @@ class Imported:
     config: Config
     params: Params
     tokenizer: Tokenizer
+    others: Mapping[str, bytes]  # content of further files by name
 
 
 def load(source: str | os.PathLike, model: str) -> Imported:
@@ -90,10 +94,27 @@ def load(source: str | os.PathLike, model: str) -> Imported:
     fresh = params_lib.flatten(importer.fresh(config))
     wanted = params_lib.select(registry.build(config).abstract(), lambda p: p not in fresh)
     params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
-    return Imported(config, params_lib.merge(params, params_lib.unflatten(fresh)), tokenizer)
+    params = params_lib.merge(params, params_lib.unflatten(fresh))
+    return Imported(config, params, tokenizer, _others(folder, config))
 
 
-def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.PathLike) -> None:
+def _others(folder: pathlib.Path, config: Config) -> dict[str, bytes]:
+    """How photos are prepared, where the folder says so and models read photos themselves."""
+    settings = preparation.read(folder) if config.model.pixels else None
+    if settings is None:
+        return {}
+    preparation.processor(settings, config, name=str(folder))
+    return {preparation.FILE: json.dumps(settings, indent=2, sort_keys=True).encode()}
+
+
+def save(
+    config: Config,
+    params: Params,
+    tokenizer: Tokenizer,
+    out: str | os.PathLike,
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Writes a folder that the family's own library loads with `from_pretrained`.
 
     Args:
@@ -101,6 +122,7 @@ def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.Pat
       params: its parameters, on the host.
       tokenizer: its tokenizer.
       out: the folder to make.
+      settings: how photos are prepared, as `preparation.read` gives it; None = as the family's are.
 
     Raises:
       UsageError: the family has no published counterpart, or this model has parameters that the
@@ -113,10 +135,18 @@ def save(config: Config, params: Params, tokenizer: Tokenizer, out: str | os.Pat
             f"models of the family {family} have no counterpart in transformers; export them as a "
             f"SavedModel (leave --format out)"
         )
-    arrays = engine.revert(params, importer.table(config))
+    foreign = importer.save_config(config)
+    fresh = params_lib.flatten(importer.fresh(config))
+    arrays = engine.revert(
+        params_lib.select(params, lambda p: p not in fresh), importer.table(config)
+    )
+    arrays |= importer.zeros(config)
     arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
-    vocabulary = {tokenizer.filename: tokenizer.model}
-    hub.write(pathlib.Path(out), importer.save_config(config), arrays, others=vocabulary)
+    others = {tokenizer.filename: tokenizer.model}
+    if config.model.pixels:
+        settings = settings or preparation.settings(config)
+        others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
+    hub.write(pathlib.Path(out), foreign, arrays, others=others)
 
 
 def _renamed(

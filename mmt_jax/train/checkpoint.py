@@ -13,6 +13,8 @@ import math
 import os
 import pathlib
 import shutil
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -168,8 +170,16 @@ def _standard(like: Any) -> ocp.args.StandardRestore:
     return ocp.args.StandardRestore(like)
 
 
-def write(workdir: str | os.PathLike, config: Config, params: Params, tokenizer: Tokenizer) -> None:
+def write(
+    workdir: str | os.PathLike,
+    config: Config,
+    params: Params,
+    tokenizer: Tokenizer,
+    others: Mapping[str, bytes] = types.MappingProxyType({}),
+) -> None:
     """Makes a workdir, whole or not at all, of parameters that no run has trained.
+
+    `others` is the content of further files by name.
 
     Raises:
       UsageError: the folder holds something.
@@ -181,6 +191,8 @@ def write(workdir: str | os.PathLike, config: Config, params: Params, tokenizer:
     try:
         sources.store_tokenizer(tokenizer, part)
         workdirs.write_config(part, config)
+        for name, content in others.items():
+            (part / name).write_bytes(content)
         with contextlib.closing(Checkpoints(part, config)) as checkpoints:
             state = State(np.zeros((), np.int32), params, {})
             checkpoints.save(state, 0, position={}, metrics={})

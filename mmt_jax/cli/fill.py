@@ -1,0 +1,49 @@
+"""Prints the likeliest words at the blanks of a sentence, about a photo or alone.
+
+usage: mmt fill --model=DIR [--record=FILE.npz|--image=FILE] --sentence=TEXT
+
+  mmt fill --model=work/bert --sentence="a <mask> on a mat"
+  mmt fill --model=work/bridgetower --image=cat.jpg --sentence="a <mask> on a mat"
+  mmt fill --model=work/cc --record=work/photo.npz --sentence="a <mask> circle"
+
+The model is a workdir of `mmt train` or `mmt import` that has a head over words. BERT and RoBERTa
+read the sentence alone; all others a photo too, as `mmt score` takes it. A blank is written <mask>
+or [MASK].
+"""
+
+from __future__ import annotations
+
+import json
+import types
+
+from mmt_jax.cli import flags
+from mmt_jax.config import UsageError
+
+FLAGS = (
+    flags.Flag("model", "DIR", "what fills in", required=True),
+    flags.Flag("record", "FILE.npz", "one photo's record"),
+    flags.Flag("image", "FILE", "one photo, in place of a record"),
+    flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+    flags.Flag("sentence", "TEXT", "with a <mask> or more", required=True),
+    flags.Flag("top", "N", "words for each blank; 5 by default", 5),
+    flags.JSON,
+)
+
+
+def run(args: types.SimpleNamespace) -> None:
+    """Fills in and prints."""
+    from mmt_jax import api
+
+    if args.record and args.image:
+        raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt fill --help`")
+    scorer = api.load(args.model)
+    found = scorer.fill(
+        args.record or args.image, args.sentence, top=args.top, detector=args.detector
+    )
+    if args.json:
+        print(json.dumps([[word._asdict() for word in words] for words in found], indent=1))
+        return
+    for number, words in enumerate(found):
+        print("\n" * (number > 0), end="")
+        for word in words:
+            print(f"{word.probability:.3f} {word.word}")
