@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import corpora_samples
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from mmt_jax import detectors
 from mmt_jax.cli import main
 from mmt_jax.config import UsageError
-from mmt_jax.data import formats, pictures
+from mmt_jax.data import corpora, formats, photos, pictures
 from mmt_jax.detectors import base, folder
 from mmt_jax.detectors.base import Detections
 
@@ -159,11 +160,38 @@ def test_photos_without_caption_are_left_out_where_there_are_captions(tmp_path, 
 def test_where_no_photo_can_be_taken_nothing_is_left(tmp_path, detector):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.jpg").write_text("no picture")
-    with pytest.raises(
-        UsageError, match=r"not one photo could be taken; .*1\.jpg"
-    ):
+    with pytest.raises(UsageError, match=r"not one photo could be taken; .*1\.jpg"):
         run(tmp_path / "images", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A prepared corpus: the train split of a sample of COCO's captions has two photos."""
+    pytest.importorskip("tensorflow_datasets")
+    corpora_samples.WRITERS["coco_captions"](tmp_path / "raw")
+    argv = ["--corpus=coco_captions", f"--raw={tmp_path / 'raw'}", f"--out={tmp_path / 'corpus'}"]
+    assert main.main(["data", "prepare", *argv, "--runner=local"]) == 0
+    return tmp_path / "corpus"
+
+
+def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, corpus, detector):
+    summary = run(corpus, tmp_path / "out", split="train")
+    assert summary.photos == 2
+    found = formats.read(tmp_path / "out", "train")
+    expected = {
+        photos.image_id(example["image/id"]): tuple(example["text/captions"])
+        for example in corpora.read(corpus, "train")
+    }
+    assert dict(zip(found.image_ids.tolist(), found.captions, strict=True)) == expected
+
+
+def test_what_fits_no_prepared_corpus(tmp_path, corpus, detector):
+    with pytest.raises(UsageError, match="no split 'dev'; it has"):
+        run(corpus, tmp_path / "out", split="dev")
+    with pytest.raises(UsageError, match="leave out --captions"):
+        run(corpus, tmp_path / "out", captions=tmp_path / "captions.jsonl")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_on_real_photos(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Makes a region folder of a folder of photos, with a detector.
+"""Makes a region folder of photos, with a detector.
 
 usage: mmt features --detector=NAME:MODEL[,OPTION=VALUE ...] --images=DIR --out=DIR
 
@@ -10,7 +10,8 @@ Options of a detector follow its model: `labels=FILE` names classes; of classifi
 is the tensor that becomes a region's feature, `colours=unit|signed|raw|imagenet|clip` how they read
 pixels, `scales=2x3` the grid of boxes; of a SavedModel, `boxes=`, `scores=` and `features=` name
 outputs. EXIF orientation is applied. Captions are joined by the number at the end of a photo's
-name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file.
+name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file. DIR may
+be what `mmt data prepare` made: its split SPLIT is read, with the captions that it has.
 
 Stopped, the same command goes on where it was. A photo that cannot be read, has no region, or has
 no caption where there are captions, is left out and listed in DIR/SPLIT.skipped.jsonl.
@@ -27,7 +28,7 @@ from mmt_jax.detectors import DETECTORS
 
 FLAGS = (
     flags.Flag("detector", "NAME:MODEL", "what finds regions, of the table above", required=True),
-    flags.Flag("images", "DIR", "the photos, in folders below it too", required=True),
+    flags.Flag("images", "DIR", "photos, in folders below it too, or a corpus", required=True),
     flags.Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
     flags.Flag("captions", "FILE", "captions of the photos"),
     flags.Flag("split", "NAME", "of the region folder; train by default"),

@@ -45,6 +45,29 @@ _EXTENSIONS = [
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
+    """Decodes the photo of a file.
+
+    Args:
+      path: of the file; its content, not its name, tells the format.
+
+    Returns:
+      [H, W, 3] uint8, as `decode`.
+
+    Raises:
+      UsageError: there is no such file, or as `decode`.
+    """
+    try:
+        with open(path, "rb") as file:
+            return decode(file, os.fspath(path))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; name a photo in it") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
     """Decodes one photo.
 
     The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
@@ -52,37 +75,34 @@ def read(path: str | os.PathLike) -> np.ndarray:
     without a colour profile.
 
     Args:
-      path: of the file; its content, not its name, tells the format.
+      file: its bytes.
+      where: what errors call it.
 
     Returns:
       [H, W, 3] uint8, both sides at least 1.
 
     Raises:
-      UsageError: there is no such file, it is no picture of FORMATS, it is truncated or damaged, it
-        has more than MAX_PIXELS, or its values have no agreed range (32 bits a channel).
+      UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
+        MAX_PIXELS, or its values have no agreed range (32 bits a channel).
     """
     pillow = _pillow()
     try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
             known = [name for name in FORMATS if name in pillow.OPEN]
             with pillow.open(file, formats=known) as image:
-                _check_size(image.size, path)
+                _check_size(image.size, where)
                 upright = _upright(image)
-                return np.array(_eight_bits(upright, path))
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder; name a photo in it") from None
+                return np.array(_eight_bits(upright, where))
     except pillow.DecompressionBombError:
-        raise _too_large(path) from None
+        raise _too_large(where) from None
     except UsageError:
         raise
     except pillow.UnidentifiedImageError:
-        raise UsageError(f"{path} is no picture of a known kind ({', '.join(FORMATS)})") from None
+        raise UsageError(f"{where} is no picture of a known kind ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise what their parsers stumble over, of any type
         raise UsageError(
-            f"{path} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
+            f"{where} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
             f"damaged: fetch or save it again"
         ) from None
 
@@ -150,9 +170,9 @@ def _pillow() -> typing.Any:
     return Image
 
 
-def _check_size(size: tuple[int, int], path: str | os.PathLike) -> None:
+def _check_size(size: tuple[int, int], where: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(path, size)
+        raise _too_large(where, size)
 
 
 def _too_large(path: str | os.PathLike, size: tuple[int, int] | None = None) -> UsageError:

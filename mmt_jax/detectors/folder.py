@@ -1,4 +1,4 @@
-"""A folder of photos, through a detector, into a region folder.
+"""Photos, through a detector, into a region folder.
 
 Until the end, finished photos lie in splits of a hidden region folder beside the target, some tens
 of them each. What stops the work costs one of these at most; the same command goes on from there.
@@ -19,11 +19,11 @@ import numpy as np
 
 from mmt_jax import detectors
 from mmt_jax.config import UsageError
-from mmt_jax.data import photos, pictures, schema
-from mmt_jax.data.features import captions as captions_lib
+from mmt_jax.data import schema
 from mmt_jax.data.photos import Photo
 from mmt_jax.data.writer import FolderWriter
-from mmt_jax.detectors import base
+from mmt_jax.detectors import albums, base
+from mmt_jax.detectors.albums import Album, Shot
 from mmt_jax.detectors.base import Detections, Detector
 
 SHARD = 64  # photos that are kept together
@@ -32,21 +32,21 @@ BATCH = 8  # pictures in memory at once
 
 @dataclasses.dataclass
 class Summary:
-    """What became of a folder.
+    """What became of an album.
 
     Attributes:
       photos: in the region folder.
       kept: of these, found finished from an earlier run.
-      skipped: path and reason of each photo that is not in it.
+      skipped: of each photo that is not in it, where it lies and the reason.
     """
 
     photos: int = 0
     kept: int = 0
-    skipped: list[tuple[pathlib.Path, str]] = dataclasses.field(default_factory=list)
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
-    def skip(self, path: pathlib.Path, reason: object) -> None:
+    def skip(self, shot: Shot, reason: object) -> None:
         """Counts a photo that is left out."""
-        self.skipped.append((path, str(reason)))
+        self.skipped.append((shot.where, str(reason)))
 
 
 def extract(
@@ -67,7 +67,8 @@ def extract(
 
     Args:
       detector: as `detectors.load` takes it.
-      images: the folder; photos below it are found by the endings of their names.
+      images: a folder, below which photos are found by the endings of their names, or a prepared
+        corpus, of which `split` is read.
       folder: the region folder; the split must not be there yet.
       split: to write.
       captions: file of captions (`mmt_jax.data.features.captions`); None = photos have none.
@@ -82,20 +83,18 @@ def extract(
     for target in (folder / f"{split}.npz", folder / f"{split}.jsonl"):
         if target.exists():
             raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
-    paths, known = pictures.find(images), None
-    if captions is not None:
-        known = captions_lib.read(pathlib.Path(captions), split).of
+    album = albums.find(images, split, captions=captions)
     loaded, summary = detectors.load(detector), Summary()
     _claim(shards, {"detector": detector, "images": str(images), "dtype": dtype})
     done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
-    wanted = _distinct(paths, pathlib.Path(images), known, summary)
+    wanted = _distinct(album, summary)
     summary.kept = sum(name in done for name in wanted)
-    pending = [(name, path) for name, path in wanted.items() if name not in done]
+    pending = [shot for name, shot in wanted.items() if name not in done]
     groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
     writing = {"dtype": dtype, "num_classes": loaded.num_classes or None}
     first = 1 + max((int(shard) for shard in _shards(shards)), default=-1)
     for number, group in enumerate(track(groups), first):
-        _fill(shards, f"{number:06d}", group, loaded, known or {}, writing, summary)
+        _fill(shards, f"{number:06d}", group, loaded, writing, summary)
     summary.photos = _join(shards, folder, split, writing, set(wanted), summary)
     _report(folder / f"{split}.skipped.jsonl", summary)
     shutil.rmtree(shards)
@@ -132,34 +131,26 @@ def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _distinct(
-    paths: Sequence[pathlib.Path],
-    images: pathlib.Path,
-    captions: dict[int, tuple[str, ...]] | None,
-    summary: Summary,
-) -> dict[str, pathlib.Path]:
-    """Photos by name within their folder, each with an id, and a caption, of its own."""
+def _distinct(album: Album, summary: Summary) -> dict[str, Shot]:
+    """Photos by name, each with an id, and a caption where there are captions, of its own."""
     found: dict[int, str] = {}
     wanted = {}
-    for path in paths:
-        name = path.relative_to(images).as_posix()
-        number = photos.image_id(name)
-        if number in found:
-            summary.skip(path, f"{path} has the id {number}, as {found[number]} has")
-        elif captions is not None and number not in captions:
-            summary.skip(path, f"{path} has no caption")
+    for shot in album.shots:
+        if (number := shot.image_id) in found:
+            summary.skip(shot, f"{shot.where} has the id {number}, as {found[number]} has")
+        elif album.captioned and not shot.captions:
+            summary.skip(shot, f"{shot.where} has no caption")
         else:
-            found[number] = name
-            wanted[name] = path
+            found[number] = shot.name
+            wanted[shot.name] = shot
     return wanted
 
 
 def _fill(
     shards: pathlib.Path,
     shard: str,
-    group: Sequence[tuple[str, pathlib.Path]],
+    group: Sequence[Shot],
     detector: Detector,
-    captions: dict[int, tuple[str, ...]],
     writing: dict,
     summary: Summary,
 ) -> None:
@@ -169,15 +160,14 @@ def _fill(
     if begun is None:
         return
     with contextlib.suppress(_Empty), FolderWriter(shards, shard, **writing) as writer:
-        for name, path, picture, detections in itertools.chain([begun], found):
-            number = photos.image_id(name)
+        for shot, picture, detections in itertools.chain([begun], found):
             height, width = picture.shape[:2]
             try:
                 photo = base.photo(
                     detections,
-                    image_id=number,
-                    captions=captions.get(number, ()),
-                    file=name,
+                    image_id=shot.image_id,
+                    captions=shot.captions,
+                    file=shot.name,
                     width=width,
                     height=height,
                 )
@@ -185,7 +175,7 @@ def _fill(
             except UsageError as error:
                 if isinstance(error.__cause__, OSError):  # no photo's fault
                     raise
-                summary.skip(path, f"{path}: {error}")
+                summary.skip(shot, f"{shot.where}: {error}")
         if not len(writer):
             raise _Empty
 
@@ -195,21 +185,21 @@ class _Empty(UsageError):
 
 
 def _detected(
-    group: Sequence[tuple[str, pathlib.Path]], detector: Detector, summary: Summary
-) -> Iterator[tuple[str, pathlib.Path, np.ndarray, Detections]]:
+    group: Sequence[Shot], detector: Detector, summary: Summary
+) -> Iterator[tuple[Shot, np.ndarray, Detections]]:
     for start in range(0, len(group), BATCH):
         batch = []
-        for name, path in group[start : start + BATCH]:
+        for shot in group[start : start + BATCH]:
             try:
-                batch.append((name, path, pictures.read(path)))
+                batch.append((shot, shot.read()))
             except UsageError as error:
-                summary.skip(path, error)
-        answers = _answers([picture for _, _, picture in batch], detector)
-        for (name, path, picture), answer in zip(batch, answers, strict=True):
+                summary.skip(shot, error)
+        answers = _answers([picture for _, picture in batch], detector)
+        for (shot, picture), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
-                summary.skip(path, f"{path}: the detector failed on it ({answer})")
+                summary.skip(shot, f"{shot.where}: the detector failed on it ({answer})")
             else:
-                yield name, path, picture, answer
+                yield shot, picture, answer
 
 
 def _answers(batch: list[np.ndarray], detector: Detector) -> list[Detections | Exception]:
@@ -261,6 +251,6 @@ def _report(path: pathlib.Path, summary: Summary) -> None:
         return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with open(part, "w", encoding="utf-8", errors="replace") as file:
-        for photo, reason in summary.skipped:
-            file.write(json.dumps({"where": str(photo), "reason": reason}) + "\n")
+        for where, reason in summary.skipped:
+            file.write(json.dumps({"where": where, "reason": reason}) + "\n")
     os.replace(part, path)

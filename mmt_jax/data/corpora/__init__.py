@@ -1,6 +1,6 @@
 """Published corpora by name: prepared once from their files, then read like any TFDS data set.
 
-`mmt data prepare` writes them, `read` yields their examples. For those who live in TFDS, importing
+`mmt data prepare` writes them, `read` gives their examples. For those who live in TFDS, importing
 `mmt_jax.data.corpora.builder` makes the name "mmt/flickr30k" known.
 """
 
@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from mmt_jax.config import UsageError
@@ -42,6 +42,7 @@ CORPORA: tuple[base.Corpus, ...] = (
 
 VERSION = "1.0.0"  # of what an example holds
 INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
+_PLACES = (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")  # in a folder that is given
 
 
 def get(name: str) -> base.Corpus:
@@ -58,17 +59,43 @@ def get(name: str) -> base.Corpus:
     return known[name]
 
 
-def read(folder: str | os.PathLike, split: str) -> Iterator[dict[str, Any]]:
+class Examples(Sequence[dict[str, Any]]):
+    """The examples of a prepared split, read one by one from where they lie.
+
+    Values by name: `image/encoded` (NLVR2: `left/…`, `right/…`; SVO-Probes: `positive/…`,
+    `negative/…`) are the bytes of a JPEG or PNG, `image/hash` 16 hexadecimal digits; texts are str,
+    lists of them list, numbers numpy, boxes [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
+
+    Attributes:
+      names: of the values.
+    """
+
+    def __init__(self, version: pathlib.Path, split: str):
+        tfds = datasets_library()
+        builder = tfds.builder_from_directory(version)
+        self.names: tuple[str, ...] = tuple(builder.info.features)
+        self._photos = {name for name in self.names if name.endswith("/encoded")}
+        as_it_is = {name: tfds.decode.SkipDecoding() for name in self._photos}
+        self._source = builder.as_data_source(split, decoders=as_it_is)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # ends an iteration; TFDS raises something else
+        return {
+            name: value if name in self._photos else _decoded(value)
+            for name, value in self._source[index].items()
+        }
+
+
+def read(folder: str | os.PathLike, split: str) -> Examples:
     """The examples of a prepared split, in the order of their keys' hashes.
 
     Args:
       folder: as `mmt data prepare --out` made it, or a folder of one corpus in it.
       split: one of `splits(folder)`.
-
-    Yields:
-      Values by name. `image/encoded` (NLVR2: `left/…`, `right/…`; SVO-Probes: `positive/…`,
-      `negative/…`) are the bytes of a JPEG or PNG, `image/hash` 16 hexadecimal digits; texts are
-      str, lists of them list, numbers numpy, boxes [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
 
     Raises:
       UsageError: no prepared corpus, several of them, no such split, or TFDS is missing.
@@ -76,18 +103,7 @@ def read(folder: str | os.PathLike, split: str) -> Iterator[dict[str, Any]]:
     version = find(folder)
     if split not in (known := splits(version)):
         raise UsageError(f"{version} has no split {split!r}; it has {', '.join(known)}")
-    return _read(version, split)
-
-
-def _read(version: pathlib.Path, split: str) -> Iterator[dict[str, Any]]:
-    tfds = datasets_library()
-    builder = tfds.builder_from_directory(version)
-    photos = [name for name in builder.info.features if name.endswith("/encoded")]
-    skip = {name: tfds.decode.SkipDecoding() for name in photos}
-    for example in builder.as_data_source(split, decoders=skip):
-        yield {
-            name: value if name in photos else _decoded(value) for name, value in example.items()
-        }
+    return Examples(version, split)
 
 
 def _decoded(value: Any) -> Any:
@@ -115,7 +131,7 @@ def find(folder: str | os.PathLike) -> pathlib.Path:
       UsageError: the folder holds none, or several.
     """
     folder = pathlib.Path(folder)
-    for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}"):
+    for pattern in _PLACES:
         if found := sorted(path.parent for path in folder.glob(pattern)):
             break
     else:
@@ -123,6 +139,11 @@ def find(folder: str | os.PathLike) -> pathlib.Path:
     if len(found) > 1:
         raise UsageError(f"{folder} holds several corpora; name one, such as {found[0]}")
     return found[0]
+
+
+def is_prepared(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds prepared corpora, one or several."""
+    return any(any(pathlib.Path(folder).glob(pattern)) for pattern in _PLACES)
 
 
 def datasets_library() -> Any:
