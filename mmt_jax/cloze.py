@@ -82,15 +82,14 @@ def fill(
 def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
     """Token ids of a sentence, each blank as the token that hides a word.
 
-    White space in front of a blank is the blank's, as in RoBERTa's vocabulary.
-
     Raises:
       UsageError: there is no blank.
     """
     parts = _BLANK.split(sentence)
     if len(parts) == 1:
         raise UsageError(f"the sentence {sentence!r} has no blank; write <mask> for one")
-    parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]
+    if tokenizer.mask_takes_space:
+        parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]
     ids: list[int] = []
     for number, part in enumerate(parts):
         ids += [tokenizer.mask_id] * (number > 0)

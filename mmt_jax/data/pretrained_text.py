@@ -64,12 +64,14 @@ class PretrainedTokenizer(Tokenizer):
             raise UsageError(
                 f"the vocabulary is of the kind {kind}; models here read {' or '.join(_KINDS)}"
             )
+        added = self._tokenizer.get_added_tokens_decoder()
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size()
         row = _KINDS[kind]
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = map(self._special, row.special)
+        self.mask_takes_space = self.mask_id in added and added[self.mask_id].lstrip
         pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.vocab_size)]
         self.starts_word = np.array(
             [
@@ -215,7 +217,8 @@ def _byte_level(folder: pathlib.Path) -> Any:
     )
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = tokenizers.decoders.ByteLevel()
-    built.add_special_tokens([t for t in _KINDS["BPE"].special if built.token_to_id(t) is not None])
+    special = [t for t in _KINDS["BPE"].special if built.token_to_id(t) is not None]
+    built.add_special_tokens([tokenizers.AddedToken(t, lstrip=t == "<mask>") for t in special])
     return built
 
 

@@ -46,6 +46,7 @@ class Tokenizer(abc.ABC):
       vocab_size: V.
       cls_id, sep_id, pad_id, mask_id: of the special tokens.
       starts_word: [V] bool, whether a piece begins a word wherever it stands.
+      mask_takes_space: white space in front of the mask token is part of it.
     """
 
     filename: str
@@ -56,6 +57,7 @@ class Tokenizer(abc.ABC):
     pad_id: int
     mask_id: int
     starts_word: np.ndarray
+    mask_takes_space: bool = False
 
     @abc.abstractmethod
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
