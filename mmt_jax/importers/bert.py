@@ -161,4 +161,55 @@ TABLE: Table = (
     Row("cls.predictions.decoder.weight", ("text/tokens/embedding",), copy=True),
 )
 
-IMPORTER = Importer(model_types=("bert",), config=config, table=lambda config: TABLE, rename=rename)
+
+def zeros(config: Config) -> dict[str, np.ndarray]:
+    """Biases of keys, which the softmax cancels: ours has none, and theirs must have some."""
+    model = config.model
+    name = "encoder.layer.{}.attention.self.key.bias"
+    return {name.format(i): np.zeros(model.width, np.float32) for i in range(len(model.layers))}
+
+
+def save_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a `BertForMaskedLM`.
+
+    Raises:
+      UsageError: the model has no word head, or a part that is none of BERT's.
+    """
+    model = config.model
+    for wrong, what in (
+        (not config.objective.mlm, "no head over words"),
+        (model.heads * model.head_dim != model.width, "heads that are not as wide as the model"),
+        (model.layout != "cls_first", "[CLS] as the last token, with a segment of its own"),
+    ):
+        if wrong:
+            raise UsageError(
+                f"this model has {what}, which BertForMaskedLM cannot hold; export one that was "
+                f"imported, or trained on hidden words with config.model.layout=cls_first"
+            )
+    return {
+        **fields.write(model, FIELDS),
+        **FIXED,
+        DEPTH[1]: len(model.layers),
+        "architectures": ["BertForMaskedLM"],
+        "model_type": "bert",
+        "attention_probs_dropout_prob": model.dropout,
+        "pad_token_id": model.pad_id,
+        "type_vocab_size": SEGMENTS - 1,
+    }
+
+
+def save_name(config: Config, key: str) -> str:
+    """With what Hugging Face's class puts in front."""
+    del config
+    return key if key.startswith("cls.") else f"bert.{key}"
+
+
+IMPORTER = Importer(
+    model_types=("bert",),
+    config=config,
+    table=lambda config: TABLE,
+    rename=rename,
+    zeros=zeros,
+    save_config=save_config,
+    save_name=save_name,
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Config, DataConfig, ObjectiveConfig
+from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, engine, fields
 from mmt_jax.importers.engine import Row, Table, Transform
 from mmt_jax.model_config import ClipConfig
@@ -107,4 +107,36 @@ TABLE: Table = (
     Row("logit_scale", ("log_scale",)),
 )
 
-IMPORTER = Importer(model_types=("clip",), config=config, table=lambda config: TABLE, fresh=fresh)
+
+def save_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a `CLIPModel`.
+
+    Raises:
+      UsageError: the model is an image tower alone.
+    """
+    model = config.model
+    if config.objective.itm == "none":
+        raise UsageError("this model is an image tower alone, and CLIPModel has two towers")
+    return fields.nest(
+        {
+            **fields.write(model, FIELDS),
+            "architectures": ["CLIPModel"],
+            "model_type": "clip",
+            "text_config.model_type": "clip_text_model",
+            "text_config.projection_dim": model.width,
+            "text_config.eos_token_id": model.pad_id,  # the token that it pads with, too
+            "text_config.pad_token_id": model.pad_id,
+            "vision_config.model_type": "clip_vision_model",
+            "vision_config.projection_dim": model.width,
+        }
+    )
+
+
+IMPORTER = Importer(
+    model_types=("clip",),
+    config=config,
+    table=lambda config: TABLE,
+    fresh=fresh,
+    save_config=save_config,
+    save_name=lambda config, key: key,
+)

@@ -10,6 +10,7 @@ With CLIP's they are what BridgeTower was begun with:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -68,6 +69,40 @@ TABLE: Table = (
     Row("lm_head.decoder.weight", ("text/embed/tokens/embedding",), copy=True),
 )
 
+
+def save_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a `RobertaForMaskedLM`.
+
+    Raises:
+      UsageError: the model has no word head.
+    """
+    model = config.model
+    if not config.objective.mlm:
+        raise UsageError(
+            "this model has no head over words, and RobertaForMaskedLM has; export one that was "
+            "trained with config.objective.mlm"
+        )
+    positions = model.max_positions + model.pad_id + 1
+    return {
+        **fields.write(dataclasses.replace(model, max_positions=positions), FIELDS),
+        **FIXED,
+        "architectures": ["RobertaForMaskedLM"],
+        "model_type": "roberta",
+        "attention_probs_dropout_prob": model.dropout,
+    }
+
+
+def save_name(config: Config, key: str) -> str:
+    """With what Hugging Face's class puts in front."""
+    del config
+    return key if key.startswith("lm_head.") else f"roberta.{key}"
+
+
 IMPORTER = Importer(
-    model_types=("roberta",), config=config, table=lambda config: TABLE, rename=rename
+    model_types=("roberta",),
+    config=config,
+    table=lambda config: TABLE,
+    rename=rename,
+    save_config=save_config,
+    save_name=save_name,
 )
