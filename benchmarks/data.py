@@ -19,7 +19,8 @@ from timing import machine, median_seconds
 from mmt_jax import variants
 from mmt_jax.config import with_spec
 from mmt_jax.data import sources
-from mmt_jax.data.pipeline import Examples, batches
+from mmt_jax.data.feed import batches
+from mmt_jax.data.pipeline import Examples
 from mmt_jax.models import registry
 from mmt_jax.train import optim, step
 from mmt_jax.train.state import State

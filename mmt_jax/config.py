@@ -76,12 +76,15 @@ class DataConfig:
     source: str = "scenes/cc"  # several, separated by commas, are a mixture
     sampling: str = "instance"  # of a mixture: "instance" ∝ size, "dataset" uniform
     split: str = "train"
-    vocab: str | None = None  # a SentencePiece model; None = trained on the source's captions
+    vocab: str | None = None  # any vocabulary's file; None = trained on the source's captions
     vocab_size: int = 2000  # of a vocabulary that is trained
     text_length: int = 25  # T at most, [SEP] and [CLS] included
     max_regions: int = 100  # R - 1 at most
     regions: str = "plain"  # or "release", which loses the lowest-scoring region
     size: int | None = None  # photos of a generated corpus; None = its own size
+    workers: int = 0  # processes that read records; 0 = threads
+    # (T, R) sizes that batches are cut to, which groups pairs of like size; none = neither
+    buckets: tuple[tuple[int, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ def one_step(model, config, params, batch):
     placed = sharding.of_state(shapes, params, mesh)
     first = jax.device_put(state.State.fresh(params, tx), placed)
     run = jax.jit(step.build(model, tx, config), out_shardings=(placed, None))
-    batch = sharding.put(batch, sharding.batched(mesh))
+    batch = sharding.put(batch, sharding.batched(mesh), len(batch.image_ids))
     after, metrics = run(first, batch, jax.random.key(config.seed))
     return after, float(metrics["loss"].mean)
 

@@ -7,9 +7,10 @@ import itertools
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from mmt_jax.config import Config, DataConfig, MMTConfig, UsageError
-from mmt_jax.data import pipeline, regions, text
+from mmt_jax.data import feed, pipeline, regions, text
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.objectives import losses
 
@@ -200,7 +201,7 @@ def test_pixels(tokenizer):
 
 
 def _photos(examples, steps, **arguments):
-    stream = pipeline.batches(examples, **{"seed": 0, "batch_size": 4} | arguments)
+    stream = feed.batches(examples, **{"seed": 0, "batch_size": 4} | arguments)
     return [
         photo for batch in itertools.islice(stream, steps) for photo in batch.image_ids.tolist()
     ]
@@ -215,7 +216,7 @@ def test_each_epoch_shows_each_photo_once_in_a_new_order(examples):
 
 
 def test_pairs_are_matched(examples):
-    stream = pipeline.batches(examples, seed=3, batch_size=5)
+    stream = feed.batches(examples, seed=3, batch_size=5)
     for batch in itertools.islice(stream, 6):
         for row, photo in enumerate(batch.image_ids):
             mine = examples.texts(np.array([2 * photo, 2 * photo + 1])).token_ids
@@ -225,7 +226,7 @@ def test_pairs_are_matched(examples):
 def test_each_caption_is_as_likely_as_the_other(tokenizer):
     data = corpus(1, captions=4)
     data = dataclasses.replace(data, captions=(("a", "a red", "a red dog", "a red dog runs"),))
-    stream = pipeline.batches(pipeline.Examples([data], tokenizer), seed=0, batch_size=400)
+    stream = feed.batches(pipeline.Examples([data], tokenizer), seed=0, batch_size=400)
     counts = collections.Counter(next(stream).text.mask.sum(axis=1).tolist())
     assert len(counts) == 4
     assert all(70 <= count <= 130 for count in counts.values())  # 100 ± 3.5 standard deviations
@@ -235,13 +236,13 @@ def test_each_caption_is_as_likely_as_the_other(tokenizer):
 
 def test_order_is_a_function_of_seed_and_step(examples):
     first, again, other = (
-        list(itertools.islice(pipeline.batches(examples, seed=seed, batch_size=3), 6))
+        list(itertools.islice(feed.batches(examples, seed=seed, batch_size=3), 6))
         for seed in (5, 5, 6)
     )
     _same(first, again)
     assert [b.image_ids.tolist() for b in first] != [b.image_ids.tolist() for b in other]
     for step in (0, 1, 5):
-        _same(next(pipeline.batches(examples, seed=5, batch_size=3, start_step=step)), first[step])
+        _same(next(feed.batches(examples, seed=5, batch_size=3, start_step=step)), first[step])
 
 
 def test_neighbouring_seeds_share_no_epoch(examples):
@@ -252,14 +253,14 @@ def test_neighbouring_seeds_share_no_epoch(examples):
 
 
 def test_state_resumes_bit_for_bit(examples):
-    stream = pipeline.batches(examples, seed=1, batch_size=3)
+    stream = feed.batches(examples, seed=1, batch_size=3)
     for _ in range(4):
         next(stream)
     state = stream.get_state()
     expected = list(itertools.islice(stream, 5))
     stream.set_state(state)
     _same(list(itertools.islice(stream, 5)), expected)
-    fresh = pipeline.batches(examples, seed=1, batch_size=3)
+    fresh = feed.batches(examples, seed=1, batch_size=3)
     fresh.set_state(state)
     _same(list(itertools.islice(fresh, 5)), expected)
 
@@ -282,7 +283,7 @@ def test_mixture_by_dataset_is_uniform(tokenizer):
     assert second[:6] != second[6:]
 
 
-@pytest.mark.parametrize("sampling", pipeline.SAMPLING)
+@pytest.mark.parametrize("sampling", feed.SAMPLING)
 def test_smallest_corpus_and_batch(tokenizer, sampling):
     examples = pipeline.Examples([corpus(1)], tokenizer)
     assert _photos(examples, 3, batch_size=1, sampling=sampling) == [0] * 3
@@ -294,9 +295,9 @@ def test_smallest_corpus_and_batch(tokenizer, sampling):
 
 def test_wrong_arguments(examples):
     with pytest.raises(UsageError, match="unknown sampling 'size'"):
-        pipeline.batches(examples, seed=0, batch_size=4, sampling="size")
+        feed.batches(examples, seed=0, batch_size=4, sampling="size")
     with pytest.raises(UsageError, match="batch_size is 0"):
-        pipeline.batches(examples, seed=0, batch_size=0)
+        feed.batches(examples, seed=0, batch_size=0)
 
 
 def test_corpora_that_do_not_fit(tokenizer):
@@ -327,3 +328,97 @@ def test_more_tokens_than_positions(tokenizer):
     config = Config(data=DataConfig(text_length=30), model=MMTConfig(max_positions=24))
     with pytest.raises(UsageError, match=r"text_length is 30.*only 24 positions"):
         pipeline.Examples.of(config, [corpus(2)], tokenizer)
+
+
+# At size: hosts, processes, buckets.
+
+
+def test_hosts_read_the_rows_of_one_batch(examples):
+    whole = itertools.islice(feed.batches(examples, seed=1, batch_size=6), 3)
+    parts = [
+        feed.batches(examples, seed=1, batch_size=6, rows=slice(start, start + 2))
+        for start in (0, 2, 4)
+    ]
+    for batch in whole:
+        mine = [next(part) for part in parts]
+        assert all(len(part.image_ids) == 2 for part in mine)
+        _same(jax.tree.map(lambda *rows: np.concatenate(rows), *mine), batch)
+
+
+BUCKETS = ((6, 3), (8, 4))
+
+
+def _bucketed(examples, **options):
+    return feed.batches(examples, **{"seed": 2, "batch_size": 3, "buckets": BUCKETS} | options)
+
+
+def _pairs(batches):
+    return [
+        jax.tree.map(lambda leaf, row=row: leaf[row], batch)
+        for batch in batches
+        for row in range(len(batch.image_ids))
+    ]
+
+
+def _real(pair):
+    """What of a pair is no padding, in an order."""
+    words, photo = pair.text, pair.image
+    named = {field.name: getattr(photo, field.name) for field in dataclasses.fields(photo)}
+    rows = {name: value[photo.mask].tolist() for name, value in named.items() if value is not None}
+    return int(pair.image_ids), words.token_ids[words.mask].tolist(), sorted(rows.items())
+
+
+def test_buckets_hold_the_pairs_of_their_window(tokenizer):
+    """The pairs of 16 batches are those of 16 batches without buckets, cut but otherwise equal."""
+    examples = pipeline.Examples([corpus(70)], tokenizer)
+    cut = list(itertools.islice(_bucketed(examples), 16))
+    plain = itertools.islice(feed.batches(examples, seed=2, batch_size=3), 16)
+    assert sorted(map(_real, _pairs(cut))) == sorted(map(_real, _pairs(plain)))
+    seen = set()
+    for batch in cut:
+        needed = batch.text.mask.sum(axis=1).max(), batch.image.mask.sum(axis=1).max()
+        holding = [s for s in (*BUCKETS, examples.size) if s[0] >= needed[0] and s[1] >= needed[1]]
+        seen.add((batch.text.mask.shape[1], batch.image.mask.shape[1]))
+        assert (batch.text.mask.shape[1], batch.image.mask.shape[1]) == holding[0]
+    assert len(seen) > 1
+
+
+def test_buckets_are_a_function_of_seed_and_step(tokenizer):
+    examples = pipeline.Examples([corpus(70)], tokenizer, layout="cls_first")
+    first = list(itertools.islice(_bucketed(examples), 20))
+    _same(first, list(itertools.islice(_bucketed(examples), 20)))
+    for step in (0, 7, 16, 19):
+        _same(next(_bucketed(examples, start_step=step)), first[step])
+    assert all(batch.text.mask[:, 0].all() for batch in first)  # its padding is behind
+    assert any(not (a.image_ids == b.image_ids).all() for a, b in itertools.pairwise(first))
+
+
+@pytest.mark.parametrize("layout", ["release", "cls_first"])
+def test_a_cut_batch_has_the_loss_and_gradient_of_the_whole_one(layout):
+    model = tiny.model(("merged",), objective={"mlm": 0.0, "mrm": 0.0}, dropout=0.0, layout=layout)
+    vocabulary = text.SentencePiece(text.vocabulary([SENTENCE] * 20, tiny.SPEC.vocab_size))
+    data = corpus(30, class_ids=None, class_probs=None, num_classes=0)
+    data = dataclasses.replace(data, features=data.features / 255)
+    examples = pipeline.Examples([data], vocabulary, text_length=16, layout=layout)
+    size = (12, 4)
+    pairs = np.arange(30), np.arange(0, 60, 2)
+    short = (examples.needed(*pairs) <= size).all(axis=1)
+    assert short.sum() > 3
+    whole = examples.batch(pairs[0][short], pairs[1][short])
+    cut = examples.cut(whole, size)
+    assert (cut.text.mask.shape[1], cut.image.mask.shape[1]) == size < examples.size
+
+    @jax.value_and_grad
+    def loss(params, batch):
+        return losses.compute(model, params, batch, key=jax.random.key(0))[0]
+
+    found = [tiny.jit(loss)(tiny.params(model), batch) for batch in (whole, cut)]
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_buckets_without_room(examples):
+    with pytest.raises(UsageError, match=r"\(2, 5\).*3 tokens or more"):
+        _bucketed(examples, buckets=((2, 5),))
+    with pytest.raises(UsageError, match="workers is -1"):
+        _bucketed(examples, workers=-1)

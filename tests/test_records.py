@@ -12,7 +12,7 @@ from test_pipeline import SENTENCE, corpus
 
 from mmt_jax.cli import main
 from mmt_jax.config import Config, DataConfig, UsageError
-from mmt_jax.data import formats, packing, pipeline, records, regions, sources, text
+from mmt_jax.data import feed, formats, packing, pipeline, records, regions, sources, text
 
 pytest.importorskip("array_record")
 
@@ -57,7 +57,7 @@ def test_the_same_batches_in_the_same_order(folders, tokenizer, options):
     assert len(list((tmp := _folder(folders)).glob("*.array_record"))) == 2, tmp
     assert (plain.sizes, plain.num_classes) == (packed.sizes, packed.num_classes)
     assert [*packed.captions] == [*plain.captions]
-    streams = (pipeline.batches(examples, seed=2, batch_size=48) for examples in (plain, packed))
+    streams = (feed.batches(examples, seed=2, batch_size=48) for examples in (plain, packed))
     for one, other in itertools.islice(zip(*streams, strict=True), 8):  # more than an epoch
         _same(one, other)
 
@@ -97,10 +97,9 @@ def test_a_mixture_with_what_is_in_memory(folders, tokenizer):
     found = [
         pipeline.Examples([*sources.load(source, "train"), other], tokenizer) for source in folders
     ]
-    for sampling in pipeline.SAMPLING:
+    for sampling in feed.SAMPLING:
         streams = [
-            pipeline.batches(examples, seed=0, batch_size=20, sampling=sampling)
-            for examples in found
+            feed.batches(examples, seed=0, batch_size=20, sampling=sampling) for examples in found
         ]
         for _ in range(4):
             _same(next(streams[0]), next(streams[1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class Corpus:
     def take(self, photos: np.ndarray) -> Corpus:
         """See `Photos.take`."""
         counts = np.diff(self.offsets)[photos]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        offsets = starts(counts)
         rows = np.repeat(self.offsets[photos] - offsets[:-1], counts) + np.arange(offsets[-1])
         captions = tuple(self.captions[photo] for photo in photos)
         return self._part(photos, rows, offsets, captions)
@@ -157,3 +157,31 @@ class Corpus:
         values = {name: getattr(self, name) for name in names}
         cut = {name: value[names[name]] for name, value in values.items() if value is not None}
         return dataclasses.replace(self, offsets=offsets, captions=captions, **cut)
+
+
+class AllCaptions(Sequence[str]):
+    """The captions of all photos, one after the other, read from where they are."""
+
+    def __init__(self, corpora: Sequence[Photos]):
+        """Counts them."""
+        self._corpora = tuple(corpora)
+        self._photos = starts([len(corpus) for corpus in corpora])
+        self.starts = starts(np.concatenate([corpus.caption_counts for corpus in corpora]))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """A caption, or for a slice a tuple of them."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        photo = int(np.searchsorted(self.starts, index, side="right")) - 1
+        part = int(np.searchsorted(self._photos, photo, side="right")) - 1
+        own = self._corpora[part].captions[photo - int(self._photos[part])]
+        return own[index - int(self.starts[photo])]
+
+
+def starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[n] sizes → [n + 1]: where each part starts when they are joined, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

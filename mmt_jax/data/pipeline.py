@@ -1,48 +1,24 @@
-"""From corpora to batches, in memory or read photo by photo from disk.
+"""Corpora as pairs of photo and caption, in memory or read photo by photo from disk.
 
-The order of examples is a function of the seed and the step alone. grain shuffles and mixes photo
-numbers; the records themselves are touched once a batch.
+Which of them make a batch, and in which order, is `feed`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import grain
 import numpy as np
 
 from mmt_jax.config import Config, UsageError
+from mmt_jax.data import buckets as buckets_lib
 from mmt_jax.data import regions
-from mmt_jax.data.corpus import Corpus, Photos
+from mmt_jax.data.buckets import Size
+from mmt_jax.data.corpus import AllCaptions, Corpus, Photos
+from mmt_jax.data.corpus import starts as starts_of
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
-SAMPLING = ("instance", "dataset")
 _CHUNK = 4096  # captions tokenised at once where they lie on disk
-
-
-class Captions(Sequence[str]):
-    """The captions of all photos, one after the other, read from where they are."""
-
-    def __init__(self, corpora: Sequence[Photos]):
-        """Counts them."""
-        self._corpora = tuple(corpora)
-        self._photos = _starts([len(corpus) for corpus in corpora])
-        self.starts = _starts(np.concatenate([corpus.caption_counts for corpus in corpora]))
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def __getitem__(self, index: Any) -> Any:
-        """A caption, or for a slice a tuple of them."""
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
-        index = range(len(self))[index]
-        photo = int(np.searchsorted(self.starts, index, side="right")) - 1
-        part = int(np.searchsorted(self._photos, photo, side="right")) - 1
-        own = self._corpora[part].captions[photo - int(self._photos[part])]
-        return own[index - int(self.starts[photo])]
 
 
 class Examples:
@@ -92,7 +68,7 @@ class Examples:
         self.image_ids = np.concatenate([corpus.image_ids for corpus in corpora])
         self._photo_ids = np.unique(self.image_ids, return_inverse=True)[1].astype(np.int32)
         self._patch_size, self._global_region = patch_size, global_region
-        self._corpora, self._starts = tuple(corpora), _starts(self.sizes)
+        self._corpora, self._starts = tuple(corpora), starts_of(self.sizes)
         if patch_size:
             self.num_classes = 0
             self._check_pixels()
@@ -137,7 +113,9 @@ class Examples:
         if len(shapes) > 1:
             raise UsageError(f"the corpora have photos of different sizes: {sorted(shapes)}")
         self._pixel_shape = shapes.pop()
-        self.images(np.arange(0))  # cut nothing, but say now if the patches do not fit
+        nothing = self.images(np.arange(0))  # says now if the patches do not fit
+        self._width = nothing.mask.shape[1]
+        self._real_regions = np.full(len(self), self._width)
 
     def _lay_out_regions(self, max_regions: int, reading: str) -> None:
         _check_agreement(self._corpora)
@@ -147,10 +125,12 @@ class Examples:
             regions.width(corpus.offsets, max_regions=max_regions, **self._reading)
             for corpus in self._corpora
         )
+        kept = [regions.kept(c.offsets, max_regions, reading) for c in self._corpora]
+        self._real_regions = np.maximum(np.concatenate(kept) + self._global_region, 1)
         self._classes_kept = max(corpus.classes_kept for corpus in self._corpora)
 
     def _lay_out_captions(self, text_length: int) -> None:
-        self.captions: Sequence[str] = Captions(self._corpora)
+        self.captions: Sequence[str] = AllCaptions(self._corpora)
         self._caption_starts = self.captions.starts
         counts = np.diff(self._caption_starts)
         if not counts.all():
@@ -202,7 +182,7 @@ class Examples:
     def _regions(self, count: int, taken: Sequence[tuple[np.ndarray, Corpus]]) -> Image:
         """Photos in memory, each part with the places where they stand in the batch."""
         table = np.full((count, self._width), -1, np.int64)
-        starts = _starts([len(photos.features) for _, photos in taken])
+        starts = starts_of([len(photos.features) for _, photos in taken])
         for (place, photos), start in zip(taken, starts, strict=False):
             slots = regions.slots(
                 photos.offsets, photos.scores, max_regions=self._max_regions, **self._reading
@@ -247,6 +227,19 @@ class Examples:
             texts.mask[indices],
         )
 
+    @property
+    def size(self) -> Size:
+        """T and R."""
+        return self._length, self._width
+
+    def needed(self, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+        """[B, 2] i64: tokens and regions of each pair that are no padding."""
+        return np.stack([self.texts(captions).mask.sum(axis=1), self._real_regions[images]], axis=1)
+
+    def cut(self, batch: Batch, size: Size) -> Batch:
+        """A batch without the padding beyond `size`, which holds its pairs."""
+        return buckets_lib.cut(batch, size, self._layout)
+
     def batch(self, image_indices: np.ndarray, caption_indices: np.ndarray) -> Batch:
         """Pairs of photo and caption, row by row."""
         return Batch(
@@ -263,69 +256,6 @@ class Examples:
         start = self._caption_starts[images]
         count = self._caption_starts[images + 1] - start
         return start + (rng.random(len(images)) * count).astype(np.int64)
-
-
-def batches(
-    examples: Examples,
-    *,
-    seed: int,
-    batch_size: int,
-    sampling: str = "instance",
-    start_step: int = 0,
-) -> grain.DatasetIterator[Batch]:
-    """Endless batches of numpy arrays, prefetched in threads.
-
-    Each time a photo is drawn, one of its captions is drawn at random.
-
-    Args:
-      examples: what to draw from.
-      seed: batch number `step` is a function of it, the step and the other arguments alone.
-      batch_size: B.
-      sampling: of a mixture. "instance": each photo of all corpora once an epoch, every epoch in an
-        order of its own. "dataset": the corpora take turns, each in epochs of its own.
-      start_step: number of the first batch.
-
-    Returns:
-      An iterator with grain's `get_state` and `set_state`.
-
-    Raises:
-      UsageError: unknown sampling, or a batch size below 1.
-    """
-    if batch_size < 1:
-        raise UsageError(f"config.batch_size is {batch_size}; it must be at least 1")
-
-    def gather(step: int, images: np.ndarray) -> Batch:
-        captions = examples.random_captions(images, np.random.default_rng([seed, step]))
-        return examples.batch(images, captions)
-
-    order = _order(examples.sizes, seed, sampling)
-    # Dropping the (infinitely far) remainder keeps the length a machine integer.
-    data = order.batch(batch_size, drop_remainder=True, batch_fn=np.array).map_with_index(gather)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    iterator = iter(data.to_iter_dataset(options))
-    iterator.set_state({"next_index": start_step})
-    return iterator
-
-
-def _order(sizes: Sequence[int], seed: int, sampling: str) -> grain.MapDataset[int]:
-    """Photo numbers without end."""
-    if sampling not in SAMPLING:
-        raise UsageError(f"unknown sampling {sampling!r}; it is one of {SAMPLING}")
-    # grain adds the epoch to the seed, so seeds next to each other must not stay so.
-    seeds = np.random.SeedSequence(seed).generate_state(len(sizes)).tolist()
-    if sampling == "instance":
-        return grain.MapDataset.range(sum(sizes)).shuffle(seeds[0]).repeat()
-    starts = _starts(sizes).tolist()
-    turns = [
-        grain.MapDataset.range(start, stop).shuffle(seed).repeat()
-        for start, stop, seed in zip(starts[:-1], starts[1:], seeds, strict=True)
-    ]
-    return grain.MapDataset.mix(turns)
-
-
-def _starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
-    """[n] sizes → [n + 1]: where each part starts when they are joined, and where the last ends."""
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Corpus, Outline
+from mmt_jax.data.corpus import Corpus, Outline, starts
 
 FORMAT = "mmt_jax records 1"
 INDEX = ("image_ids", "offsets", "caption_counts", "lines")
@@ -140,7 +140,7 @@ class Packed:
         return Corpus(
             name=self.name,
             image_ids=self.image_ids[photos],
-            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=starts(counts),
             captions=tuple(() for _ in photos),
             num_classes=self.num_classes,
             **arrays,

@@ -11,14 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
 from mmt_jax.config import Config, UsageError, with_spec
 from mmt_jax.data import sources
 from mmt_jax.data.corpus import Corpus
-from mmt_jax.data.pipeline import Examples, batches
+from mmt_jax.data.feed import Feed, batches
+from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.tasks import records
 from mmt_jax.data.tasks.records import Records
 from mmt_jax.models import registry
@@ -106,8 +106,15 @@ def train(
         if asked
         else Examples.of(config, corpora, tokenizer)
     )
+    batched = sharding.batched(mesh)
     iterator = batches(
-        examples, seed=config.seed, batch_size=config.batch_size, sampling=config.data.sampling
+        examples,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        sampling=config.data.sampling,
+        buckets=config.data.buckets,
+        rows=sharding.host_rows(batched, config.batch_size),
+        workers=config.data.workers,
     )
     # ---- How: optimiser, step, and what lies where -----------------------------------------------
     tx = optim.build(config.optim, model.abstract(), config.steps)
@@ -115,9 +122,9 @@ def train(
     shapes = abstract(model, tx)
     placed = sharding.of_state(shapes, shapes.params, mesh)
     state_like = _like(shapes, placed)
-    batch_like = _like(_batch_shapes(examples, config.batch_size), sharding.batched(mesh))
+    batch_like = _like(_batch_shapes(examples, config.batch_size), batched)
     key = jax.device_put(keys(config.seed)[1], sharding.replicated(mesh))
-    _, metrics_like = jax.eval_shape(step_fn, shapes, batch_like, key)
+    _, metrics_like = jax.eval_shape(step_fn, state_like, batch_like, key)
     empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
     # ---- The folder: nothing was written so far --------------------------------------------------
@@ -129,6 +136,7 @@ def train(
                 records.store_labels(asked.labels, folder)
         workdirs.write_config(folder, config)
     with (
+        contextlib.closing(iterator),
         contextlib.closing(Checkpoints(folder, config)) as checkpoints,
         contextlib.closing(
             Log(folder, config, start=checkpoints.step() or 0, progress=progress)
@@ -147,21 +155,28 @@ def train(
             return metrics
 
         # ---- The compiled step -------------------------------------------------------------------
-        # Called as it is, it cannot be traced again: another shape or place is an error.
-        compiled = (
-            jax.jit(step_lib.windowed(step_fn), donate_argnums=0, out_shardings=(placed, None))
-            .lower(state_like, empty, batch_like, key)
-            .compile()
-        )
+        # One for each size in config.data.buckets. Called as it is, it cannot be traced again:
+        # another shape or place is an error.
+        jitted = jax.jit(step_lib.windowed(step_fn), donate_argnums=0, out_shardings=(placed, None))
+        by_shapes: dict[Any, Any] = {}
+
+        def compiled_for(batch: Batch) -> Any:
+            shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+            if shapes not in by_shapes:
+                by_shapes[shapes] = jitted.lower(state_like, empty, batch, key).compile()
+            return by_shapes[shapes]
+
+        compiled_for(batch_like)  # the largest
 
         # ---- Steps -------------------------------------------------------------------------------
         window, pending = empty, None
         running: collections.deque[jax.Array] = collections.deque()
-        feed = _feed(iterator, sharding.batched(mesh))
+        feed = _feed(iterator, batched, config.batch_size)
         log.restart_clock(start)
         for step in range(start + 1, config.steps + 1):
+            batch, position = next(feed)
+            compiled = compiled_for(batch)
             with jax.transfer_guard("disallow"):
-                batch, position = next(feed)
                 state, window = compiled(state, window, batch, key)
                 running.append(window.failed)
                 if len(running) > AHEAD:
@@ -208,6 +223,11 @@ def _check(config: Config) -> None:
     for name in ("steps", "batch_size", "grad_accum", "log_every", "checkpoint_every", "keep"):
         if getattr(config, name) < 1:
             raise UsageError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
+    if config.task.name and config.data.buckets:
+        raise UsageError(
+            "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
+            "empty"
+        )
     if config.seed < 0:
         raise UsageError(f"config.seed is {config.seed}; it must be at least 0")
     if config.dtype not in DTYPES:
@@ -248,13 +268,13 @@ def _first_state(
 
 
 def _feed(
-    iterator: grain.DatasetIterator[Batch], where: jax.sharding.NamedSharding
+    iterator: Feed, where: jax.sharding.NamedSharding, size: int
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
     """Batches on the device, one ahead, each with the position in the data after it."""
-    ahead = sharding.put(next(iterator), where)
+    ahead = sharding.put(next(iterator), where, size)
     while True:
         batch, position = ahead, iterator.get_state()
-        ahead = sharding.put(next(iterator), where)
+        ahead = sharding.put(next(iterator), where, size)
         yield batch, position
 
 

@@ -164,10 +164,23 @@ def of_state(state: Any, params: Params, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(find, state)
 
 
-def put(batch: Any, sharding: NamedSharding) -> Any:
-    """Numpy arrays, the same on every host, as arrays on the devices of `sharding`."""
+def host_rows(sharding: NamedSharding, size: int) -> slice:
+    """The rows of a batch of `size` that lie on this host's devices, or the range around them."""
+    cuts = [cut for (cut, *_) in sharding.addressable_devices_indices_map((size,)).values()]
+    return slice(min(cut.start or 0 for cut in cuts), max(cut.stop or size for cut in cuts))
+
+
+def put(batch: Any, sharding: NamedSharding, size: int) -> Any:
+    """Numpy arrays of this host's `host_rows` of a batch of `size`, as arrays over all devices."""
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda index: x[index]), batch
-    )
+    first = host_rows(sharding, size).start
+
+    def whole(rows: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            cut, *others = index
+            return rows[(slice((cut.start or 0) - first, (cut.stop or size) - first), *others)]
+
+        return jax.make_array_from_callback((size, *rows.shape[1:]), sharding, part)
+
+    return jax.tree.map(whole, batch)
