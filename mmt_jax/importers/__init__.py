@@ -35,6 +35,8 @@ class Importer:
       model_types: of `config.json`.
       config: `config.json` and the names of the weights → our config, sizes filled in.
       table: of the names that `rename` gives.
+      part: a subfolder, of another model within this one: where it is there, its `config.json` is a
+        part of the config, its keys begin with its name, and its vocabulary is taken; "" = none.
       fresh: parameters of ours that these weights lack by nature, as they begin.
       rename: a foreign key, of whatever release → the name that the table has for it.
       zeros: arrays by names of the table that theirs have and ours need not.
@@ -45,6 +47,7 @@ class Importer:
     model_types: tuple[str, ...]
     config: Callable[[Mapping[str, Any], Collection[str]], Config]
     table: Callable[[Config], engine.Table]
+    part: str = ""
     fresh: Callable[[Config], Params] = lambda config: {}
     rename: Callable[[str], str] = str
     zeros: Callable[[Config], dict[str, np.ndarray]] = lambda config: {}
@@ -81,9 +84,13 @@ def load(source: str | os.PathLike, model: str) -> Imported:
             f"{folder} has the config of a model of the type {foreign.get('model_type')!r}, and "
             f"--model={model} reads {' or '.join(importer.model_types)}; give the right --model"
         )
-    arrays = _renamed(hub.read_arrays(folder), importer, folder)
+    arrays, vocabulary = hub.read_arrays(folder), folder
+    if importer.part and (part := folder / importer.part).is_dir():
+        foreign, vocabulary = {**foreign, importer.part: hub.read_config(part)}, part
+        arrays |= {f"{importer.part}.{key}": x for key, x in hub.read_arrays(part).items()}
+    arrays = _renamed(arrays, importer, folder)
     config = resolve(as_dict(importer.config(foreign, arrays.keys())), path=f"{folder}: config")
-    tokenizer = pretrained_text.read(folder)
+    tokenizer = pretrained_text.read(vocabulary)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise UsageError(
             f"{folder} has a vocabulary of {tokenizer.vocab_size} pieces, but its config says "

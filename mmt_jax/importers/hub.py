@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
 PICKLED = (".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
 _NESTED = ("state_dict", "model")  # where Lightning and TERN keep the weights in a checkpoint
+_LIGHTNING = ("pytorch_lightning.", "lightning.")
 _OTHERS = ("training_args", "optimizer", "scheduler")  # pickles that hold no weights
 
 
@@ -150,7 +152,7 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
             f"as {SAFETENSORS}"
         ) from None
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals([*_harmless(), *_inert(file)]):
             found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's kinds are many
         reason = str(error).strip().splitlines()
@@ -175,6 +177,16 @@ def _harmless() -> list[Any]:
     names = (f"numpy.{core}.multiarray.scalar" for core in ("core", "_core"))
     dtypes = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)}
     return [argparse.Namespace, np.dtype, *dtypes, *((scalar, name) for name in names)]
+
+
+def _inert(file: pathlib.Path) -> list[tuple[type, str]]:
+    """Stand-ins, which do nothing, for Lightning's classes: its checkpoints name callbacks."""
+    import torch
+
+    if not zipfile.is_zipfile(file):
+        return []
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    return [(type("Inert", (), {}), name) for name in names if name.startswith(_LIGHTNING)]
 
 
 def write(

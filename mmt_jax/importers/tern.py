@@ -1,5 +1,6 @@
-"""TERN's published weights: the `.pth` of the original (mesnico/TERN).
+"""TERN's published weights: the `.pth` of the original (mesnico/TERN), or of kaylode/tern.
 
+Of the latter see `kaylode`. What stands here is the original's.
 Beside it, `config.json` holds what TERN keeps in its yaml file (`text-model`, `image-model`,
 `model`), `"model_type": "tern"`, and under `bert` the config of the BERT that the yaml file names;
 `vocab.txt` is that BERT's too.
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, bert, engine
+from mmt_jax.importers import Importer, bert, engine, kaylode
 from mmt_jax.importers.engine import Table
 from mmt_jax.model_config import TernConfig
 from mmt_jax.typing import Params
@@ -57,6 +58,8 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
       UsageError: a field is missing, or has a value that cannot be read.
     """
     del keys
+    if "args" in foreign.get("model", ()):
+        return kaylode.config(foreign)
     flat = {
         f"{part}.{name}": value
         for part, values in foreign.items()
@@ -84,13 +87,15 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
 
 def rename(key: str) -> str:
     """Without what stands in front of every key."""
-    return re.sub(r"^(module\.)?img_txt_enc\.", "", key)
+    key = re.sub(r"^(module\.)?(img_txt_enc\.)?", "", key)
+    return key.replace("bert.distilbert.", "bert.", 1) if key.startswith("bert.") else key
 
 
 def fresh(config: Config) -> Params:
     """A match probability is none of TERN's: it begins as the sigmoid of the cosine."""
-    del config
-    return {"calibration": {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}}
+    scale = {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}
+    more = kaylode.fresh(config) if config.model.reading == kaylode.READING else {}
+    return {"calibration": scale, **more}
 
 
 def layer(theirs: str, ours: str) -> Table:
@@ -123,6 +128,17 @@ TABLE: Table = (
     *layer("transformer_encoder_1.layers.{i}", "shared/layers/{i}"),
 )
 
+
+def table(config: Config) -> Table:
+    """Of either implementation."""
+    return kaylode.TABLE if config.model.reading == kaylode.READING else TABLE
+
+
 IMPORTER = Importer(
-    model_types=("tern",), config=config, table=lambda config: TABLE, rename=rename, fresh=fresh
+    model_types=("tern",),
+    config=config,
+    table=table,
+    part="bert",
+    fresh=fresh,
+    rename=rename,
 )
