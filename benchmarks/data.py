@@ -1,79 +1,173 @@
-"""Records a second of the input pipeline, beside what training consumes.
+"""Records a second from disk, beside what the disk gives and what training consumes.
 
-  python benchmarks/data.py --tag=data_cc --scale=tiny
-  python benchmarks/data.py --tag=data_cc --scale=tiny --data=regions:FOLDER
+  python benchmarks/data.py --folder=/a/disk --photos=1000,10000,100000
+  python benchmarks/data.py --folder=/a/disk --photos=1000 --regions=100 --features=2048
 
-Both are measured in one run, one after the other, on the same batches: first the pipeline alone,
-then the compiled step on a batch that is already on the device.
+Writes packed records of random features to FOLDER (and removes them), then measures, one after the
+other and each with the files put out of the page cache: a plain sequential read of the shards,
+which is the physical limit, and shuffled batches through `data.feed` with each number of workers.
+Demand is an estimate, not a measurement: one H100 that trains the tag at scale=full on photos of
+that many regions, by the floating-point operations that XLA counts in a step, at a stated share of
+its peak.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import pathlib
+import tempfile
 import time
+from collections.abc import Iterator
 
 import jax
-from timing import machine, median_seconds
+import numpy as np
+from timing import machine
 
 from mmt_jax import variants
-from mmt_jax.config import with_spec
-from mmt_jax.data import sources
-from mmt_jax.data.feed import batches
+from mmt_jax.config import RELEASE_SPEC, Config, with_spec
+from mmt_jax.data import feed, packing, records, text
+from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models import registry
 from mmt_jax.train import optim, step
-from mmt_jax.train.state import State
+from mmt_jax.train.state import abstract, keys
+from mmt_jax.typing import Batch, Image, Text
+
+H100_PEAK = 989e12  # dense bfloat16 operations a second, by NVIDIA's data sheet
+UTILISATION = 0.4  # of that peak; what well-tuned transformers reach
+WORDS = ("a", "red", "dog", "runs", "over", "two", "green", "hills", "and", "lakes")
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", default=".", help="on the disk that is measured")
+    parser.add_argument("--photos", default="1000,10000", help="sizes of corpora")
+    parser.add_argument("--regions", type=int, default=36)
+    parser.add_argument("--features", type=int, default=256, help="width")
+    parser.add_argument("--workers", default="0,1,2,4", help="0 = threads")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--tag", default="data_cc")
-    parser.add_argument("--scale", default="tiny", choices=variants.SCALES)
-    parser.add_argument("--data", help="a source; the tag's own by default")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
 
-    config = variants.get_config(args.tag, scale=args.scale)
+    print(f"machine  {machine()}")
+    print(f"record   {args.regions} regions of {args.features}, batch {args.batch_size}")
+    print(f"{'photos':>9}  {'read by':<10}{'records/s':>10}{'MB/s':>8}{'µs/record':>11}")
+    for photos in map(int, args.photos.split(",")):
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            said = packing.pack(_photos(photos, args), folder, "train")
+            paths = [pathlib.Path(folder) / row["file"] for row in said["files"]]
+            shards = [path for path in paths if path.suffix == ".array_record"]
+            size = sum(path.stat().st_size for path in shards) / photos
+            _forget(paths)
+            _line(photos, "plain read", photos / _plain_read(shards), size)
+            for workers in map(int, args.workers.split(",")):
+                _forget(paths)
+                name = f"{workers} workers" if workers else "threads"
+                _line(photos, name, _batches(folder, workers, args), size)
+    flops = _flops(args)
+    demand = H100_PEAK * UTILISATION / flops
+    print(
+        f"demand   {demand:,.0f} records/s, an estimate: {flops:.3g} operations a record of "
+        f"{args.tag} full with {args.regions} regions, at {UTILISATION:.0%} of an H100's "
+        f"{H100_PEAK:.3g}/s"
+    )
+
+
+def _line(photos: int, name: str, rate: float, size: float) -> None:
+    print(f"{photos:>9,}  {name:<10}{rate:>10,.0f}{rate * size / 1e6:>8,.0f}{1e6 / rate:>11,.0f}")
+
+
+def _photos(count: int, args: argparse.Namespace) -> Iterator[Corpus]:
+    """Photos of random features, a block at a time."""
+    rng, rows = np.random.default_rng(0), args.regions + 1
+    for start in range(0, count, 256):
+        ids = np.arange(start, min(start + 256, count))
+        total = len(ids) * rows
+        corners = np.sort(rng.random((total, 2, 2), np.float32), axis=1).reshape(total, 4)
+        yield Corpus(
+            name="random",
+            image_ids=ids,
+            offsets=np.arange(len(ids) + 1) * rows,
+            features=rng.random((total, args.features), np.float32).astype(np.float16),
+            boxes=corners,
+            captions=tuple((" ".join(rng.choice(WORDS, 12)),) for _ in ids),
+            scores=rng.random(total, np.float32),
+        )
+
+
+def _forget(paths: list[pathlib.Path]) -> None:
+    """Puts files out of the page cache, where the system can."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _plain_read(paths: list[pathlib.Path]) -> float:
+    start = time.perf_counter()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 22):
+                pass
+    return time.perf_counter() - start
+
+
+def _batches(folder: str, workers: int, args: argparse.Namespace) -> float:
+    """Records a second, once the first batch is there."""
+    tokenizer = text.load(text.vocabulary([" ".join(WORDS)] * 20, 60))
+    examples = Examples([records.read(folder, "train")], tokenizer)
+    source = feed.batches(examples, seed=0, batch_size=args.batch_size, workers=workers)
+    next(source)
+    start, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < args.seconds:
+        next(source)
+        count += args.batch_size
+    source.close()
+    return count / passed
+
+
+def _flops(args: argparse.Namespace) -> float:
+    """Operations of a training step by pair, as XLA counts them; nothing is computed."""
+    config = variants.get_config(args.tag, scale="full")
+    most = min(config.objective.candidates, args.batch_size)
     config = dataclasses.replace(
         config,
         batch_size=args.batch_size,
-        data=dataclasses.replace(config.data, source=args.data or config.data.source),
-        objective=dataclasses.replace(
-            config.objective, candidates=min(config.objective.candidates, args.batch_size)
-        ),
+        objective=dataclasses.replace(config.objective, candidates=most),
     )
-    tokenizer = sources.tokenizer(config)
-    config = with_spec(config, sources.spec(config, tokenizer))
-    corpora = sources.load(config.data.source, "train", pixels=config.model.pixels)
-    examples = Examples.of(config, corpora, tokenizer)
-    feed = batches(examples, seed=0, batch_size=args.batch_size, sampling=config.data.sampling)
-
-    batch = next(feed)
-    start = time.perf_counter()
-    for _ in range(args.batches):
-        next(feed)
-    supply = args.batches * args.batch_size / (time.perf_counter() - start)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) / args.batch_size
-    feed.close()
-
+    config = with_spec(config, RELEASE_SPEC)
     model = registry.build(config)
     tx = optim.build(config.optim, model.abstract(), config.steps)
-    state = jax.jit(lambda key: State.fresh(model.init(key), tx))(jax.random.key(0))
-    batch = jax.device_put(batch)
-    key = jax.random.key(1)
-    train = jax.jit(step.build(model, tx, config)).lower(state, batch, key).compile()
-    seconds = median_seconds(lambda: train(state, batch, key), repeats=args.repeats)
-    demand = args.batch_size / seconds
+    lowered = jax.jit(step.build(model, tx, config)).lower(
+        abstract(model, tx), _like(config, args.regions), keys(0)[1]
+    )
+    return lowered.cost_analysis()["flops"] / args.batch_size
 
-    print(f"machine   {machine()}")
-    print(f"data      {config.data.source}: {len(examples):,} photos, batch {args.batch_size}")
-    print(f"supply    {supply:,.0f} records/s, {supply * size / 2**20:,.0f} MiB/s")
-    print(f"demand    {demand:,.0f} records/s by {config.tag} {args.scale}")
-    print(f"ratio     {supply / demand:,.1f}")
+
+def _like(config: Config, regions: int) -> Batch:
+    """A batch's shapes."""
+    size, length, r = config.batch_size, config.data.text_length, regions + 1
+
+    def of(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *shape), dtype)
+
+    ids = of(np.int32, length)
+    return Batch(
+        Text(ids, ids, ids, of(bool, length)),
+        Image(
+            of(np.float32, r, RELEASE_SPEC.feature_dim),
+            of(np.float32, r, 5),
+            of(bool, r),
+            of(np.int32, r, 16),
+            of(np.float32, r, 16),
+        ),
+        of(np.int32),
+    )
 
 
 if __name__ == "__main__":

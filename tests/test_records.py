@@ -214,3 +214,23 @@ def test_no_records(tmp_path):
         records.splits(tmp_path / "absent")
     with pytest.raises(UsageError, match="unknown source 'records:'"):
         sources.parse("records:")
+
+
+def test_worker_processes_read_the_same_batches_and_go_on_anywhere(folders, tokenizer):
+    """A run may go on with another number of workers."""
+    examples = _examples(folders[1], tokenizer)
+    buckets = ((6, 4),)
+    expected = list(
+        itertools.islice(feed.batches(examples, seed=2, batch_size=8, buckets=buckets), 6)
+    )
+    stream = feed.batches(examples, seed=2, batch_size=8, buckets=buckets, workers=2)
+    for batch in expected[:3]:
+        _same(next(stream), batch)
+    state = stream.get_state()
+    assert state == {"next_index": 3}
+    stream.close()
+    stream = feed.batches(examples, seed=2, batch_size=8, buckets=buckets, workers=1)
+    stream.set_state(state)
+    for batch in expected[3:]:
+        _same(next(stream), batch)
+    stream.close()

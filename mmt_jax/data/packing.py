@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import hashlib
 import json
@@ -29,7 +30,7 @@ def pack(
     *,
     shard_mb: int = SHARD_MB,
 ) -> dict[str, Any]:
-    """Writes a split; one block at a time is in memory, and 40 bytes of each photo.
+    """Writes a split; one block at a time is in memory, and 32 bytes of each photo.
 
     Args:
       blocks: the split's photos, in order; blocks of one corpus.
@@ -80,7 +81,7 @@ class _Writer:
         self._shards: list[pathlib.Path] = []
         self._written = 0  # bytes of records in the open shard
         self._lines = open(folder / f"{split}.jsonl", "wb")  # noqa: SIM115
-        self._index: dict[str, list[int]] = {name: [] for name in INDEX}
+        self._index = {name: array.array("q") for name in INDEX}
         self._index["offsets"].append(0)
         self._index["lines"].append(0)
         self._columns: list[tuple[str, str, tuple[int, ...]]] = []
