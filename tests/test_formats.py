@@ -276,7 +276,7 @@ def test_generated_sources():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME or regions:FOLDER"),
+        ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME, regions:FOLDER or"),
         ("scenes/coco", "no generated corpus 'coco'; did you mean mscoco"),
         ("scenes/", "no generated corpus ''; there are target"),
         ("regions:", "unknown source 'regions:'"),
@@ -388,3 +388,39 @@ def test_flickr8k():
     np.testing.assert_allclose(
         regions.decode(corpus.features[:5]), (corpus.features[:5] / 8.0) ** 2 * 0.0058821, rtol=1e-6
     )
+
+
+def test_blocks_are_the_split_in_parts(tmp_path):
+    store(tmp_path)
+    whole = formats.read(tmp_path, "train")
+    for size in (1, 2, 99):
+        parts = list(formats.blocks(tmp_path, "train", photos=size))
+        assert [len(part) for part in parts] == [size] * (len(whole) // size) + (
+            [len(whole) % size] if len(whole) % size else []
+        )
+        for name in ("image_ids", "features", "boxes", "class_ids", "class_probs"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
+        assert sum((part.captions for part in parts), ()) == whole.captions
+        assert {part.num_classes for part in parts} == {whole.num_classes}
+
+
+def test_a_fault_in_a_block_names_where_it_begins(tmp_path):
+    store(tmp_path / "good")
+    boxes = np.load(tmp_path / "good" / "train.npz")["boxes"].copy()
+    boxes[-1] = 7
+    store(tmp_path / "bad", boxes=boxes)
+    blocks = formats.blocks(tmp_path / "bad", "train", photos=1)
+    next(blocks)
+    with pytest.raises(UsageError, match=r"counted from photo \d+: boxes row \d+ .*outside 0..1"):
+        list(blocks)
+    store(tmp_path / "columns", boxes=np.asfortranarray(boxes))
+    with pytest.raises(UsageError, match="column by column"):
+        list(formats.blocks(tmp_path / "columns", "train"))
+
+
+def test_an_outline_reads_no_features(tmp_path):
+    store(tmp_path)
+    whole, outline = formats.read(tmp_path, "train"), formats.outline(tmp_path, "train")
+    assert outline.captions == whole.captions
+    np.testing.assert_array_equal(outline.regions, np.diff(whole.offsets) - 1)

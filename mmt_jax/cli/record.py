@@ -20,7 +20,7 @@ from mmt_jax.cli import flags
 from mmt_jax.config import UsageError
 
 if typing.TYPE_CHECKING:
-    from mmt_jax.data.corpus import Corpus
+    from mmt_jax.data.corpus import Photos
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
@@ -64,7 +64,7 @@ def run(args: types.SimpleNamespace) -> None:
     print("\n".join(corpus.captions[index]))
 
 
-def _find(corpora: list[Corpus], index: int, name: str) -> tuple[Corpus, int]:
+def _find(corpora: list[Photos], index: int, name: str) -> tuple[Photos, int]:
     """The corpus that photo `index` of all of them is in, and its number there."""
     photos = sum(map(len, corpora))
     if not 0 <= index < photos:

@@ -28,22 +28,32 @@ class Outline:
 
 
 class Photos(Protocol):
-    """What training and evaluation ask of a corpus, in memory or on disk.
+    """What training and evaluation ask of a corpus, in memory or on disk."""
 
-    Attributes:
-      name: what errors and tables call it.
-      image_ids: [N] i64, unique.
-      offsets: [N + 1] i64, ascending from 0: photo i has `offsets[i + 1] - offsets[i]` rows, the
-        whole photo and its regions.
-      captions: one tuple of captions a photo; a tuple of them where they are in memory.
-      num_classes: 0 where there is no class distribution.
-    """
+    @property
+    def name(self) -> str:
+        """What errors and tables call it."""
+        ...
 
-    name: str
-    image_ids: np.ndarray
-    offsets: np.ndarray
-    captions: Sequence[tuple[str, ...]]
-    num_classes: int
+    @property
+    def image_ids(self) -> np.ndarray:
+        """[N] i64, unique."""
+        ...
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """[N + 1] i64, ascending from 0: photo i has `offsets[i + 1] - offsets[i]` rows."""
+        ...
+
+    @property
+    def captions(self) -> Sequence[tuple[str, ...]]:
+        """One tuple of captions a photo; a tuple of these where they are in memory."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """0 where there is no class distribution."""
+        ...
 
     @property
     def feature_dim(self) -> int:

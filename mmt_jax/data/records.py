@@ -25,7 +25,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
 from mmt_jax.config import UsageError
@@ -77,7 +76,7 @@ class Packed:
     captions: Sequence[tuple[str, ...]]
     num_classes: int
     columns: tuple[tuple[str, str, tuple[int, ...]], ...]  # name, dtype and shape of a row
-    source: grain.sources.ArrayRecordDataSource
+    source: Any  # grain's ArrayRecordDataSource
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -214,6 +213,8 @@ def read(folder: str | os.PathLike, split: str) -> Packed:
     Raises:
       UsageError: as `about`, or the index is damaged.
     """
+    import grain  # takes two seconds, which those who read no records are spared
+
     folder, said = pathlib.Path(folder), about(folder, split)
     path = folder / f"{split}.index.npz"
     with schema.open_npz(path) as file:

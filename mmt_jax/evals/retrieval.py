@@ -20,7 +20,7 @@ import numpy as np
 from mmt_jax import scoring
 from mmt_jax.config import Config, UsageError
 from mmt_jax.data import sources
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Photos
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.evals import ranking, relevance
@@ -250,7 +250,7 @@ def evaluator(
     return evaluation
 
 
-def _load(config: Config) -> list[Corpus]:
+def _load(config: Config) -> list[Photos]:
     source, split = sources.eval_source(config)
     if config.eval.limit < 0:
         raise UsageError(f"config.eval.limit is {config.eval.limit}; give 0 for all photos")

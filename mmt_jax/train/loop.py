@@ -16,7 +16,7 @@ import numpy as np
 
 from mmt_jax.config import Config, UsageError, with_spec
 from mmt_jax.data import sources
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Photos
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.tasks import records
@@ -209,7 +209,7 @@ def train(
         return metrics
 
 
-def _corpora(config: Config) -> list[Corpus]:
+def _corpora(config: Config) -> list[Photos]:
     return sources.load(
         config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
     )
