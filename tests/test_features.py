@@ -89,6 +89,12 @@ def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, det
         np.testing.assert_allclose(corpus.features[rows], expected, rtol=1e-6)
         assert corpus.boxes[rows].tolist() == [[0, 0, 1, 1], [0, 0, 0.5, 1], [0.5, 0, 1, 1]]
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+    assert summary.left == {
+        "damaged": 1,
+        "not detected": 1,
+        "same id": 1,
+        "caption without photo": 3,
+    }
     assert {k: lines[0][k] for k in ("file", "width", "height")} == {
         "file": "COCO_val2014_000000000001.png",
         "width": 4,
@@ -96,7 +102,7 @@ def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, det
     }
     skipped = [json.loads(x) for x in (out / "train.skipped.jsonl").read_text().splitlines()]
     reasons = {pathlib.Path(row["where"]).name: row["reason"] for row in skipped}
-    assert len(reasons) == 3
+    assert reasons["photo 10"] == "photo 10 has captions, but was not written"
     assert "no picture of a known kind" in reasons["000000000008.jpg"]
     assert "a single pixel" in reasons["000000000009.png"]
     assert "has the id 1, as COCO_val2014" in reasons["COCO_train2014_000000000001.png"]
@@ -143,18 +149,47 @@ def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
         run(images, out, track=stopping)
     with pytest.raises(UsageError, match=r"was begun with .*float16"):
         run(images, out, dtype="float32")
-    run(images, out)
+    # What another run found is kept, whatever captions it had.
+    summary = run(images, out, captions=tmp_path / "captions.jsonl")
+    assert (summary.kept, summary.captions) == (1, 7)
+    assert all(formats.read(out, "train").captions)
     with pytest.raises(UsageError, match=r"train\.npz exists"):
         run(images, out)
     run(images, out, split="dev")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"split": "../x"}, "cannot name a split"), ({"dtype": "uint8"}, "float16 or float32")],
+)
+def test_what_cannot_be_written_is_told_before_anything_is(
+    tmp_path, images, detector, options, message
+):
+    with pytest.raises(UsageError, match=message):
+        run(images, tmp_path / "out", **options)
+    assert not detector.seen
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_shard_of_a_process_that_was_killed_is_passed_over(tmp_path, images, detector):
+    def stopping(groups):
+        yield from groups[:2]
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out, track=stopping)
+    (out / ".train.shards" / "000001.jsonl").unlink()
+    assert run(images, out).photos == 7
+
+
 def test_photos_without_caption_are_left_out_where_there_are_captions(tmp_path, images, detector):
     few = tmp_path / "few.jsonl"
-    few.write_text('{"image_id": 2, "captions": ["two"]}\n')
+    few.write_text('{"image_id": 2, "captions": ["two"]}\nno JSON\n')
     summary = run(images, tmp_path / "out", captions=few)
-    assert summary.photos == 1
-    assert all("no caption" in reason or "has the id" in reason for _, reason in summary.skipped)
+    assert (summary.photos, summary.captions) == (1, 1)
+    assert summary.left == {"without caption": 9, "damaged caption": 1}
+    assert f"{few}:2: no JSON" in summary.report.read_text()
 
 
 def test_where_no_photo_can_be_taken_nothing_is_left(tmp_path, detector):
@@ -184,6 +219,7 @@ def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, c
         for example in corpora.read(corpus, "train")
     }
     assert dict(zip(found.image_ids.tolist(), found.captions, strict=True)) == expected
+    assert "there are no captions" not in str(summary)
 
 
 def test_what_fits_no_prepared_corpus(tmp_path, corpus, detector):

@@ -59,10 +59,4 @@ def run(args: types.SimpleNamespace) -> None:
             groups, f"{SHARD} photos each", console=console, disable=not console.is_terminal
         ),
     )
-    if summary.skipped:
-        total = summary.photos + len(summary.skipped)
-        print(f"skipped {len(summary.skipped)} of {total}; the first: {summary.skipped[0][1]}")
-    kept = f", {summary.kept} of them from before" if summary.kept else ""
-    print(f"{args.out} holds {summary.photos} photos{kept}")
-    if not args.captions:
-        print("there are no captions: to train, give --captions=FILE")
+    print(summary)

@@ -21,6 +21,7 @@ from mmt_jax.data import schema
 from mmt_jax.data.photos import Photo
 
 DTYPES = ("float16", "float32", "uint8")
+FLOATS = DTYPES[:2]  # what features that are floats can be stored as
 
 _CHUNK = 1 << 20
 _SPLIT = re.compile(r"\w[\w.-]*")
@@ -28,6 +29,30 @@ _SPLIT = re.compile(r"\w[\w.-]*")
 
 class NoRoomError(UsageError):
     """The folder cannot be written, whatever the photo."""
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A hidden file beside `path` to write to, which becomes it where the block ends well.
+
+    Folders above it are made where they are missing.
+
+    Raises:
+      NoRoomError: it cannot be written; what was written before goes.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise NoRoomError(
+            f"{path} cannot be written ({error.strerror or error}); make room there or name another"
+        ) from error
 
 
 class FolderWriter:
@@ -49,8 +74,8 @@ class FolderWriter:
         set until the end, for who learns it from the photos.
 
     Raises:
-      UsageError: the split is there already, or its name is no plain name; at the end, no photo was
-        added.
+      UsageError: the split is there already, its name is no plain name, or no such dtype; at the
+        end, no photo was added.
       NoRoomError: there is no room to write, or no permission; from `add` too.
     """
 
@@ -68,6 +93,11 @@ class FolderWriter:
             raise UsageError(f"{split!r} cannot name a split; take letters and digits, as in train")
         self.folder = pathlib.Path(folder)
         self.split = split
+        for name in self._names:
+            if (target := self.folder / name).exists():
+                raise UsageError(
+                    f"{target} exists and is not overwritten; remove it or name another"
+                )
         self._dtype = np.dtype(dtype)
         self.num_classes = num_classes
         self._ids: set[int] = set()
@@ -79,11 +109,6 @@ class FolderWriter:
         return len(self._ids)
 
     def __enter__(self) -> FolderWriter:
-        for name in self._names:
-            if (target := self.folder / name).exists():
-                raise UsageError(
-                    f"{target} exists and is not overwritten; remove it or name another"
-                )
         self._files = contextlib.ExitStack()
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)

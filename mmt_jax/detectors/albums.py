@@ -7,13 +7,14 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import corpora, photos, pictures
 from mmt_jax.data.features import captions as captions_lib
+from mmt_jax.data.features.captions import Captions
 
 PICTURE, CAPTIONS = "image", "text/captions"  # of a corpus's example
 
@@ -25,13 +26,11 @@ class Shot:
     Attributes:
       name: unique in the album, such as the file's path within its folder.
       where: what is told of it where something is wrong.
-      captions: none where they are not known.
       read: decodes it, [H, W, 3] uint8; raises UsageError where it cannot be.
     """
 
     name: str
     where: str
-    captions: tuple[str, ...]
     read: Callable[[], np.ndarray]
 
     @property
@@ -46,11 +45,11 @@ class Album:
 
     Attributes:
       shots: of them.
-      captioned: whether they come with captions, so that one without is left out.
+      captions: of the photos by their ids, or None where there are none, so that they are no fault.
     """
 
     shots: tuple[Shot, ...]
-    captioned: bool
+    captions: Captions | None
 
 
 def find(
@@ -79,14 +78,12 @@ def find(
 
 
 def _of_folder(folder: pathlib.Path, split: str, captions: str | os.PathLike | None) -> Album:
-    known = {} if captions is None else captions_lib.read(pathlib.Path(captions), split).of
-
     def shot(path: pathlib.Path) -> Shot:
         name = path.relative_to(folder).as_posix()
-        own = known.get(photos.image_id(name), ())
-        return Shot(name, str(path), own, functools.partial(pictures.read, path))
+        return Shot(name, str(path), functools.partial(pictures.read, path))
 
-    return Album(tuple(map(shot, pictures.find(folder))), captions is not None)
+    known = None if captions is None else captions_lib.read(pathlib.Path(captions), split)
+    return Album(tuple(map(shot, pictures.find(folder))), known)
 
 
 def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
@@ -97,13 +94,15 @@ def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
             f"whose examples have one"
         )
 
-    def shots() -> Iterator[Shot]:
-        for index, example in enumerate(examples):
-            name, own = example[f"{PICTURE}/id"], tuple(example.get(CAPTIONS, ()))
-            yield Shot(name, f"{folder}, photo {name}", own, functools.partial(read, index, name))
-
     def read(index: int, name: str) -> np.ndarray:
         encoded = examples[index][f"{PICTURE}/encoded"]
         return pictures.decode(io.BytesIO(encoded), f"{folder}, photo {name}")
 
-    return Album(tuple(shots()), CAPTIONS in examples.names)
+    shots, known = [], Captions({}, [])
+    for index, example in enumerate(examples):
+        name = example[f"{PICTURE}/id"]
+        shot = Shot(name, f"{folder}, photo {name}", functools.partial(read, index, name))
+        shots.append(shot)
+        if texts := example.get(CAPTIONS):
+            known.of.setdefault(shot.image_id, tuple(texts))
+    return Album(tuple(shots), known if CAPTIONS in examples.names else None)

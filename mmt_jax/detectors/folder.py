@@ -7,46 +7,28 @@ of them each. What stops the work costs one of these at most; the same command g
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mmt_jax import detectors
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
+from mmt_jax.data.features.captions import Captions
 from mmt_jax.data.photos import Photo
-from mmt_jax.data.writer import FolderWriter
+from mmt_jax.data.skipped import Skipped, Summary
+from mmt_jax.data.writer import FLOATS, FolderWriter, whole
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Album, Shot
 from mmt_jax.detectors.base import Detections, Detector
 
 SHARD = 64  # photos that are kept together
 BATCH = 8  # pictures in memory at once
-
-
-@dataclasses.dataclass
-class Summary:
-    """What became of an album.
-
-    Attributes:
-      photos: in the region folder.
-      kept: of these, found finished from an earlier run.
-      skipped: of each photo that is not in it, where it lies and the reason.
-    """
-
-    photos: int = 0
-    kept: int = 0
-    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-
-    def skip(self, shot: Shot, reason: object) -> None:
-        """Counts a photo that is left out."""
-        self.skipped.append((shot.where, str(reason)))
 
 
 def extract(
@@ -63,7 +45,7 @@ def extract(
 
     A photo that cannot be read, on which the detector fails or finds nothing, whose id another one
     has, or without a caption where there are captions, is left out and listed in
-    `<split>.skipped.jsonl`; the rest goes on.
+    `<split>.skipped.jsonl`, as damaged captions and those of no photo are; the rest goes on.
 
     Args:
       detector: as `detectors.load` takes it.
@@ -80,25 +62,28 @@ def extract(
         otherwise, or no photo could be taken.
     """
     folder, shards = pathlib.Path(folder), pathlib.Path(folder) / f".{split}.shards"
-    for target in (folder / f"{split}.npz", folder / f"{split}.jsonl"):
-        if target.exists():
-            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    if dtype not in FLOATS:
+        raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
+    writer = FolderWriter(folder, split, dtype=dtype)  # which refuses what cannot be written
     album = albums.find(images, split, captions=captions)
-    loaded, summary = detectors.load(detector), Summary()
+    loaded = detectors.load(detector)
+    writer.num_classes = loaded.num_classes or None
     _claim(shards, {"detector": detector, "images": str(images), "dtype": dtype})
     done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
-    wanted = _distinct(album, summary)
-    summary.kept = sum(name in done for name in wanted)
-    pending = [shot for name, shot in wanted.items() if name not in done]
-    groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
-    writing = {"dtype": dtype, "num_classes": loaded.num_classes or None}
-    first = 1 + max((int(shard) for shard in _shards(shards)), default=-1)
-    for number, group in enumerate(track(groups), first):
-        _fill(shards, f"{number:06d}", group, loaded, writing, summary)
-    summary.photos = _join(shards, folder, split, writing, set(wanted), summary)
-    _report(folder / f"{split}.skipped.jsonl", summary)
+    with Skipped(folder, split) as skipped:
+        wanted = _distinct(album, skipped)
+        pending = [shot for name, shot in wanted.items() if name not in done]
+        groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
+        first = 1 + max((int(path.stem) for path in shards.glob("*.npz")), default=-1)
+        for number, group in enumerate(track(groups), first):
+            part = FolderWriter(
+                shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
+            )
+            _fill(part, group, loaded, skipped)
+        written = _join(shards, writer, wanted, album.captions, skipped)
     shutil.rmtree(shards)
-    return summary
+    kept, total = len(done & wanted.keys()), sum(written.values())
+    return Summary(folder, len(written), total, skipped.left, skipped.path, skipped.first, kept)
 
 
 def _claim(shards: pathlib.Path, about: dict[str, str]) -> None:
@@ -111,13 +96,8 @@ def _claim(shards: pathlib.Path, about: dict[str, str]) -> None:
                 f"remove it"
             )
         return
-    try:
-        shards.mkdir(parents=True, exist_ok=True)
-        part = shards / f".about.{os.getpid()}"
+    with whole(path) as part:
         part.write_text(json.dumps(about), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise UsageError(f"{shards} cannot be written ({error}); name another folder") from None
 
 
 def _shards(shards: pathlib.Path) -> list[str]:
@@ -131,42 +111,35 @@ def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _distinct(album: Album, summary: Summary) -> dict[str, Shot]:
+def _distinct(album: Album, skipped: Skipped) -> dict[str, Shot]:
     """Photos by name, each with an id, and a caption where there are captions, of its own."""
     found: dict[int, str] = {}
     wanted = {}
     for shot in album.shots:
         if (number := shot.image_id) in found:
-            summary.skip(shot, f"{shot.where} has the id {number}, as {found[number]} has")
-        elif album.captioned and not shot.captions:
-            summary.skip(shot, f"{shot.where} has no caption")
+            reason = f"{shot.where} has the id {number}, as {found[number]} has; rename one"
+            skipped.add("same id", shot.where, reason)
+        elif album.captions and number not in album.captions.of:
+            skipped.add("without caption", shot.where, f"{shot.where} has no caption")
         else:
             found[number] = shot.name
             wanted[shot.name] = shot
     return wanted
 
 
-def _fill(
-    shards: pathlib.Path,
-    shard: str,
-    group: Sequence[Shot],
-    detector: Detector,
-    writing: dict,
-    summary: Summary,
-) -> None:
+def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, skipped: Skipped) -> None:
     """Detects the photos of one shard and writes it, unless none could be taken."""
-    found = _detected(group, detector, summary)
+    found = _detected(group, detector, skipped)
     begun = next(found, None)
     if begun is None:
         return
-    with contextlib.suppress(_Empty), FolderWriter(shards, shard, **writing) as writer:
+    with contextlib.suppress(_Empty), shard as writer:
         for shot, picture, detections in itertools.chain([begun], found):
             height, width = picture.shape[:2]
             try:
                 photo = base.photo(
                     detections,
                     image_id=shot.image_id,
-                    captions=shot.captions,
                     file=shot.name,
                     width=width,
                     height=height,
@@ -175,7 +148,7 @@ def _fill(
             except UsageError as error:
                 if isinstance(error.__cause__, OSError):  # no photo's fault
                     raise
-                summary.skip(shot, f"{shot.where}: {error}")
+                skipped.add("not detected", shot.where, f"{shot.where}: {error}")
         if not len(writer):
             raise _Empty
 
@@ -185,7 +158,7 @@ class _Empty(UsageError):
 
 
 def _detected(
-    group: Sequence[Shot], detector: Detector, summary: Summary
+    group: Sequence[Shot], detector: Detector, skipped: Skipped
 ) -> Iterator[tuple[Shot, np.ndarray, Detections]]:
     for start in range(0, len(group), BATCH):
         batch = []
@@ -193,11 +166,12 @@ def _detected(
             try:
                 batch.append((shot, shot.read()))
             except UsageError as error:
-                summary.skip(shot, error)
+                skipped.add("damaged", shot.where, error)
         answers = _answers([picture for _, picture in batch], detector)
         for (shot, picture), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
-                summary.skip(shot, f"{shot.where}: the detector failed on it ({answer})")
+                reason = f"{shot.where}: the detector failed on it ({answer})"
+                skipped.add("not detected", shot.where, reason)
             else:
                 yield shot, picture, answer
 
@@ -216,41 +190,38 @@ def _answers(batch: list[np.ndarray], detector: Detector) -> list[Detections | E
 
 def _join(
     shards: pathlib.Path,
-    folder: pathlib.Path,
-    split: str,
-    writing: dict,
-    wanted: set[str],
-    summary: Summary,
-) -> int:
-    """Streams the shards into the split; returns the number of photos."""
-    names = _shards(shards)
-    if not names:
+    writer: FolderWriter,
+    wanted: Mapping[str, Shot],
+    captions: Captions | None,
+    skipped: Skipped,
+) -> dict[int, int]:
+    """Streams the shards into the split; returns how many captions each photo has."""
+    captions, written = captions or Captions({}, []), {}
+    for where, reason in captions.faults:
+        skipped.add("damaged caption", where, reason)
+    if not (names := _shards(shards)):
         shutil.rmtree(shards)
-        first = f"; the first reason: {summary.skipped[0][1]}" if summary.skipped else ""
-        raise UsageError(f"not one photo could be taken{first}")
-    with FolderWriter(folder, split, **writing) as writer:
+        raise UsageError(f"not one photo could be taken{skipped.because}")
+    with writer:
         for shard in names:
             with schema.open_npz(path := shards / f"{shard}.npz") as file:
                 arrays = {name: schema.read_array(file, name, path) for name in file.files}
             for line, ends in zip(_lines(shards, shard), itertools.pairwise(arrays["offsets"])):
                 if line["file"] in wanted:
-                    writer.add(_photo(arrays, slice(*ends), line))
-        return len(writer)
+                    texts = captions.of.get(line["image_id"], ())
+                    writer.add(_photo(arrays, slice(*ends), line, texts))
+                    written[line["image_id"]] = len(texts)
+    for number in sorted(captions.of.keys() - written):
+        reason = f"photo {number} has captions, but was not written"
+        skipped.add("caption without photo", f"photo {number}", reason)
+    return written
 
 
-def _photo(arrays: dict[str, np.ndarray], rows: slice, line: dict) -> Photo:
+def _photo(
+    arrays: Mapping[str, np.ndarray], rows: slice, line: Mapping, captions: tuple[str, ...]
+) -> Photo:
+    """A row of a shard, with the captions that it has now: a shard is written without them."""
     names = ("features", "boxes", "scores", "class_ids", "class_probs")
     columns = {name: arrays[name][rows] for name in names if name in arrays}
-    return Photo(line.pop("image_id"), tuple(line.pop("captions")), **columns, info=line)
-
-
-def _report(path: pathlib.Path, summary: Summary) -> None:
-    """A line for each photo that was left out; no file where none was."""
-    path.unlink(missing_ok=True)
-    if not summary.skipped:
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(part, "w", encoding="utf-8", errors="replace") as file:
-        for where, reason in summary.skipped:
-            file.write(json.dumps({"where": where, "reason": reason}) + "\n")
-    os.replace(part, path)
+    info = {name: line[name] for name in ("file", "width", "height")}
+    return Photo(line["image_id"], captions, **columns, info=info)

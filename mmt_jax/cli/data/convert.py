@@ -58,11 +58,4 @@ def run(args: types.SimpleNamespace) -> None:
             items, "photos", total=None, console=console, disable=not console.is_terminal
         ),
     )
-    if summary.left:
-        total = summary.photos + sum(summary.left.values())
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.left.items()))
-        print(f"skipped {total - summary.photos} of {total}: {kinds}; the first: {summary.first}")
-        print(f"{summary.report} lists them")
-    print(f"{args.out} holds {summary.photos} photos and {summary.captions} captions")
-    if not summary.captions:
-        print("there are no captions: to train, convert again with --captions=FILE")
+    print(summary)

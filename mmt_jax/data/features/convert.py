@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import TextIO
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.features import FORMATS, Format, Item, captions, detections
+from mmt_jax.data.skipped import Skipped, Summary
 from mmt_jax.data.text import prepare
-from mmt_jax.data.writer import FolderWriter, NoRoomError
+from mmt_jax.data.writer import FLOATS, FolderWriter, NoRoomError, whole
 
 CATEGORIES = "categories.txt"  # of features that are made of them; all splits share it
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What became of the photos.
-
-    Attributes:
-      photos: written.
-      captions: of these.
-      left: how many were left out, by why: "damaged", "without caption", "caption without photo"
-        (these are photos of the captions file), "damaged caption".
-      report: the file that lists them, or None.
-      first: the first reason.
-    """
-
-    photos: int
-    captions: int
-    left: dict[str, int]
-    report: pathlib.Path | None
-    first: str | None
 
 
 def convert(
@@ -69,12 +46,12 @@ def convert(
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}; it is one of {', '.join(FORMATS)}")
-    if dtype not in ("float16", "float32"):
-        raise UsageError(f"unknown dtype {dtype!r}; it is float16 or float32")
+    if dtype not in FLOATS:
+        raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
     row, source, folder = FORMATS[format], pathlib.Path(source), pathlib.Path(folder)
     if not source.exists():
         raise UsageError(f"there is no {source}")
-    with _Report(folder, split) as report, FolderWriter(folder, split, dtype=dtype) as writer:
+    with Skipped(folder, split) as report, FolderWriter(folder, split, dtype=dtype) as writer:
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         for where, reason in joined.faults if joined else ():
             report.add("damaged caption", where, reason)
@@ -89,9 +66,8 @@ def convert(
         for number in sorted(joined.of.keys() - written) if joined else ():
             reason = f"photo {number} has captions, but was not written"
             report.add("caption without photo", str(captions_file), reason)
-    return Summary(
-        len(written), sum(written.values()), dict(report.left), report.path, report.first
-    )
+    total = sum(written.values())
+    return Summary(folder, len(written), total, report.left, report.path, report.first)
 
 
 def _write(
@@ -99,7 +75,7 @@ def _write(
     row: Format,
     writer: FolderWriter,
     joined: captions.Captions | None,
-    report: _Report,
+    report: Skipped,
 ) -> dict[int, int]:
     """Writes the photos; returns how many captions each has."""
     written = {}
@@ -125,7 +101,7 @@ def _write(
         except NoRoomError:
             raise
         except UsageError as error:
-            report.add("damaged", item.where, str(error))
+            report.add("damaged", item.where, error)
     return written
 
 
@@ -144,57 +120,9 @@ def _categories(
     for name in names:
         if name.splitlines() != [name]:
             raise UsageError(f"{source} has the category {name!r}; a category is one line of text")
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        os.replace(part, path)
-    except (OSError, UnicodeEncodeError) as error:
-        raise NoRoomError(f"{path} cannot be written ({error})") from None
-    finally:
-        part.unlink(missing_ok=True)
+        with whole(path) as part:
+            part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{source} has a category that is no text ({error})") from None
     return names
-
-
-class _Report:
-    """A line of JSON for each photo or caption that was left out; no file where there is none."""
-
-    def __init__(self, folder: pathlib.Path, split: str):
-        self._target = folder / f"{split}.skipped.jsonl"
-        self._part = folder / f".{split}.skipped.{os.getpid()}"
-        self._file: TextIO | None = None
-        self.left: collections.Counter[str] = collections.Counter()
-        self.first: str | None = None
-
-    @property
-    def path(self) -> pathlib.Path | None:
-        return self._target if self.left else None
-
-    @property
-    def because(self) -> str:
-        return f"; the first reason: {self.first}" if self.first else ""
-
-    def add(self, kind: str, where: str, reason: str) -> None:
-        self.left[kind] += 1
-        self.first = self.first or reason
-        line = {"kind": kind, "where": where, "reason": reason}
-        try:
-            if self._file is None:
-                self._file = self._part.open("w", encoding="utf-8", errors="replace")
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise NoRoomError(f"{self._target} cannot be written ({error.strerror})") from None
-
-    def __enter__(self) -> _Report:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.close()
-            if kind is None:
-                os.replace(self._part, self._target)
-        except OSError as error:
-            raise NoRoomError(f"{self._target} cannot be written ({error.strerror})") from None
-        finally:
-            self._part.unlink(missing_ok=True)
