@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import pathlib
+import warnings
 
 import numpy as np
 import pytest
@@ -262,13 +263,27 @@ def test_mmt_score_takes_a_photo(workdir, photo, capsys):
         (["--image=x.jpg", "--out=x.pdf"], "must end in .png or .html"),
         (["--image={photo}", "--out=x.png"], "--detector=NAME:MODEL is missing"),
         (["--image={photo}", "--detector=fake:x", "--out={photo}"], "is not overwritten"),
+        (["--image={photo}", "--detector=fake:x", "--out={photo}/x.png"], "cannot be written"),
+        (["--record={folder}/split.npz", "--out=x.png"], "split.npz: the key 'image/"),
     ],
 )
 def test_wrong_use_is_refused(flags, message, photo, capsys):
-    argv = ["show", "--caption=a", *(flag.format(photo=photo) for flag in flags)]
+    np.savez(photo.parent / "split.npz", offsets=np.arange(3))
+    names = {"photo": photo, "folder": photo.parent}
+    argv = ["show", "--caption=a", *(flag.format(**names) for flag in flags)]
     assert main.main(argv) == 2
     assert message in capsys.readouterr().err
     assert not pathlib.Path("x.png").exists()
+
+
+def test_a_caption_is_drawn_as_it_is_written(tmp_path):
+    from mmt_jax.show import figure
+
+    boxes = np.array([[0.1, 0.1, 0.6, 0.6]], np.float32)
+    photo = np.zeros((9, 9, 3), np.uint8)
+    warnings.simplefilter("error")
+    for number, caption in enumerate(["$5 or $\\foo$", "a \N{CJK UNIFIED IDEOGRAPH-732B}"]):
+        figure.write(View(photo, boxes, ("x$^$",), caption), tmp_path / f"{number}.png")
 
 
 def test_a_view_of_many_regions_draws_some(tmp_path):

@@ -9,7 +9,8 @@ Regions are drawn with what the detector calls them. With a model, which is a wo
 or `mmt import`: the attention from each word to each region, the mean over layers and heads, where
 its words read regions (not in single-modality, image-query and two-tower models); and the change in
 the log odds of a match when a word is replaced by the mask token, or a region is read by nobody.
-Below 0, the word or region speaks for the match. A page, .html, needs nothing beside it.
+Below 0, the word or region speaks for the match. A page, .html, needs nothing beside it, and has
+the letters and signs that a picture's font lacks.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ def run(args: types.SimpleNamespace) -> None:
         raise UsageError(f"--out={out} must end in .png or .html")
     if bool(args.record) == bool(args.image):
         raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt show --help`")
+    from mmt_jax.data.writer import whole
+
     view = _view(args)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    if out.suffix == ".png":
-        from mmt_jax.show import figure
+    with whole(out) as part:
+        if out.suffix == ".png":
+            from mmt_jax.show import figure
 
-        figure.write(view, part)
-    else:
-        from mmt_jax.show import page
+            figure.write(view, part)
+        else:
+            from mmt_jax.show import page
 
-        part.write_text(page.render(view), encoding="utf-8")
-    part.replace(out)
+            part.write_text(page.render(view), encoding="utf-8")
     print(f"wrote {out}")
 
 
@@ -72,6 +73,8 @@ def _view(args: types.SimpleNamespace):
             raise UsageError(
                 f"{args.record} holds pixels, no regions; give --model that reads them"
             )
+        if schema.PIXELS not in record:
+            schema.validate_record(record, name=args.record, global_region=False)
         view = views.View(*views.of_record(record, model), args.caption)
     if scorer is None:
         return view

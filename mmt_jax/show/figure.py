@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import typing
+import warnings
 
 import numpy as np
 
 from mmt_jax.show.view import WHOLE, View
+
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DRAWN = 36  # regions at most; more would hide the photo
 _LABEL = 26  # letters of a region's name
@@ -14,6 +19,14 @@ _LABEL = 26  # letters of a region's name
 
 def write(view: View, path: str | os.PathLike) -> None:
     """Draws photo, boxes and names; with a model, attention and changes beside them."""
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):
+        warnings.filterwarnings("ignore", "Glyph")  # that no font has: a box is drawn
+        _draw(view).savefig(path, format="png", dpi=110)
+
+
+def _draw(view: View) -> Figure:
     from matplotlib.figure import Figure
 
     told = view.explanation
@@ -34,7 +47,7 @@ def write(view: View, path: str | os.PathLike) -> None:
         _draw_changes(parts((0.25, 0.0, 0.3, 0.22)), told.words, told.word_changes, "word")
         rows = [f"{i + 1}" for i in shown]
         _draw_changes(parts((0.68, 0.0, 0.32, 0.22)), rows, told.region_changes[shown], "region")
-    figure.savefig(path, format="png", dpi=110)
+    return figure
 
 
 def _shown(view: View) -> np.ndarray:
@@ -71,7 +84,9 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
         )
     told = view.explanation
     axes.set_title(
-        view.caption if told is None else f"{told.probability:.3f}  {view.caption}", pad=16
+        view.caption if told is None else f"{told.probability:.3f}  {view.caption}",
+        pad=16,
+        wrap=True,
     )
 
 
