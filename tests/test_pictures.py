@@ -172,7 +172,10 @@ def test_photos_are_found_by_name_and_hidden_ones_are_left(tmp_path):
     for name in ("b.JPG", "a/c.png", "a/.d.png", ".e/f.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert pictures.find(tmp_path) == [tmp_path / "a/c.png", tmp_path / "b.JPG"]
+    (tmp_path / "d.jpg").mkdir()
+    (tmp_path / "e.jpg").symlink_to("nowhere")
+    found = [tmp_path / name for name in ("a/c.png", "b.JPG", "e.jpg")]
+    assert pictures.find(tmp_path) == found
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no photo"):
         pictures.find(tmp_path / "empty")

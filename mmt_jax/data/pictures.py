@@ -41,6 +41,7 @@ _EXTENSIONS = [
     ".jp2",
     ".j2k",
     ".avif",
+    ".heic",  # Pillow does not read it, and says so
 ]
 
 
@@ -110,6 +111,8 @@ def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
 def find(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Files below a folder whose names end as photos' do, sorted by path; hidden ones are left out.
 
+    Links to files are followed, and are there even where they lead nowhere; links to folders not.
+
     Raises:
       UsageError: there is no such folder, or no photo in it.
     """
@@ -121,7 +124,7 @@ def find(folder: str | os.PathLike) -> list[pathlib.Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in _EXTENSIONS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and not path.is_dir()
     )
     if not found:
         raise UsageError(f"{folder} holds no photo; names must end in {', '.join(_EXTENSIONS)}")
