@@ -279,6 +279,16 @@ def test_a_finished_split_is_not_prepared_again(prepared, monkeypatch, capsys):
     assert files(prepared / "out" / "mmt" / "flickr8k") == before
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "report-train.json"])
+def test_a_finished_split_that_was_damaged_is_told(prepared, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    shutil.copytree(prepared / "out" / "mmt" / "flickr8k", out / "mmt" / "flickr8k")
+    path = out / "mmt" / "flickr8k" / "1.0.0" / name
+    path.write_text(path.read_text()[:20])
+    assert prepare("flickr8k", prepared / "raw" / "flickr8k", out) == 2
+    assert f"{path} cannot be read" in capsys.readouterr().err
+
+
 def test_what_is_interrupted_leaves_nothing_and_is_made_up_for(prepared, tmp_path, monkeypatch):
     raw, out = prepared / "raw" / "flickr8k", tmp_path / "out"
     whole = examples.Maker.example
@@ -425,6 +435,21 @@ def test_a_runner_that_beam_does_not_have(prepared, tmp_path, capsys):
     raw = prepared / "raw" / "gqa"
     assert prepare("gqa", raw, tmp_path / "out", runner="FastRunner") == 2
     assert "--runner=FastRunner: Unexpected pipeline runner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        ("DirectRunner", "--beam_options: argument --direct_num_workers: invalid int value: 'two'"),
+        ("local", "--beam_options are Beam's"),
+    ],
+)
+def test_options_that_beam_does_not_take(prepared, tmp_path, capsys, runner, message):
+    pytest.importorskip("apache_beam")
+    option = "--beam_options=direct_num_workers=two"
+    assert prepare("gqa", prepared / "raw" / "gqa", tmp_path / "out", option, runner=runner) == 2
+    assert capsys.readouterr().err.startswith(f"mmt: {message}")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,21 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
     Raises:
       UsageError: as `find`.
     """
-    info = json.loads((find(folder) / INFO).read_text(encoding="utf-8"))
-    return tuple(split["name"] for split in info["splits"])
+    return tuple(split["name"] for split in document(find(folder) / INFO)["splits"])
+
+
+def document(path: pathlib.Path) -> dict[str, Any]:
+    """What a JSON file beside the shards holds.
+
+    Raises:
+      UsageError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}); remove its folder and prepare the corpus again"
+        ) from None
 
 
 def find(folder: str | os.PathLike) -> pathlib.Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -67,7 +68,7 @@ def prepare(
     corpus, source = corpora.get(name), base.Raw(raw)
     corpora.datasets_library()
     runner = runner or ("DirectRunner" if corpus.large else LOCAL)
-    _check_runner(runner)
+    _check_runner(runner, beam_options)
     version = pathlib.Path(out) / "mmt" / name / corpora.VERSION
     if not (splits := corpus.splits(source)):
         raise UsageError(f"{raw} has no files of {name}; it must hold {corpus.wants}")
@@ -127,11 +128,8 @@ def _build(
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig()
     if runner != LOCAL:
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        flags = [f"--{option.removeprefix('--')}" for option in beam_options]
         config = tfds.download.DownloadConfig(
-            beam_runner=runner, beam_options=PipelineOptions(flags)
+            beam_runner=runner, beam_options=_pipeline_options(beam_options)
         )
     made = builder.Mmt(
         config=corpus.name,
@@ -142,14 +140,19 @@ def _build(
         shards=None if runner == LOCAL else -(-photos // _PHOTOS),
     )
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS tells what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download, and of `part`
             made.download_and_prepare(download_config=config)
     except OSError as error:  # such as a disk that is full
         raise UsageError(f"{part.parent} cannot be written: {error}") from None
 
 
-def _check_runner(runner: str) -> None:
+def _check_runner(runner: str, beam_options: Sequence[str]) -> None:
     if runner == LOCAL:
+        if beam_options:
+            raise UsageError(
+                "--beam_options are Beam's, without which this corpus is prepared; give "
+                "--runner=DirectRunner too"
+            )
         return
     try:
         from apache_beam.runners import create_runner
@@ -162,6 +165,19 @@ def _check_runner(runner: str) -> None:
         create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner={runner}: {error}") from None
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            _pipeline_options(beam_options).get_all_options()
+    except SystemExit:  # of argparse, which has told all options and, last, what is wrong
+        reason = said.getvalue().strip().rpartition("error: ")[2]
+        raise UsageError(f"--beam_options: {reason}") from None
+
+
+def _pipeline_options(options: Sequence[str]) -> Any:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions([f"--{option.removeprefix('--')}" for option in options])
 
 
 # ---- Reports, and splits that are finished -------------------------------------------------------
@@ -183,7 +199,7 @@ def _write_report(
         file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
     with open(examples.rejected(folder, split), encoding="utf-8") as file:
         counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
-    (info,) = json.loads((folder / corpora.INFO).read_text(encoding="utf-8"))["splits"]
+    (info,) = corpora.document(folder / corpora.INFO)["splits"]
     report = {
         "corpus": corpus.name,
         "split": split,
@@ -201,7 +217,7 @@ def _write_report(
 
 
 def _report(version: pathlib.Path, split: str) -> dict[str, Any]:
-    return json.loads(_report_file(version, split).read_text(encoding="utf-8"))
+    return corpora.document(_report_file(version, split))
 
 
 def _sources(split: str, exclusion: hashes.Exclusion | None) -> list[list[str]]:
@@ -228,10 +244,9 @@ def _adopt(folder: pathlib.Path, version: pathlib.Path, split: str) -> None:
     version.mkdir(parents=True, exist_ok=True)
     for stale in version.glob(f"mmt-{split}.*"):  # of a move that was interrupted
         stale.unlink()
-    info = json.loads((folder / corpora.INFO).read_text(encoding="utf-8"))
+    info = corpora.document(folder / corpora.INFO)
     if (version / corpora.INFO).is_file():
-        before = json.loads((version / corpora.INFO).read_text(encoding="utf-8"))
-        info["splits"] = before["splits"] + info["splits"]
+        info["splits"] = corpora.document(version / corpora.INFO)["splits"] + info["splits"]
     (folder / corpora.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
     others = [path for path in folder.iterdir() if path.name != corpora.INFO]
     for path in [*others, folder / corpora.INFO]:
