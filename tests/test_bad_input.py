@@ -112,6 +112,25 @@ def test_a_hub_id_without_network(tmp_path, monkeypatch, capsys):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("family", "field", "value"),
+    [
+        ("bert", "num_attention_heads", 0),
+        ("bert", "num_hidden_layers", "2"),
+        ("roberta", "hidden_size", None),
+        ("clip", "projection_dim", -1),
+        ("bridgetower", "num_hidden_layers", 1.5),
+    ],
+)
+def test_sizes_that_are_no_sizes(published, tmp_path, capsys, family, field, value):
+    folder = shutil.copytree(published / family, tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    argv = ["import", f"--from={folder}", f"--model={family}", f"--out={tmp_path / 'run'}"]
+    assert cli.main(argv) == 2
+    assert f"{field}={value!r}, and not a whole number of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])
 def test_a_damaged_way_to_prepare_photos(published, tmp_path, capsys, content):
     folder = shutil.copytree(published / "clip", tmp_path / "in")

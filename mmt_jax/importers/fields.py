@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from mmt_jax.config import UsageError
-from mmt_jax.model_config import ModelConfig
+from mmt_jax.model_config import FAMILIES, ModelConfig
 
+_MAY_BE_ZERO = ("depth", "pad_id")
 Fields = tuple[tuple[str, str], ...]  # ours, theirs; several may stand for one
 
 
@@ -41,7 +43,7 @@ def read(
       foreign: the `config.json`.
       fields: which are read; all must be there.
       fixed: the one value that each of these must have where it is there.
-      name: of the model, for messages.
+      name: the family of the model.
 
     Raises:
       UsageError: a field is missing, at odds with another, or has a value that cannot be read.
@@ -53,7 +55,14 @@ def read(
         if flat.get(field, value) != value:
             raise UsageError(f"config.json has {field}={flat[field]!r}; {name} reads {value!r}")
     values: dict[str, Any] = {}
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(FAMILIES[name])}
     for ours, theirs in fields:
+        least = 0 if ours in _MAY_BE_ZERO or ours.endswith("layers") else 1
+        if kinds.get(ours, "int").startswith("int") and not _is_whole(flat[theirs], least):
+            raise UsageError(
+                f"config.json has {theirs}={flat[theirs]!r}, and not a whole number of {least} or "
+                f"more; take the one of these weights"
+            )
         if values.setdefault(ours, flat[theirs]) != flat[theirs]:
             first = next(other for field, other in fields if field == ours)
             raise UsageError(
@@ -61,6 +70,10 @@ def read(
                 f"reads weights in which they are equal"
             )
     return values
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def write(model: ModelConfig, fields: Fields) -> dict[str, Any]:
