@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import pytest
+
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
 
 # In the environment, so that processes which tests start share them; before jax is imported.
@@ -10,3 +12,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile():
+    """For programs that run a few steps: what they take is the time to compile them."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -21,6 +21,8 @@ from mmt_jax.objectives import corruption, losses, pairing
 from mmt_jax.task_config import TaskConfig
 from mmt_jax.train import optim
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelled=True)
 SIZES = {
     **dict.fromkeys(("width", "text_width", "image_width"), 12),
@@ -217,7 +219,7 @@ def test_its_schedule_counts_from_nothing():
 def test_rows_that_are_not_learned_stay_as_they_are():
     run = resolve(lxmert_experiment.get_config("pretraining,scale=pilot"))
     small = {"width": 12, "mlp_dim": 12, "heads": 2, "max_positions": 16, "segments": 3}
-    small |= {"cross_layers": 1}
+    small |= {"language_layers": 0, "region_layers": 0, "cross_layers": 1}
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, **small))
     run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, warmup_steps=0))
     spec = dataclasses.replace(tiny.SPEC, unlabelled=True, num_answers=3)

@@ -171,7 +171,8 @@ class Model:
 
     def abstract(self) -> Params:
         """Shapes and dtypes of the parameters; allocates nothing."""
-        return jax.eval_shape(lambda: self._init(jax.random.key(0)))
+        _, params = _structure(self.network, self.config)
+        return jax.tree.map(lambda leaf: leaf, params)  # callers may change theirs
 
     def _init(self, key: jax.Array) -> Params:
         module = self.network(self.config, _Keys())
@@ -183,7 +184,8 @@ class Model:
         dtype = jnp.dtype(self.config.dtype)
         if dtype != jnp.float32:
             params = jax.tree.map(lambda p: p.astype(dtype), params)
-        module = nnx.merge(_graph(self.network, self.config), nnx.State(params))
+        graph, _ = _structure(self.network, self.config)
+        module = nnx.merge(graph, nnx.State(params))
         return method(module, *args, **kwargs)
 
     def encode_text(self, params: Params, text: Text, *, key: jax.Array | None = None) -> Encoded:
@@ -283,9 +285,10 @@ def _randomise(params: Params, key: jax.Array, *, std: float) -> Params:
 
 
 @functools.lru_cache(maxsize=64)
-def _graph(network: type[Network], config: Config) -> nnx.GraphDef:
-    """The structure of the network without its parameters."""
-    return nnx.graphdef(nnx.eval_shape(lambda: network(config, _Keys())))
+def _structure(network: type[Network], config: Config) -> tuple[nnx.GraphDef, Params]:
+    """The network without its parameters, and their shapes and dtypes."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: network(config, _Keys())))
+    return graph, nnx.to_pure_dict(state)
 
 
 class _Keys:
