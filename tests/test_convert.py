@@ -103,9 +103,10 @@ def test_splits_of_a_folder_share_their_categories(tmp_path, source):
     assert formats.read(tmp_path / "out", "val").class_ids[1].tolist() == [1]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # as Windows begins files
 @pytest.mark.parametrize("name", samples.CAPTION_FILES)
-def test_captions_of_each_layout(tmp_path, source, name):
-    (tmp_path / name).write_text(samples.CAPTION_FILES[name])
+def test_captions_of_each_layout(tmp_path, source, name, encoding):
+    (tmp_path / name).write_text(samples.CAPTION_FILES[name], encoding=encoding)
     path = samples.bottom_up(source)
     summary = convert("bottom-up-tsv", path, tmp_path / "out", captions_file=tmp_path / name)
     assert summary.left == {}

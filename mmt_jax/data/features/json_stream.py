@@ -31,7 +31,7 @@ def elements(path: pathlib.Path, keys: Collection[str]) -> Iterator[tuple[str, i
       UsageError: no such file, no JSON, truncated, or an element larger than `MAX_ELEMENT`.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             text = _Text(file, path)
             text.take("{")
             while not text.follows("}"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import functools
 import json
 import pathlib
@@ -104,6 +105,8 @@ def lines(path: pathlib.Path, longest: int | None = None) -> Iterator[tuple[str,
         with open(path, "rb") as file:
             if file.peek(2)[:2] == b"\x1f\x8b":
                 raise UsageError(f"{path} is packed by gzip; unpack it first")
+            if file.peek(3)[:3] == codecs.BOM_UTF8:
+                file.read(3)
             count = 0
             longest = longest or MAX_LINE
             while line := file.readline(longest):
