@@ -1,9 +1,11 @@
 import dataclasses
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import small_models as small
+import tiny
 
 import mmt_jax
 from mmt_jax import api, variants
@@ -191,4 +193,36 @@ def test_a_run_in_bfloat16_is_scored_in_float32(workdir, scorer, tmp_path):
     record = small.record(3)
     np.testing.assert_array_equal(
         mmt_jax.load(half).score(record, small.CAPTIONS), scorer.score(record, small.CAPTIONS)
+    )
+
+
+def test_blanks_are_filled_with_what_the_model_says_of_the_words(scorer):
+    """Padding carries the mask's id in the release's layout, and is no blank."""
+    record = small.record(3)
+    (found,) = scorer.fill(record, "a <mask> cube", top=1000)
+    assert len(found) == small.TOKENIZER.vocab_size
+    assert sum(word.probability for word in found) == pytest.approx(1, abs=1e-5)
+    model, params = small.build(MERGED)
+    mask = small.TOKENIZER.mask_id
+    ids = [*small.TOKENIZER.encode("a"), mask, *small.TOKENIZER.encode("cube")]
+    text = small.TOKENIZER.layout([ids], length=small.LENGTH)
+    image = schema.to_image({key: value[None] for key, value in record.items()})
+
+    @tiny.jit
+    def words(params, text, image):
+        encoded = model.encode_text(params, text), model.encode_image(params, image)
+        return model.words(params, model.fuse(params, *encoded).text)
+
+    logits = words(params, text, image)
+    place = small.LENGTH - 2 - len(ids) + ids.index(mask) + 1
+    expected = np.sort(jax.nn.softmax(logits[0, place]))[::-1]
+    np.testing.assert_allclose([word.probability for word in found], expected, atol=1e-5)
+
+
+def test_a_caption_is_chosen_by_its_odds(scorer):
+    record = small.record(3)
+    odds = scorer.score(record, small.CAPTIONS)
+    odds = odds / (1 - odds)
+    np.testing.assert_allclose(
+        scorer.choose(record, small.CAPTIONS), odds / odds.sum(), rtol=1e-4, atol=1e-5
     )

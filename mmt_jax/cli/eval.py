@@ -167,7 +167,6 @@ def _saved_model(args: types.SimpleNamespace) -> Any:
     from mmt_jax.evals import retrieval
 
     scorer = api.load(args.workdir, vocab=args.vocab)
-    scorer.check_scores()
     examples, corpora = _examples(args, scorer.config, scorer.tokenizer)
     photos, captions = retrieval.selection(examples)
     if scorer.config.model.pixels:  # the SavedModel cuts the patches itself
