@@ -250,6 +250,24 @@ def test_the_page_shows_the_photos(mmt, folder, tmp_path):
     assert "http" not in page
 
 
+def test_photos_without_captions_are_found_too(mmt, folder, tmp_path):
+    shutil.copytree(folder / "photos", tmp_path / "bare")
+    lines = (tmp_path / "bare" / "test.jsonl").read_text().splitlines()
+    photos = [{**json.loads(line), "captions": []} for line in lines]
+    (tmp_path / "bare" / "test.jsonl").write_text("\n".join(map(json.dumps, photos)))
+    found = []
+    for data in (tmp_path / "bare", folder / "photos"):
+        out = tmp_path / f"index of {data.name}"
+        argv = (f"--workdir={folder / 'run'}", f"--data=regions:{data}", "--split=test")
+        assert mmt("index", *argv, f"--out={out}")[0] == 0
+        _, text, _ = mmt("search", f"--index={out}", "--caption=a red cube", "--json")
+        found.append([hit["image_id"] for hit in json.loads(text)[0]["photos"]])
+    assert found[0] == found[1] != []
+    status, _, err = mmt("eval", *argv[:1], f"--data=regions:{tmp_path / 'bare'}", "--split=test")
+    assert status == 2
+    assert "test.jsonl:1: photo 100 has no caption" in err
+
+
 def test_the_page_of_photos_without_pixels(mmt, folder, tmp_path):
     make(mmt, folder, tmp_path / "index", "plain")
     page = tmp_path / "found.html"

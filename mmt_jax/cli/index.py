@@ -39,11 +39,12 @@ def run(args: types.SimpleNamespace) -> None:
 
     index.check_new(args.out)
     trained = checkpoint.load(args.workdir)
-    corpora = sources.load(args.data, args.split, pixels=trained.config.model.pixels)
+    config, tokenizer = trained.config, sources.stored_tokenizer(args.workdir)
+    corpora = sources.load(args.data, args.split, pixels=config.model.pixels, bare=True)
     built = index.build(
         trained.model,
         trained.params,
-        Examples.of(trained.config, corpora, sources.stored_tokenizer(args.workdir)),
+        Examples.of(config, corpora, tokenizer, bare=True),
         kind=args.kind or "flat",
         metric=args.metric or "ip",
         workdir=pathlib.Path(args.workdir).resolve(),

@@ -43,7 +43,7 @@ def run(args: types.SimpleNamespace) -> None:
     out = pathlib.Path(args.out)
     if out.exists():
         raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
-    corpora = sources.load(args.data, args.split, pixels=args.pixels)
+    corpora = sources.load(args.data, args.split, pixels=args.pixels, bare=True)
     corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
     record: dict[str, typing.Any]
     if not args.pixels:

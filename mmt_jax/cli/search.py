@@ -109,7 +109,7 @@ def _pixels(index: Index, photos: set[int]) -> dict[int, np.ndarray]:
     """
     from mmt_jax.data import sources
 
-    corpora = sources.load(index.about.source, index.about.split, pixels=True)
+    corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
     if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
         raise UsageError(f"{index.about.source} has other photos than when it was indexed")
     pictures = [picture for corpus in corpora for picture in corpus.pixels]

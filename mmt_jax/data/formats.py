@@ -84,19 +84,22 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
         return FolderSpec(shape[1], _num_classes(file, path), counted, _unlabelled(file, path))
 
 
-def read(folder: str | os.PathLike, split: str, *, pixels: bool = False) -> Corpus:
+def read(
+    folder: str | os.PathLike, split: str, *, pixels: bool = False, bare: bool = False
+) -> Corpus:
     """Reads one split.
 
     Args:
       folder: the region folder.
       split: its name, such as "train".
       pixels: also read the photos' pixels, which must be there then.
+      bare: also take photos without captions, which can be indexed and shown, but not trained on.
 
     Raises:
       UsageError: naming the file, and the line, row or photo, of the first fault.
     """
     folder = _with_split(folder, split)
-    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
+    image_ids, captions = _read_lines(folder / f"{split}.jsonl", bare=bare)
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
         arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
@@ -265,12 +268,14 @@ def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> lis
     return needed + [name for name in optional if name in file.files]
 
 
-def _read_lines(path: pathlib.Path) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
+def _read_lines(
+    path: pathlib.Path, *, bare: bool = False
+) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     image_ids: dict[int, int] = {}  # → line
     captions = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            photo = _parse_line(line, f"{path}:{number}")
+            photo = _parse_line(line, f"{path}:{number}", bare=bare)
             first = image_ids.setdefault(photo["image_id"], number)
             if first != number:
                 raise UsageError(
@@ -283,7 +288,7 @@ def _read_lines(path: pathlib.Path) -> tuple[np.ndarray, tuple[tuple[str, ...], 
     return np.array(list(image_ids), np.int64), tuple(captions)
 
 
-def _parse_line(line: bytes, where: str) -> dict:
+def _parse_line(line: bytes, where: str, *, bare: bool) -> dict:
     try:
         photo = json.loads(line)
     except ValueError as error:  # UnicodeDecodeError too
@@ -295,7 +300,7 @@ def _parse_line(line: bytes, where: str) -> dict:
     captions = photo.get("captions")
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: a photo needs `captions`, a list of strings")
-    if not captions:
+    if not (captions or bare):
         raise UsageError(f"{where}: photo {photo['image_id']} has no caption; leave it out")
     if not all(map(prepare, captions)):
         raise UsageError(f"{where}: photo {photo['image_id']} has an empty caption; leave it out")

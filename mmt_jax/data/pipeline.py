@@ -48,6 +48,7 @@ class Examples:
         patch_size: int | None = None,
         layout: str = "release",
         global_region: bool = True,
+        bare: bool = False,
     ):
         """Lays corpora out.
 
@@ -60,6 +61,7 @@ class Examples:
           patch_size: given, records are patches of the photos' pixels in place of their regions.
           layout: of captions, see `Tokenizer.layout`.
           global_region: whether the whole photo follows a photo's regions as the last of them.
+          bare: whether photos without captions are taken too.
 
         Raises:
           UsageError: the corpora do not fit together, or a caption is empty.
@@ -76,11 +78,22 @@ class Examples:
             self.num_classes = max(corpus.num_classes for corpus in corpora)
             self._lay_out_regions(max_regions, reading)
         self._tokenizer, self._layout = tokenizer, layout
-        self._lay_out_captions(text_length)
+        self._lay_out_captions(text_length, bare)
 
     @classmethod
-    def of(cls, config: Config, corpora: Sequence[Photos], tokenizer: Tokenizer) -> Examples:
+    def of(
+        cls,
+        config: Config,
+        corpora: Sequence[Photos],
+        tokenizer: Tokenizer,
+        *,
+        bare: bool = False,
+    ) -> Examples:
         """Examples as a config asks for them.
+
+        Args:
+          config, corpora, tokenizer: of the run.
+          bare: also take photos without captions, which can be embedded and no more.
 
         Raises:
           UsageError: also where `config.data.text_length` is more than the model's positions.
@@ -99,6 +112,7 @@ class Examples:
             patch_size=config.model.patch_size if config.model.pixels else None,
             layout=config.model.layout,
             global_region=config.model.global_region,
+            bare=bare,
         )
 
     def __len__(self) -> int:
@@ -129,11 +143,11 @@ class Examples:
         self._real_regions = np.maximum(np.concatenate(kept) + self._global_region, 1)
         self._classes_kept = max(corpus.classes_kept for corpus in self._corpora)
 
-    def _lay_out_captions(self, text_length: int) -> None:
+    def _lay_out_captions(self, text_length: int, bare: bool) -> None:
         self.captions: Sequence[str] = AllCaptions(self._corpora)
         self._caption_starts = self.captions.starts
         counts = np.diff(self._caption_starts)
-        if not counts.all():
+        if not (bare or counts.all()):
             missing = self.image_ids[np.flatnonzero(counts == 0)[0]]
             raise UsageError(f"photo {missing} has no caption; leave it out")
         self.caption_to_image = np.repeat(np.arange(len(counts)), counts)
@@ -143,7 +157,7 @@ class Examples:
                 c for corpus in self._corpora for own in corpus.captions for c in own
             )
             encoded = self._tokenizer.encode_all(self.captions)
-            self._length = min(max(map(len, encoded)) + 2, text_length)
+            self._length = min(max(map(len, encoded), default=1) + 2, text_length)
             self._texts = self._laid_out(encoded)
         else:
             self._length = self._longest(text_length)

@@ -83,7 +83,13 @@ def _parse_one(source: str) -> Source:
 
 
 def load(
-    source: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
+    source: str,
+    split: str,
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    pixels: bool = False,
+    bare: bool = False,
 ) -> list[Photos]:
     """Loads the corpora of a source, but opens packed records; the last few stay in memory.
 
@@ -93,6 +99,7 @@ def load(
       seed: of generated corpora.
       size: photos of each generated corpus; None = its own size.
       pixels: also load the photos' pixels.
+      bare: also take photos without captions.
 
     Raises:
       UsageError: unknown source or split, or a folder with a fault.
@@ -106,7 +113,7 @@ def load(
         else:
             npz = pathlib.Path(part.name) / f"{split}.npz"
             changed = npz.stat().st_mtime_ns if npz.exists() else 0
-            corpora.append(_read(part.name, split, pixels, changed))
+            corpora.append(_read(part.name, split, pixels, bare, changed))
     return corpora
 
 
@@ -154,9 +161,9 @@ def _build(name: str, split: str, seed: int, size: int | None, pixels: bool) -> 
 
 
 @functools.lru_cache(maxsize=4)
-def _read(folder: str, split: str, pixels: bool, changed: int) -> Corpus:
+def _read(folder: str, split: str, pixels: bool, bare: bool, changed: int) -> Corpus:
     del changed  # only there so that a rewritten folder is read again
-    return formats.read(folder, split, pixels=pixels)
+    return formats.read(folder, split, pixels=pixels, bare=bare)
 
 
 def first(corpora: Sequence[Photos], limit: int) -> list[Photos]:
