@@ -457,6 +457,7 @@ def test_options_that_beam_does_not_take(prepared, tmp_path, capsys, runner, mes
     [
         ("tensorflow_datasets", "local", "pip install 'mmt_jax[data]'"),
         ("apache_beam.runners", "DirectRunner", "or give --runner=local"),
+        ("PIL", "local", "pip install 'mmt_jax[photos]'"),
     ],
 )
 def test_libraries_that_are_missing(
@@ -466,6 +467,15 @@ def test_libraries_that_are_missing(
     assert prepare("gqa", prepared / "raw" / "gqa", tmp_path / "out", runner=runner) == 2
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_shard_is_told(prepared, tmp_path):
+    folder = tmp_path / "flickr8k"
+    shutil.copytree(prepared / "out" / "mmt" / "flickr8k", folder)
+    for path in folder.rglob("*.array_record*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(corpora.UsageError, match=rf"{folder}.*split val: example 0 cannot be read"):
+        list(corpora.read(folder, "val"))
 
 
 def test_splits_that_are_wrong(prepared):

@@ -45,6 +45,22 @@ _EXTENSIONS = [
 ]
 
 
+def library() -> typing.Any:
+    """Pillow's `Image`, with all its decoders.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError(
+            "reading photos needs Pillow, which is missing here; run pip install 'mmt_jax[photos]'"
+        ) from None
+    Image.init()
+    return Image
+
+
 def read(path: str | os.PathLike) -> np.ndarray:
     """Decodes the photo of a file.
 
@@ -86,7 +102,7 @@ def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
       UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
         MAX_PIXELS, or its values have no agreed range (32 bits a channel).
     """
-    pillow = _pillow()
+    pillow = library()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
@@ -142,7 +158,7 @@ def crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndar
     Returns:
       [height, width, 3] uint8.
     """
-    pillow = _pillow()
+    pillow = library()
     height, width = picture.shape[:2]
     ymin, xmin, ymax, xmax = np.asarray(box, np.float64) * [height, width, height, width]
     top, left = int(ymin), int(xmin)  # Pillow's filter would look beyond the box
@@ -157,20 +173,9 @@ def crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndar
 
 def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[H, W, 3] uint8 → [height, width, 3] uint8, bicubic with antialiasing."""
-    pillow = _pillow()
+    pillow = library()
     resized = pillow.fromarray(picture).resize(size[::-1], pillow.Resampling.BICUBIC)
     return np.asarray(resized)
-
-
-def _pillow() -> typing.Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UsageError(
-            "reading photos needs Pillow, which is missing here; run pip install 'mmt_jax[photos]'"
-        ) from None
-    Image.init()
-    return Image
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:

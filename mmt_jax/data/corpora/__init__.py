@@ -77,6 +77,7 @@ class Examples(Sequence[dict[str, Any]]):
         self._photos = {name for name in self.names if name.endswith("/encoded")}
         as_it_is = {name: tfds.decode.SkipDecoding() for name in self._photos}
         self._source = builder.as_data_source(split, decoders=as_it_is)
+        self._where = f"{version}, split {split}"
 
     def __len__(self) -> int:
         return len(self._source)
@@ -84,9 +85,15 @@ class Examples(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends an iteration; TFDS raises something else
+        try:
+            values = self._source[index]
+        except Exception as error:  # array_record's RuntimeError, or what protobuf stumbles over
+            raise UsageError(
+                f"{self._where}: example {index} cannot be read ({error}); copy the folder again"
+            ) from None
         return {
             name: value if name in self._photos else _decoded(value)
-            for name, value in self._source[index].items()
+            for name, value in values.items()
         }
 
 
@@ -98,7 +105,8 @@ def read(folder: str | os.PathLike, split: str) -> Examples:
       split: one of `splits(folder)`.
 
     Raises:
-      UsageError: no prepared corpus, several of them, no such split, or TFDS is missing.
+      UsageError: no prepared corpus, several of them, no such split, or TFDS is missing; later, a
+        shard is damaged.
     """
     version = find(folder)
     if split not in (known := splits(version)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmt_jax.config import UsageError
-from mmt_jax.data import corpora
+from mmt_jax.data import corpora, pictures
 from mmt_jax.data.corpora import base, examples, hashes, published
 
 LOCAL = "local"  # the runner that is none: this process alone, without Beam
@@ -67,6 +67,7 @@ def prepare(
     """
     corpus, source = corpora.get(name), base.Raw(raw)
     corpora.datasets_library()
+    pictures.library()
     runner = runner or ("DirectRunner" if corpus.large else LOCAL)
     _check_runner(runner, beam_options)
     version = pathlib.Path(out) / "mmt" / name / corpora.VERSION
