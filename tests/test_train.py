@@ -1,7 +1,10 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -203,6 +206,28 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(UsageError, match="nothing was written"):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(whole, tmp_path):
+    pytest.importorskip("fcntl")
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    files = [path for path in sorted(folder.rglob("*")) if path.name != workdir.LOCK]
+    before = [path.stat().st_mtime_ns for path in files]
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'wb'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder / workdir.LOCK)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=f"another process is training in {folder}"):
+            run(folder)
+        other.kill()
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert run(folder) == whole[1]  # nobody is there any more
 
 
 def test_nothing_is_written_where_a_run_is_said_to_start_from_no_workdir(tmp_path):

@@ -75,11 +75,10 @@ def train(
     mesh = sharding.mesh(config)
     folder = pathlib.Path(workdir)
     config, known = workdirs.claim(config, folder)
-    begun = workdirs.has_checkpoint(folder)
     origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
     if config.pretrained and not origins:
         origins = [folder / workdirs.PRETRAINED]
-        if not begun:
+        if not workdirs.has_checkpoint(folder):
             if progress:
                 print(f"{config.pretrained} comes first, in {origins[0]}", file=sys.stderr)
             train(init.pretraining(config), origins[0], evaluate=evaluate, progress=progress)
@@ -128,29 +127,29 @@ def train(
     empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
     # ---- The folder: nothing was written so far --------------------------------------------------
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not known:
-            sources.store_tokenizer(tokenizer, folder)
-            if asked:
-                records.store_labels(asked.labels, folder)
-        workdirs.write_config(folder, config)
-    with (
-        contextlib.closing(iterator),
-        contextlib.closing(Checkpoints(folder, config)) as checkpoints,
-        contextlib.closing(
-            Log(folder, config, start=checkpoints.step() or 0, progress=progress)
-        ) as log,
-        Stop() as stop,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(iterator))
+        if jax.process_index() == 0:
+            stack.enter_context(workdirs.locked(folder))
+            if not known:
+                sources.store_tokenizer(tokenizer, folder)
+                if asked:
+                    records.store_labels(asked.labels, folder)
+            workdirs.write_config(folder, config)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, config)))
+        done = checkpoints.step()
+        start, metrics = done or 0, {}
+        log = Log(folder, config, start=start, progress=progress)
+        stack.enter_context(contextlib.closing(log))
+        stop = stack.enter_context(Stop())
+
         # ---- Where it starts ---------------------------------------------------------------------
-        start, metrics = checkpoints.step() or 0, {}
-        if begun:
+        if done is None:
+            state = _first_state(model, tx, config, placed, origins, log.say)
+        else:
             state, position, metrics = checkpoints.restore(start, state_like)
             iterator.set_state(position)
             log.say(f"{folder} goes on from step {start}")
-        else:
-            state = _first_state(model, tx, config, placed, origins, log.say)
         if start >= config.steps:
             return metrics
 

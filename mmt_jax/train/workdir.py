@@ -2,16 +2,18 @@
 
 `config.json` (the config with the data's sizes filled in), `spiece.model` or `tokenizer.json` (the
 vocabulary), `labels.json` (of a task, its answers by number), `checkpoints/`, `metrics.jsonl`,
-TensorBoard events, and `pretrained/`, the workdir of the run that this one starts from, if it had
-to be trained first.
+TensorBoard events, `.lock`, which a process that trains there holds, and `pretrained/`, the workdir
+of the run that this one starts from, if it had to be trained first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
 from mmt_jax.data.sources import VOCABULARIES
@@ -22,6 +24,7 @@ CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 PRETRAINED = "pretrained"
+LOCK = ".lock"
 
 # A run may go on with other values of these: they change neither a weight nor a batch of the steps
 # that are done.
@@ -78,6 +81,33 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+    """Makes the folder, and keeps it from other processes that would train there.
+
+    The system lets go of it when the process ends, however that is. Where it has no such locks, as
+    on Windows and some network file systems, nothing is kept.
+
+    Raises:
+      UsageError: another process trains there.
+    """
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "wb") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another process is training in {folder}; wait until it ends, or give a new "
+                f"folder as --workdir"
+            ) from None
+        except (ImportError, OSError):
+            pass
+        yield
+
+
 def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     """Decides whether a run is new or goes on; writes nothing.
 
@@ -93,7 +123,7 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder as --workdir")
     # A run that stopped before it began leaves no more than these.
-    started = {PRETRAINED, LABELS, *VOCABULARIES}
+    started = {PRETRAINED, LABELS, LOCK, *VOCABULARIES}
     foreign = (
         sorted(p.name for p in folder.iterdir() if p.name not in started) if folder.exists() else []
     )
