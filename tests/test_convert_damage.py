@@ -102,6 +102,8 @@ def test_a_damaged_row_is_left_out_by_file_and_line(tmp_path, source, case):
     assert summary.left == {"damaged": 1}
     (report,) = [json.loads(text) for text in summary.report.read_text().splitlines()]
     assert report["where"] == f"{path}:3"
+    assert report["reason"] == summary.first
+    assert f"{path}:3" in summary.first
     with pytest.raises(UsageError, match=message):
         raise UsageError(report["reason"])
 

@@ -79,19 +79,20 @@ class Skipped:
         return f"; the first reason: {self.first}" if self.first else ""
 
     def add(self, kind: str, where: str, reason: object) -> None:
-        """Counts and lists one.
+        """Counts and lists one; a reason that does not say where is told where.
 
         Raises:
           NoRoomError: the folder cannot be written; so does the end of the block.
         """
         self.left[kind] += 1
-        self.first = self.first or str(reason)
+        reason = str(reason) if where in str(reason) else f"{where}: {reason}"
+        self.first = self.first or reason
         if self._file is None:
             part = self._writing.enter_context(whole(self._path))
             self._file = self._writing.enter_context(
                 part.open("w", encoding="utf-8", errors="replace")
             )
-        line = {"kind": kind, "where": where, "reason": str(reason)}
+        line = {"kind": kind, "where": where, "reason": reason}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def __enter__(self) -> Skipped:

@@ -117,10 +117,10 @@ def _distinct(album: Album, skipped: Skipped) -> dict[str, Shot]:
     wanted = {}
     for shot in album.shots:
         if (number := shot.image_id) in found:
-            reason = f"{shot.where} has the id {number}, as {found[number]} has; rename one"
+            reason = f"it has the id {number}, as {found[number]} has; rename one"
             skipped.add("same id", shot.where, reason)
         elif album.captions and number not in album.captions.of:
-            skipped.add("without caption", shot.where, f"{shot.where} has no caption")
+            skipped.add("without caption", shot.where, "it has no caption")
         else:
             found[number] = shot.name
             wanted[shot.name] = shot
@@ -148,7 +148,7 @@ def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, skippe
             except UsageError as error:
                 if isinstance(error.__cause__, OSError):  # no photo's fault
                     raise
-                skipped.add("not detected", shot.where, f"{shot.where}: {error}")
+                skipped.add("not detected", shot.where, error)
         if not len(writer):
             raise _Empty
 
@@ -170,8 +170,7 @@ def _detected(
         answers = _answers([picture for _, picture in batch], detector)
         for (shot, picture), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
-                reason = f"{shot.where}: the detector failed on it ({answer})"
-                skipped.add("not detected", shot.where, reason)
+                skipped.add("not detected", shot.where, f"the detector failed on it ({answer})")
             else:
                 yield shot, picture, answer
 

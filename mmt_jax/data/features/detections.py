@@ -262,13 +262,13 @@ def normalised(
         slack = _SLACK_PIXELS / np.tile(size, 2)
     inside = (corners >= -slack) & (corners <= 1 + slack)
     ordered = (corners[:, 2:] >= corners[:, :2]).all(axis=1)
-    for fine, fault in ((inside.all(axis=1), "outside the photo"), (ordered, "inverted")):
+    photo = f"the photo of {size[0]} × {size[1]} pixels" if size else "the photo"
+    for fine, fault in ((inside.all(axis=1), f"outside {photo}"), (ordered, "inverted")):
         if not fine.all():
             row = np.flatnonzero(~fine)[0]
-            photo = f" of {size[0]} × {size[1]} pixels" if size else ""
             raise UsageError(
-                f"{where}: box {row} is {boxes[row].tolist()}, {fault}{photo}; boxes of this "
-                f"format are {convention}"
+                f"{where}: box {row} is {boxes[row].tolist()}, {fault}; boxes of this format are "
+                f"{convention}"
             )
     return np.clip(corners, 0, 1)[:, [1, 0, 3, 2]].astype(np.float32)
 
