@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_a_syntax_error_is_told_before_the_rest_is_read(tmp_path, monkeypatch):
     path = write(tmp_path, "x.json", '[{"a": 1, oops' + " " * 10_000 + "\xff")
     with pytest.raises(UsageError, match="not JSON"):
         list(files.json_entries(path))
+
+
+def test_what_stands_before_the_key_does_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_CHUNK", 1 << 14)
+    images = [{"id": number, "name": f"{number:012}.jpg"} for number in range(20_000)]
+    path = write(tmp_path, "x.json", {"images": images, "annotations": [{"id": 7}]})
+    tracemalloc.start()
+    try:
+        assert [entry for _, _, entry in files.json_entries(path, "annotations")] == [{"id": 7}]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
 
 
 def test_missing_files_keys_and_encodings(tmp_path):

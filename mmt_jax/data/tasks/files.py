@@ -6,6 +6,7 @@ Errors name the file, and the line and entry of the fault. Any of them may be pa
 
 from __future__ import annotations
 
+import collections
 import gzip
 import io
 import json
@@ -160,7 +161,10 @@ class _Reader:
             names.append(self._name())
             if names[-1] == key:
                 return
-            self._value()
+            if self._peek() in ("[", "{"):
+                collections.deque(self.entries(), maxlen=0)
+            else:
+                self._value()
             if self._take(",}") == "}":
                 break
         raise UsageError(f"{self._path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
