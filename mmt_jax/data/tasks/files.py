@@ -173,6 +173,7 @@ class _Reader:
         """Where, name and value of each entry of the list or object that begins here."""
         end = {"[": "]", "{": "}"}[self._take("[{")]
         if self._peek() == end:
+            self._take(end)
             return
         number = 0
         while True:
