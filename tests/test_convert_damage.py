@@ -356,13 +356,27 @@ def test_damaged_annotations(tmp_path, source, case):
 
 
 @pytest.mark.parametrize(
-    ("category", "message"), [("a\nb", "a category is one line"), (None, "names no category")]
+    ("category", "message"),
+    [
+        ("a\nb", "a category is one line"),
+        ("\ud800", "a category is one line"),
+        (None, "names no category"),
+    ],
 )
 def test_categories_that_cannot_be_kept(tmp_path, source, category, message):
     boxes = [{"xyxy": [0, 0, 1, 1], "category": category}] if category else []
     photo = {"image_id": 7, "width": 9, "height": 9, "boxes": boxes, "captions": ["a cat"]}
     (source / "x.jsonl").write_text(json.dumps(photo))
     with pytest.raises(UsageError, match=message):
+        convert("boxes-jsonl", source / "x.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_categories_of_a_split_that_fails_go_with_it(tmp_path, source):
+    photo = {"image_id": 7, "width": 9, "height": 9, "captions": ["a cat"]}
+    boxes = [{"xyxy": [0, 0, 99, 99], "category": "cat"}]
+    (source / "x.jsonl").write_text(json.dumps(photo | {"boxes": boxes}))
+    with pytest.raises(UsageError, match=r"no photo to write.*outside the photo"):
         convert("boxes-jsonl", source / "x.jsonl", tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.features import FORMATS, Format, Item, captions, detections
@@ -51,13 +52,17 @@ def convert(
     row, source, folder = FORMATS[format], pathlib.Path(source), pathlib.Path(folder)
     if not source.exists():
         raise UsageError(f"there is no {source}")
-    with Skipped(folder, split) as report, FolderWriter(folder, split, dtype=dtype) as writer:
+    writer = FolderWriter(folder, split, dtype=dtype)
+    with (
+        _categories(row, source, folder) as names,
+        Skipped(folder, split) as report,
+        writer,
+    ):
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         for where, reason in joined.faults if joined else ():
             report.add("damaged caption", where, reason)
         read = row.read
-        if row.categories is not None:
-            names = _categories(row.categories, source, folder)
+        if names is not None:
             writer.num_classes = len(names)
             read = functools.partial(read, categories=names)
         written = _write(track(read(source)), row, writer, joined, report)
@@ -105,24 +110,41 @@ def _write(
     return written
 
 
+@contextlib.contextmanager
 def _categories(
-    read: Callable[[pathlib.Path], list[str]], source: pathlib.Path, folder: pathlib.Path
-) -> list[str]:
-    """The categories that the folder's splits share; its first split says which."""
+    row: Format, source: pathlib.Path, folder: pathlib.Path
+) -> Iterator[list[str] | None]:
+    """The categories that the folder's splits share, or None where features are not made of them.
+
+    Its first split says which; where that fails, they go with it.
+    """
     path = folder / CATEGORIES
+    if row.categories is None:
+        yield None
+    elif path.exists():
+        yield _listed(path)
+    else:
+        names = _checked(row.categories(source), source)
+        try:
+            with whole(path) as part:
+                part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            yield names
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _listed(path: pathlib.Path) -> list[str]:
     try:
-        if path.exists():
-            return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error}); it names a category a line") from None
-    if not (names := read(source)):
+
+
+def _checked(names: list[str], source: pathlib.Path) -> list[str]:
+    if not names:
         raise UsageError(f"{source} names no category, of which features could be made")
     for name in names:
-        if name.splitlines() != [name]:
+        if name.encode("utf-8", "replace").decode().splitlines() != [name]:
             raise UsageError(f"{source} has the category {name!r}; a category is one line of text")
-    try:
-        with whole(path) as part:
-            part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{source} has a category that is no text ({error})") from None
     return names
