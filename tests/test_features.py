@@ -12,7 +12,7 @@ from mmt_jax import detectors
 from mmt_jax.cli import main
 from mmt_jax.config import UsageError
 from mmt_jax.data import corpora, formats, photos, pictures
-from mmt_jax.detectors import base, folder
+from mmt_jax.detectors import folder
 from mmt_jax.detectors.base import Detections
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -36,7 +36,7 @@ class MeanColour:
     def _detect(self, photo):
         half = len(photo) // 2
         colours = [part.mean(axis=(0, 1)) / 255 for part in (photo[:half], photo[half:])]
-        ids, probs = base.top(np.array([[0.7, 0.2, 0.1], [0.1, 0.9, 0.0]], np.float32))
+        ids, probs = photos.top(np.array([[0.7, 0.2, 0.1], [0.1, 0.9, 0.0]], np.float32))
         boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
         scores = np.array([0.7, 0.9], np.float32)
         return Detections(boxes, np.array(colours, np.float32), scores, ids, probs)

@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
+TOP = 16  # classes that are kept of a region's distribution
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of a photo's first row
+
+# What a detector says of a row, each as `KIND_ids` and `KIND_probs`, → the name of its number.
+LABELS = {"class": "num_classes", "attribute": "num_attributes"}
+# Arrays of [rows, …], of which those after the first two are optional.
+ROWS = (
+    "features",
+    "boxes",
+    "scores",
+    *(f"{kind}_{x}" for kind in LABELS for x in ("ids", "probs")),
+)
 
 # COCO_val2014_000000393225, flickr30k_000001000092795, vg_713545, 1000092795: names that number.
 _NUMBERED = re.compile(r"(?:[A-Za-z]\w*_)?0*(\d{1,18})")
@@ -30,6 +41,7 @@ class Photo:
       scores: [rows] f32, or None.
       class_ids, class_probs: [rows, k], the likeliest classes of each row, or None; a row whose
         probabilities are all 0 has no class distribution.
+      attribute_ids, attribute_probs: [rows, j], attributes likewise.
       info: what else the photo's line says: width and height in pixels, file name, ….
       pixels: [H, W, 3] uint8, of one size within a split, or None.
     """
@@ -41,8 +53,19 @@ class Photo:
     scores: np.ndarray | None = None
     class_ids: np.ndarray | None = None
     class_probs: np.ndarray | None = None
+    attribute_ids: np.ndarray | None = None
+    attribute_probs: np.ndarray | None = None
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pixels: np.ndarray | None = None
+
+
+def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, C] class probabilities → ids [n, k] i32 and probabilities [n, k] f32 of the likeliest.
+
+    Best first, k at most `TOP`.
+    """
+    ids = np.argsort(-probs, axis=1, kind="stable")[:, :TOP].astype(np.int32)
+    return ids, np.take_along_axis(probs, ids, axis=1).astype(np.float32)
 
 
 def image_id(name: str) -> int:

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import types
+import uuid
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.data.photos import Photo
+from mmt_jax.data.photos import LABELS, Photo
 
 DTYPES = ("float16", "float32", "uint8")
 FLOATS = DTYPES[:2]  # what features that are floats can be stored as
@@ -41,7 +42,7 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       NoRoomError: it cannot be written; what was written before goes.
     """
     path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # hosts may share a folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -70,8 +71,8 @@ class FolderWriter:
       folder: the region folder.
       split: its name, such as "train".
       dtype: of the stored features; "uint8" takes features that are companded already.
-      num_classes: of the detector; None = counted from the class ids by those who read them. May be
-        set until the end, for who learns it from the photos.
+      num_classes, num_attributes: of the detector; None = counted from the ids by those who read
+        them. May be set until the end, for who learns it from the photos.
 
     Raises:
       UsageError: the split is there already, its name is no plain name, or no such dtype; at the
@@ -86,6 +87,7 @@ class FolderWriter:
         *,
         dtype: str = "float16",
         num_classes: int | None = None,
+        num_attributes: int | None = None,
     ):
         if dtype not in DTYPES:
             raise UsageError(f"features cannot be stored as {dtype!r}; it is one of {DTYPES}")
@@ -99,7 +101,7 @@ class FolderWriter:
                     f"{target} exists and is not overwritten; remove it or name another"
                 )
         self._dtype = np.dtype(dtype)
-        self.num_classes = num_classes
+        self.num_classes, self.num_attributes = num_classes, num_attributes
         self._ids: set[int] = set()
         self._rows = 0
         self._columns: dict[str, _Column] = {}
@@ -183,7 +185,8 @@ class FolderWriter:
         schema.check_coordinates(arrays["boxes"], f"{name}: boxes")
         if photo.scores is not None:
             arrays["scores"] = _numbers(photo.scores, np.float32, (rows,), f"{name}: scores")
-        arrays |= self._classes(photo.class_ids, photo.class_probs, rows, name)
+        for kind in LABELS:
+            arrays |= self._labels(photo, kind, rows, name)
         if photo.pixels is not None:
             if photo.pixels.dtype != np.uint8 or photo.pixels.shape[2:] != (3,):
                 raise UsageError(f"{name}: pixels must be uint8 [H, W, 3]")
@@ -191,23 +194,22 @@ class FolderWriter:
         self._check_like_the_first(arrays, name)
         return arrays
 
-    def _classes(
-        self, ids: np.ndarray | None, probs: np.ndarray | None, rows: int, name: str
-    ) -> dict[str, np.ndarray]:
+    def _labels(self, photo: Photo, kind: str, rows: int, name: str) -> dict[str, np.ndarray]:
+        ids, probs = getattr(photo, f"{kind}_ids"), getattr(photo, f"{kind}_probs")
         if ids is None and probs is None:
             return {}
         if ids is None or probs is None:
-            raise UsageError(f"{name}: class_ids and class_probs need each other")
-        shape = (rows, *ids.shape[1:2])
-        ids = _numbers(ids, np.int32, shape, f"{name}: class_ids")
-        probs = _numbers(probs, np.float32, shape, f"{name}: class_probs")
-        if self.num_classes is not None and ids.max(initial=0) >= self.num_classes:
-            raise UsageError(f"{name}: class {ids.max()}, but there are {self.num_classes}")
+            raise UsageError(f"{name}: {kind}_ids and {kind}_probs need each other")
+        shape, number = (rows, *ids.shape[1:2]), getattr(self, LABELS[kind])
+        ids = _numbers(ids, np.int32, shape, f"{name}: {kind}_ids")
+        probs = _numbers(probs, np.float32, shape, f"{name}: {kind}_probs")
+        if number is not None and ids.max(initial=0) >= number:
+            raise UsageError(f"{name}: {kind} {ids.max()}, but there are {number}")
         if ids.min(initial=0) < 0:
-            raise UsageError(f"{name}: class {ids.min()}; class ids begin with 0")
+            raise UsageError(f"{name}: {kind} {ids.min()}; {kind} ids begin with 0")
         if (probs < 0).any() or (probs.sum(axis=1) > 1.01).any():
-            raise UsageError(f"{name}: class_probs must be at least 0 and sum to at most 1 a row")
-        return {"class_ids": ids, "class_probs": probs}
+            raise UsageError(f"{name}: {kind}_probs must be at least 0 and sum to at most 1 a row")
+        return {f"{kind}_ids": ids, f"{kind}_probs": probs}
 
     def _check_like_the_first(self, arrays: dict[str, np.ndarray], name: str) -> None:
         first = {key: column.tail for key, column in self._columns.items()}
@@ -237,9 +239,10 @@ class FolderWriter:
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                     column.copy(self._parts / key, member)
                 (self._parts / key).unlink()
-            if self.num_classes is not None:
-                with archive.open("num_classes.npy", "w") as member:
-                    np.lib.format.write_array(member, np.array(self.num_classes, np.int64))
+            for name in LABELS.values():
+                if (number := getattr(self, name)) is not None:
+                    with archive.open(f"{name}.npy", "w") as member:
+                        np.lib.format.write_array(member, np.array(number, np.int64))
         for part in (npz, lines):
             os.replace(part, self.folder / part.name)
 

@@ -15,7 +15,6 @@ from mmt_jax.config import UsageError
 from mmt_jax.data import regions, schema
 from mmt_jax.data.photos import WHOLE, Photo
 
-TOP = 16  # classes that are kept of a region's distribution
 MAX_REGIONS = 100  # the release's
 
 _ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
@@ -58,12 +57,6 @@ class Detector(Protocol):
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """Pictures [H, W, 3] uint8 of any sizes → what is on each, whoever else is with it."""
         ...
-
-
-def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[n, C] class probabilities → ids [n, k] i32 and probabilities [n, k] f32 of the likeliest."""
-    ids = np.argsort(-probs, axis=1, kind="stable")[:, :TOP]
-    return ids.astype(np.int32), np.take_along_axis(probs, ids, axis=1).astype(np.float32)
 
 
 def photo(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
-from mmt_jax.data import schema
+from mmt_jax.data import photos, schema
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
 
@@ -70,7 +70,7 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
         classes = outputs[CLASS_SCORES][0, :count].astype(np.float32)
         scores = classes[:, 1:].max(axis=1, initial=0)
         total = classes.sum(axis=1, keepdims=True)
-        ids, probs = base.top(classes / np.maximum(total, 1))  # sigmoids need not sum to 1
+        ids, probs = photos.top(classes / np.maximum(total, 1))  # sigmoids need not sum to 1
     else:
         scores = outputs["detection_scores"][0, :count].astype(np.float32)
     best = np.argsort(-scores, kind="stable")[: base.MAX_REGIONS]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from mmt_jax.config import UsageError
+from mmt_jax.data import photos
 from mmt_jax.data import pictures as pictures_lib
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
@@ -60,7 +61,7 @@ class CropDetector:
         """The whole picture, then regions, that with the surest class first."""
         scores = probs.max(axis=1)
         order = np.concatenate([[0], 1 + np.argsort(-scores[1:], kind="stable")])
-        ids, probs = base.top(probs[order])
+        ids, probs = photos.top(probs[order])
         return Detections(
             self._boxes[order], features[order], scores[order], ids, probs, whole=True
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
+from mmt_jax.data import photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
 
@@ -48,7 +49,7 @@ class BoxHeadDetector:
         features = heads.box_head(pooled)
         classes, _ = heads.box_predictor(features)
         best = torch.argsort(found["scores"], descending=True, stable=True)[: base.MAX_REGIONS]
-        ids, probs = base.top(classes.softmax(-1)[best].numpy())
+        ids, probs = photos.top(classes.softmax(-1)[best].numpy())
         height, width = images.image_sizes[0]
         corners = boxes[best][:, [1, 0, 3, 2]].numpy() / [height, width, height, width]
         return Detections(

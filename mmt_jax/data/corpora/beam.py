@@ -7,14 +7,12 @@ the raw folder and that of the data set at the same paths.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +20,7 @@ import apache_beam as beam
 from tensorflow_datasets.core import example_serializer, splits
 
 from mmt_jax.data.corpora import base, examples
+from mmt_jax.data.writer import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +39,9 @@ class _Shards:
         rejected: list[base.Skipped] = []
         done = {"examples": 0, "bytes": 0}
         ordered = sorted(items, key=lambda item: _number(item.key))
-        with _whole(path) as half:
+        with whole(path) as half:
             self.writer.write(half, self._records(ordered, rejected, done))
-        with _whole(path.with_suffix(".json")) as half:
+        with whole(path.with_suffix(".json")) as half:
             half.write_text(json.dumps({**done, "rejected": [vars(entry) for entry in rejected]}))
 
     def _records(
@@ -113,11 +112,3 @@ def write(
 def _number(key: str) -> int:
     """64 bits of a key's hash: the order of examples, which no order of files changes."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big")
-
-
-@contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, of a file that appears at `path` once it is whole."""
-    half = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    yield half
-    os.replace(half, path)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
-from mmt_jax.data.photos import WHOLE, Photo, image_id
+from mmt_jax.data.photos import WHOLE, Photo, image_id, top
 
 # Order of a box's numbers, and their unit.
 CONVENTIONS = ("xyxy pixels", "xyxy 0..1", "yxyx 0..1", "xywh pixels")
-CLASSES = 16  # of a class distribution, the likeliest are kept
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
@@ -38,6 +37,7 @@ class Detections:
       scores: [n], or None.
       class_ids: [n], each region's likeliest class, whose probability is `class_probs` [n]; or
         None, and `class_probs` [n, C] is the whole distribution; or both are None.
+      attribute_ids, attribute_probs: [n], each region's likeliest attribute, or both None.
       whole: [F], the whole photo's feature; None = the mean of the regions'.
       captions: none where the format has none.
       info: what else is known of the photo.
@@ -50,6 +50,8 @@ class Detections:
     scores: np.ndarray | None = None
     class_ids: np.ndarray | None = None
     class_probs: np.ndarray | None = None
+    attribute_ids: np.ndarray | None = None
+    attribute_probs: np.ndarray | None = None
     whole: np.ndarray | None = None
     captions: tuple[str, ...] = ()
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -123,10 +125,9 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
     probs = column(names.class_probs, "f", 2)
     if probs is not None:
         class_ids, scores = None, probs.max(axis=1, initial=0)
-    attributes = {
-        "attribute_ids": column(names.attribute_ids, "iu", 1),
-        "attribute_scores": column(names.attribute_scores, "f", 1),
-    }
+    attribute_ids = column(names.attribute_ids, "iu", 1)
+    attribute_probs = column(names.attribute_scores, "f", 1)
+    both = attribute_ids is not None and attribute_probs is not None
     boxes = column(names.boxes, "iuf", 2)
     if boxes is None:
         raise UsageError(f"{where}: the field {names.boxes} is missing")
@@ -141,7 +142,8 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
         scores=scores,
         class_ids=class_ids if scores is not None else None,
         class_probs=scores if probs is None and class_ids is not None else probs,
-        info={key: values.tolist() for key, values in attributes.items() if values is not None},
+        attribute_ids=attribute_ids if both else None,
+        attribute_probs=attribute_probs if both else None,
     )
 
 
@@ -210,6 +212,8 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
         scores=_below(1, found.scores),
         class_ids=_below(0, ids),
         class_probs=_below(0, probs),
+        attribute_ids=_below(0, _single(found.attribute_ids, where)),
+        attribute_probs=_below(0, _single(found.attribute_probs, where)),
         info={**name, **size, **found.info},
     )
 
@@ -284,5 +288,4 @@ def _classes(found: Detections, where: str) -> tuple[np.ndarray | None, np.ndarr
         return ids[:, None], probs[:, None]
     if not np.isfinite(probs).all() or not probs.size:
         raise UsageError(f"{where}: the class distribution holds NaN or infinity, or nothing")
-    ids = np.argsort(-probs, axis=1, kind="stable")[:, :CLASSES]
-    return ids, np.take_along_axis(probs, ids, axis=1)
+    return top(probs)
