@@ -351,6 +351,11 @@ def test_wrong_options_are_refused(onnx_file):
         detectors.load(onnx_file.replace("1x2", "0"))
 
 
+def test_a_tensor_that_is_not_there_is_told_with_the_nearest(tflite):
+    with pytest.raises(UsageError, match=r"no tensor 'pol'; the nearest are pool"):
+        detectors.load(tflite.replace("=pool", "=pol"))
+
+
 def test_labels_are_read_from_lines_too(tmp_path):
     path = tmp_path / "labels"
     path.write_text("   0  background\n   1  tench, Tinca tinca\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from typing import Any
 
@@ -53,8 +54,8 @@ def load(
     tensors = {detail["name"]: detail for detail in network.get_tensor_details()}
     for name in filter(None, (features, scores)):
         if name not in tensors:
-            activations = [n for n, d in tensors.items() if len(d["shape"]) and d["shape"][0] == 1]
-            raise UsageError(f"{model} has no tensor {name!r}; the last are {activations[-8:]}")
+            near = difflib.get_close_matches(name, tensors, n=4, cutoff=0)
+            raise UsageError(f"{model} has no tensor {name!r}; the nearest are {', '.join(near)}")
     wanted = tensors[features], tensors[scores] if scores else network.get_output_details()[0]
     if not np.issubdtype(source["dtype"], np.integer):
         proposals.normalised(np.zeros((1, 1, 1, 3), np.uint8), colours)  # that it can be
