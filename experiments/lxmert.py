@@ -7,11 +7,10 @@
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 pretraining hides words and regions as LXMERT does, learns from mismatched pairs too, sums words,
-match, a detector's classes, attributes (config.model.num_attributes, where records have them) and
-features of regions, and answers to the questions that its files hold beside captions, and takes
-BertAdam's steps. scale=full has the published sizes, and starts from weights of `mmt import` where
-init_from names them; tiny has each width divided by eight and a third of the layers; pilot has
-fewer of them.
+match, a detector's classes, attributes (where records have them) and features of regions, and
+answers to the questions that its files hold beside captions, and takes BertAdam's steps. scale=full
+has the published sizes, and starts from weights of `mmt import` where init_from names them; tiny
+has each width divided by eight and a third of the layers; pilot has fewer of them.
 """
 
 import dataclasses
@@ -74,6 +73,7 @@ def _own(config: Config) -> Config:
         config,
         objective=ObjectiveConfig(reading="lxmert"),
         task=TaskConfig(name="lxmert"),
+        model=dataclasses.replace(config.model, num_attributes=None),
         optim=dataclasses.replace(
             config.optim, name="bert_adam", schedule="warmup_linear", decay_table=kept
         ),

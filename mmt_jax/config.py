@@ -32,6 +32,7 @@ class DataSpec:
     pad_id: int = 5  # that we train
     unlabelled: bool = False  # some regions have no class distribution: MRM regresses features
     num_answers: int | None = None  # labels of the task; None: it has none to ask for
+    num_attributes: int | None = None  # of the detector; 0: it has none; None: not known
 
 
 # Fields of a model's config that its data fills in.
@@ -166,13 +167,15 @@ class Study:
 def with_spec(config: Config, spec: DataSpec) -> Config:
     """Fills the sizes that the model takes from its data.
 
+    A model may do without the attributes that its data has: 0 stays.
+
     Raises:
       UsageError: a size is set and the data has another.
     """
     sizes = {}
     for name, value in dataclasses.asdict(spec).items():
         asked = getattr(config.model, name)
-        if value is None:
+        if value is None or (name == "num_attributes" and asked == 0):
             continue
         if asked is not None and asked != value:
             raise UsageError(
@@ -211,7 +214,7 @@ def to_config_dict(config: Config) -> Any:
     return convert(config)
 
 
-def resolve(values: Mapping[str, Any], *, cls: type = Config, path: str = "config") -> Any:
+def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config") -> Any:
     """Makes frozen dataclasses of nested mappings (a ConfigDict, or JSON that was read back).
 
     Args:

@@ -15,6 +15,14 @@ LAYOUTS = {
     "cls_first": 0,  # [CLS] w1 … wn [SEP] [pad…]
 }
 
+# A size that the data fills in (`config.with_spec`): None until then, and never in a network, for
+# `models.registry.build` refuses a config that lacks one.
+if TYPE_CHECKING:
+    FromData = int
+else:
+    FromData = int | None
+UNSET: Any = None
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -23,11 +31,11 @@ class ModelConfig:
     family: str = ""  # a name in FAMILIES
     dropout: float = 0.1
     max_positions: int = 512
-    feature_dim: int | None = None  # these seven: None = as the data has
-    num_classes: int | None = None
-    vocab_size: int | None = None
-    mask_id: int | None = None  # of the token that hides a word
-    pad_id: int | None = None  # of the token that fills up captions
+    feature_dim: FromData = UNSET  # these seven: None = as the data has
+    num_classes: FromData = UNSET
+    vocab_size: FromData = UNSET
+    mask_id: FromData = UNSET  # of the token that hides a word
+    pad_id: FromData = UNSET  # of the token that fills up captions
     unlabelled: bool | None = None  # some regions have no class distribution
     num_answers: int | None = None  # of a task's head; None = as the task has, or no such head
 
@@ -35,6 +43,7 @@ class ModelConfig:
     global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
     pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
     patch_size: ClassVar[int] = 16  # pixels a side
+    num_attributes: ClassVar[int | None] = 0  # of regions, predicted beside their classes
 
     if TYPE_CHECKING:
 
@@ -82,7 +91,7 @@ class LxmertConfig(ModelConfig):
     region_layers: int = 5
     cross_layers: int = 5
     segments: int = 2
-    num_attributes: int = 0  # of regions, predicted beside their classes; 0 = none
+    num_attributes: int | None = 0  # None = as the data has; only the reading "lxmert" learns them
 
 
 @dataclasses.dataclass(frozen=True)

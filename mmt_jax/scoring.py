@@ -55,7 +55,7 @@ def score_matrix(
 
     """
     model = _in_float32(model)
-    images = dataclasses.replace(images, class_ids=None, class_probs=None)
+    images = _unlabelled(images)
     params, whole, spread = _placement(params)
     if model.separable:
         return embed(model, params, texts) @ embed(model, params, images).T
@@ -103,7 +103,7 @@ def rerank(
     """
     chosen = _best(embed(model, params, texts) @ embed(model, params, images).T, top)
     model = _in_float32(model)
-    images = dataclasses.replace(images, class_ids=None, class_probs=None)
+    images = _unlabelled(images)
     params, whole, spread = _placement(params)
     scores = np.full(chosen.shape, -np.inf, np.float32)
     side = min(chosen.shape[1], math.isqrt(max(pairs, 1)))
@@ -163,7 +163,7 @@ def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
         function = _embed_text
     else:
         function = _embed_image
-        items = dataclasses.replace(items, class_ids=None, class_probs=None)
+        items = _unlabelled(items)
     chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
     rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
     rows = jax.device_get(jax.device_put(rows, whole))
@@ -171,6 +171,11 @@ def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
     for chunk, row in zip(chunks, rows, strict=True):
         out[chunk.index] = row[: len(chunk.index)]
     return out
+
+
+def _unlabelled(images: Image) -> Image:
+    """What a model reads of photos."""
+    return Image(images.features, images.boxes, images.mask)
 
 
 def pairwise(

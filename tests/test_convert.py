@@ -61,11 +61,14 @@ def test_each_layout_becomes_the_same_folder(tmp_path, source, captions, case):
         assert corpus.scores.tolist() == [1, 0.625, 0.5, 1, 1]
 
 
-def test_attributes_and_sizes_are_in_the_lines(tmp_path, source, captions):
+def test_attributes_are_kept_as_classes_are_and_sizes_in_the_lines(tmp_path, source, captions):
     convert("lxmert-tsv", samples.lxmert(source), tmp_path / "out", captions_file=captions)
     line = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
     assert (line["name"], line["width"], line["height"]) == (samples.NAMES[0], 640, 480)
-    assert (line["attribute_ids"], line["attribute_scores"]) == ([11, 7], [0.5, 0.5])
+    corpus = formats.read(tmp_path / "out", "train")
+    assert corpus.num_attributes == 12
+    assert corpus.attribute_ids[:3].tolist() == [[0], [11], [7]]  # the whole photo has none
+    assert corpus.attribute_probs[:3].tolist() == [[0], [0.5], [0.5]]
 
 
 @pytest.mark.parametrize("format", samples.ANNOTATED_FORMATS)

@@ -72,6 +72,9 @@ def _corpora():
         class_ids=np.array([[0], [1], [4]], np.int32),
         class_probs=np.array([[1], [0.5], [0.25]], np.float32),
         num_classes=9,
+        attribute_ids=np.array([[0, 0], [1, 6], [4, 2]], np.int32),
+        attribute_probs=np.array([[0, 0], [0.5, 0.25], [0.25, 0]], np.float32),
+        num_attributes=7,
         pixels=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3),
     )
 
@@ -91,6 +94,7 @@ def test_write_then_read(tmp_path, corpus):
             assert ours.dtype == theirs.dtype, field.name
     spec = formats.spec(folder)
     assert (spec.feature_dim, spec.num_classes) == (2, corpus.num_classes)
+    assert spec.num_attributes == corpus.num_attributes
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -356,13 +360,13 @@ def test_what_the_data_asks_of_the_model(tmp_path):
     folder = f"regions:{store(tmp_path / 'a')}"
     store(tmp_path / "b", features=np.zeros((5, 3), np.float32))
     spec = sources.spec(config(folder, vocab_size=99))
-    assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False, None)
+    assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False, None, 0)
     spec = sources.spec(config("scenes/cc,scenes"))
     assert (spec.feature_dim, spec.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
     tokenizer = text.SentencePiece(text.vocabulary(["a few words"], 40))
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
-    assert dataclasses.astuple(sources.spec(pixels)) == (8 * 8 * 3, 0, 2000, 6, 5, True, None)
+    assert dataclasses.astuple(sources.spec(pixels)) == (192, 0, 2000, 6, 5, True, None, None)
     with pytest.raises(UsageError, match=r"different feature widths \(\[3, 4\]\)"):
         sources.spec(config(f"{folder},regions:{tmp_path}/b"))
 

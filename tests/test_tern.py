@@ -279,7 +279,7 @@ def test_the_original_equals_pytorch(case, padded):
     text, image = inputs(padded=padded)
 
     convert = converter(built, tern.TABLE, tern.rename)
-    params = convert(numpy(reference.named_parameters())) | tern.fresh(built.config)
+    params = tern.fresh(built.config) | convert(numpy(reference.named_parameters()))
     theirs = reference(
         torch.tensor(text.token_ids.astype(np.int64)),
         torch.tensor(text.mask),
@@ -306,7 +306,7 @@ def test_the_reimplementation_equals_pytorch(case):
     text, image = inputs(padded=False)
 
     convert = converter(built, kaylode_table())
-    params = convert(numpy(reference.named_parameters())) | tern.fresh(built.config)
+    params = tern.fresh(built.config) | convert(numpy(reference.named_parameters()))
     theirs = reference(
         torch.tensor(text.token_ids.astype(np.int64)),
         torch.tensor(image.features),

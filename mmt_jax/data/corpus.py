@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mmt_jax.data.photos import ROWS
+
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
@@ -56,6 +58,11 @@ class Photos(Protocol):
         ...
 
     @property
+    def num_attributes(self) -> int:
+        """Likewise."""
+        ...
+
+    @property
     def feature_dim(self) -> int:
         """F."""
         ...
@@ -63,6 +70,11 @@ class Photos(Protocol):
     @property
     def classes_kept(self) -> int:
         """k, the likeliest classes that are kept of a distribution, or 0."""
+        ...
+
+    @property
+    def attributes_kept(self) -> int:
+        """Likewise."""
         ...
 
     @property
@@ -104,6 +116,9 @@ class Corpus:
       class_ids: [rows, k] i32 and class_probs: [rows, k] f32, the k likeliest of `num_classes`
         classes; what their probabilities leave over is spread evenly over the other classes.
       num_classes: 0 where there is no class distribution.
+      attribute_ids: [rows, j] i32 and attribute_probs: [rows, j] f32, the j likeliest of
+        `num_attributes` attributes.
+      num_attributes: 0 where there are none.
       pixels: [N, H, W, 3] uint8, or None.
     """
 
@@ -117,6 +132,9 @@ class Corpus:
     class_ids: np.ndarray | None = None
     class_probs: np.ndarray | None = None
     num_classes: int = 0
+    attribute_ids: np.ndarray | None = None
+    attribute_probs: np.ndarray | None = None
+    num_attributes: int = 0
     pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -131,6 +149,11 @@ class Corpus:
     def classes_kept(self) -> int:
         """See `Photos`."""
         return 0 if self.class_ids is None else self.class_ids.shape[1]
+
+    @property
+    def attributes_kept(self) -> int:
+        """See `Photos`."""
+        return 0 if self.attribute_ids is None else self.attribute_ids.shape[1]
 
     @property
     def pixel_shape(self) -> tuple[int, ...] | None:
@@ -162,7 +185,7 @@ class Corpus:
         offsets: np.ndarray,
         captions: tuple[tuple[str, ...], ...],
     ) -> Corpus:
-        names = dict.fromkeys(("features", "boxes", "scores", "class_ids", "class_probs"), rows)
+        names = dict.fromkeys(ROWS, rows)
         names |= {"image_ids": photos, "pixels": photos}
         values = {name: getattr(self, name) for name in names}
         cut = {name: value[names[name]] for name, value in values.items() if value is not None}

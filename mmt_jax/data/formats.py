@@ -15,10 +15,12 @@ photo i; the first of them is the whole photo, the others are its regions:
 | `scores` | [rows] float | optional; without them regions keep their order |
 | `class_ids`, `class_probs` | [rows, k] | optional; the likeliest classes, their probabilities |
 | `num_classes` | [] integer | optional; else the largest class id of `train` plus 1 |
+| `attribute_ids`, `attribute_probs` | [rows, j] | optional; the likeliest attributes, likewise |
+| `num_attributes` | [] integer | optional; likewise |
 | `pixels` | [N, H, W, 3] uint8 | optional; for models that read pixels |
 
-Without a split `train`, the number of classes is counted in the first split by name. A split that
-holds larger ids than that has as many classes as they need: it can still be evaluated.
+Without a split `train`, classes and attributes are counted in the first split by name. A split that
+holds larger ids than that has as many as they need: it can still be evaluated.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ import numpy as np
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.data.corpus import Corpus, Outline
-from mmt_jax.data.photos import Photo
+from mmt_jax.data.photos import LABELS, ROWS, Photo
 from mmt_jax.data.text import prepare
 from mmt_jax.data.writer import FolderWriter
 
@@ -47,7 +49,8 @@ class FolderSpec:
 
     feature_dim: int
     num_classes: int  # 0: no class distribution
-    counted: bool  # num_classes is not stored, but the largest class id plus 1
+    num_attributes: int  # 0: none
+    counted: tuple[str, ...]  # which of these two are not stored, but the largest id plus 1
     unlabelled: bool  # some regions have no class distribution
 
 
@@ -80,8 +83,10 @@ def spec(folder: str | os.PathLike) -> FolderSpec:
         shape = _shape(file, "features", path)
         if len(shape) != 2:
             raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
-        counted = "num_classes" not in file.files
-        return FolderSpec(shape[1], _num_classes(file, path), counted, _unlabelled(file, path))
+        numbers = {name: _number(file, kind, path) for kind, name in LABELS.items()}
+        counted = tuple(name for name in numbers if name not in file.files)
+        unlabelled = _unlabelled(file, path)
+        return FolderSpec(shape[1], **numbers, counted=counted, unlabelled=unlabelled)
 
 
 def read(
@@ -103,8 +108,7 @@ def read(
     path = folder / f"{split}.npz"
     with schema.open_npz(path) as file:
         arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
-    classes = _classes(folder, arrays.get("class_ids"))
-    return _corpus(arrays, image_ids, captions, classes, path)
+    return _corpus(arrays, image_ids, captions, _numbers(folder, arrays), path)
 
 
 def blocks(
@@ -125,8 +129,9 @@ def blocks(
         _check_photos(
             whole | {"features": range(_shape(file, "features", path)[0])}, image_ids, path
         )
-        ids = schema.read_array(file, "class_ids", path) if "class_ids" in wanted else None
-        classes, offsets = _classes(folder, ids), whole["offsets"].astype(np.int64)
+        labels = {f"{kind}_ids" for kind in LABELS} & set(wanted)
+        ids = {name: schema.read_array(file, name, path) for name in labels}
+        numbers, offsets = _numbers(folder, ids), whole["offsets"].astype(np.int64)
         columns = {
             name: stack.enter_context(schema.stream_array(file, name, path))
             for name in wanted
@@ -140,28 +145,39 @@ def blocks(
             arrays = {name: read(counts[name]) for name, read in columns.items()}
             arrays["offsets"] = bounds - bounds[0]
             where = path.with_name(f"{path.name}, counted from photo {start}")
-            yield _corpus(arrays, image_ids[own], captions[own], classes, where)
+            yield _corpus(arrays, image_ids[own], captions[own], numbers, where)
 
 
-def _classes(folder: pathlib.Path, ids: np.ndarray | None) -> int:
-    """Number of classes of a split whose class ids are these."""
-    reference = spec(folder)
-    if ids is None or not reference.counted:
-        return reference.num_classes
-    return max(reference.num_classes, int(ids.max(initial=0)) + 1)
+def _numbers(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Numbers of classes and attributes of a split whose ids are these, by name."""
+    reference, numbers = spec(folder), {}
+    for kind, name in LABELS.items():
+        numbers[name] = getattr(reference, name)
+        if (ids := arrays.get(f"{kind}_ids")) is not None and name in reference.counted:
+            numbers[name] = max(numbers[name], int(ids.max(initial=0)) + 1)
+    return numbers
 
 
 def _corpus(
-    arrays: dict, image_ids: np.ndarray, captions: tuple, num_classes: int, path: pathlib.Path
+    arrays: dict,
+    image_ids: np.ndarray,
+    captions: tuple,
+    numbers: Mapping[str, int],
+    path: pathlib.Path,
 ) -> Corpus:
     """The arrays of a split, or of some of its photos, once they have been checked."""
     _check_numbers(arrays, path)
     _check_photos(arrays, image_ids, path)
-    _check_rows(arrays, num_classes, path)
-
-    def optional(name: str, dtype: type) -> np.ndarray | None:
-        return arrays[name].astype(dtype, copy=False) if name in arrays else None
-
+    _check_rows(arrays, path)
+    labels: dict[str, Any] = {}
+    for kind, name in LABELS.items():
+        ids, probs = f"{kind}_ids", f"{kind}_probs"
+        if ids in arrays:
+            _check_labels(arrays[ids], arrays[probs], kind, numbers[name], path)
+            labels[ids] = arrays[ids].astype(np.int32, copy=False)
+            labels[probs] = arrays[probs].astype(np.float32, copy=False)
+            labels[name] = numbers[name]
+    scores = arrays.get("scores")
     return Corpus(
         name=f"regions:{path.parent}",
         image_ids=image_ids,
@@ -169,11 +185,9 @@ def _corpus(
         features=arrays["features"],
         boxes=arrays["boxes"].astype(np.float32, copy=False),
         captions=captions,
-        scores=optional("scores", np.float32),
-        class_ids=optional("class_ids", np.int32),
-        class_probs=optional("class_probs", np.float32),
-        num_classes=num_classes if "class_ids" in arrays else 0,
+        scores=None if scores is None else scores.astype(np.float32, copy=False),
         pixels=arrays.get("pixels"),
+        **labels,
     )
 
 
@@ -201,8 +215,8 @@ def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
     Raises:
       UsageError: the split is there already (nothing is overwritten), or as `FolderWriter.add`.
     """
-    dtype, classes = corpus.features.dtype.name, corpus.num_classes or None
-    with FolderWriter(folder, split, dtype=dtype, num_classes=classes) as writer:
+    numbers = {name: getattr(corpus, name) or None for name in LABELS.values()}
+    with FolderWriter(folder, split, dtype=corpus.features.dtype.name, **numbers) as writer:
         for index, captions in zip(range(len(corpus)), corpus.captions, strict=True):
             writer.add(_photo(corpus, index, captions))
 
@@ -210,7 +224,7 @@ def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
 def _photo(corpus: Corpus, index: int, captions: tuple[str, ...]) -> Photo:
     rows = slice(*corpus.offsets[index : index + 2])
     arrays: dict[str, Any] = {}
-    for name in ("features", "boxes", "scores", "class_ids", "class_probs"):
+    for name in ROWS:
         values = getattr(corpus, name)
         arrays[name] = None if values is None else values[rows]
     pixels = None if corpus.pixels is None else corpus.pixels[index]
@@ -236,17 +250,18 @@ def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[i
     return schema.array_header(file, name, path)[0]
 
 
-def _num_classes(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> int:
-    if "num_classes" in file.files:
-        number = schema.read_array(file, "num_classes", path)
+def _number(file: np.lib.npyio.NpzFile, kind: str, path: pathlib.Path) -> int:
+    """How many classes or attributes there are: as stored, or as the ids need."""
+    if (name := LABELS[kind]) in file.files:
+        number = schema.read_array(file, name, path)
         if number.ndim or number.dtype.kind not in "iu":
             raise UsageError(
-                f"{path}: num_classes is {number.dtype} {number.shape}, it must be one integer"
+                f"{path}: {name} is {number.dtype} {number.shape}, it must be one integer"
             )
         return int(number)
-    if "class_ids" not in file.files:
+    if f"{kind}_ids" not in file.files:
         return 0
-    return int(schema.read_array(file, "class_ids", path).max(initial=0)) + 1
+    return int(schema.read_array(file, f"{kind}_ids", path).max(initial=0)) + 1
 
 
 def _unlabelled(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> bool:
@@ -262,10 +277,10 @@ def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> lis
     for name in needed:
         if name not in file.files:
             raise UsageError(f"{path}: the array {name} is missing; see mmt_jax.data.formats")
-    optional = ["image_ids", "scores", "class_ids", "class_probs"]
-    if ("class_ids" in file.files) != ("class_probs" in file.files):
-        raise UsageError(f"{path}: class_ids and class_probs need each other")
-    return needed + [name for name in optional if name in file.files]
+    for kind in LABELS:
+        if (f"{kind}_ids" in file.files) != (f"{kind}_probs" in file.files):
+            raise UsageError(f"{path}: {kind}_ids and {kind}_probs need each other")
+    return needed + [name for name in ("image_ids", *ROWS[2:]) if name in file.files]
 
 
 def _read_lines(
@@ -348,7 +363,7 @@ def _check_photos(arrays: dict, image_ids: np.ndarray, path: pathlib.Path) -> No
         )
 
 
-def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
+def _check_rows(arrays: dict, path: pathlib.Path) -> None:
     features, boxes = arrays["features"], arrays["boxes"]
     rows = len(features)
     if features.ndim != 2 or features.dtype not in (np.uint8, np.float16, np.float32):
@@ -356,7 +371,8 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
             f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 "
             f"or uint8 [rows, F]"
         )
-    for name, rank in (("boxes", 2), ("scores", 1), ("class_ids", 2), ("class_probs", 2)):
+    for name in ROWS[1:]:
+        rank = 1 if name == "scores" else 2
         shape = arrays[name].shape if name in arrays else (rows,) * rank
         if len(shape) != rank or shape[0] != rows:
             raise UsageError(
@@ -365,21 +381,25 @@ def _check_rows(arrays: dict, num_classes: int, path: pathlib.Path) -> None:
             )
     if boxes.shape[1] != 4:
         raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [{rows}, 4]")
-    for name in ("features", "scores", "class_probs"):
+    for name in ("features", "scores", *(f"{kind}_probs" for kind in LABELS)):
         _check_finite(arrays.get(name), f"{path}: {name}")
     schema.check_coordinates(boxes, f"{path}: boxes")
-    if "class_ids" in arrays:
-        ids, probs = arrays["class_ids"], arrays["class_probs"]
-        if ids.shape != probs.shape or ids.dtype.kind not in "iu":
-            raise UsageError(f"{path}: class_ids and class_probs must both be [rows, k]")
-        if ids.min(initial=0) < 0 or ids.max(initial=0) >= num_classes:
-            raise UsageError(
-                f"{path}: class_ids run from {ids.min()} to {ids.max()}, but there are "
-                f"{num_classes} classes; store their number as `num_classes` in each npz"
-            )
-        total = probs.sum(axis=1, dtype=np.float32)
-        if (probs < 0).any() or (total > 1.01).any():
-            raise UsageError(f"{path}: class_probs must be at least 0 and sum to at most 1 a row")
+
+
+def _check_labels(
+    ids: np.ndarray, probs: np.ndarray, kind: str, number: int, path: pathlib.Path
+) -> None:
+    if ids.shape != probs.shape or ids.dtype.kind not in "iu":
+        raise UsageError(f"{path}: {kind}_ids and {kind}_probs must both be [rows, k]")
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= number:
+        what = LABELS[kind]
+        raise UsageError(
+            f"{path}: {kind}_ids run from {ids.min()} to {ids.max()}, but there are {number} "
+            f"{what.removeprefix('num_')}; store their number as `{what}` in each npz"
+        )
+    total = probs.sum(axis=1, dtype=np.float32)
+    if (probs < 0).any() or (total > 1.01).any():
+        raise UsageError(f"{path}: {kind}_probs must be at least 0 and sum to at most 1 a row")
 
 
 def _check_finite(values: np.ndarray | None, name: str) -> None:

@@ -16,11 +16,11 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.photos import LABELS, ROWS
 from mmt_jax.data.records import FORMAT, INDEX
 from mmt_jax.data.writer import NoRoomError
 
 SHARD_MB = 256  # large enough for object stores, small enough to move and to check
-_ROWS = ("features", "boxes", "scores", "class_ids", "class_probs")  # arrays of [rows, …]
 
 
 def pack(
@@ -85,7 +85,8 @@ class _Writer:
         self._index["offsets"].append(0)
         self._index["lines"].append(0)
         self._columns: list[tuple[str, str, tuple[int, ...]]] = []
-        self._num_classes, self._unlabelled = 0, False
+        self._numbers: dict[str, int] = {}
+        self._unlabelled = False
 
     def close(self) -> None:
         self._lines.close()
@@ -94,11 +95,11 @@ class _Writer:
             self._shard = None
 
     def add(self, block: Corpus) -> None:
-        arrays = {name: getattr(block, name) for name in (*_ROWS, "pixels")}
+        arrays = {name: getattr(block, name) for name in (*ROWS, "pixels")}
         arrays = {name: values for name, values in arrays.items() if values is not None}
         arrays["features"] = _halved(arrays["features"], block)
         self._columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
-        self._num_classes = block.num_classes
+        self._numbers = {name: getattr(block, name) for name in LABELS.values()}
         if block.class_probs is None:
             self._unlabelled = True
         else:
@@ -153,7 +154,7 @@ class _Writer:
             "photos": len(index["image_ids"]),
             "rows": int(index["offsets"][-1]),
             "captions": int(index["caption_counts"].sum()),
-            "num_classes": self._num_classes,
+            **self._numbers,
             "unlabelled": self._unlabelled,
             "columns": self._columns,
             "files": [

@@ -15,6 +15,7 @@ from mmt_jax.data import regions
 from mmt_jax.data.buckets import Size
 from mmt_jax.data.corpus import AllCaptions, Corpus, Photos
 from mmt_jax.data.corpus import starts as starts_of
+from mmt_jax.data.photos import LABELS
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
@@ -35,6 +36,7 @@ class Examples:
       captions: the M captions as they are written.
       caption_to_image: [M] i64, the photo of each caption.
       num_classes: of the class distributions; 0 = none.
+      num_attributes: of the regions' attributes; 0 = none, or they are not asked for.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Examples:
         patch_size: int | None = None,
         layout: str = "release",
         global_region: bool = True,
+        attributes: bool = False,
         bare: bool = False,
     ):
         """Lays corpora out.
@@ -61,6 +64,7 @@ class Examples:
           patch_size: given, records are patches of the photos' pixels in place of their regions.
           layout: of captions, see `Tokenizer.layout`.
           global_region: whether the whole photo follows a photo's regions as the last of them.
+          attributes: whether regions come with their attributes, where they have some.
           bare: whether photos without captions are taken too.
 
         Raises:
@@ -71,11 +75,13 @@ class Examples:
         self._photo_ids = np.unique(self.image_ids, return_inverse=True)[1].astype(np.int32)
         self._patch_size, self._global_region = patch_size, global_region
         self._corpora, self._starts = tuple(corpora), starts_of(self.sizes)
+        self.num_classes = self.num_attributes = 0
         if patch_size:
-            self.num_classes = 0
             self._check_pixels()
         else:
             self.num_classes = max(corpus.num_classes for corpus in corpora)
+            if attributes:
+                self.num_attributes = max(corpus.num_attributes for corpus in corpora)
             self._lay_out_regions(max_regions, reading)
         self._tokenizer, self._layout = tokenizer, layout
         self._lay_out_captions(text_length, bare)
@@ -112,6 +118,7 @@ class Examples:
             patch_size=config.model.patch_size if config.model.pixels else None,
             layout=config.model.layout,
             global_region=config.model.global_region,
+            attributes=bool(config.model.num_attributes),
             bare=bare,
         )
 
@@ -141,7 +148,10 @@ class Examples:
         )
         kept = [regions.kept(c.offsets, max_regions, reading) for c in self._corpora]
         self._real_regions = np.maximum(np.concatenate(kept) + self._global_region, 1)
-        self._classes_kept = max(corpus.classes_kept for corpus in self._corpora)
+        self._kept = {
+            "class": max(corpus.classes_kept for corpus in self._corpora),
+            "attribute": max(corpus.attributes_kept for corpus in self._corpora),
+        }
 
     def _lay_out_captions(self, text_length: int, bare: bool) -> None:
         self.captions: Sequence[str] = AllCaptions(self._corpora)
@@ -204,29 +214,17 @@ class Examples:
             rows = np.where(slots >= 0, slots + start, -1)
             table[place, self._width - rows.shape[1] :] = rows
         parts = [photos for _, photos in taken]
-        ids, probs = self._class_distributions(parts, starts)
+        labels: dict[str, np.ndarray] = {}
+        for kind, number in LABELS.items():
+            if getattr(self, number):
+                labels |= _distributions(kind, self._kept[kind], parts, starts)
         return regions.assemble(
             table,
             features=lambda rows: _gather([part.features for part in parts], starts, rows),
             boxes=regions.with_area(np.concatenate([part.boxes for part in parts])),
-            class_ids=ids,
-            class_probs=probs,
+            **labels,
             **self._reading,
         )
-
-    def _class_distributions(
-        self, parts: Sequence[Corpus], starts: np.ndarray
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """[rows, k] ids and probabilities; both 0 where a corpus has fewer, or none."""
-        if not self.num_classes:
-            return None, None
-        ids = np.zeros((starts[-1], self._classes_kept), np.int32)
-        probs = np.zeros(ids.shape, np.float32)
-        for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
-            if part.class_ids is not None:
-                ids[start:stop, : part.classes_kept] = part.class_ids
-                probs[start:stop, : part.classes_kept] = part.class_probs
-        return ids, probs
 
     def texts(self, indices: np.ndarray) -> Text:
         """Captions [B] of 0 ≤ index < M as numpy arrays."""
@@ -284,6 +282,21 @@ def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -
     return out
 
 
+def _distributions(
+    kind: str, kept: int, parts: Sequence[Corpus], starts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """[rows, kept] ids and probabilities; both 0 where a corpus has fewer, or none."""
+    arrays = {
+        f"{kind}_ids": np.zeros((starts[-1], kept), np.int32),
+        f"{kind}_probs": np.zeros((starts[-1], kept), np.float32),
+    }
+    for name, values in arrays.items():
+        for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
+            if (own := getattr(part, name)) is not None:
+                values[start:stop, : own.shape[1]] = own
+    return arrays
+
+
 def _check_agreement(corpora: Sequence[Photos]) -> None:
     first = corpora[0]
     for corpus in corpora[1:]:
@@ -292,9 +305,12 @@ def _check_agreement(corpora: Sequence[Photos]) -> None:
                 f"{first.name} has features of width {first.feature_dim}, {corpus.name} of "
                 f"{corpus.feature_dim}; a mixture needs records of one detector"
             )
-    if len({corpus.num_classes for corpus in corpora} - {0}) > 1:
-        raise UsageError(
-            "the corpora have different numbers of classes: "
-            + ", ".join(f"{corpus.name} {corpus.num_classes}" for corpus in corpora)
-            + "; a mixture needs records of one detector"
-        )
+    for name in LABELS.values():
+        numbers = [getattr(corpus, name) for corpus in corpora]
+        if len({*numbers} - {0}) > 1:
+            named = zip(corpora, numbers, strict=True)
+            raise UsageError(
+                f"the corpora have different numbers of {name.removeprefix('num_')}: "
+                + ", ".join(f"{corpus.name} {number}" for corpus, number in named)
+                + "; a mixture needs records of one detector"
+            )

@@ -75,6 +75,7 @@ class Packed:
     offsets: np.ndarray
     captions: Sequence[tuple[str, ...]]
     num_classes: int
+    num_attributes: int
     columns: tuple[tuple[str, str, tuple[int, ...]], ...]  # name, dtype and shape of a row
     source: Any  # grain's ArrayRecordDataSource
 
@@ -93,6 +94,11 @@ class Packed:
     def classes_kept(self) -> int:
         """See `Photos`."""
         return (self._shape("class_ids") or (0,))[0]
+
+    @property
+    def attributes_kept(self) -> int:
+        """See `Photos`."""
+        return (self._shape("attribute_ids") or (0,))[0]
 
     @property
     def pixel_shape(self) -> tuple[int, ...] | None:
@@ -142,6 +148,7 @@ class Packed:
             offsets=starts(counts),
             captions=tuple(() for _ in photos),
             num_classes=self.num_classes,
+            num_attributes=self.num_attributes,
             **arrays,
         )
 
@@ -226,6 +233,7 @@ def read(folder: str | os.PathLike, split: str) -> Packed:
         offsets=index["offsets"],
         captions=Lines(folder / f"{split}.jsonl", index["lines"], index["caption_counts"]),
         num_classes=said["num_classes"],
+        num_attributes=said["num_attributes"],
         columns=tuple((name, dtype, tuple(shape)) for name, dtype, shape in said["columns"]),
         source=grain.sources.ArrayRecordDataSource([str(folder / name) for name in shards]),
     )

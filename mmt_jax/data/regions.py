@@ -128,6 +128,8 @@ def assemble(
     boxes: np.ndarray,
     class_ids: np.ndarray | None = None,
     class_probs: np.ndarray | None = None,
+    attribute_ids: np.ndarray | None = None,
+    attribute_probs: np.ndarray | None = None,
     reading: str = "plain",
     global_region: bool = True,
 ) -> Image:
@@ -138,6 +140,7 @@ def assemble(
       features: rows [n] → decoded features [n, F] f32.
       boxes: [rows, 5] f32, with area.
       class_ids, class_probs: [rows, k], or None.
+      attribute_ids, attribute_probs: [rows, j], or None.
       reading, global_region: as given to `slots`. A photo that "release" leaves without a region
         keeps the whole photo's feature, for there is nothing to take the mean of.
 
@@ -152,12 +155,17 @@ def assemble(
         out[mask] = values
         return out
 
+    labels = {
+        "class_ids": class_ids,
+        "class_probs": class_probs,
+        "attribute_ids": attribute_ids,
+        "attribute_probs": attribute_probs,
+    }
     image = Image(
         features=place(features(rows)),
         boxes=place(boxes[rows]),
         mask=mask,
-        class_ids=None if class_ids is None else place(class_ids[rows]),
-        class_probs=None if class_probs is None else place(class_probs[rows]),
+        **{name: place(values[rows]) for name, values in labels.items() if values is not None},
     )
     if global_region:
         image.boxes[:, -1] = GLOBAL_BOX
@@ -172,9 +180,9 @@ def _release_global(image: Image) -> None:
     some = kept > 0
     total = image.features[some, :-1].sum(axis=1)
     image.features[some, -1] = total / kept[some, None].astype(np.float32)
-    if image.class_probs is not None:
-        image.class_ids[:, -1] = 0
-        image.class_probs[:, -1] = 0
+    for labels in (image.class_ids, image.class_probs, image.attribute_ids, image.attribute_probs):
+        if labels is not None:
+            labels[:, -1] = 0
 
 
 def record(

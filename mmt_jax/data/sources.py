@@ -304,27 +304,39 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
     if config.model.pixels:
         return DataSpec(3 * config.model.patch_size**2, 0, *tokens, unlabelled=True)
     facts = [_facts(part) for part in parse(config.data.source)]
-    widths = {width for width, _, _ in facts}
-    classes = {number for _, number, _ in facts if number}
-    for what, values in (("feature widths", widths), ("numbers of classes", classes)):
+    widths = {width for width, *_ in facts}
+    classes = {number for _, number, _, _ in facts if number}
+    attributes = {number for _, _, number, _ in facts if number}
+    for what, values in (
+        ("feature widths", widths),
+        ("numbers of classes", classes),
+        ("numbers of attributes", attributes),
+    ):
         if len(values) > 1:
             raise UsageError(
                 f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
                 f"mixture needs records of one detector"
             )
-    unlabelled = any(some for _, _, some in facts)
-    return DataSpec(widths.pop(), max(classes, default=0), *tokens, unlabelled)
+    return DataSpec(
+        widths.pop(),
+        max(classes, default=0),
+        *tokens,
+        unlabelled=any(some for *_, some in facts),
+        num_attributes=max(attributes, default=0),
+    )
 
 
-def _facts(part: Source) -> tuple[int, int, bool]:
-    """Feature width, number of classes, and whether some regions have no class distribution."""
+def _facts(part: Source) -> tuple[int, int, int, bool]:
+    """Feature width, numbers of classes and attributes, and whether some regions have no class."""
     if part.generated:
         from mmt_jax.data import scenes
 
-        return scenes.FEATURE_DIM, scenes.NUM_CLASSES, False
+        return scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, False
     if part.kind == "records":
         said = records.reference(part.name)
         rows = {name: shape for name, _, shape in said["columns"]}
-        return rows["features"][0], said["num_classes"], said["unlabelled"]
+        numbers = said["num_classes"], said["num_attributes"]
+        return rows["features"][0], *numbers, said["unlabelled"]
     folder = formats.spec(part.name)
-    return folder.feature_dim, folder.num_classes, folder.unlabelled
+    numbers = folder.num_classes, folder.num_attributes
+    return folder.feature_dim, *numbers, folder.unlabelled

@@ -135,7 +135,7 @@ def save_config(config: Config) -> dict[str, Any]:
         "task_obj_predict": objective.mrm > 0,
         "task_qa": bool(model.num_answers),
         "visual_obj_loss": model.num_classes > 0,
-        "visual_attr_loss": model.num_attributes > 0,
+        "visual_attr_loss": bool(model.num_attributes),
         "visual_feat_loss": model.regressed > 0,
     }
 

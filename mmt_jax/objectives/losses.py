@@ -6,6 +6,8 @@ LXMERT's count on all (`readings`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -15,9 +17,10 @@ from mmt_jax.nn.blocks import split
 from mmt_jax.nn.heads import MATCH
 from mmt_jax.objectives import answers, corruption, embedding, pairing
 from mmt_jax.objectives.readings import READINGS
-from mmt_jax.typing import Array, Batch, Image, Metric, Params, Text
+from mmt_jax.typing import Array, Batch, Image, Metric, Params
 
 Losses = dict[str, Metric]
+Keys = dict[str, Any]  # by use; None switches dropout off there
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -113,7 +116,7 @@ def compute(
       UsageError: a contrastive objective whose candidates do not divide the batch.
     """
     objective = model.config.objective
-    keys = dict(zip(_KEYS, jax.random.split(key, len(_KEYS))))
+    keys: Keys = dict(zip(_KEYS, jax.random.split(key, len(_KEYS))))
     if not dropout:
         keys |= dict.fromkeys(("text", "image", "fuse", "whole", "contrast"))
     contrasted = objective.itc and model.embeds and not model.separable
@@ -144,9 +147,9 @@ _KEYS = ("words", "regions", "pairs", "text", "image", "fuse", "whole", "contras
 
 
 def _hidden(
-    model: Model, batch: Batch, keys: dict[str, jax.Array]
-) -> tuple[Text, corruption.WordTargets | None, Image | None, Array | None]:
-    """Captions and photos with what is hidden of them, and what that is."""
+    model: Model, batch: Batch, keys: Keys
+) -> tuple[Any, Any, Any, Any]:  # which of them there are, data and objective say
+    """Captions with what is hidden of them, and that; photos with what is, and where."""
     config, objective = model.config.model, model.config.objective
     reading = READINGS[objective.reading]
     text, words, image, regions = batch.text, None, batch.image, None
@@ -168,9 +171,7 @@ def _hidden(
     return text, words, image, regions
 
 
-def _of_pairs(
-    model: Model, params: Params, batch: Batch, keys: dict[str, jax.Array | None]
-) -> Losses:
+def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Losses:
     """The losses of captions that meet photos."""
     objective = model.config.objective
     reading, masked = READINGS[objective.reading], objective.mlm or objective.mrm
@@ -280,7 +281,7 @@ def _classification(logits: Array, matched: Array) -> Losses:
 
 def _contrastive(scores: Array, logits: Array, allowed: Array) -> Losses:
     """Scores [L, G, K, K] and their calibrated logits [L, G, K, K, 2]; `allowed` [G, K, K]."""
-    losses = jax.vmap(lambda layer: sum(contrastive(layer, allowed)) / 2)(scores).mean(axis=0)
+    losses = jax.vmap(lambda layer: jnp.add(*contrastive(layer, allowed)) / 2)(scores).mean(axis=0)
     best = jnp.argmax(jnp.where(allowed, scores[-1], -jnp.inf), axis=-1)
     right = best == jnp.arange(scores.shape[-1])[None, :]
     # Matched and mismatched pairs weigh the same, as they do in classification.
@@ -342,7 +343,7 @@ def _detector_losses(
     if config.num_classes:
         logits = predicted[..., : config.num_classes]
         losses["classes"] = _confident(logits, image.class_ids, image.class_probs, real, rate)
-    if getattr(config, "num_attributes", 0):
+    if config.num_attributes:
         if image.attribute_ids is None:
             raise UsageError(
                 f"config.model.num_attributes is {config.num_attributes}, but the photos' regions "

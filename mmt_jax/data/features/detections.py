@@ -17,7 +17,7 @@ from mmt_jax.data.photos import WHOLE, Photo, image_id, top
 # Order of a box's numbers, and their unit.
 CONVENTIONS = ("xyxy pixels", "xyxy 0..1", "yxyx 0..1", "xywh pixels")
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
-MAX_CLASSES = 100_000  # of a detector; likewise
+MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
 
 # How far boxes may leave the photo before they are wrong: a pixel, or the rounding of float16.
@@ -202,6 +202,7 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
     else:
         whole = found.whole
     ids, probs = _classes(found, where)
+    attributes, likely = _one_a_row(found.attribute_ids, found.attribute_probs, "attribute", where)
     size = dict(zip(("width", "height"), found.size, strict=True)) if found.size else {}
     name = {"name": found.name} if isinstance(found.name, str) else {}
     return Photo(
@@ -212,8 +213,8 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
         scores=_below(1, found.scores),
         class_ids=_below(0, ids),
         class_probs=_below(0, probs),
-        attribute_ids=_below(0, _single(found.attribute_ids, where)),
-        attribute_probs=_below(0, _single(found.attribute_probs, where)),
+        attribute_ids=_below(0, attributes),
+        attribute_probs=_below(0, likely),
         info={**name, **size, **found.info},
     )
 
@@ -277,15 +278,24 @@ def normalised(
     return np.clip(corners, 0, 1)[:, [1, 0, 3, 2]].astype(np.float32)
 
 
+def _one_a_row(
+    ids: np.ndarray | None, probs: np.ndarray | None, kind: str, where: str
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """[n] labels and their probabilities as [n, 1]."""
+    if ids is None or probs is None:
+        return None, None
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= MAX_CLASSES:
+        raise UsageError(f"{where}: {kind} ids run from {ids.min()} to {ids.max()}")
+    return ids[:, None], probs[:, None]
+
+
 def _classes(found: Detections, where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Ids and probabilities [n, k] of the likeliest classes, best first."""
     ids, probs = found.class_ids, found.class_probs
     if probs is None:
         return None, None
     if ids is not None:
-        if ids.min(initial=0) < 0 or ids.max(initial=0) >= MAX_CLASSES:
-            raise UsageError(f"{where}: class ids run from {ids.min()} to {ids.max()}")
-        return ids[:, None], probs[:, None]
+        return _one_a_row(ids, probs, "class", where)
     if not np.isfinite(probs).all() or not probs.size:
         raise UsageError(f"{where}: the class distribution holds NaN or infinity, or nothing")
     return top(probs)
