@@ -19,6 +19,7 @@ which is BridgeTower's vision tower too (--config.model.image_size=288 where it 
 import dataclasses
 import pathlib
 import runpy
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -41,7 +42,7 @@ TOWERS = {
     "roberta": RobertaConfig(),
     "clip": ClipConfig(patch_size=16),  # BridgeTower base's
 }
-BERT_ADAM = {"name": "bert_adam", "schedule": "warmup_linear"}
+BERT_ADAM: dict[str, Any] = {"name": "bert_adam", "schedule": "warmup_linear"}
 NAMES = [name for name in TASKS if name != "lxmert"]
 
 # Steps, batch, learning rate, warm-up and weight decay of BridgeTower's fine-tuning; steps are its
@@ -64,7 +65,7 @@ LXMERT = {
 def get_config(arg: str = "vqa,model=lxmert") -> ConfigDict:
     """The config of `TASK,model=NAME[,scale=tiny]`, locked: an unknown field is an error."""
     task, *options = arg.split(",")
-    values = dict(option.partition("=")[::2] for option in options)
+    values = {name: value for name, _, value in (option.partition("=") for option in options)}
     model, scale = values.pop("model", ""), values.pop("scale", "full")
     if task not in NAMES or not model or values:
         raise UsageError(
@@ -118,7 +119,7 @@ def _recipe(config: Config, task: str) -> Config:
         table = ((r"answer_head/.*", HEAD_RATE[task]), *config.optim.lr_table)
         # LayerNorm in its heads decays too.
         decays = ((r"answer_head/norm/scale", 1.0), *config.optim.decay_table)
-        rows = {"lr_table": table, "decay_table": decays, "b2": 0.98, "eps": 1e-8}
+        rows: dict[str, Any] = {"lr_table": table, "decay_table": decays, "b2": 0.98, "eps": 1e-8}
         return _with(config, *BRIDGETOWER[task], **rows)
     steps, batch, lr, warmup, decay = LXMERT.get(task, LXMERT["vqa"])
     table = () if config.model.family == "lxmert" else OptimConfig().decay_table
@@ -144,7 +145,7 @@ def _with(
     decay: float,
     *,
     data: DataConfig | None = None,
-    **optim: object,
+    **optim: Any,
 ) -> Config:
     return dataclasses.replace(
         config,

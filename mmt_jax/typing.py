@@ -72,8 +72,8 @@ class Metric:
         """Sums `values` of any shape where `mask` (same shape) is True."""
         if mask is None:
             return cls(values.sum(), jax.numpy.asarray(values.size, values.dtype))
-        mask = mask.astype(values.dtype)
-        return cls((values * mask).sum(), mask.sum())
+        weights = mask.astype(values.dtype)
+        return cls((values * weights).sum(), weights.sum())
 
     def __add__(self, other: Metric) -> Metric:
         return Metric(self.sum + other.sum, self.count + other.count)

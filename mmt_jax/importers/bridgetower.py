@@ -15,7 +15,7 @@ import numpy as np
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, clip, engine, fields
 from mmt_jax.importers.engine import Row, Table, Transform
-from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.model_config import BridgeTowerConfig, ModelConfig
 
 TEXT_LENGTH = 50  # tokens of a caption that the published models were trained on
 IMAGE_HEAD_DIM = 64  # fixed in both releases, as is an MLP of four times the width
@@ -125,7 +125,7 @@ def vision(theirs: str, ours: str) -> Table:
     )
 
 
-def stream(name: str, model: BridgeTowerConfig) -> Table:
+def stream(name: str, model: ModelConfig) -> Table:
     """One modality's half of the cross-modal encoder."""
     theirs, ours = f"cross_modal_{name}", f"{name}_cross"
     layer, link = f"{theirs}_layers.{{i}}", f"{theirs}_link_tower.{{i}}"

@@ -175,7 +175,7 @@ class Model:
         return jax.tree.map(lambda leaf: leaf, params)  # callers may change theirs
 
     def _init(self, key: jax.Array) -> Params:
-        module = self.network(self.config, _Keys())
+        module = self.network(self.config, _KEYS)
         params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
         return _randomise(params, key, std=0.02 * math.sqrt(768 / self.config.model.width))
 
@@ -287,7 +287,7 @@ def _randomise(params: Params, key: jax.Array, *, std: float) -> Params:
 @functools.lru_cache(maxsize=64)
 def _structure(network: type[Network], config: Config) -> tuple[nnx.GraphDef, Params]:
     """The network without its parameters, and their shapes and dtypes."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: network(config, _Keys())))
+    graph, state = nnx.split(nnx.eval_shape(lambda: network(config, _KEYS)))
     return graph, nnx.to_pure_dict(state)
 
 
@@ -296,6 +296,9 @@ class _Keys:
 
     def params(self) -> None:
         """No key."""
+
+
+_KEYS: Any = _Keys()
 
 
 def take(items: Any, index: Array) -> Any:

@@ -25,7 +25,7 @@ from mmt_jax.task_config import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.typing import Array, Image, Params, Text
 
 # How a tap meets the state of the layer before, and where the weight in that begins, if any.
-LINKS: dict[str, tuple[Callable[[Array, Array, Array | None], Array], float | None]] = {
+LINKS: dict[str, tuple[Callable[[Array, Array, Array], Array], float | None]] = {
     "add": (lambda tap, state, _: tap + state, None),
     "scaled_add": (lambda tap, state, weight: weight * tap + state, 1.0),
     "interpolate": (lambda tap, state, weight: (1 - weight) * tap + weight * state, 0.5),
@@ -140,6 +140,7 @@ class BridgeTower(Network):
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model, objective = config.model, config.objective
+        assert isinstance(model, BridgeTowerConfig)
         self.count, self.hf_itc = model.cross_layers, model.itc == "huggingface"
         self.text = encoders.TextEncoder(
             encoders.Tables.roberta(model.vocab_size, model.max_positions, pad_id=model.pad_id),

@@ -77,6 +77,7 @@ class Clip(Network):
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
         model = config.model
+        assert isinstance(model, ClipConfig)
         self.scores = config.objective.itm != "none"
         text, image = (
             encoders.Sizes(

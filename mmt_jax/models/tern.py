@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,11 @@ class RegionEncoder(nnx.Module):
     """Regions and the photo's slot, embedded and reasoned about."""
 
     def __init__(
-        self, embed: type[nnx.Module], model: TernConfig, sizes: encoders.Sizes, rngs: nnx.Rngs
+        self,
+        embed: Callable[..., nnx.Module],
+        model: TernConfig,
+        sizes: encoders.Sizes,
+        rngs: nnx.Rngs,
     ):
         self.embed = embed(model, rngs)
         self.stack = Stack(sizes, model.image_layers, rngs)
@@ -128,7 +133,7 @@ class Reading:
     """What an implementation of TERN is made of."""
 
     embed: type[nnx.Module]  # of regions
-    norm: dict[str, bool | float | str]  # fields of `encoders.Sizes`, but for the text encoder
+    norm: dict[str, Any]  # fields of `encoders.Sizes`, but for the text encoder
     project: Callable[..., nnx.Module]  # each encoder's states into the common space
     pool: Callable[[Array, Array], Array]
 
@@ -177,8 +182,10 @@ class Tern(Network):
         return True
 
     def __init__(self, config: Config, rngs: nnx.Rngs):
-        model, reading = config.model, READINGS[config.model.reading]
-        self.pool = reading.pool
+        model = config.model
+        assert isinstance(model, TernConfig)
+        reading = READINGS[model.reading]
+        self.pooling = reading.pool
         self.text = encoders.TextEncoder(
             encoders.Tables(model.vocab_size, model.max_positions, segments=2, pad_id=model.pad_id),
             encoders.Sizes(
@@ -240,7 +247,7 @@ class Tern(Network):
         return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
 
     def _encoded(self, states: Array, mask: Array) -> Encoded:
-        return Encoded(states, mask, {}, (unit(self.pool(states, mask)),))
+        return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
 
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
         """See `Model.fuse`."""

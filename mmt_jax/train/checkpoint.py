@@ -130,7 +130,7 @@ class Checkpoints:
         )
         optimizer, run = read["optimizer"], read["run"]
         state = State(optimizer["step"], read["params"], optimizer["state"])
-        return state, run["position"], self._manager.metrics(step)
+        return state, run["position"], dict(self._manager.metrics(step) or {})
 
     def _read(self, step: int, **args: Any) -> Any:
         path = self.path(step)

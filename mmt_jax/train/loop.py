@@ -168,7 +168,8 @@ def train(
         compiled_for(batch_like)  # the largest
 
         # ---- Steps -------------------------------------------------------------------------------
-        window, pending = empty, None
+        window = empty
+        pending: tuple[int, Window] | None = None
         running: collections.deque[jax.Array] = collections.deque()
         feed = _feed(iterator, batched, config.batch_size)
         log.restart_clock(start)
@@ -186,17 +187,17 @@ def train(
             if pending:
                 metrics, pending = _report(log, checkpoints, *pending), None
             last = step == config.steps
-            evaluating = evaluate and (last or _due(step, config.eval.every))
+            evaluating = evaluate if last or _due(step, config.eval.every) else None
             saving = evaluating or last or stop.signal or _due(step, config.checkpoint_every)
-            if saving or _due(step, config.log_every):
-                pending, window = (step, window), empty
             if not saving:
+                if _due(step, config.log_every):
+                    pending, window = (step, window), empty
                 continue
 
             # ---- Evaluation and checkpoint: only of a state that is known to be finite -----------
-            metrics, pending = _report(log, checkpoints, *pending), None
+            metrics, window = _report(log, checkpoints, step, window), empty
             if evaluating:
-                evaluated = evaluate(model, state.params, config)
+                evaluated = evaluating(model, state.params, config)
                 log.evaluation(step, evaluated)
                 metrics |= evaluated
             checkpoints.save(state, step, position=position, metrics=metrics)

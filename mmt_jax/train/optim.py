@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
 
 
 def _per_parameter(
-    table: tuple[tuple[str, float], ...], paths: Iterable[str], default: float
+    table: Sequence[tuple[str, float]], paths: Iterable[str], default: float
 ) -> Params:
     return params_lib.unflatten(params_lib.lookup(table, paths, default))
 
@@ -130,10 +131,10 @@ def _scale_by_adam(config: OptimConfig) -> optax.GradientTransformation:
     if config.name != "bert_adam":
         return adam
 
-    def update(grads: Params, state: optax.ScaleByAdamState, params: Params | None = None):
+    def update(updates: Any, state: Any, params: Any = None):
         del params
-        mu = optax.tree.update_moment(grads, state.mu, config.b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, config.b2, 2)
+        mu = optax.tree.update_moment(updates, state.mu, config.b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, config.b2, 2)
         updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + config.eps), mu, nu)
         return updates, optax.ScaleByAdamState(state.count + 1, mu, nu)
 
@@ -158,11 +159,12 @@ def _scale(factors: Params) -> optax.GradientTransformation:
 def _only(inner: optax.GradientTransformation, trained: set[str]) -> optax.GradientTransformation:
     """`inner` on the parameters of these paths; updates of the others are 0."""
 
-    def part(tree: Params) -> Params:
+    def part(tree: Any) -> Params:
         return params_lib.select(tree, trained.__contains__)
 
-    def update(grads: Params, state: optax.OptState, params: Params):
-        updates, state = inner.update(part(grads), state, part(params))
-        return params_lib.merge(jax.tree.map(jnp.zeros_like, grads), updates), state
+    def update(updates: Any, state: Any, params: Any = None):
+        some: Any
+        some, state = inner.update(part(updates), state, part(params))
+        return params_lib.merge(jax.tree.map(jnp.zeros_like, updates), some), state
 
     return optax.GradientTransformation(lambda params: inner.init(part(params)), update)

@@ -62,7 +62,8 @@ def initialize() -> None:
     if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
         number, process = (os.environ.get(f"JAX_{n}") for n in ("NUM_PROCESSES", "PROCESS_ID"))
         jax.distributed.initialize(
-            num_processes=number and int(number), process_id=process and int(process)
+            num_processes=int(number) if number else None,
+            process_id=int(process) if process else None,
         )
 
 

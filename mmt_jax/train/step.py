@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def build(
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = _single(optax.tree.norm(grads))
         metrics["update_norm"] = _single(optax.tree.norm(updates))
         metrics["lr"] = _single(schedule(state.step))
