@@ -61,8 +61,13 @@ def test_each_layout_becomes_the_same_folder(tmp_path, source, captions, case):
         assert corpus.scores.tolist() == [1, 0.625, 0.5, 1, 1]
 
 
-def test_attributes_are_kept_as_classes_are_and_sizes_in_the_lines(tmp_path, source, captions):
-    convert("lxmert-tsv", samples.lxmert(source), tmp_path / "out", captions_file=captions)
+@pytest.mark.parametrize(
+    ("format", "write"), [("lxmert-tsv", samples.lxmert), ("lxmert-h5", samples.h5)]
+)
+def test_attributes_are_kept_as_classes_are_and_sizes_in_the_lines(
+    tmp_path, source, captions, format, write
+):
+    convert(format, write(source), tmp_path / "out", captions_file=captions)
     line = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
     assert (line["name"], line["width"], line["height"]) == (samples.NAMES[0], 640, 480)
     corpus = formats.read(tmp_path / "out", "train")
