@@ -209,9 +209,8 @@ class Scorer(abc.ABC):
                 f"trained with (detector=, or --detector), or a record"
             )
         loaded = detectors.load(detector) if isinstance(detector, str) else detector
-        (found,) = loaded.detect([picture])
         result = detected.record(
-            detected.photo(found),
+            detected.answer(loaded, picture, name),
             max_regions=data.max_regions,
             reading=data.regions,
             global_region=model.global_region,

@@ -351,6 +351,28 @@ def test_wrong_options_are_refused(onnx_file):
         detectors.load(onnx_file.replace("1x2", "0"))
 
 
+def test_a_model_that_does_not_run_is_told_in_a_sentence(tmp_path, onnx_file):
+    import onnx
+
+    model = onnx.load(onnx_file.split(":")[1].split(",")[0])
+    del model.graph.node[0]  # what averages, so that the product fits no size of photo but one
+    model.graph.node[0].input[0] = "pixels"
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_param = "side"
+    onnx.save(model, tmp_path / "wide.onnx")
+    with pytest.raises(UsageError, match=r"the detector fails on a black picture of 8 × 8.*MatMul"):
+        detectors.load(f"onnx:{tmp_path / 'wide.onnx'},features=flat,colours=unit,size=8")
+
+
+def test_what_a_library_raises_on_a_photo_is_told_with_the_photo():
+    class Broken:
+        def detect(self, pictures):
+            raise ValueError("node\nReshape")
+
+    with pytest.raises(UsageError, match=r"the detector fails on dog\.jpg \(node Reshape\)"):
+        base.answer(Broken(), picture(), "dog.jpg")
+
+
 def test_a_tensor_that_is_not_there_is_told_with_the_nearest(tflite):
     with pytest.raises(UsageError, match=r"no tensor 'pol'; the nearest are pool"):
         detectors.load(tflite.replace("=pool", "=pol"))

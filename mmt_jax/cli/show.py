@@ -93,7 +93,7 @@ def _detected(args: types.SimpleNamespace, scorer):
     if not args.detector:
         raise UsageError("--detector=NAME:MODEL is missing: it finds the photo's regions")
     picture, detector = pictures.read(args.image), detectors.load(args.detector)
-    photo = base.photo(detector.detect([picture])[0])
+    photo = base.answer(detector, picture, args.image)
     reading: dict[str, typing.Any] = {"max_regions": base.MAX_REGIONS}
     if scorer:
         data, wanted = scorer.config.data, scorer.config.model.global_region

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +58,35 @@ class Detector(Protocol):
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """Pictures [H, W, 3] uint8 of any sizes → what is on each, whoever else is with it."""
         ...
+
+
+@contextlib.contextmanager
+def running(on: str) -> Iterator[None]:
+    """Around a detector at work, whose library may raise anything.
+
+    Args:
+      on: what it works on, for the message.
+
+    Raises:
+      UsageError: in the place of any other exception.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
+        raise UsageError(f"the detector fails on {on} ({' '.join(str(error).split())})") from None
+
+
+def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
+    """What a detector says of one picture, as `photo`; `name` is for messages.
+
+    Raises:
+      UsageError: the detector fails on it, or finds nothing.
+    """
+    with running(name):
+        (found,) = detector.detect([picture])
+    return photo(found)
 
 
 def photo(

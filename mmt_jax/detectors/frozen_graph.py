@@ -83,6 +83,16 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
     )
 
 
+def count_classes(outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> int:
+    """How many classes a graph tells apart, as one run of it shows.
+
+    Raises:
+      UsageError: the graph does not run.
+    """
+    with base.running("a black picture of 640 × 640 pixels"):
+        return outputs(np.zeros((1, 640, 640, 3), np.uint8))[CLASS_SCORES].shape[-1]
+
+
 def tensorflow() -> Any:
     """TensorFlow.
 
@@ -134,6 +144,5 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
 
     classes = graph.structured_outputs[CLASS_SCORES].shape[-1]
     if classes is None:
-        tiny = np.zeros((1, 64, 64, 3), np.uint8)
-        classes = outputs(tiny)[CLASS_SCORES].shape[-1]
+        classes = count_classes(outputs)
     return TensorFlowDetector(outputs, base.labels(labels), classes)

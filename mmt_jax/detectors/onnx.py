@@ -67,13 +67,14 @@ def load(
         found, classes = (np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True))
         return found.astype(np.float32), classes.astype(np.float32)
 
-    blank = np.zeros((1, height, width, 3), np.uint8)
+    with base.running(f"a black picture of {height} × {width} pixels"):
+        _, black = classify(np.zeros((1, height, width, 3), np.uint8))
     return proposals.CropDetector(
         classify,
         size=(height, width),
         scales=scales,
         labels=base.labels(labels),
-        num_classes=classify(blank)[1].shape[1],
+        num_classes=black.shape[1],
     )
 
 

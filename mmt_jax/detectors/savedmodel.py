@@ -66,5 +66,5 @@ def load(
 
     classes = 0
     if CLASS_SCORES in there:
-        classes = outputs(np.zeros((1, 64, 64, 3), np.uint8))[CLASS_SCORES].shape[-1]
+        classes = frozen_graph.count_classes(outputs)
     return frozen_graph.TensorFlowDetector(outputs, base.labels(labels), classes)
