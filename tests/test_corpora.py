@@ -159,7 +159,7 @@ def test_flickr8k_by_karpathys_file(tmp_path):
 
 def test_flickr30k_without_lists_is_one_split(tmp_path):
     samples.put(tmp_path / "results_20130124.token", "1.jpg#0\tA man .\n2.jpg#0\tA dog .\n")
-    assert [item.key for item in entries("flickr30k", tmp_path)["all"]] == ["1", "2"]
+    assert [item.key for item in entries("flickr30k", tmp_path)["full"]] == ["1", "2"]
 
 
 def test_sbu_as_json(tmp_path):

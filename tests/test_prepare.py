@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import shutil
 import sys
 
@@ -312,14 +313,23 @@ def test_what_is_interrupted_leaves_nothing_and_is_made_up_for(prepared, tmp_pat
     assert files(out / "mmt") == files(prepared / "out" / "mmt" / "flickr8k")
 
 
-def test_a_disk_that_is_full_leaves_nothing(prepared, tmp_path, monkeypatch, capsys):
-    def full(self, item):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(examples.Maker, "example", full)
-    assert prepare("flickr8k", prepared / "raw" / "flickr8k", tmp_path / "out") == 2
-    assert "No space left on device" in capsys.readouterr().err
-    assert not list((tmp_path / "out").rglob("*"))
+@pytest.mark.parametrize("runner", ["local", "DirectRunner"])
+@pytest.mark.parametrize("room", [100, 60_000])  # for no list, and for all but the shard
+def test_a_disk_that_is_full_leaves_nothing(prepared, tmp_path, capsys, runner, room):
+    """The limit on the size of a file stands in for the end of the disk."""
+    if runner != "local":
+        pytest.importorskip("apache_beam")
+    raw, out = prepared / "raw" / "flickr8k", tmp_path / "out"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        assert prepare("flickr8k", raw, out, runner=runner) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"cannot be written below {out} (" in error
+    assert "File too large" in error
+    assert not list(out.rglob("*"))
 
 
 # ---- Photos --------------------------------------------------------------------------------------
@@ -350,6 +360,13 @@ def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path):
     assert "is no picture" in listed["3"].text
     assert "there is no training/00000005" in listed["6"].text
     assert listed["7"].reason == "no caption"
+
+
+def test_flickr30k_without_lists_is_one_split_for_training(tmp_path):
+    samples.put(tmp_path / "raw/results_20130124.token", "1.jpg#0\tA man .\n")
+    samples.photo(tmp_path / "raw/flickr30k-images/1.jpg", 1)
+    assert prepare("flickr30k", tmp_path / "raw", tmp_path / "out") == 0
+    assert list(read(tmp_path / "out", "flickr30k", "full")) == ["1"]
 
 
 def test_photos_that_not_every_reader_decodes_become_png(tmp_path):

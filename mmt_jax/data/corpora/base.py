@@ -18,6 +18,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 
+UNDIVIDED = "full"  # the split of a corpus that nobody divided; "all" is TFDS's for all splits
 _FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
 
 
@@ -181,8 +182,8 @@ def splits(names: Mapping[str, Sequence[str]]) -> Callable[[Raw], tuple[str, ...
 
 
 def training(split: str) -> bool:
-    """Whether models may be trained on a split of that name: "all" is where nothing is split."""
-    return "train" in split or split == "all"
+    """Whether models may be trained on a split of that name."""
+    return "train" in split or split == UNDIVIDED
 
 
 def flickr_ids(url: str) -> tuple[str, ...]:

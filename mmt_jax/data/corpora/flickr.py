@@ -52,7 +52,7 @@ def _splits(corpus: str, raw: base.Raw) -> tuple[str, ...]:
     if _tokens(corpus, raw) is None:
         return ()
     lists = tuple(split for split, name in _LISTS[corpus].items() if raw.find(name))
-    return lists or ("all",)
+    return lists or (base.UNDIVIDED,)
 
 
 def _tokens(corpus: str, raw: base.Raw) -> pathlib.Path | None:
@@ -81,7 +81,7 @@ def _read_tokens(corpus: str, raw: base.Raw, split: str) -> base.Entries:
         stem = match["name"].removesuffix(".jpg")
         texts.setdefault(stem, []).append(match["text"])
         first.setdefault(stem, where)
-    wanted = _listed(corpus, raw, split) if split != "all" else first
+    wanted = _listed(corpus, raw, split) if split != base.UNDIVIDED else first
     for stem, listed in wanted.items():
         captions = base.captions(texts.get(stem, ()))
         if not captions:

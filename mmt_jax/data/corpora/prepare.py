@@ -143,8 +143,11 @@ def _build(
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download, and of `part`
             made.download_and_prepare(download_config=config)
-    except OSError as error:  # such as a disk that is full
-        raise UsageError(f"{part.parent} cannot be written: {error}") from None
+    except (OSError, RuntimeError) as error:  # array_record's of a full disk, Beam's of its workers
+        *_, reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"the split {split} cannot be written below {part.parent} ({reason})"
+        ) from None
 
 
 def _check_runner(runner: str, beam_options: Sequence[str]) -> None:
