@@ -335,8 +335,9 @@ def test_a_disk_that_is_full_leaves_nothing(prepared, tmp_path, capsys, runner, 
 # ---- Photos --------------------------------------------------------------------------------------
 
 
-def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path):
+def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path, monkeypatch):
     raw, out = tmp_path / "raw", tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
     lines = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(6)]
     samples.put(raw / "Train_GCC-training.tsv", samples.lines([*lines, "\thttp://a.org/x.jpg"]))
     for number in range(5):
@@ -345,7 +346,7 @@ def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path):
     cut.write_bytes(cut.read_bytes()[:400])
     samples.put(raw / "training/00000002.jpg", "<html>gone</html>")
     samples.put(raw / "training/00000003.jpg", "")
-    assert prepare("conceptual_captions", raw, out) == 0
+    assert prepare("conceptual_captions", "raw", out) == 0
     assert sorted(read(out, "conceptual_captions", "train")) == ["train-0", "train-4"]
     assert report(out, "conceptual_captions", "train")["skipped"] == {
         "missing photo": 1,
@@ -356,6 +357,8 @@ def test_photos_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path):
         line.where.rpartition(":")[2]: line
         for line in rejected(out, "conceptual_captions", "train")
     }
+    table = str(raw / "Train_GCC-training.tsv")
+    assert {line.where.rpartition(":")[0] for line in listed.values()} == {table}
     assert "truncated" in listed["2"].text
     assert "is no picture" in listed["3"].text
     assert "there is no training/00000005" in listed["6"].text

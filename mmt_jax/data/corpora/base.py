@@ -121,7 +121,7 @@ class Raw:
     """A folder of published files, which may be packed by gzip and lie one folder down."""
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = pathlib.Path(folder)
+        self.folder = pathlib.Path(folder).absolute()  # workers may stand elsewhere
         if not self.folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
 

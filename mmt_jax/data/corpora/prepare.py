@@ -135,7 +135,7 @@ def _build(
     made = builder.Mmt(
         config=corpus.name,
         data_dir=part,
-        raw=str(raw.folder.absolute()),
+        raw=str(raw.folder),
         splits=[split],
         exclude=exclusion,
         shards=None if runner == LOCAL else -(-photos // _PHOTOS),
