@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -264,6 +265,26 @@ def test_record_without_the_global_region(mmt, tmp_path):
             records.append(dict(record))
     for key, value in records[1].items():
         np.testing.assert_array_equal(value, records[0][key][:-1])
+
+
+@pytest.mark.parametrize("command", ["record", "data vocab"])
+def test_a_full_disk_leaves_nothing(mmt, tmp_path, command):
+    """The limit on the size of a file stands in for the end of the disk."""
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text('{"image_id": 1, "captions": ["a red circle and a star"]}')
+    wanted = {
+        "record": ("--data=scenes", "--split=val"),
+        "data vocab": (f"--captions={captions}", "--size=30"),
+    }
+    out = tmp_path / "out"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        done = mmt(*command.split(), *wanted[command], f"--out={out}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert fails(done, f"{out} cannot be written")
+    assert list(tmp_path.iterdir()) == [captions]
 
 
 def test_record_of_pixels(mmt, tmp_path):

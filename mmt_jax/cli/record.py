@@ -39,6 +39,7 @@ def run(args: types.SimpleNamespace) -> None:
     import numpy as np
 
     from mmt_jax.data import regions, schema, sources
+    from mmt_jax.data.writer import whole
 
     out = pathlib.Path(args.out)
     if out.exists():
@@ -58,8 +59,7 @@ def run(args: types.SimpleNamespace) -> None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:
         record = {schema.PIXELS: corpus.pixels[index].astype(np.float32) / 255}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "wb") as file:
+    with whole(out) as part, part.open("wb") as file:
         np.savez_compressed(file, **record)
     print("\n".join(corpus.captions[index]))
 

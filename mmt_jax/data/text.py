@@ -19,6 +19,7 @@ import numpy as np
 import sentencepiece
 
 from mmt_jax.config import UsageError
+from mmt_jax.data.writer import whole
 from mmt_jax.model_config import LAYOUTS
 from mmt_jax.typing import Text
 
@@ -233,12 +234,14 @@ def train_vocabulary(captions: Iterable[str], size: int, path: str | os.PathLike
 
 
 def write_vocabulary(model: bytes, path: str | os.PathLike) -> pathlib.Path:
-    """Writes a serialised model, whole or not at all."""
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(model)
-    os.replace(part, path)
-    return path
+    """Writes a serialised model, whole or not at all.
+
+    Raises:
+      NoRoomError: it cannot be written.
+    """
+    with whole(path) as part:
+        part.write_bytes(model)
+    return pathlib.Path(path)
 
 
 def vocabulary(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> bytes:

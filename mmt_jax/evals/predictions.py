@@ -11,6 +11,7 @@ from typing import Any
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.tasks import files
+from mmt_jax.data.writer import whole
 
 
 def check(wanted: Collection[Any], predictions: Mapping[Any, Any]) -> None:
@@ -62,13 +63,10 @@ def write(path: str | os.PathLike, text: str) -> None:
     """Writes a file of predictions, whole or not at all.
 
     Raises:
-      UsageError: it exists already.
+      UsageError: it exists already, or cannot be written.
     """
-    path = check_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(check_free(path)) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.tasks import answers, readers
 from mmt_jax.data.tasks.readers import Entry
 from mmt_jax.data.text import Tokenizer
+from mmt_jax.data.writer import whole
 from mmt_jax.task_config import TASKS
 from mmt_jax.typing import Batch, Image, Text
 
@@ -61,10 +62,8 @@ def stored_labels(workdir: str | os.PathLike) -> tuple[str, ...]:
 
 def store_labels(names: Sequence[str], workdir: str | os.PathLike) -> None:
     """Writes them, whole or not at all."""
-    path = pathlib.Path(workdir) / LABELS
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(names, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole(pathlib.Path(workdir) / LABELS) as part:
+        part.write_text(json.dumps(names, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
