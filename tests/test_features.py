@@ -147,10 +147,10 @@ def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run(images, out, track=stopping)
-    with pytest.raises(UsageError, match=r"was begun with .*float16"):
+    with pytest.raises(UsageError, match=r"was begun with --detector=.*=float16; go on"):
         run(images, out, dtype="float32")
     # What another run found is kept, whatever captions it had.
-    summary = run(images, out, captions=tmp_path / "captions.jsonl")
+    summary = run(f"{images}/", out, captions=tmp_path / "captions.jsonl")
     assert (summary.kept, summary.captions) == (1, 7)
     assert all(formats.read(out, "train").captions)
     with pytest.raises(UsageError, match=r"train\.npz exists"):

@@ -156,6 +156,15 @@ def test_a_full_disk_leaves_nothing(tmp_path, room):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path):
+    killed = FolderWriter(tmp_path, "train").__enter__()
+    killed.add(PHOTO)
+    assert len(list(tmp_path.iterdir())) == 1
+    write(tmp_path, [OTHER])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "train.npz"]
+    killed.__exit__(KeyboardInterrupt, None, None)
+
+
 def test_memory_does_not_grow_with_the_split(tmp_path):
     features = np.zeros((37, 2048), np.float32)
     boxes = np.tile(np.array([[0, 0, 1, 1]], np.float32), (37, 1))

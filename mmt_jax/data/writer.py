@@ -25,6 +25,7 @@ DTYPES = ("float16", "float32", "uint8")
 FLOATS = DTYPES[:2]  # what features that are floats can be stored as
 
 _CHUNK = 1 << 20
+_ROWS = ".rows"  # how the names of folders end that a split is written in
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
@@ -64,8 +65,8 @@ class FolderWriter:
                 writer.add(photo)
 
     Both files appear, whole, where the block ends without an exception; else neither does. Until
-    then rows lie in a hidden folder beside them, so that the disk must hold the split twice. Of a
-    photo only its id stays in memory.
+    then rows lie in a hidden folder beside them, so that the disk must hold the split twice; what a
+    process that was killed left there goes. Of a photo only its id stays in memory.
 
     Args:
       folder: the region folder.
@@ -114,7 +115,11 @@ class FolderWriter:
         self._files = contextlib.ExitStack()
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._parts = pathlib.Path(tempfile.mkdtemp(prefix=f".{self.split}.", dir=self.folder))
+            for stale in self.folder.glob(f".{self.split}.*{_ROWS}"):
+                shutil.rmtree(stale, ignore_errors=True)
+            self._parts = pathlib.Path(
+                tempfile.mkdtemp(prefix=f".{self.split}.", suffix=_ROWS, dir=self.folder)
+            )
             self._files.callback(shutil.rmtree, self._parts, ignore_errors=True)
             self._lines = self._files.enter_context((self._parts / self._names[1]).open("wb"))
         return self
@@ -170,7 +175,7 @@ class FolderWriter:
         except OSError as error:
             raise NoRoomError(
                 f"{self.folder} cannot be written ({error.strerror or error}); make room there or "
-                f"name another folder. Nothing of the split {self.split!r} was kept"
+                f"name another folder. The split {self.split!r} was not written"
             ) from error
 
     def _checked(self, photo: Photo, name: str) -> dict[str, np.ndarray]:

@@ -68,7 +68,7 @@ def extract(
     album = albums.find(images, split, captions=captions)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
-    _claim(shards, {"detector": detector, "images": str(images), "dtype": dtype})
+    _claim(shards, {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype})
     done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
     with Skipped(folder, split) as skipped:
         wanted = _distinct(album, skipped)
@@ -91,10 +91,8 @@ def _claim(shards: pathlib.Path, about: dict[str, str]) -> None:
     path = shards / "about.json"
     if path.exists():
         if (begun := json.loads(path.read_text(encoding="utf-8"))) != about:
-            raise UsageError(
-                f"{shards} was begun with {begun}, and now there is {about}; finish it so, or "
-                f"remove it"
-            )
+            flags = " ".join(f"--{name}={value}" for name, value in begun.items())
+            raise UsageError(f"{shards} was begun with {flags}; go on with these, or remove it")
         return
     with whole(path) as part:
         part.write_text(json.dumps(about), encoding="utf-8")
