@@ -52,26 +52,33 @@ COUNTS: dict[tuple[str, str], tuple[int | None, int | None]] = {
     # ViLBERT's tools/DownloadConcptualCaption/README.md.
     ("conceptual_captions", "train"): (3_318_333, 3_318_333),
     ("conceptual_captions", "val"): (15_840, 15_840),
-    # TFDS's catalogue, coco_captions/2014: 82,783 + 30,504 photos, 5,000, 5,000.
-    ("coco_captions", "train"): (113_287, None),
-    ("coco_captions", "val"): (5_000, None),
-    ("coco_captions", "test"): (5_000, None),
-    ("coco_captions", "train2014"): (82_783, None),
+    # Photos: TFDS's catalogue, coco_captions/2014: 82,783 + 30,504, 5,000, 5,000. Captions: the
+    # counts that public READMEs of BLIP's and other training data give.
+    ("coco_captions", "train"): (113_287, 566_747),
+    ("coco_captions", "val"): (5_000, 25_010),
+    ("coco_captions", "test"): (5_000, 25_010),
+    ("coco_captions", "train2014"): (82_783, 414_113),
     ("coco_captions", "val2014"): (40_504, None),
     # codesota.com on COCO's captions of 2017.
     ("coco_captions", "train2017"): (118_287, None),
     ("coco_captions", "val2017"): (5_000, None),
     # The corpus's page, as several public READMEs quote it.
     ("visual_genome", "train"): (108_077, None),
-    # The official split of its authors.
-    ("flickr8k", "train"): (6_000, None),
-    ("flickr8k", "val"): (1_000, None),
+    # The official split of its authors, five captions a photo; so the card of intro/flickr8k.
+    ("flickr8k", "train"): (6_000, 30_000),
+    ("flickr8k", "val"): (1_000, 5_000),
+    ("flickr8k", "test"): (1_000, 5_000),
     # The task's page, as several public READMEs quote it.
     ("vqav2", "train"): (82_783, 443_757),
     ("vqav2", "val"): (40_504, 214_354),
     ("vqav2", "test"): (81_434, 447_793),
-    # The card of lmms-lab/GQA.
+    # The card of lmms-lab/GQA, and public READMEs.
+    ("gqa", "train"): (72_140, 943_000),
+    ("gqa", "val"): (10_234, 132_062),
     ("gqa", "testdev"): (398, 12_578),
+    # The card of TIGER-Lab/Mantis-Instruct.
+    ("nlvr2", "train"): (86_373, 86_373),
+    ("nlvr2", "dev"): (6_982, 6_982),
 }
 
 
