@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from timing import machine
+from timing import flops, machine
 
 from mmt_jax import variants
 from mmt_jax.config import RELEASE_SPEC, Config, with_spec
@@ -42,7 +42,9 @@ WORDS = ("a", "red", "dog", "runs", "over", "two", "green", "hills", "and", "lak
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", default=".", help="on the disk that is measured")
     parser.add_argument("--photos", default="1000,10000", help="sizes of corpora")
     parser.add_argument("--regions", type=int, default=36)
@@ -68,10 +70,10 @@ def main() -> None:
                 _forget(paths)
                 name = f"{workers} workers" if workers else "threads"
                 _line(photos, name, _batches(folder, workers, args), size)
-    flops = _flops(args)
-    demand = H100_PEAK * UTILISATION / flops
+    operations = _operations(args)
+    demand = H100_PEAK * UTILISATION / operations
     print(
-        f"demand   {demand:,.0f} records/s, an estimate: {flops:.3g} operations a record of "
+        f"demand   {demand:,.0f} records/s, an estimate: {operations:.3g} operations a record of "
         f"{args.tag} full with {args.regions} regions, at {UTILISATION:.0%} of an H100's "
         f"{H100_PEAK:.3g}/s"
     )
@@ -131,7 +133,7 @@ def _batches(folder: str, workers: int, args: argparse.Namespace) -> float:
     return count / passed
 
 
-def _flops(args: argparse.Namespace) -> float:
+def _operations(args: argparse.Namespace) -> float:
     """Operations of a training step by pair, as XLA counts them; nothing is computed."""
     config = variants.get_config(args.tag, scale="full")
     most = min(config.objective.candidates, args.batch_size)
@@ -146,7 +148,7 @@ def _flops(args: argparse.Namespace) -> float:
     lowered = jax.jit(step.build(model, tx, config)).lower(
         abstract(model, tx), _like(config, args.regions), keys(0)[1]
     )
-    return lowered.cost_analysis()["flops"] / args.batch_size
+    return flops(lowered) / args.batch_size
 
 
 def _like(config: Config, regions: int) -> Batch:

@@ -59,12 +59,12 @@ class Peer:
     """A PyTorch model, and M captions and N photos as each side takes them, in numpy.
 
     Attributes:
-      network: what `save_pretrained` saves.
+      network: of transformers.
       logits: `their_texts` and `their_images` of P pairs → [P, 2].
       vocabulary: files beside the weights, by name.
     """
 
-    network: torch.nn.Module
+    network: Any
     logits: Callable[..., torch.Tensor]
     vocabulary: Mapping[str, str]
     texts: Text
@@ -293,7 +293,9 @@ def measure(ours: Ours, others: Mapping[str, Theirs], args: argparse.Namespace) 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="lxmert", choices=PEERS)
     parser.add_argument("--width", type=int, default=HEAD_DIM, help=f"a multiple of {HEAD_DIM}")
     parser.add_argument("--layers", help="LXMERT: language,region,cross; BridgeTower: tower,cross")

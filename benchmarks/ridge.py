@@ -15,24 +15,30 @@ import collections
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import sources
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Corpus, Photos
 from mmt_jax.data.regions import decode
 from mmt_jax.data.text import prepare
 from mmt_jax.evals import ranking
 
 WORDS = 3000
 RIDGE = 1e4
+BLOCK = 1024  # photos decoded at once
 
 
-def photo_features(corpora: Sequence[Corpus], *, regions: bool) -> np.ndarray:
+def photo_features(corpora: Sequence[Photos], *, regions: bool) -> np.ndarray:
     """[N, F] f32 of the whole photos, or [N, 2F] with the means over their regions behind."""
-    return np.concatenate([_features(corpus, regions) for corpus in corpora])
+    blocks = (
+        corpus.take(np.arange(start, min(start + BLOCK, len(corpus))))
+        for corpus in corpora
+        for start in range(0, len(corpus), BLOCK)
+    )
+    return np.concatenate([_features(block, regions) for block in blocks])
 
 
 def _features(corpus: Corpus, regions: bool) -> np.ndarray:
@@ -83,8 +89,8 @@ def fit(features: np.ndarray, bags: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def evaluate(
-    train: Sequence[Corpus], test: Sequence[Corpus], *, regions: bool
-) -> dict[str, dict[str, float]]:
+    train: Sequence[Photos], test: Sequence[Photos], *, regions: bool
+) -> dict[str, Mapping[str, float]]:
     """Fits on `train`, ranks `test`: `ranking.summary` by direction of retrieval."""
     photos = [captions for corpus in train for captions in corpus.captions]
     bags_of = Bags([caption for captions in photos for caption in captions])
@@ -108,7 +114,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints both directions, with regions and without."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, help="SOURCE, such as regions:FOLDER or scenes/cc")
     parser.add_argument("--train", default="train", help="split to fit on")
     parser.add_argument("--split", default="dev", help="split to rank")

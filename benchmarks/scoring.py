@@ -48,7 +48,9 @@ def without_cache(
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tag", default="data_cc")
     parser.add_argument("--scale", default="tiny", choices=variants.SCALES)
     parser.add_argument("--images", type=int, default=64)

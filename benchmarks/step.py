@@ -16,7 +16,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from timing import machine, median_seconds, peak_memory_mib
+from timing import flops, machine, median_seconds, peak_memory_mib
 
 from mmt_jax import variants
 from mmt_jax.config import RELEASE_SPEC, DataSpec, with_spec
@@ -59,7 +59,9 @@ def random_batch(spec: DataSpec, *, pairs: int, regions: int, tokens: int) -> Ba
 
 def main() -> None:
     """Measures and prints one line a figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tag", default="data_cc")
     parser.add_argument("--scale", default="tiny", choices=variants.SCALES)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -93,13 +95,15 @@ def main() -> None:
         return state.step
 
     seconds = median_seconds(call, repeats=args.repeats)
-    flops = train.cost_analysis()["flops"]
+    operations = flops(train)
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.abstract()))
     print(f"machine            {machine()}")
     print(f"model              {config.tag}, {args.scale}, {args.dtype}, {size:,} parameters")
     print(f"batch              {args.pairs} pairs × {args.regions} regions × {args.tokens} tokens")
     print(f"step               {seconds * 1e3:,.1f} ms, {args.pairs / seconds:,.0f} pairs/s")
-    print(f"model FLOP/s       {flops / seconds / 1e9:,.0f} G ({flops / 1e9:,.1f} G a step)")
+    print(
+        f"model FLOP/s       {operations / seconds / 1e9:,.0f} G ({operations / 1e9:,.1f} G a step)"
+    )
     print(f"peak memory        {peak_memory_mib():,.0f} MiB (process)")
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:

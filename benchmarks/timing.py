@@ -47,6 +47,11 @@ def peak_memory_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def flops(program: Any) -> float:
+    """Floating-point operations of a lowered or compiled program, as XLA counts them."""
+    return program.cost_analysis()["flops"]
+
+
 def machine() -> str:
     """What a figure was measured on."""
     device = jax.devices()[0]

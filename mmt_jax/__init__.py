@@ -4,7 +4,10 @@
 `build(tag)` a model with fresh weights. See `mmt_jax.api`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmt_jax.api import build, load
 
 __all__ = ["build", "load"]
 

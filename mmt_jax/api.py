@@ -31,6 +31,7 @@ from mmt_jax.export.loading import SavedModel
 from mmt_jax.importers import preparation
 from mmt_jax.models import registry
 from mmt_jax.models.base import Encoded, Model
+from mmt_jax.models.lxmert import Lxmert
 from mmt_jax.scorer import Inputs, Record, Scorer
 from mmt_jax.show.explain import Explanation, explain
 from mmt_jax.typing import Image, Params, Text
@@ -109,7 +110,9 @@ class _TrainedScorer(Scorer):
         super().__init__(
             trained.config,
             sources.stored_tokenizer(workdir),
-            settings and preparation.processor(settings, trained.config, name=str(workdir)),
+            preparation.processor(settings, trained.config, name=str(workdir))
+            if settings
+            else None,
         )
         config = dataclasses.replace(trained.model.config, dtype="float32")
         self._model = dataclasses.replace(trained.model, config=config)
@@ -144,7 +147,7 @@ class _TrainedScorer(Scorer):
         return cloze.fill(self._model, self._params, self.tokenizer, sentence, image, top=top)
 
     def trace(self, record: Record, caption: str) -> dict[str, list[np.ndarray]]:
-        if not hasattr(self._model.network, "trace"):
+        if not issubclass(self._model.network, Lxmert):
             raise UsageError(
                 f"{self.config.tag or 'this model'} is of the family {self.config.model.family}, "
                 f"and LXMERT alone can be traced; `explain` tells what words read of regions"
@@ -181,11 +184,12 @@ class _SavedScorer(Scorer):
     """From a SavedModel, with TensorFlow: a signature takes pairs, so it encodes each of them."""
 
     def __init__(self, module: SavedModel, vocab: str | os.PathLike | None):
-        if vocab is None and module.vocabulary is None:
+        vocabulary = vocab or module.vocabulary
+        if vocabulary is None:
             raise UsageError(
                 f"{module.name} carries no vocabulary; give the file of its vocabulary as vocab="
             )
-        super().__init__(module.config, text_lib.load(vocab or module.vocabulary))
+        super().__init__(module.config, text_lib.load(vocabulary))
         self._module = module
 
     def logits(self, inputs: Inputs) -> np.ndarray:
@@ -231,7 +235,7 @@ def _logits(model: Model, params: Params, inputs: dict[str, Any]) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _trace(model: Model, params: Params, text: Text, image: Image) -> dict[str, list[jax.Array]]:
-    return model.apply(params, model.network.trace, text, image)
+    return model.apply(params, Lxmert.trace, text, image)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -10,6 +10,7 @@ import abc
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
@@ -293,7 +294,7 @@ class Scorer(abc.ABC):
             )
 
 
-def _is_photo(record: Record) -> bool:
+def _is_photo(record: Record) -> TypeGuard[str | os.PathLike]:
     """Whether it is the path of a photo; that of a record ends in .npz."""
     return not isinstance(record, Mapping) and pathlib.Path(record).suffix != ".npz"
 

@@ -85,6 +85,9 @@ def test_what_is_asked_of_a_source(folders, tokenizer):
         pipeline.Examples([whole.head(7)], tokenizer).images(np.arange(7)),
     )
     assert few.captions == whole.captions[:7]
+    bare = pipeline.Examples([few.bare()], tokenizer, bare=True)
+    assert not bare.captions
+    _same(bare.images(np.arange(7)), pipeline.Examples([few], tokenizer).images(np.arange(7)))
 
 
 def _config(source):

@@ -268,8 +268,15 @@ def test_photos_without_captions_are_found_too(mmt, folder, tmp_path):
     assert "test.jsonl:1: photo 100 has no caption" in err
 
 
-def test_the_page_of_photos_without_pixels(mmt, folder, tmp_path):
-    make(mmt, folder, tmp_path / "index", "plain")
+@pytest.mark.parametrize("kind", ["regions", "records"])
+def test_the_page_of_photos_without_pixels(mmt, folder, tmp_path, kind):
+    source = f"regions:{folder / 'plain'}"
+    if kind == "records":
+        pack = ("data", "pack", f"--data={source}", "--split=test", f"--out={tmp_path / 'packed'}")
+        assert mmt(*pack)[0] == 0
+        source = f"records:{tmp_path / 'packed'}"
+    workdir = f"--workdir={folder / 'run'}"
+    mmt("index", workdir, f"--data={source}", "--split=test", f"--out={tmp_path / 'index'}")
     page = tmp_path / "found.html"
     asked = ("search", f"--index={tmp_path / 'index'}", "--caption=a ball", f"--html={page}")
     assert mmt(*asked)[0] == 0

@@ -168,6 +168,8 @@ def test_lxmert_files(tmp_path):
     assert question.scores == {"net": 1, "web": 0.3}
     with pytest.raises(UsageError, match="COCO_val2014_000000393267"):
         list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"img_id": "458752"}])))
+    with pytest.raises(UsageError, match="`net` must be a number, not '1'"):
+        list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"label": {"net": "1"}}])))
 
 
 def test_gqa(tmp_path):

@@ -55,10 +55,10 @@ def run(args: types.SimpleNamespace) -> None:
             reading=args.regions or "plain",
             global_region=not args.no_global,
         )
-    elif corpus.pixels is None:
+    elif (pixels := corpus.take(np.array([index])).pixels) is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:
-        record = {schema.PIXELS: corpus.pixels[index].astype(np.float32) / 255}
+        record = {schema.PIXELS: pixels[0].astype(np.float32) / 255}
     with whole(out) as part, part.open("wb") as file:
         np.savez_compressed(file, **record)
     print("\n".join(corpus.captions[index]))

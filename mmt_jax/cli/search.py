@@ -107,10 +107,20 @@ def _pixels(index: Index, photos: set[int]) -> dict[int, np.ndarray]:
     Raises:
       UsageError: the source has none, or has changed.
     """
+    import numpy as np
+
     from mmt_jax.data import sources
 
     corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
     if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
         raise UsageError(f"{index.about.source} has other photos than when it was indexed")
-    pictures = [picture for corpus in corpora for picture in corpus.pixels]
-    return {photo: pictures[photo] for photo in photos}
+    pictures, first = {}, 0
+    for corpus in corpora:
+        own = [photo for photo in photos if first <= photo < first + len(corpus)]
+        if own:
+            pixels = corpus.take(np.array(own) - first).pixels
+            if pixels is None:
+                raise UsageError(f"the photos of {corpus.name} have no pixels")
+            pictures |= zip(own, pixels)
+        first += len(corpus)
+    return pictures

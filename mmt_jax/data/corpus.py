@@ -83,6 +83,11 @@ class Photos(Protocol):
         ...
 
     @property
+    def pixels(self) -> np.ndarray | None:
+        """[N, H, W, 3] uint8, all of them in memory, or None."""
+        ...
+
+    @property
     def caption_counts(self) -> np.ndarray:
         """[N] i64: captions of each photo."""
         ...
@@ -95,6 +100,10 @@ class Photos(Protocol):
 
     def head(self, count: int) -> Photos:
         """The first `count` photos."""
+        ...
+
+    def bare(self) -> Photos:
+        """The same photos without captions."""
         ...
 
 
@@ -177,6 +186,10 @@ class Corpus:
         """See `Photos.head`; shares memory."""
         rows = slice(self.offsets[count])
         return self._part(slice(count), rows, self.offsets[: count + 1], self.captions[:count])
+
+    def bare(self) -> Corpus:
+        """See `Photos.bare`; shares memory."""
+        return dataclasses.replace(self, captions=((),) * len(self))
 
     def _part(
         self,

@@ -267,9 +267,9 @@ def _number(file: np.lib.npyio.NpzFile, kind: str, path: pathlib.Path) -> int:
 def _unlabelled(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> bool:
     if "class_probs" not in file.files:
         return True
-    labelled = np.atleast_2d(schema.read_array(file, "class_probs", path)).any(axis=-1)
+    probs = np.atleast_2d(schema.read_array(file, "class_probs", path))
     whole_photos = schema.read_array(file, "offsets", path)  # these rows are never hidden
-    return not (labelled | np.isin(np.arange(len(labelled)), whole_photos)).all()
+    return not (probs.any(axis=-1) | np.isin(np.arange(len(probs)), whole_photos)).all()
 
 
 def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:

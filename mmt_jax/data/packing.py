@@ -146,7 +146,9 @@ class _Writer:
             path.rename(
                 f"{self._folder / self._split}-{number:05d}-of-{len(self._shards):05d}.array_record"
             )
-        index = {name: np.array(values, np.int64) for name, values in self._index.items()}
+        index: dict[str, Any] = {
+            name: np.array(values, np.int64) for name, values in self._index.items()
+        }
         np.savez(self._folder / f"{self._split}.index.npz", **index)
         files = sorted(path for path in self._folder.iterdir())
         said = {
@@ -189,9 +191,9 @@ def _digest(path: pathlib.Path) -> str:
 
 def _array_record() -> Any:
     try:
-        from array_record.python import array_record_module
+        import array_record.python.array_record_module as library
     except ModuleNotFoundError:
         raise UsageError(
             "packing records needs the package array-record; run pip install 'mmt_jax[data]'"
         ) from None
-    return array_record_module
+    return library

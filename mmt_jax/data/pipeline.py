@@ -229,7 +229,7 @@ class Examples:
     def texts(self, indices: np.ndarray) -> Text:
         """Captions [B] of 0 ≤ index < M as numpy arrays."""
         if self._texts is None:
-            said = [self.captions[index] for index in indices]
+            said = [self.captions[int(index)] for index in indices]
             return self._laid_out(self._tokenizer.encode_all(said))
         texts = self._texts
         return Text(

@@ -33,7 +33,7 @@ _KINDS = {
     "WordPiece": _Kind(("[CLS]", "[SEP]", "[PAD]", "[MASK]"), inside="##"),
     "BPE": _Kind(("<s>", "</s>", "<pad>", "<mask>"), start=("\u0120", *string.punctuation)),
     # CLIP's, which pads with its [SEP] and hides no word.
-    "BPE</w>": _Kind(("<|startoftext|>", *("<|endoftext|>",) * 3)),
+    "BPE</w>": _Kind(("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>")),
 }
 # What vocabularies that are trained here begin with: BERT's special tokens, and RoBERTa's.
 _WORDPIECE = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

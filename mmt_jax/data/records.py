@@ -107,7 +107,7 @@ class Packed:
 
     @property
     def pixels(self) -> np.ndarray | None:
-        """[N, H, W, 3] uint8, all of them in memory, or None."""
+        """See `Photos`."""
         return self.take(np.arange(len(self))).pixels if self.pixel_shape else None
 
     @property
@@ -125,6 +125,10 @@ class Packed:
             offsets=self.offsets[: count + 1],
             captions=self.captions[:count],
         )
+
+    def bare(self) -> Packed:
+        """See `Photos`."""
+        return dataclasses.replace(self, captions=((),) * len(self))
 
     def take(self, photos: np.ndarray) -> Corpus:
         """See `Photos`.

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from mmt_jax.data.writer import whole
 
@@ -98,7 +98,7 @@ class Skipped:
     def __enter__(self) -> Skipped:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._file is None and error[0] is None:
             self._path.unlink(missing_ok=True)
         self._writing.__exit__(*error)

@@ -199,10 +199,9 @@ def eval_split(source: str) -> str:
     Raises:
       UsageError: a folder has none of the usual names.
     """
-    shared = None
-    for part in parse(source):
-        names = {"val"} if part.generated else set(part.splits())
-        shared = names if shared is None else shared & names
+    shared = set.intersection(
+        *({"val"} if part.generated else set(part.splits()) for part in parse(source))
+    )
     for name in _EVAL_SPLITS:
         if name in shared:
             return name

@@ -49,7 +49,7 @@ class Retrieval:
         Raises:
           UsageError: a score is NaN.
         """
-        start = np.searchsorted(examples.caption_to_image, first)
+        start = int(np.searchsorted(examples.caption_to_image, first))
         captions = slice(start, start + scores.shape[0])
         photos = slice(first, first + scores.shape[1])
         caption_to_image = examples.caption_to_image[captions]

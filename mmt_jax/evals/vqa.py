@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.tasks import answers
@@ -30,11 +31,11 @@ def evaluate(questions: Sequence[Question], answered: Mapping[int, str]) -> dict
 
 def accuracy(
     questions: Sequence[Question],
-    answered: Mapping[int, str] | Mapping[str, str],
+    answered: Mapping[Any, str],
     *,
     spelling: Callable[[str], str],
 ) -> dict[str, float]:
-    """What the answers, spelled as the questions' scores are, are worth on average.
+    """What the answers by question, spelled as its scores are, are worth on average.
 
     Raises:
       UsageError: answers are missing or too many, or the questions have no scores.

@@ -44,8 +44,8 @@ class SavedModel:
             self.config = config_lib.resolve(json.loads(about)["config"])
         else:
             pixels = schema.PIXELS in self._shapes
-            width = None if pixels else self._shapes[schema.FEATURES][-1]
-            self.config = Config(model=MMTConfig(feature_dim=width, pixels=pixels))
+            sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
+            self.config = Config(model=MMTConfig(pixels=pixels, **sizes))
 
     def logits(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The seven keys (or `image/pixels` and the text keys) of B pairs → [B, 2] f32.
@@ -97,7 +97,7 @@ def _default_signature(module: Any, name: str) -> Any:
     return signatures["default"]
 
 
-def _input_shapes(default: Any, name: str) -> dict[str, tuple[int | None, ...]]:
+def _input_shapes(default: Any, name: str) -> dict[str, tuple[Any, ...]]:
     """Shapes of the signature's inputs by our keys; None where any size will do."""
     # TensorFlow may list a key with its slash or with an underscore in its place.
     _, named = default.structured_input_signature

@@ -39,10 +39,11 @@ def convert(
     """`function(params, inputs)` for TensorFlow, free in every letter of the fields' dimensions."""
     from jax.experimental import jax2tf
 
-    shapes = {key: f"({', '.join(field.dims)})" for key, field in fields.items()}
+    inputs = {key: f"({', '.join(field.dims)})" for key, field in fields.items()}
+    shapes: Any = ["...", inputs]  # pytrees are taken too, whatever the annotation says
     return jax2tf.convert(
         function,
-        polymorphic_shapes=["...", shapes],
+        polymorphic_shapes=shapes,
         with_gradient=False,
         native_serialization_platforms=PLATFORMS,
     )
@@ -60,7 +61,8 @@ def readable_stablehlo() -> Iterator[None]:
     try:
         from jax._src.export import _export
 
-        hlo, original = _export.hlo, _export.hlo.get_version_from_compatibility_requirement
+        hlo: Any = _export.hlo
+        original = hlo.get_version_from_compatibility_requirement
     except (ImportError, AttributeError):
         yield
         return

@@ -53,6 +53,7 @@ class Network(nnx.Module):
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
     # What the records of a task may hold, of which it answers questions: see `task_config`.
     answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    answer_head: Callable[..., Array]  # of those that do
 
     @classmethod
     def check(cls, config: Config) -> None:

@@ -92,7 +92,8 @@ class Contrast(nnx.Module):
         hf = model.itc == "huggingface"
         self.text = linear(model.text_width, model.itc_dim, rngs)
         self.image = linear(model.width if hf else model.image_width, model.itc_dim, rngs)
-        self.pair = linear(2 * model.width, model.itc_dim, rngs) if hf else None
+        if hf:
+            self.pair = linear(2 * model.width, model.itc_dim, rngs)
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         # The paper's code keeps the temperature, the scale's inverse, within 0.001 and 0.5.
         self.bounds = (0.0, math.inf) if hf else (2.0, 1000.0)

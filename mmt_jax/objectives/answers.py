@@ -47,6 +47,7 @@ def logits(model: Model, params: Params, batch: Batch, *, key: jax.Array | None 
     keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
     photos = () if batch.image is None else (batch.image, *batch.more)
     images = model.encode_images(params, photos, key=keys[0]) if photos else ()
+    pooled: list[Array]
     if batch.text is None:
         pooled = [model.pool(params, image) for image in images]
     else:

@@ -173,6 +173,8 @@ def _hidden(
 
 def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Losses:
     """The losses of captions that meet photos."""
+    assert batch.text is not None
+    assert batch.image is not None
     objective = model.config.objective
     reading, masked = READINGS[objective.reading], objective.mlm or objective.mrm
     text, words, image, regions = _hidden(model, batch, keys)
@@ -220,14 +222,13 @@ def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Losses:
         else:
             losses["mrm"] = _regions_loss(model, params, states, shown, chosen)
     if batch.targets is not None:
-        pooled = jnp.take(fused.pooled, pairs.aligned, axis=0)
-        answered = model.answers(params, pooled)
+        answered = model.answers(params, take(fused.pooled, pairs.aligned))
         losses |= answers.metrics(model, answered, batch.targets, matched)
     return losses
 
 
-def _meet(model: Model, image_ids: Array, contrast: Array | None, key: jax.Array) -> pairing.Pairs:
-    """Who meets whom for the match."""
+def _meet(model: Model, image_ids: Array, contrast: Any, key: jax.Array) -> pairing.Pairs:
+    """Who meets whom for the match; `contrast` is None in models without one."""
     objective, batch = model.config.objective, len(image_ids)
     if objective.itm == "classification":
         if objective.negatives == "hard":
@@ -320,6 +321,7 @@ def _regions_loss(
     predicted, classes = model.regions(params, states), model.config.model.num_classes
     loss = Metric.of(jnp.zeros(()), jnp.zeros((), bool))
     if classes:
+        assert image.class_probs is not None
         known = image.class_probs.sum(-1) > 0
         divergence = class_divergence(predicted[..., :classes], image.class_ids, image.class_probs)
         loss, chosen = Metric.of(divergence, chosen & known), chosen & ~known

@@ -144,7 +144,7 @@ def build(
     return Index(
         About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),
         tuple(examples.image_ids.tolist()),
-        tuple(examples.captions[a:b] for a, b in itertools.pairwise(starts)),
+        tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts)),
         _vectors(faiss, _prepared(np.concatenate(parts), metric), kind),
     )
 

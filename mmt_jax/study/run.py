@@ -282,7 +282,9 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
 
     jax.clear_caches()  # of the run before, in memory
     gc.collect()
-    if not jax.config.jax_compilation_cache_dir:  # on disk, for the other seeds of the same variant
+    if not jax.config.values[
+        "jax_compilation_cache_dir"
+    ]:  # on disk, for the other seeds of the same variant
         compiled = pathlib.Path(workdir).parents[2] / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(compiled))
     matched = config.objective.itm != "none"

@@ -174,8 +174,8 @@ def datasets_library() -> Any:
       UsageError: it is not installed.
     """
     try:
+        import array_record.python.array_record_module  # noqa: F401
         import tensorflow_datasets as tfds
-        from array_record.python import array_record_module  # noqa: F401
     except ImportError as error:
         raise UsageError(
             f"prepared corpora need tensorflow-datasets and array-record ({error}); run "

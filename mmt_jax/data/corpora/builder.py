@@ -51,8 +51,13 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
         self._raw, self._splits, self._exclude, self._shards = raw, splits, exclude, shards
         super().__init__(**{"file_format": "array_record", **kwargs})
 
+    @property
+    def _corpus(self) -> base.Corpus:
+        assert self.builder_config is not None  # BUILDER_CONFIGS has one for each corpus
+        return corpora.get(self.builder_config.name)
+
     def _info(self) -> tfds.core.DatasetInfo:
-        corpus = corpora.get(self.builder_config.name)
+        corpus = self._corpus
         parts = {}
         for name in corpus.pictures:
             parts |= {f"{name}/{part}": feature for part, feature in _picture().items()}
@@ -99,12 +104,11 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
     def _wanted(self) -> Sequence[str]:
         if self._raw is None:
             raise UsageError("to prepare a corpus, give the folder of its published files as `raw`")
-        corpus = corpora.get(self.builder_config.name)
-        return self._splits or corpus.splits(base.Raw(self._raw))
+        return self._splits or self._corpus.splits(base.Raw(self._raw))
 
     def _maker(self, split: str) -> examples.Maker:
         exclusion = self._exclude if base.training(split) else None
-        return examples.Maker(self.builder_config.name, str(self._raw), split, exclusion)
+        return examples.Maker(self._corpus.name, str(self._raw), split, exclusion)
 
 
 def _picture() -> dict[str, Any]:

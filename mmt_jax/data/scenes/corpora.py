@@ -104,15 +104,15 @@ def build(
       UsageError: there is no such corpus or split, or seed or size is out of range.
     """
     recipe = _recipe(corpus, split, seed)
-    size = getattr(recipe, split) if size is None else size
-    if not 1 <= size <= MAX_PICTURES:
+    total: int = getattr(recipe, split) if size is None else size
+    if not 1 <= total <= MAX_PICTURES:
         raise UsageError(
-            f"a corpus of {size} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
+            f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
         )
 
     pictures, regions, captions = [], [], []
-    for block in range(-(-size // BLOCK)):
-        count = min(BLOCK, size - block * BLOCK)
+    for block in range(-(-total // BLOCK)):
+        count = min(BLOCK, total - block * BLOCK)
         scenes = draw_block(corpus, split, block, seed=seed)
         drawn = render.render(scenes)
         found = detector.detect(scenes, drawn, _stream(corpus, split, seed, block, "detector"))
@@ -122,16 +122,19 @@ def build(
             pictures.append(drawn[:count])
 
     counts = np.concatenate([part.counts for part in regions])
-    columns = ("boxes", "features", "scores", "class_ids", "class_probs")
     first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
     return Corpus(
         name=f"{recipe.source} {split}",
-        image_ids=first_id + np.arange(size, dtype=np.int64),
+        image_ids=first_id + np.arange(total, dtype=np.int64),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         captions=tuple(captions),
         num_classes=detector.NUM_CLASSES,
         pixels=np.concatenate(pictures) if pixels else None,
-        **{name: np.concatenate([getattr(part, name) for part in regions]) for name in columns},
+        boxes=np.concatenate([part.boxes for part in regions]),
+        features=np.concatenate([part.features for part in regions]),
+        scores=np.concatenate([part.scores for part in regions]),
+        class_ids=np.concatenate([part.class_ids for part in regions]),
+        class_probs=np.concatenate([part.class_probs for part in regions]),
     )
 
 

@@ -110,7 +110,9 @@ def _glue(questions: str, annotations: str | None, *, task: str) -> Iterator[Ent
     for number, example in enumerate(glue.read(task, questions)):
         worth = {}
         if example.label is not None:
-            worth = {classes[example.label]: 1.0} if classes else {"score": float(example.label)}
+            worth = (
+                {classes[int(example.label)]: 1.0} if classes else {"score": float(example.label)}
+            )
         yield Entry(number, example.sentences, (), worth, example)
 
 
@@ -147,7 +149,7 @@ def _normalised(entries: Sequence[Entry], least: int) -> tuple[str, ...]:
     """VQA's: by the answer that is given most, which some files leave to be found."""
     return answers.frequent(
         (
-            getattr(entry.example, "consensus", "") or max(entry.worth, key=entry.worth.get)
+            getattr(entry.example, "consensus", "") or max(entry.worth, key=entry.worth.__getitem__)
             for entry in entries
             if entry.worth
         ),

@@ -13,7 +13,7 @@ import numpy as np
 from mmt_jax.config import Config, UsageError
 from mmt_jax.data import photos as photo_names
 from mmt_jax.data import processors, regions
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.data.corpus import Photos
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.data.tasks import answers, readers
 from mmt_jax.data.tasks.readers import Entry
@@ -108,7 +108,7 @@ class Records:
         entries: Sequence[Entry],
         names: Sequence[str],
         tokenizer: Tokenizer,
-        corpora: Sequence[Corpus],
+        corpora: Sequence[Photos],
     ):
         """Lays entries out.
 
@@ -131,9 +131,8 @@ class Records:
             self._numbers = np.arange(len(entries))[:, None]
             self._processor = processors.Processor(config.model.image_size)
         elif "image" in reads:
-            # Captions are the entries' own.
-            bare = [dataclasses.replace(c, captions=(("photo",),) * len(c)) for c in corpora]
-            self._photos = Examples.of(config, bare, tokenizer)
+            bare = [corpus.bare() for corpus in corpora]  # captions are the entries' own
+            self._photos = Examples.of(config, bare, tokenizer, bare=True)
             self._numbers = _numbers(entries, self._photos.image_ids, corpora)
         else:
             self._numbers = np.arange(len(entries))[:, None]
@@ -201,7 +200,7 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
 
 
 def _numbers(
-    entries: Sequence[Entry], image_ids: np.ndarray, corpora: Sequence[Corpus]
+    entries: Sequence[Entry], image_ids: np.ndarray, corpora: Sequence[Photos]
 ) -> np.ndarray:
     """[N, n] i64: which photo stands where in each entry."""
     where = {int(number): row for row, number in enumerate(image_ids)}

@@ -108,8 +108,9 @@ def read_lxmert(path: str | os.PathLike) -> Iterator[Question]:
                 f"{where}: `img_id` is {name!r}; it must be like COCO_val2014_000000393267"
             )
         scores = files.field(entry, "label", dict, where) if "label" in entry else {}
-        for answer in scores:
-            files.field(scores, answer, int | float, where)
+        for answer, worth in scores.items():
+            if not isinstance(worth, int | float):
+                raise UsageError(f"{where}: `{answer}` must be a number, not {worth!r}")
         yield Question(
             files.field(entry, "question_id", int, where),
             int(match[1]),
