@@ -9,6 +9,7 @@ import pytest
 import test_cards as cards
 
 from mmt_jax.cli import main as cli
+from mmt_jax.models import registry
 
 FAMILIES = tuple(cards.SYSTEMS)
 # A size of each config that its weights do not have, and a key that tells it.
@@ -129,6 +130,31 @@ def test_sizes_that_are_no_sizes(published, tmp_path, capsys, family, field, val
     argv = ["import", f"--from={folder}", f"--model={family}", f"--out={tmp_path / 'run'}"]
     assert cli.main(argv) == 2
     assert f"{field}={value!r}, and not a whole number of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("family", "field"),
+    [
+        ("bert", "num_hidden_layers"),
+        ("bert", "hidden_size"),
+        ("roberta", "vocab_size"),
+        ("lxmert", "x_layers"),
+        ("clip", "projection_dim"),
+        ("bridgetower", "num_hidden_layers"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_anything_is_built(
+    published, tmp_path, capsys, monkeypatch, family, field
+):
+    folder = shutil.copytree(published / family, tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: 10**9}))
+    monkeypatch.delattr(registry, "build")
+    argv = ["import", f"--from={folder}", f"--model={family}", f"--out={tmp_path / 'run'}"]
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert f"{field}=1000000000, which weights of" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])

@@ -13,6 +13,7 @@ from mmt_jax.cli import main as cli
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.importers import bridgetower as names
+from mmt_jax.importers import hub
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 
 CAPTIONS = ("a dog", "two")  # 5 and 3 letters, between <s> and </s>
@@ -132,7 +133,7 @@ def test_a_config_that_cannot_be_read(folder, change, message):
     config = json.loads((folder / "config.json").read_text()) | change
     config = {name: value for name, value in config.items() if value is not None}
     with pytest.raises(UsageError, match=message):
-        names.config(config, ())
+        names.config(config, hub.read_arrays(folder))
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def write(name, content):
         (edit_config(model_type="bert"), ("type 'bert'", "--model=lxmert")),
         (edit_config(architectures=["BertModel"]), ("BertModel", "LxmertForPreTraining")),
         (edit_config(hidden_act="relu"), ("hidden_act='relu'",)),
-        (edit_config(hidden_size="24"), ("config.model.width must be int, not '24'",)),
+        (edit_config(hidden_size="24"), ("hidden_size='24', and not a whole number",)),
         (twice, ("bert.pooler.dense.bias", "two names for the same")),
         (edit_config(l_layers=3), ("layers/2/attention/query/kernel", "has no key")),
         (edit_config(l_layers=1), ("encoder.layer.1.", "which the model does not have")),

@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "data",
         "config",
         "model_config",
+        "task_config",
         "typing",
     ],
     "scoring": ["models.base", "config", "typing"],

@@ -48,6 +48,7 @@ def _hugging_face(workdir: str, out: str) -> None:
 
     from mmt_jax import importers
     from mmt_jax.data import sources
+    from mmt_jax.data.tasks import records
     from mmt_jax.importers import preparation
     from mmt_jax.train import checkpoint
     from mmt_jax.train import workdir as workdirs
@@ -56,8 +57,14 @@ def _hugging_face(workdir: str, out: str) -> None:
     trained = checkpoint.load(workdir)
     tokenizer = sources.stored_tokenizer(workdir)
     params = jax.device_get(trained.params)
-    settings = preparation.read(workdir)
-    importers.save(trained.config, params, tokenizer, out, settings=settings)
+    importers.save(
+        trained.config,
+        params,
+        tokenizer,
+        out,
+        settings=preparation.read(workdir),
+        labels=records.known_labels(workdir),
+    )
 
 
 FORMATS = {"savedmodel": _saved_model, "huggingface": _hugging_face}

@@ -1,6 +1,6 @@
 """Makes a workdir of published weights, for eval, export, score and --config.init_from.
 
-usage: mmt import --from=FOLDER|HUB_ID --model=NAME --out=DIR
+usage: mmt import --from=FOLDER|HUB_ID --model=NAME --out=DIR [--task=NAME] [--labels=FILE]
 
   mmt import --from=unc-nlp/lxmert-base-uncased --model=lxmert --out=work/lxmert
 
@@ -11,6 +11,11 @@ photos are prepared. A hub id is downloaded first. What kind of model it is
 and its sizes are read from config.json, never guessed; a key that is unknown, unused or misshapen,
 and a parameter without a key, are all told at once and nothing is written. Pickled weights run no
 code.
+
+Weights that were fine-tuned on a task answer its questions by `mmt eval --task`: LXMERT's BEST.pth,
+BridgeTower's .ckpt of VQAv2, NLVR2 and SNLI-VE, and the classes of Hugging Face that answer. --task
+says which task it was where the weights do not. What their answers are called is read from id2label
+in config.json, or from --labels, a JSON list by number such as LXMERT's trainval_label2ans.json.
 
 Needs pip install 'mmt_jax[hf]', and torch for pickled weights.
 """
@@ -25,6 +30,8 @@ FLAGS = (
     flags.Flag("from", "FOLDER|HUB_ID", "where the published weights are", required=True),
     flags.Flag("model", "NAME", "which model they are of", required=True),
     flags.Flag("out", "DIR", "the new workdir; nothing is overwritten", required=True),
+    flags.Flag("task", "NAME", "it was fine-tuned on, such as vqa or glue/RTE"),
+    flags.Flag("labels", "FILE", "a JSON list of its answers by number"),
 )
 
 
@@ -36,7 +43,8 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.train import checkpoint, workdir
 
     workdir.check_free(args.out)
-    found = importers.load(getattr(args, "from"), args.model)
+    source = getattr(args, "from")
+    found = importers.load(source, args.model, task=args.task or "", labels=args.labels)
     checkpoint.write(args.out, found.config, found.params, found.tokenizer, found.others)
     count = sum(leaf.size for leaf in jax.tree.leaves(found.params))
     print(f"{args.out} holds {args.model} with {count:,} parameters")

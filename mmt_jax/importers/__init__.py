@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ import numpy as np
 from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict, resolve
 from mmt_jax.data import pretrained_text
+from mmt_jax.data.tasks import records
 from mmt_jax.data.text import Tokenizer
-from mmt_jax.importers import engine, hub, preparation
+from mmt_jax.importers import engine, hub, preparation, questions
 from mmt_jax.models import registry
 from mmt_jax.typing import Params
 
@@ -33,7 +34,7 @@ class Importer:
 
     Attributes:
       model_types: of `config.json`.
-      config: `config.json` and the names of the weights → our config, sizes filled in.
+      config: `config.json` and the weights by name → our config, sizes filled in.
       table: of the names that `rename` gives.
       part: a subfolder, of another model within this one: where it is there, its `config.json` is a
         part of the config, its keys begin with its name, and its vocabulary is taken; "" = none.
@@ -45,7 +46,7 @@ class Importer:
     """
 
     model_types: tuple[str, ...]
-    config: Callable[[Mapping[str, Any], Collection[str]], Config]
+    config: Callable[[Mapping[str, Any], engine.Arrays], Config]
     table: Callable[[Config], engine.Table]
     part: str = ""
     fresh: Callable[[Config], Params] = lambda config: {}
@@ -65,16 +66,26 @@ class Imported:
     others: Mapping[str, bytes]  # content of further files by name
 
 
-def load(source: str | os.PathLike, model: str) -> Imported:
+def load(
+    source: str | os.PathLike,
+    model: str,
+    *,
+    task: str = "",
+    labels: str | os.PathLike | None = None,
+) -> Imported:
     """Reads published weights.
 
     Args:
       source: a folder with `config.json`, the weights and the vocabulary, or a hub id.
       model: one of MODELS.
+      task: what they were fine-tuned on, a name in `TASKS`; "" = as they tell themselves, if they
+        were.
+      labels: a JSON list of their answers by number; None = as `config.json` or the task has them.
 
     Raises:
       UsageError: no such source or model, a config of another model, weights that are damaged or
-        do not fit the config (every fault is listed), or no vocabulary.
+        do not fit the config (every fault is listed), no vocabulary, or answers to questions that
+        nobody names.
     """
     importer = _find(model)
     folder = hub.folder(source)
@@ -89,7 +100,9 @@ def load(source: str | os.PathLike, model: str) -> Imported:
         foreign, vocabulary = {**foreign, importer.part: hub.read_config(part)}, part
         arrays |= {f"{importer.part}.{key}": x for key, x in hub.read_arrays(part).items()}
     arrays = _renamed(arrays, importer, folder)
-    config = resolve(as_dict(importer.config(foreign, arrays.keys())), path=f"{folder}: config")
+    config = resolve(as_dict(importer.config(foreign, arrays)), path=f"{folder}: config")
+    config = questions.asked(config, foreign, task, name=str(folder))
+    names = questions.labels(config, foreign, labels, name=str(folder))
     tokenizer = pretrained_text.read(vocabulary)
     if tokenizer.vocab_size != config.model.vocab_size:
         raise UsageError(
@@ -102,7 +115,10 @@ def load(source: str | os.PathLike, model: str) -> Imported:
     wanted = params_lib.select(registry.build(config).abstract(), lambda p: p not in fresh)
     params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
     params = params_lib.merge(params, params_lib.unflatten(fresh))
-    return Imported(config, params, tokenizer, _others(folder, config))
+    others = _others(folder, config)
+    if names:
+        others[records.LABELS] = records.as_json(names)
+    return Imported(config, params, tokenizer, others)
 
 
 def _others(folder: pathlib.Path, config: Config) -> dict[str, bytes]:
@@ -121,6 +137,7 @@ def save(
     out: str | os.PathLike,
     *,
     settings: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Writes a folder that the family's own library loads with `from_pretrained`.
 
@@ -130,6 +147,7 @@ def save(
       tokenizer: its tokenizer.
       out: the folder to make.
       settings: how photos are prepared, as `preparation.read` gives it; None = as the family's are.
+      labels: what its answers are called, by number; () = it answers nothing, or nobody knows.
 
     Raises:
       UsageError: the family has no published counterpart, or this model has parameters that the
@@ -142,7 +160,7 @@ def save(
             f"models of the family {family} have no counterpart in transformers; export them as a "
             f"SavedModel (leave --format out)"
         )
-    foreign = importer.save_config(config)
+    foreign = importer.save_config(config) | questions.saved(config, labels)
     fresh = params_lib.flatten(importer.fresh(config))
     arrays = engine.revert(
         params_lib.select(params, lambda p: p not in fresh), importer.table(config)

@@ -9,14 +9,14 @@ Names of BERT's layers, which other systems' weights share, stand here too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, engine, fields
-from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.importers.engine import Arrays, Row, Table, Transform
 from mmt_jax.model_config import MMTConfig
 from mmt_jax.nn.embed import SEGMENTS
 
@@ -90,22 +90,24 @@ FIELDS = (
     ("dropout", "hidden_dropout_prob"),
 )
 DEPTH = ("depth", "num_hidden_layers")
+TUNED = "BertForSequenceClassification"
 FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
-    """Our config of a `config.json` and of the names of the weights beside it.
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
+    """Our config of a `config.json` and of the weights beside it.
 
     Raises:
-      UsageError: a field is missing or has a value that cannot be read, or the weights have no word
-        head.
+      UsageError: a field is missing or has a value that cannot be read, or the weights have neither
+        a word head nor one that answers.
     """
-    values = fields.read(foreign, (*FIELDS, DEPTH), fixed=FIXED, name="bert")
+    values = fields.read(foreign, (*FIELDS, DEPTH), arrays, fixed=FIXED, name="bert")
     depth = values.pop(DEPTH[0])
-    if "cls.predictions.bias" not in keys:
+    words, answers = "cls.predictions.bias" in arrays, len(arrays.get("classifier.bias", ()))
+    if not words and not answers:
         raise UsageError(
-            "the weights have no head over words; take those of BertForMaskedLM or "
-            "BertForPreTraining"
+            f"the weights have no head over words; take those of BertForMaskedLM, "
+            f"BertForPreTraining or {TUNED}"
         )
     return Config(
         tag="bert",
@@ -117,8 +119,9 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
             layout="cls_first",
             feature_dim=0,
             num_classes=0,
+            num_answers=answers or None,
         ),
-        objective=ObjectiveConfig(itm="none", mlm=1.0, mrm=0.0),
+        objective=ObjectiveConfig(itm="none", mlm=float(words), mrm=0.0),
         data=DataConfig(text_length=values["max_positions"]),
     )
 
@@ -153,13 +156,22 @@ TABLE: Table = (
     *engine.norm("embeddings.LayerNorm", "text/norm"),
     *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
     *_layer("encoder.layer.{i}", "streams/layers/{i}/text"),
-    *engine.skip("of whole captions, not words", "pooler.dense.weight", "pooler.dense.bias"),
     *engine.skip("not asked", "cls.seq_relationship.weight", "cls.seq_relationship.bias"),
     *transform("cls.predictions.transform", "word_head"),
     Row("cls.predictions.bias", ("word_head/bias",)),
     Row("cls.predictions.decoder.bias", ("word_head/bias",), copy=True),
     Row("cls.predictions.decoder.weight", ("text/tokens/embedding",), copy=True),
 )
+
+UNPOOLED = engine.skip("of whole captions, not words", "pooler.dense.weight", "pooler.dense.bias")
+
+
+def table(config: Config) -> Table:
+    """Names as Hugging Face's classes have them, without `bert.`."""
+    if not config.model.num_answers:
+        return (*TABLE, *UNPOOLED)
+    pooler = engine.linear("pooler.dense", "answer_head/dense")
+    return (*TABLE, *pooler, *engine.linear("classifier", "answer_head/out"))
 
 
 def zeros(config: Config) -> dict[str, np.ndarray]:
@@ -170,27 +182,29 @@ def zeros(config: Config) -> dict[str, np.ndarray]:
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a `BertForMaskedLM`.
+    """The `config.json` of a `BertForMaskedLM`, or of a BERT that answers.
 
     Raises:
-      UsageError: the model has no word head, or a part that is none of BERT's.
+      UsageError: the model has neither head, or both, or a part that is none of BERT's.
     """
-    model = config.model
+    model, words = config.model, bool(config.objective.mlm)
+    architecture = TUNED if model.num_answers else "BertForMaskedLM"
     for wrong, what in (
-        (not config.objective.mlm, "no head over words"),
+        (not words and not model.num_answers, "no head over words"),
+        (words and model.num_answers, "a head over words beside the one that answers"),
         (model.heads * model.head_dim != model.width, "heads that are not as wide as the model"),
         (model.layout != "cls_first", "[CLS] as the last token, with a segment of its own"),
     ):
         if wrong:
             raise UsageError(
-                f"this model has {what}, which BertForMaskedLM cannot hold; export one that was "
+                f"this model has {what}, which {architecture} cannot hold; export one that was "
                 f"imported, or trained on hidden words with config.model.layout=cls_first"
             )
     return {
         **fields.write(model, FIELDS),
         **FIXED,
         DEPTH[1]: len(model.layers),
-        "architectures": ["BertForMaskedLM"],
+        "architectures": [architecture],
         "model_type": "bert",
         "attention_probs_dropout_prob": model.dropout,
         "pad_token_id": model.pad_id,
@@ -201,13 +215,13 @@ def save_config(config: Config) -> dict[str, Any]:
 def save_name(config: Config, key: str) -> str:
     """With what Hugging Face's class puts in front."""
     del config
-    return key if key.startswith("cls.") else f"bert.{key}"
+    return key if key.startswith(("cls.", "classifier.")) else f"bert.{key}"
 
 
 IMPORTER = Importer(
     model_types=("bert",),
     config=config,
-    table=lambda config: TABLE,
+    table=table,
     rename=rename,
     zeros=zeros,
     save_config=save_config,

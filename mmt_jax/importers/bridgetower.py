@@ -1,21 +1,23 @@
 """BridgeTower's published weights: Hugging Face's four classes, and the paper's `.ckpt`.
 
-Which heads there are is told by the weights: a published file may have those of several classes.
+The latter also as it was fine-tuned on VQAv2, NLVR2 or SNLI-VE. Which heads there are is told by
+the weights: a published file may have those of several classes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, clip, engine, fields
-from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.importers.engine import Arrays, Row, Table, Transform
 from mmt_jax.model_config import BridgeTowerConfig, ModelConfig
+from mmt_jax.task_config import TaskConfig
 
 TEXT_LENGTH = 50  # tokens of a caption that the published models were trained on
 IMAGE_HEAD_DIM = 64  # fixed in both releases, as is an MLP of four times the width
@@ -61,35 +63,45 @@ FIXED = {
     "vision_config.share_layernorm": True,
     "vision_config.num_channels": 3,
 }
+# The heads that answer, of the paper's code, by task.
+CLASSIFIERS = {
+    "vqa": "vqa_classifier",
+    "nlvr2": "nlvr2_classifier",
+    "snli_ve": "snli_classifier",
+}
 _HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_scale")
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
-    """Our config of a `config.json` and of the names of the weights beside it.
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
+    """Our config of a `config.json` and of the weights beside it.
 
     Raises:
       UsageError: a field is missing, at odds with another, or has a value that cannot be read.
     """
-    values = fields.read(foreign, FIELDS, fixed=FIXED, name="bridgetower")
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="bridgetower")
     flat = fields.flatten(foreign)
     values["max_positions"] -= values["pad_id"] + 1
     pair, single = (f"itc_{name}_head.fc.weight" for name in ("cross_modal", "text"))
+    answers = {name: arrays.get(f"{head}.3.bias") for name, head in CLASSIFIERS.items()}
+    task, last = next(((n, x) for n, x in answers.items() if x is not None), ("", ()))
     return Config(
         tag="bridgetower",
         model=BridgeTowerConfig(
             **values,
             **{ours: flat.get(theirs, value) for ours, theirs, value in OPTIONS},
             image_heads=values["image_width"] // IMAGE_HEAD_DIM,
-            itc="huggingface" if pair in keys else "paper" if single in keys else "none",
+            itc="huggingface" if pair in arrays else "paper" if single in arrays else "none",
             itc_dim=flat.get("contrastive_hidden_size", BridgeTowerConfig.itc_dim),
             feature_dim=3 * values["patch_size"] ** 2,
             num_classes=0,
+            num_answers=len(last) or None,
         ),
         objective=ObjectiveConfig(
-            itm="classification" if "itm_score.fc.weight" in keys else "none",
-            mlm=float("mlm_score.bias" in keys),
+            itm="classification" if "itm_score.fc.weight" in arrays else "none",
+            mlm=float("mlm_score.bias" in arrays),
             mrm=0.0,
         ),
+        task=TaskConfig(name=task),
         data=DataConfig(text_length=min(TEXT_LENGTH, values["max_positions"])),
     )
 
@@ -177,6 +189,16 @@ def table(config: Config) -> Table:
         temperature,
         Row("logit_scale", ("contrast_head/log_scale",)),
         *engine.skip("of a fine-tuned ranking", "rank_output.weight", "rank_output.bias"),
+        *(row for head in CLASSIFIERS.values() for row in _classifier(head)),
+    )
+
+
+def _classifier(theirs: str) -> Table:
+    """A head that answers, of two layers."""
+    return (
+        *engine.linear(f"{theirs}.0", "answer_head/dense"),
+        *engine.norm(f"{theirs}.1", "answer_head/norm"),
+        *engine.linear(f"{theirs}.3", "answer_head/out"),
     )
 
 
@@ -191,6 +213,7 @@ def save_config(config: Config) -> dict[str, Any]:
         (objective.itm == "contrastive", "a match head of one number"),
         (objective.mrm > 0, "a head over regions"),
         (model.itc == "paper", "the contrast of the paper's code"),
+        (model.num_answers, "a head that answers questions"),
     ):
         if wrong:
             raise UsageError(f"this model has {what}, which Hugging Face's BridgeTower has not")

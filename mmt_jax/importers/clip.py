@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, engine, fields
-from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.importers.engine import Arrays, Row, Table, Transform
 from mmt_jax.model_config import ClipConfig
 from mmt_jax.typing import Params
 
@@ -36,14 +36,13 @@ FIELDS = (
 )
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """Our config of a `config.json`.
 
     Raises:
       UsageError: a field is missing, or at odds with another.
     """
-    del keys  # there is but one class
-    values = fields.read(foreign, FIELDS, fixed={}, name="clip")
+    values = fields.read(foreign, FIELDS, arrays, fixed={}, name="clip")
     return Config(
         tag="clip",
         model=ClipConfig(**values, feature_dim=3 * values["patch_size"] ** 2, num_classes=0),

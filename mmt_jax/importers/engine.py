@@ -61,6 +61,7 @@ class Row:
 
 
 Table = tuple[Row, ...]
+Arrays = Mapping[str, np.ndarray]  # weights by key
 
 
 def linear(theirs: str, ours: str) -> Table:
@@ -101,7 +102,7 @@ def skip(reason: str, *theirs: str) -> Table:
     return tuple(Row(key, skip=reason) for key in theirs)
 
 
-def convert(arrays: Mapping[str, np.ndarray], table: Table, wanted: Params, *, name: str) -> Params:
+def convert(arrays: Arrays, table: Table, wanted: Params, *, name: str) -> Params:
     """Foreign arrays → parameters in the shapes of `wanted`, float32.
 
     Args:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmt_jax.config import UsageError
+from mmt_jax.importers.engine import Arrays
 from mmt_jax.model_config import FAMILIES, ModelConfig
 
-_MAY_BE_ZERO = ("depth", "pad_id")
 Fields = tuple[tuple[str, str], ...]  # ours, theirs; several may stand for one
 
 
@@ -35,34 +35,51 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(
-    foreign: Mapping[str, Any], fields: Fields, *, fixed: Mapping[str, Any], name: str
+    foreign: Mapping[str, Any],
+    fields: Fields,
+    arrays: Arrays,
+    *,
+    fixed: Mapping[str, Any],
+    name: str,
+    remedy: str = "take the one of these weights",
 ) -> dict[str, Any]:
     """Values of our fields.
 
     Args:
       foreign: the `config.json`.
       fields: which are read; all must be there.
+      arrays: the weights, which no size can exceed.
       fixed: the one value that each of these must have where it is there.
       name: the family of the model.
+      remedy: what to do where a field is missing.
 
     Raises:
-      UsageError: a field is missing, at odds with another, or has a value that cannot be read.
+      UsageError: a field is missing, at odds with another, has a value that cannot be read, or is
+        a size of which nothing may be built, for the weights have less.
     """
     flat = flatten(foreign)
     if missing := sorted({theirs for _, theirs in fields} - flat.keys()):
-        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+        raise UsageError(f"config.json lacks {', '.join(missing)}; {remedy}")
     for field, value in fixed.items():
         if flat.get(field, value) != value:
             raise UsageError(f"config.json has {field}={flat[field]!r}; {name} reads {value!r}")
     values: dict[str, Any] = {}
     kinds = {field.name: str(field.type) for field in dataclasses.fields(FAMILIES[name])}
+    layers, values_in_all = len(arrays), sum(array.size for array in arrays.values())
     for ours, theirs in fields:
-        least = 0 if ours in _MAY_BE_ZERO or ours.endswith("layers") else 1
-        if kinds.get(ours, "int").startswith("int") and not _is_whole(flat[theirs], least):
-            raise UsageError(
-                f"config.json has {theirs}={flat[theirs]!r}, and not a whole number of {least} or "
-                f"more; take the one of these weights"
-            )
+        deep = ours == "depth" or ours.endswith("layers")
+        least, most = int(not deep and ours != "pad_id"), layers if deep else values_in_all
+        if kinds.get(ours, "int").startswith(("int", "FromData")):
+            if not _is_whole(flat[theirs], least):
+                raise UsageError(
+                    f"config.json has {theirs}={flat[theirs]!r}, and not a whole number of {least} "
+                    f"or more; take the one of these weights"
+                )
+            if flat[theirs] > most:
+                raise UsageError(
+                    f"config.json has {theirs}={flat[theirs]}, which weights of {layers} arrays "
+                    f"with {values_in_all:,} values cannot have; take the one of these weights"
+                )
         if values.setdefault(ours, flat[theirs]) != flat[theirs]:
             first = next(other for field, other in fields if field == ours)
             raise UsageError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import engine, fields
-from mmt_jax.importers.engine import Row, Table, Transform
+from mmt_jax.importers.engine import Arrays, Row, Table, Transform
 from mmt_jax.model_config import TernConfig
 from mmt_jax.nn.embed import SEGMENTS
 from mmt_jax.typing import Params
@@ -49,7 +49,7 @@ FIXED = {
 }
 
 
-def config(foreign: Mapping[str, Any]) -> Config:
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """Our config of a `config.json`, with DistilBERT's as its part `bert`.
 
     Raises:
@@ -60,7 +60,7 @@ def config(foreign: Mapping[str, Any]) -> Config:
             "kaylode/tern's weights hold no text encoder; put a published DistilBERT, the one "
             "whose features it was trained on, beside them as the folder `bert`"
         )
-    values = fields.read(foreign, FIELDS, fixed=FIXED, name="tern")
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="tern")
     return Config(
         tag="tern",
         model=TernConfig(**values, reading=READING, feature_dim=FEATURES, num_classes=0),

@@ -1,16 +1,21 @@
-"""LXMERT's published weights: Hugging Face's three classes, and the original `_LXRT.pth`."""
+"""LXMERT's published weights: Hugging Face's three classes, and the original release's files.
+
+These are `_LXRT.pth`, with the heads of pre-training, and `BEST.pth`, fine-tuned on VQA, GQA or
+NLVR2, whose head of answers shows by its name. The config of the pre-trained model goes with both.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, bert, engine
-from mmt_jax.importers.engine import Row, Table
+from mmt_jax.importers import Importer, bert, engine, fields
+from mmt_jax.importers.engine import Arrays, Row, Table
 from mmt_jax.model_config import LxmertConfig
 from mmt_jax.models import checks
+from mmt_jax.task_config import TaskConfig
 
 # Captions were cut to 20 tokens, so later positions are untrained; photos had 36 regions.
 TEXT_LENGTH, MAX_REGIONS = 20, 36
@@ -20,41 +25,42 @@ BARE, PRETRAINING, ANSWERING = "LxmertModel", "LxmertForPreTraining", "LxmertFor
 
 LABELS = ("num_object_labels", "num_attr_labels", "num_qa_labels")
 
-# Our field ← `config.json`'s.
-FIELDS = {
-    "width": "hidden_size",
-    "mlp_dim": "intermediate_size",
-    "heads": "num_attention_heads",
-    "language_layers": "l_layers",
-    "region_layers": "r_layers",
-    "cross_layers": "x_layers",
-    "segments": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "max_positions": "max_position_embeddings",
-    "feature_dim": "visual_feat_dim",
-    "vocab_size": "vocab_size",
-}
+# Our field, and `config.json`'s.
+FIELDS = (
+    ("width", "hidden_size"),
+    ("mlp_dim", "intermediate_size"),
+    ("heads", "num_attention_heads"),
+    ("language_layers", "l_layers"),
+    ("region_layers", "r_layers"),
+    ("cross_layers", "x_layers"),
+    ("segments", "type_vocab_size"),
+    ("dropout", "hidden_dropout_prob"),
+    ("max_positions", "max_position_embeddings"),
+    ("feature_dim", "visual_feat_dim"),
+    ("vocab_size", "vocab_size"),
+)
+FIXED = {"hidden_act": "gelu", "visual_pos_dim": 4}
+TUNED = "logit_fc"  # the head of answers in the release's fine-tuned files
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
-    """Our config of a `config.json`.
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
+    """Our config of a `config.json`, and of the weights where these were fine-tuned.
 
     Raises:
       UsageError: a field is missing, or has a value that this family cannot have.
     """
-    del keys  # which heads there are is told by the architecture
+    # Which heads there are is told by the architecture.
     architecture = next(iter(foreign.get("architectures") or ()), None)
+    if f"{TUNED}.3.bias" in arrays:
+        return _tuned(foreign, arrays)
     if architecture not in (BARE, PRETRAINING, ANSWERING):
         raise UsageError(
             f'config.json has architectures=[{architecture!r}], and not "{BARE}", '
             f'"{PRETRAINING}" or "{ANSWERING}": write there which one these weights are'
         )
-    wanted = {*FIELDS.values(), *LABELS}
-    if missing := sorted(wanted - foreign.keys()):
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="lxmert")
+    if missing := sorted({*LABELS} - foreign.keys()):
         raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
-    for name, value in (("hidden_act", "gelu"), ("visual_pos_dim", 4)):
-        if foreign.get(name, value) != value:
-            raise UsageError(f"config.json has {name}={foreign[name]!r}; lxmert reads {value!r}")
     pretraining = architecture == PRETRAINING
     regions = pretraining and foreign.get("task_obj_predict", True)
     answers = architecture == ANSWERING or (pretraining and foreign.get("task_qa", True))
@@ -69,7 +75,7 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
     return Config(
         tag="lxmert",
         model=LxmertConfig(
-            **{ours: foreign[theirs] for ours, theirs in FIELDS.items()},
+            **values,
             num_classes=foreign["num_object_labels"] if classes else 0,
             unlabelled=features,
             num_attributes=foreign["num_attr_labels"] if attributes else 0,
@@ -80,10 +86,26 @@ def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
             mlm=float(pretraining),
             mrm=float(regions),
         ),
-        data=DataConfig(
-            text_length=min(TEXT_LENGTH, foreign["max_position_embeddings"]),
-            max_regions=MAX_REGIONS,
-        ),
+        data=_data(values),
+    )
+
+
+def _tuned(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
+    """The config of a fine-tuned file of the release; NLVR2's head reads two photos."""
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="lxmert")
+    read = arrays[f"{TUNED}.0.weight"].shape[-1] if f"{TUNED}.0.weight" in arrays else 0
+    return Config(
+        tag="lxmert",
+        model=LxmertConfig(**values, num_classes=0, num_answers=len(arrays[f"{TUNED}.3.bias"])),
+        objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0),
+        task=TaskConfig(name="nlvr2" if read == 2 * values["width"] else ""),
+        data=_data(values),
+    )
+
+
+def _data(values: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(
+        text_length=min(TEXT_LENGTH, values["max_positions"]), max_regions=MAX_REGIONS
     )
 
 
@@ -117,12 +139,12 @@ def save_config(config: Config) -> dict[str, Any]:
             f"{PRETRAINING} has a head for words and one for the match, and this model one of them;"
             f" export a model that was trained with both config.objective.mlm and itm"
         )
-    return {theirs: getattr(model, ours) for ours, theirs in FIELDS.items()} | {
+    return {
+        **fields.write(model, FIELDS),
+        **FIXED,
         "architectures": [architecture(config)],
         "model_type": "lxmert",
         "attention_probs_dropout_prob": model.dropout,
-        "hidden_act": "gelu",
-        "visual_pos_dim": 4,
         # Numbers of what the model does not have must stand there and say nothing.
         **{
             name: number or 1
@@ -142,7 +164,7 @@ def save_config(config: Config) -> dict[str, Any]:
 
 def rename(key: str) -> str:
     """Without what releases put in front: `module.` (several GPUs), `bert.` (the original)."""
-    return re.sub(r"^(module\.)?(bert\.|lxmert\.)?", "", key)
+    return re.sub(r"^(lxrt_encoder\.model\.)?(module\.)?(bert\.|lxmert\.)?", "", key)
 
 
 def save_name(config: Config, key: str) -> str:
@@ -182,6 +204,9 @@ TABLE: Table = (
     *engine.linear("answer_head.logit_fc.0", "answer_head/dense"),
     *engine.norm("answer_head.logit_fc.2", "answer_head/norm"),
     *engine.linear("answer_head.logit_fc.3", "answer_head/out"),
+    *engine.linear(f"{TUNED}.0", "answer_head/dense"),
+    *engine.norm(f"{TUNED}.2", "answer_head/norm"),
+    *engine.linear(f"{TUNED}.3", "answer_head/out"),
 )
 
 IMPORTER = Importer(

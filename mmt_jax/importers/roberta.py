@@ -1,4 +1,4 @@
-"""RoBERTa's published weights, as Hugging Face's `RobertaForMaskedLM` has them.
+"""RoBERTa's published weights: Hugging Face's `RobertaForMaskedLM`, or one that answers.
 
 With CLIP's they are what BridgeTower was begun with:
 
@@ -11,12 +11,12 @@ With CLIP's they are what BridgeTower was begun with:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, engine, fields
-from mmt_jax.importers.engine import Row, Table
+from mmt_jax.importers.engine import Arrays, Row, Table
 from mmt_jax.model_config import RobertaConfig
 
 # Our field, and `config.json`'s.
@@ -35,21 +35,27 @@ FIELDS = (
 FIXED = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
-    """Our config of a `config.json` and of the names of the weights beside it.
+TUNED = "RobertaForSequenceClassification"
+
+
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
+    """Our config of a `config.json` and of the weights beside it.
 
     Raises:
-      UsageError: a field is missing or has a value that cannot be read, or the weights have no word
-        head.
+      UsageError: a field is missing or has a value that cannot be read, or the weights have neither
+        a word head nor one that answers.
     """
-    values = fields.read(foreign, FIELDS, fixed=FIXED, name="roberta")
-    if "lm_head.bias" not in keys:
-        raise UsageError("the weights have no head over words; take those of RobertaForMaskedLM")
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="roberta")
+    words, answers = "lm_head.bias" in arrays, len(arrays.get("classifier.out_proj.bias", ()))
+    if not words and not answers:
+        raise UsageError(
+            f"the weights have no head over words; take those of RobertaForMaskedLM or {TUNED}"
+        )
     values["max_positions"] -= values["pad_id"] + 1
     return Config(
         tag="roberta",
-        model=RobertaConfig(**values, feature_dim=0, num_classes=0),
-        objective=ObjectiveConfig(itm="none", mlm=1.0, mrm=0.0),
+        model=RobertaConfig(**values, feature_dim=0, num_classes=0, num_answers=answers or None),
+        objective=ObjectiveConfig(itm="none", mlm=float(words), mrm=0.0),
         data=DataConfig(text_length=values["max_positions"]),
     )
 
@@ -61,32 +67,34 @@ def rename(key: str) -> str:
 
 TABLE: Table = (
     *bert.text_encoder("", "text"),
-    *engine.skip("of whole captions, not words", "pooler.dense.weight", "pooler.dense.bias"),
+    *bert.UNPOOLED,
     *engine.linear("lm_head.dense", "word_head/dense"),
     *engine.norm("lm_head.layer_norm", "word_head/norm"),
     Row("lm_head.bias", ("word_head/bias",)),
     Row("lm_head.decoder.bias", ("word_head/bias",), copy=True),
     Row("lm_head.decoder.weight", ("text/embed/tokens/embedding",), copy=True),
+    *engine.linear("classifier.dense", "answer_head/dense"),
+    *engine.linear("classifier.out_proj", "answer_head/out"),
 )
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a `RobertaForMaskedLM`.
+    """The `config.json` of a `RobertaForMaskedLM`, or of a RoBERTa that answers.
 
     Raises:
-      UsageError: the model has no word head.
+      UsageError: the model has neither head, or both.
     """
-    model = config.model
-    if not config.objective.mlm:
+    model, words = config.model, bool(config.objective.mlm)
+    if words == bool(model.num_answers):
         raise UsageError(
-            "this model has no head over words, and RobertaForMaskedLM has; export one that was "
-            "trained with config.objective.mlm"
+            f"this model has {'two heads' if words else 'no head'}; export one that was trained "
+            f"either on hidden words, for RobertaForMaskedLM, or on a task, for {TUNED}"
         )
     positions = model.max_positions + model.pad_id + 1
     return {
         **fields.write(dataclasses.replace(model, max_positions=positions), FIELDS),
         **FIXED,
-        "architectures": ["RobertaForMaskedLM"],
+        "architectures": ["RobertaForMaskedLM" if words else TUNED],
         "model_type": "roberta",
         "attention_probs_dropout_prob": model.dropout,
     }
@@ -95,7 +103,7 @@ def save_config(config: Config) -> dict[str, Any]:
 def save_name(config: Config, key: str) -> str:
     """With what Hugging Face's class puts in front."""
     del config
-    return key if key.startswith("lm_head.") else f"roberta.{key}"
+    return key if key.startswith(("lm_head.", "classifier.")) else f"roberta.{key}"
 
 
 IMPORTER = Importer(

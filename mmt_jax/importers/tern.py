@@ -9,14 +9,14 @@ Beside it, `config.json` holds what TERN keeps in its yaml file (`text-model`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.importers import Importer, bert, engine, kaylode
-from mmt_jax.importers.engine import Table
+from mmt_jax.config import Config, DataConfig, ObjectiveConfig
+from mmt_jax.importers import Importer, bert, engine, fields, kaylode
+from mmt_jax.importers.engine import Arrays, Table
 from mmt_jax.model_config import TernConfig
 from mmt_jax.typing import Params
 
@@ -51,30 +51,16 @@ FIXED = {
 }
 
 
-def config(foreign: Mapping[str, Any], keys: Collection[str]) -> Config:
+def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """Our config of a `config.json`.
 
     Raises:
       UsageError: a field is missing, or has a value that cannot be read.
     """
-    del keys
     if "args" in foreign.get("model", ()):
-        return kaylode.config(foreign)
-    flat = {
-        f"{part}.{name}": value
-        for part, values in foreign.items()
-        if isinstance(values, Mapping)
-        for name, value in values.items()
-    }
-    if missing := sorted({theirs for _, theirs in FIELDS} - flat.keys()):
-        raise UsageError(
-            f"config.json lacks {', '.join(missing)}; write TERN's yaml file as JSON, and the "
-            f"config of its BERT as `bert`"
-        )
-    for name, value in FIXED.items():
-        if flat.get(name, value) != value:
-            raise UsageError(f"config.json has {name}={flat[name]!r}; tern reads {value!r}")
-    values = {ours: flat[theirs] for ours, theirs in FIELDS}
+        return kaylode.config(foreign, arrays)
+    remedy = "write TERN's yaml file as JSON, and the config of its BERT as `bert`"
+    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="tern", remedy=remedy)
     return Config(
         tag="tern",
         model=TernConfig(**values, num_classes=0),

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 
 from mmt_jax import params as params_lib
 from mmt_jax import variants
 from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
+from mmt_jax.data.tasks import answers, records
 from mmt_jax.models.base import Model
 from mmt_jax.nn.blocks import kinds
 from mmt_jax.train import checkpoint
@@ -58,6 +60,8 @@ def params(
     model: Model,
     key: jax.Array,
     say: Callable[[str], None],
+    *,
+    labels: Sequence[str] = (),
 ) -> Params:
     """Parameters of `model` that start from the best checkpoints of runs.
 
@@ -66,20 +70,22 @@ def params(
     text encoder of BERT's (`nn.encoders.TextEncoder`) its embeddings and as many layers as that
     has. A source with another kind of config gives the towers that are built alike. Any other must
     have the parameters of `model`, heads aside: a head that only one of them has, or that differs
-    in a size (as with other answers, or another detector's classes), begins fresh.
+    in a size (as with another detector's classes), begins fresh. A head of answers starts from what
+    both have: see `_answers`.
 
     Args:
       workdirs: of the sources; of what several have, the last one's is taken.
       model: to be trained.
       key: of the parameters that the sources lack.
       say: called with what was taken and what stayed fresh.
+      labels: the run's answers by number.
 
     Raises:
       UsageError: not a workdir, or parameters are missing, extra or misshapen: all are named.
     """
     taken: Params = {}
     for workdir in workdirs:
-        part = _taken(workdir, model)
+        part = _taken(workdir, model, labels)
         say(f"taken from {workdir}: {_summary(part)}")
         taken = params_lib.merge(taken, part)
     fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
@@ -89,13 +95,13 @@ def params(
     return params_lib.merge(model.init(key), taken)
 
 
-def _taken(workdir: str | os.PathLike, model: Model) -> Params:
+def _taken(workdir: str | os.PathLike, model: Model, labels: Sequence[str]) -> Params:
     """What `model` takes from one source."""
     source = checkpoint.load(workdir)
     theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
     if type(theirs) is type(ours):
-        taken = model.adopt(taken)
+        taken = _answers(model.adopt(taken), records.known_labels(workdir), labels)
     if theirs.family == "bert" != ours.family:
         encoder = "embed" in wanted["text"]
         taken = _encoder(source.params, wanted) if encoder else _language(source, model)
@@ -111,6 +117,28 @@ def _taken(workdir: str | os.PathLike, model: Model) -> Params:
             f"objective, or start from another run"
         )
     return taken
+
+
+def _answers(source: Params, theirs: Sequence[str], ours: Sequence[str]) -> Params:
+    """Parameters of a run whose head knows the answers `theirs`, for one that knows `ours`.
+
+    As LXMERT goes from pre-training to a task: an answer starts as the source has it, by its normal
+    form (`data.tasks.answers.normalise`), and one that the source does not know with zeros. Without
+    an answer in common the head is left out.
+    """
+    if "answer_head" not in source or not theirs or not ours or [*theirs] == [*ours]:
+        return source
+    known = {answers.normalise(name): number for number, name in reversed([*enumerate(theirs)])}
+    known |= {name: number for number, name in enumerate(theirs)}
+    places = [known.get(name, known.get(answers.normalise(name), -1)) for name in ours]
+    rows = np.array(places)
+    if (rows < 0).all():
+        return {name: part for name, part in source.items() if name != "answer_head"}
+    out = {
+        name: np.where(rows < 0, 0, np.asarray(leaf)[..., rows])
+        for name, leaf in source["answer_head"]["out"].items()
+    }
+    return {**source, "answer_head": {**source["answer_head"], "out": out}}
 
 
 def _head(path: str) -> str:

@@ -93,6 +93,8 @@ def frequent(consensus: Iterable[str], least: int = 9) -> tuple[str, ...]:
 def read_classes(path: str | os.PathLike) -> tuple[str, ...]:
     """The classes of an answer head by number, from a JSON list such as LXMERT's label2ans.json.
 
+    Its list of pre-training, all_ans.json, has each answer as the `ans` of an object.
+
     Raises:
       UsageError: the file is not such a list, or has an answer twice.
     """
@@ -103,6 +105,8 @@ def read_classes(path: str | os.PathLike) -> tuple[str, ...]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
+    if isinstance(classes, list):
+        classes = [each.get("ans") if isinstance(each, dict) else each for each in classes]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UsageError(f"{path} must be a JSON list of answers, such as trainval_label2ans.json")
     twice = [name for name, count in collections.Counter(classes).items() if count > 1]

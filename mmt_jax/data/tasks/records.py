@@ -31,9 +31,8 @@ def labels(config: Config, entries: Sequence[Entry], workdir: str | os.PathLike)
     Raises:
       UsageError: there is none.
     """
-    stored = pathlib.Path(workdir) / LABELS
-    if stored.is_file():
-        return answers.read_classes(stored)
+    if stored := known_labels(workdir):
+        return stored
     if config.task.labels:
         return answers.read_classes(config.task.labels)
     found = readers.READERS[config.task.name].labels(entries, config.task.least)
@@ -51,19 +50,30 @@ def stored_labels(workdir: str | os.PathLike) -> tuple[str, ...]:
     Raises:
       UsageError: it has none.
     """
-    path = pathlib.Path(workdir) / LABELS
-    if not path.is_file():
+    names = known_labels(workdir)
+    if not names:
         raise UsageError(
             f"{workdir} has no {LABELS}: it was not trained on a task; of imported weights, give "
             f"the published list of answers as --labels"
         )
-    return answers.read_classes(path)
+    return names
+
+
+def known_labels(workdir: str | os.PathLike) -> tuple[str, ...]:
+    """The labels of a run; () = it has none."""
+    path = pathlib.Path(workdir) / LABELS
+    return answers.read_classes(path) if path.is_file() else ()
 
 
 def store_labels(names: Sequence[str], workdir: str | os.PathLike) -> None:
     """Writes them, whole or not at all."""
     with whole(pathlib.Path(workdir) / LABELS) as part:
-        part.write_text(json.dumps(names, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        part.write_bytes(as_json(names))
+
+
+def as_json(names: Sequence[str]) -> bytes:
+    """What `labels.json` holds."""
+    return (json.dumps(names, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +181,8 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
     """One or two sentences a row, as the model reads them.
 
     Of two, the longer is cut until both fit. Between them stand one [SEP] or, in models without
-    segments, as RoBERTa's, two; what follows is segment 1 in models that have one, but for the
-    study's, whose segments are others.
+    segments, as RoBERTa's, two; what follows is segment 1 in models that have one, but for those
+    with the release's layout, whose segments are others.
 
     Raises:
       UsageError: no room for a word.
@@ -180,7 +190,8 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
     model, most = config.model, config.data.text_length
     encoded = tokenizer.encode_all([s for row in sentences for s in row])
     parts, start = [], 0
-    separators = [tokenizer.sep_id] * (2 if getattr(model, "segments", 2) == 1 else 1)
+    segments = getattr(model, "segments", 2)
+    separators = [tokenizer.sep_id] * (2 if segments == 1 else 1)
     for row in sentences:
         ids = [list(part) for part in encoded[start : start + len(row)]]
         start += len(row)
@@ -191,7 +202,7 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
     joined = [ids[0] + [i for part in ids[1:] for i in separators + part] for ids in parts]
     length = min(max(map(len, joined)) + 2, most)
     laid = tokenizer.layout(joined, length=length, layout=model.layout)
-    if model.layout == "cls_first" and getattr(model, "segments", 1) > 1:
+    if model.layout == "cls_first" and segments > 1:
         for row, ids in enumerate(parts):
             if len(ids) > 1:
                 second = np.arange(length) > len(ids[0]) + 1
