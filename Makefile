@@ -34,7 +34,8 @@ demo: .venv/installed
 test: .venv/installed-test
 	.venv/bin/python -m pytest -n 2 --dist loadfile
 
-lint: .venv/installed-dev
+# Types are checked against what the tests use.
+lint: .venv/installed-test .venv/installed-dev
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
