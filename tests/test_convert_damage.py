@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import formats
-from mmt_jax.data.features import captions, detections, json_stream, tsv
+from mmt_jax.data.features import captions, detections, tsv
 from mmt_jax.data.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}
@@ -324,16 +324,16 @@ def test_stores_that_were_cut_off(tmp_path, source, case, keep):
 JSON_LINES = {
     "no json": ("{", "no JSON"),
     "deep": ("[" * 100_000, "no JSON"),
-    "no object": ("[]", "image_id is missing"),
-    "no id": ('{"image_id": "7"}', "image_id is missing or not of type int"),
+    "no object": ("[]", "is no object"),
+    "no id": ('{"image_id": "7"}', "`image_id` must be int"),
     "huge id": ({"image_id": 2**64}, "64 bits"),
-    "no boxes": ({"boxes": None}, "boxes is missing"),
+    "no boxes": ({"boxes": None}, "`boxes` must be list"),
     "three numbers": ({"boxes": [{"xyxy": [1, 2, 3], "category": "bed"}]}, "four numbers"),
     "huge number": ({"boxes": [{"xyxy": [1, 2, 3, 10**400], "category": "bed"}]}, "four numbers"),
     "nan": ({"boxes": [{"xyxy": [1, 2, 3, float("nan")], "category": "bed"}]}, "NaN"),
-    "no category": ({"boxes": [{"xyxy": [1, 2, 3, 4]}]}, "category is missing"),
+    "no category": ({"boxes": [{"xyxy": [1, 2, 3, 4]}]}, "`category` is missing"),
     "inverted": ({"boxes": [{"xyxy": [3, 2, 1, 4], "category": "bed"}]}, "inverted"),
-    "no width": ({"width": True}, "width is missing"),
+    "no width": ({"width": True}, "`width` must be int"),
     "no caption": ({"captions": []}, "photo 7 has no caption"),
     "blank": ({"captions": [" "]}, "photo 7 has no caption"),
     "one string": ({"captions": "a cat"}, "captions must be a list of strings"),
@@ -400,10 +400,10 @@ def test_damaged_coco(tmp_path, source):
     reasons = [json.loads(line)["reason"] for line in summary.report.read_text().splitlines()]
     expected = [
         "the image 285 is there twice",
-        r"images[4]: the field id is missing",
-        "annotations[5]: the field bbox",
+        "images[4]: 'x' is no object",
+        "annotations[5]: `bbox` must be list",
         "annotations[6]: image_id does not fit",
-        "annotations[7] is not read",
+        "annotations[7]: None is no object",
         "annotations are of the image 99",
         "images[3]: width is 0",
         "images[5]: the category 8 is not among",
@@ -411,53 +411,6 @@ def test_damaged_coco(tmp_path, source):
     assert len(reasons) == len(expected)
     for part, reason in zip(expected, reasons, strict=True):
         assert part in reason
-
-
-# The stream of JSON, whose window ends anywhere.
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 7, 64])
-def test_a_window_may_end_anywhere(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
-    document = {
-        "no": {"a": [1, {"b": "]}"}]},
-        "yes": [12345, -1.5e10, 'Hündchen\n"', {"k": [[]]}, None, True, []],
-        "number": 1234,
-        "empty": [],
-        "last": [1],
-    }
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-    found = list(json_stream.elements(path, {"yes", "last", "empty"}))
-    assert found == [*(("yes", i, v) for i, v in enumerate(document["yes"])), ("last", 0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"x\.json:1: no JSON \('\{' was expected\)"),
-        ('{"a":\n [1,\n 2', r"x\.json:3: no JSON \('\]' was expected\)"),
-        ('{"a": [1, }', "no JSON"),
-        ('{"a": {}}', "a must be an array"),
-        ('{"a": [' + "[" * 100_000, "nested too deeply|no JSON"),
-        ('{"a": ["' + "x" * 5000, "no JSON"),
-        ('{"a": ["' + "x" * 50_000 + '"]}', "a value has no end"),
-        ('{"a" 1}', "':' was expected"),
-    ],
-)
-def test_damaged_json(tmp_path, monkeypatch, text, message):
-    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 10)
-    monkeypatch.setattr(json_stream, "MAX_ELEMENT", 1 << 14)
-    path = tmp_path / "x.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=message):
-        list(json_stream.elements(path, {"a"}))
-
-
-def test_json_in_another_encoding(tmp_path):
-    (tmp_path / "x.json").write_bytes(b'{"a": ["\xff"]}')
-    with pytest.raises(UsageError, match="not UTF-8"):
-        list(json_stream.elements(tmp_path / "x.json", {"a"}))
 
 
 # Boxes.

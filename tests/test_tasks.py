@@ -33,6 +33,50 @@ def test_entries_do_not_depend_on_where_chunks_end(tmp_path, monkeypatch, chunk,
     assert named == {"k": {"v": 1.25}, "l": {"v": -30}}
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_members_are_read_in_one_pass(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(files, "_CHUNK", chunk)
+    first = [12345, -1.5e10, 'Hündchen\n"', {"k": [[]]}, None, True, []]
+    document = {"no": NESTED, "yes": first, "number": -1.5e3, "empty": [], "last": [1]}
+    path = write(tmp_path, "x.json", json.dumps(document, ensure_ascii=False))
+    found = list(files.json_members(path, {"yes", "last", "empty", "absent"}))
+    expected = [(f"{path}:1, yes[{number}]", "yes", value) for number, value in enumerate(first)]
+    assert found == [*expected, (f"{path}:1, last[0]", "last", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 5}', "here is 5, it must be .* or {"),
+        ('{"a" 1}', "here is 1, it must be :"),
+        ('{"a": [1, }', "not JSON"),
+        ('{"a":\n [1,\n 2', ":3: .*the end of the file"),
+        ('{"a": [' + "[" * 100_000, "not JSON"),
+        ('{"a": ["' + "x" * 5000, "not JSON"),
+        ('{"a": ["' + "x" * 50_000 + '"]}', "a value has no end"),
+    ],
+)
+def test_members_that_are_damaged(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(files, "_CHUNK", 1 << 10)
+    monkeypatch.setattr(files, "MAX_VALUE", 1 << 14)
+    path = write(tmp_path, "x.json", content)
+    with pytest.raises(UsageError, match=message):
+        list(files.json_members(path, {"a"}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"n": "9" * 500}, r"x: `n` must be int \| float, not '9+\.\.\.9+'"),
+        ({"m": 1}, "x: `n` is missing; there is m"),
+        ([1], r"x: \[1\] is no object, it must have `n`"),
+    ],
+)
+def test_fields_that_are_wrong_are_told_in_short(entry, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        files.field(entry, "n", int | float, "x")
+
+
 @pytest.mark.parametrize("empty", ["[]", "{}", " [ ] ", '{"rows": []}'])
 def test_files_without_entries(tmp_path, empty):
     path = write(tmp_path, "x.json", empty)

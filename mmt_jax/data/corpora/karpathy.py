@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mmt_jax.data.corpora import base
+from mmt_jax.data.features import captions
 from mmt_jax.data.tasks import files
 
-# COCO's file calls those photos of its val2014 "restval" that are for training too.
-_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
-SPLITS = tuple(_SPLITS)
+SPLITS = tuple(captions.KARPATHY)
 
 
 def read(
@@ -29,20 +28,11 @@ def read(
       UsageError: the file cannot be read, or an entry lacks something.
     """
     for where, _, entry in files.json_entries(path, "images"):
-        if files.field(entry, "split", str, where) not in _SPLITS[split]:
+        if files.field(entry, "split", str, where) not in captions.KARPATHY[split]:
             continue
         photo = picture(where, entry)
-        texts = base.captions(sentences(entry, where))
+        texts = base.captions(captions.karpathys(entry, where))
         if not texts:
             yield base.Skipped(where, "no caption", f"photo {photo.id} has no caption")
             continue
         yield base.Item(photo.id, where, (photo,), {"text/captions": texts})
-
-
-def sentences(entry: dict, where: str) -> Sequence[str]:
-    """The raw captions of an entry."""
-    rows = files.field(entry, "sentences", list, where)
-    return [
-        files.field(row if isinstance(row, dict) else {}, "raw", str, f"{where}, sentence {number}")
-        for number, row in enumerate(rows)
-    ]

@@ -20,8 +20,9 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import regions
-from mmt_jax.data.features import detections, json_stream, tsv
+from mmt_jax.data.features import detections, tsv
 from mmt_jax.data.features.detections import Detections, Item
+from mmt_jax.data.tasks import files
 
 MAX_CATEGORIES = 10_000
 
@@ -42,9 +43,8 @@ def categories_of_lines(path: pathlib.Path) -> list[str]:
 def categories_of_coco(path: pathlib.Path) -> list[str]:
     """The categories of a `coco-instances`, by id."""
     found: dict[int, str] = {}
-    for _, number, row in json_stream.elements(path, {"categories"}):
-        where = f"{path}: categories[{number}]"
-        name = _field(row, "name", str, where)
+    for where, _, row in files.json_members(path, {"categories"}):
+        name = files.field(row, "name", str, where)
         if name in found.values() or found.setdefault(_id(row, "id", where), name) != name:
             raise UsageError(f"{where}: the category {name!r} is there twice")
     return [found[number] for number in sorted(found)]
@@ -63,23 +63,22 @@ def read_coco(path: pathlib.Path, categories: Sequence[str]) -> Iterator[Item]:
     photos: dict[int, tuple[str, Any]] = {}
     ids: dict[int, int] = {}  # of categories → their columns
     owners, kinds, boxes = array.array("q"), array.array("q"), array.array("d")
-    for key, number, row in json_stream.elements(path, {"images", "annotations", "categories"}):
-        where = f"{path}: {key}[{number}]"
+    for where, key, row in files.json_members(path, {"images", "annotations", "categories"}):
         try:
             if key == "images":
                 if (photo := _id(row, "id", where)) in photos:
-                    raise UsageError(f"the image {photo} is there twice")
+                    raise UsageError(f"{where}: the image {photo} is there twice")
                 photos[photo] = (where, row)
             elif key == "categories":
-                ids[_id(row, "id", where)] = numbers[_field(row, "name", str, where)]
-            elif not row.get("iscrowd"):
+                ids[_id(row, "id", where)] = _column(row, "name", numbers, where)
+            elif not (isinstance(row, dict) and row.get("iscrowd")):
                 box = _box(row, "bbox", where)
                 owner, kind = (_id(row, name, where) for name in ("image_id", "category_id"))
                 owners.append(owner)
                 kinds.append(kind)
                 boxes.extend(box)
-        except (UsageError, AttributeError, KeyError) as error:
-            yield Item(where, functools.partial(_refuse, f"{where} is not read: {error}"))
+        except UsageError as error:
+            yield Item(where, functools.partial(_refuse, str(error)))
     yield from _coco_photos(path, photos, ids, (owners, kinds, boxes), len(categories))
 
 
@@ -127,20 +126,14 @@ def _line(line: bytes, numbers: Mapping[str, int], where: str) -> Detections:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
     number = _id(row, "image_id", where)
-    rows = _field(row, "boxes", list, where)
+    rows = files.field(row, "boxes", list, where)
     if len(rows) > detections.MAX_REGIONS:
         raise UsageError(f"{where}: {len(rows)} boxes; a photo has {detections.MAX_REGIONS:,}")
     boxes = np.array([_box(box, "xyxy", where) for box in rows], np.float64).reshape(-1, 4)
-    names = [_field(box, "category", str, where) for box in rows]
-    if unknown := set(names) - set(numbers):
-        raise UsageError(
-            f"{where}: the category {min(unknown)!r} is not among those that the folder knows; "
-            f"convert the split with the most categories first"
-        )
+    classes = np.array([_column(box, "category", numbers, where) for box in rows], np.int64)
     captions = row.get("captions", [])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be a list of strings")
-    classes = np.array([numbers[name] for name in names], np.int64)
     size = _size(row, where)
     return _annotated(
         number, size, boxes, "xyxy pixels", classes, len(numbers), where, {}, tuple(captions)
@@ -174,15 +167,18 @@ def _annotated(
     )
 
 
-def _field(row: Any, key: str, kind: type, where: str) -> Any:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UsageError(f"{where}: the field {key} is missing or not of type {kind.__name__}")
-    return value
+def _column(row: Any, key: str, numbers: Mapping[str, int], where: str) -> int:
+    """The number of a category that is named."""
+    if (name := files.field(row, key, str, where)) not in numbers:
+        raise UsageError(
+            f"{where}: the category {name!r} is not among those that the folder knows; convert the "
+            f"split with the most categories first"
+        )
+    return numbers[name]
 
 
 def _id(row: Any, key: str, where: str) -> int:
-    value = _field(row, key, int, where)
+    value = files.field(row, key, int, where)
     if not -(2**63) <= value < 2**63:
         raise UsageError(f"{where}: {key} does not fit into 64 bits")
     return value
@@ -190,14 +186,14 @@ def _id(row: Any, key: str, where: str) -> int:
 
 def _size(row: Any, where: str) -> tuple[int, int]:
     width, height = (
-        detections.number(_field(row, key, int, where), key, where, high=detections.MAX_SIDE)
+        detections.number(files.field(row, key, int, where), key, where, high=detections.MAX_SIDE)
         for key in ("width", "height")
     )
     return width, height
 
 
 def _box(row: Any, key: str, where: str) -> list[float]:
-    box = _field(row, key, list, where)
+    box = files.field(row, key, list, where)
     if len(box) != 4 or not all(type(value) in (int, float) for value in box):
         raise UsageError(f"{where}: {key} must be four numbers")
     try:

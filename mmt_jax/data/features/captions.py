@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmt_jax.config import UsageError
-from mmt_jax.data.features import json_stream, tsv
+from mmt_jax.data.features import tsv
 from mmt_jax.data.photos import image_id
+from mmt_jax.data.tasks import files
 from mmt_jax.data.text import prepare
 
+# Karpathy and Li (2015, arXiv 1412.2306) cut three corpora. COCO's file calls those photos of its
+# val2014 "restval" that are for training too.
 KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
@@ -73,30 +76,41 @@ def _line(line: bytes, where: str) -> tuple[int, list[str]]:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
-    captions = _get(row, "captions", list, where)
+    captions = files.field(row, "captions", list, where)
     if not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be strings")
     return _id(row.get("image_id"), where), captions
 
 
 def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
-    for key, number, row in json_stream.elements(path, {"annotations", "images"}):
+    for where, key, row in files.json_members(path, {"annotations", "images"}):
         if not isinstance(row, dict) or key == "annotations":
-            yield f"{path}: {key}[{number}]", row
+            yield where, row
         elif "sentences" in row:  # COCO's own images have none
             if split not in KARPATHY:
                 raise UsageError(f"{path} has Karpathy's splits; --split is one of {[*KARPATHY]}")
             if row.get("split", split) in KARPATHY[split]:
-                yield f"{path}: {key}[{number}]", row
+                yield where, row
 
 
 def _element(row: Any, where: str) -> tuple[int, list[str]]:
     if isinstance(row, dict) and "sentences" in row:
-        sentences = _get(row, "sentences", list, where)
-        captions = [_get(sentence, "raw", str, where) for sentence in sentences]
-        return _id(row.get("cocoid", row.get("filename")), where), captions
-    caption = _get(row, "caption", str, where)
+        return _id(row.get("cocoid", row.get("filename")), where), karpathys(row, where)
+    caption = files.field(row, "caption", str, where)
     return _id(row.get("image_id"), where), [caption]
+
+
+def karpathys(entry: dict[str, Any], where: str) -> list[str]:
+    """The captions of a photo in a file of Karpathy's.
+
+    Raises:
+      UsageError: it has none as published.
+    """
+    rows = files.field(entry, "sentences", list, where)
+    return [
+        files.field(row, "raw", str, f"{where}, sentence {number}")
+        for number, row in enumerate(rows)
+    ]
 
 
 def _token(line: bytes, where: str) -> tuple[int, list[str]]:
@@ -112,13 +126,6 @@ def _utf8(value: bytes, where: str) -> str:
         return value.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
-
-
-def _get(row: Any, key: str, kind: type, where: str) -> Any:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, kind):
-        raise UsageError(f"{where}: the field {key} is missing or not of type {kind.__name__}")
-    return value
 
 
 def _id(value: Any, where: str) -> int:

@@ -11,13 +11,17 @@ import gzip
 import io
 import json
 import os
+import reprlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TextIO
 
 from mmt_jax.config import UsageError
 
+MAX_VALUE = 1 << 24  # characters of an entry, of which one that has no end would fill memory
+
 _CHUNK = 1 << 20  # characters read at once
+_DECODER = json.JSONDecoder()
 _LITERAL = 16  # longer than any number or word of JSON that a chunk's end may cut in two
 _PACKED = 200  # times its size is what a packed file may hold: text seldom goes past 20
 
@@ -75,24 +79,58 @@ def json_entries(
     with open_text(path) as file:
         reader = _Reader(file, path)
         if key is not None:
-            reader.find(key)
+            _find(reader, key, path)
         for where, name, entry in reader.entries():
             if not isinstance(entry, dict):
                 raise UsageError(f"{where}: not an object; see the task's published files")
             yield where, name, entry
 
 
-def field(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
+def _find(reader: _Reader, key: str, path: str | os.PathLike) -> None:
+    """Goes to the value of `key` in the file's object."""
+    names = []
+    for name in reader.names():
+        if name == key:
+            return
+        names.append(name)
+        reader.skip()
+    raise UsageError(f"{path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
+
+
+def json_members(path: str | os.PathLike, keys: Collection[str]) -> Iterator[tuple[str, str, Any]]:
+    """The elements of some of the lists in a JSON file's object, in one pass.
+
+    Yields:
+      Where an element is, the key of its list, and the element, which may be anything.
+
+    Raises:
+      UsageError: as `json_entries`, but for keys that the file lacks and elements that are no
+        objects.
+    """
+    with open_text(path) as file:
+        reader = _Reader(file, path)
+        for key in reader.names():
+            if key not in keys:
+                reader.skip()
+                continue
+            for where, _, element in reader.entries(f"{key}[{{}}]"):
+                yield where, key, element
+
+
+def field(entry: Any, name: str, kind: Any, where: str) -> Any:
     """A field of an entry that must be there.
 
     Raises:
       UsageError: it is missing or not of type `kind`.
     """
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where}: {reprlib.repr(entry)} is no object, it must have `{name}`")
     if name not in entry:
         raise UsageError(f"{where}: `{name}` is missing; there is {', '.join(entry) or 'nothing'}")
     value = entry[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: `{name}` must be {kind.__name__}, not {value!r}")
+        wanted = getattr(kind, "__name__", kind)  # such as int | float, which has no name
+        raise UsageError(f"{where}: `{name}` must be {wanted}, not {reprlib.repr(value)}")
     return value
 
 
@@ -153,23 +191,24 @@ class _Reader:
         self._text, self._at = "", 0
         self._line, self._counted = 1, 0  # the line on which character `_counted` stands
 
-    def find(self, key: str) -> None:
-        """Goes to the value of `key` in the file's object; the values before it are dropped."""
+    def names(self) -> Iterator[str]:
+        """The names in the file's object; the value of each is to be taken before the next."""
         self._take("{")
-        names = []
-        while self._peek() == '"':
-            names.append(self._name())
-            if names[-1] == key:
-                return
-            if self._peek() in ("[", "{"):
-                collections.deque(self.entries(), maxlen=0)
-            else:
-                self._value()
+        if self._peek() == "}":
+            return
+        while True:
+            yield self._name()
             if self._take(",}") == "}":
-                break
-        raise UsageError(f"{self._path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
+                return
 
-    def entries(self) -> Iterator[tuple[str, str, Any]]:
+    def skip(self) -> None:
+        """Drops the value that begins here, of which no more than an entry is in memory."""
+        if self._peek() in ("[", "{"):
+            collections.deque(self.entries(), maxlen=0)
+        else:
+            self._value()
+
+    def entries(self, called: str = "entry {}") -> Iterator[tuple[str, str, Any]]:
         """Where, name and value of each entry of the list or object that begins here."""
         end = {"[": "]", "{": "}"}[self._take("[{")]
         if self._peek() == end:
@@ -178,7 +217,7 @@ class _Reader:
         number = 0
         while True:
             self._peek()
-            where, name = f"{self._here()}, entry {number}", ""
+            where, name = f"{self._here()}, {called.format(number)}", ""
             if end == "}":
                 name = self._name()
             yield where, name, self._value()
@@ -218,17 +257,21 @@ class _Reader:
         self._peek()
         while True:
             try:
-                value, end = json.JSONDecoder().raw_decode(self._text, self._at)
+                value, end = _DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 cut = len(self._text) - error.pos < _LITERAL or "Unterminated" in error.msg
+                if len(self._text) - self._at > MAX_VALUE:
+                    raise UsageError(f"{self._here()}: not JSON (a value has no end)") from None
                 if not (cut and self._more()):
                     self._at = error.pos
                     raise UsageError(f"{self._here()}: not JSON ({error.msg})") from None
             except (ValueError, RecursionError) as error:  # endless digits, or brackets in brackets
                 raise UsageError(f"{self._here()}: not JSON ({error})") from None
             else:
-                if end < len(self._text) or not self._more():  # a number might go on
-                    self._at = end
+                size = end - self._at
+                # A number might go on behind the chunk, which `.`, `e` or `e+` may end.
+                if end + 2 < len(self._text) or not self._more():
+                    self._at += size
                     return value
 
     def _more(self) -> bool:
