@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
+from mmt_jax import placement
 from mmt_jax.models.base import Encoded, Model, take
 from mmt_jax.typing import Array, Image, Params, Text
 
@@ -56,7 +56,7 @@ def score_matrix(
     """
     model = _in_float32(model)
     images = _unlabelled(images)
-    params, whole, spread = _placement(params)
+    params, whole, spread = placement.of(params)
     if model.separable:
         return embed(model, params, texts) @ embed(model, params, images).T
     return pairwise(
@@ -64,8 +64,8 @@ def score_matrix(
         images,
         text_mask=texts.mask,
         image_mask=images.mask,
-        encode_text=lambda rows: _encode_text(model, params, jax.device_put(rows, spread)),
-        encode_image=lambda rows: _encode_image(model, params, jax.device_put(rows, whole)),
+        encode_text=lambda rows: _encode_text(model, params, placement.put(rows, spread)),
+        encode_image=lambda rows: _encode_image(model, params, placement.put(rows, whole)),
         score=lambda text, image: jax.device_put(_fuse(model, params, text, image), whole),
         pairs=pairs,
         multiple=spread.num_devices,
@@ -104,22 +104,22 @@ def rerank(
     chosen = _best(embed(model, params, texts) @ embed(model, params, images).T, top)
     model = _in_float32(model)
     images = _unlabelled(images)
-    params, whole, spread = _placement(params)
+    params, whole, spread = placement.of(params)
     scores = np.full(chosen.shape, -np.inf, np.float32)
     side = min(chosen.shape[1], math.isqrt(max(pairs, 1)))
     captions = [
-        (chunk, _encode_text(model, params, jax.device_put(chunk.take(texts), whole)))
+        (chunk, _encode_text(model, params, placement.put(chunk.take(texts), whole)))
         for chunk in _chunks(texts.mask, max(1, pairs // side))
     ]
     meter = _Meter(int(chosen.sum())) if progress else None
     for photos in _chunks(images.mask, side):
-        encoded = _encode_image(model, params, jax.device_put(photos.take(images), whole))
+        encoded = _encode_image(model, params, placement.put(photos.take(images), whole))
         places, blocks = [], []
         for chunk, text in captions:
             rows = np.nonzero(chosen[np.ix_(chunk.index, photos.index)])
             if len(rows[0]):
                 places.append((chunk.index[rows[0]], photos.index[rows[1]]))
-                rows = jax.device_put(_filled(rows, spread.num_devices), spread)
+                rows = placement.put(_filled(rows, spread.num_devices), spread)
                 blocks.append(_fuse_rows(model, params, text, encoded, *rows))
         for place, block in zip(places, jax.device_get(blocks), strict=True):
             scores[place] = block[: len(place[0])]
@@ -158,14 +158,14 @@ def embed(model: Model, params: Params, items: Text | Image) -> np.ndarray:
       [n, E] f32.
     """
     model = _in_float32(model)
-    params, whole, spread = _placement(params)
+    params, whole, spread = placement.of(params)
     if isinstance(items, Text):
         function = _embed_text
     else:
         function = _embed_image
         items = _unlabelled(items)
     chunks = list(_chunks(items.mask, _EMBEDDED, spread.num_devices))
-    rows = [function(model, params, jax.device_put(c.take(items), spread)) for c in chunks]
+    rows = [function(model, params, placement.put(c.take(items), spread)) for c in chunks]
     rows = jax.device_get(jax.device_put(rows, whole))
     out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
     for chunk, row in zip(chunks, rows, strict=True):
@@ -261,17 +261,6 @@ def _chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[_Chunk]:
 
 def _in_float32(model: Model) -> Model:
     return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
-
-
-def _placement(params: Params) -> tuple[Params, jax.sharding.Sharding, jax.sharding.Sharding]:
-    """Parameters on their devices, a sharding that is whole on each, and one cut over all."""
-    params = jax.device_put(params)
-    sharding = jax.tree.leaves(params)[0].sharding
-    if not isinstance(sharding, NamedSharding):
-        return params, sharding, sharding
-    mesh = sharding.mesh
-    cut = PartitionSpec(mesh.axis_names)
-    return params, NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, cut)
 
 
 @functools.partial(jax.jit, static_argnums=0)

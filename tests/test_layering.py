@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT = {
     "typing": [],
     "params": [],
+    "placement": ["typing"],
     "model_config": [],
     "task_config": [],
     "config": ["model_config", "task_config"],
@@ -30,7 +31,7 @@ MAY_IMPORT = {
         "task_config",
         "typing",
     ],
-    "scoring": ["models.base", "config", "typing"],
+    "scoring": ["models.base", "placement", "config", "typing"],
     "objectives": [
         "models.base",
         "nn.blocks",
@@ -47,12 +48,14 @@ MAY_IMPORT = {
         "objectives",
         "data",
         "params",
+        "placement",
         "variants",
         "config",
         "typing",
     ],
     "evals": [
         "models.base",
+        "placement",
         "scoring",
         "objectives",
         "data",

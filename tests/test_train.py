@@ -1,8 +1,10 @@
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -42,7 +44,7 @@ CONFIG = Config(
     checkpoint_every=100,
     model=MODEL,
     data=DataConfig(source="scenes", size=16, vocab_size=300, text_length=12),
-    optim=OptimConfig(lr=0.01, schedule="constant", warmup_steps=2),
+    optim=OptimConfig(lr=0.01, schedule="constant", warmup_steps=2, eps=1e-3),
     eval=EvalConfig(best="r"),
 )
 BERT = dataclasses.replace(
@@ -110,6 +112,38 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
     assert [row["step"] for row in lines(tmp_path)] == [2, 3, 3, 4, 6]
     assert lines(tmp_path)[-1] == lines(whole[0])[-1]
     assert metrics == whole[1]
+
+
+def test_two_hosts_train_what_one_does_and_stop_together(whole, tmp_path):
+    def launch(*args):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        script = pathlib.Path(__file__).with_name("two_hosts.py")
+        path = os.pathsep.join([str(script.parents[1]), str(script.parent)])
+        env = os.environ | {"PYTHONPATH": path, "JAX_NUM_PROCESSES": "2"}
+        hosts = [
+            subprocess.Popen(
+                [sys.executable, script, tmp_path, *args],
+                env=env | {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_ID": str(host)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for host in range(2)
+        ]
+        told = [host.communicate()[1] for host in hosts]
+        return [host.returncode for host in hosts], told
+
+    codes, told = launch("stop")
+    assert codes == [128 + signal.SIGTERM] * 2, told
+    stopped = load(tmp_path, which="last").step
+    assert 2 <= stopped < 6
+    codes, told = launch()
+    assert codes == [0, 0], told
+    trained = load(tmp_path, which="last")
+    assert trained.step == 6
+    assert distance(trained.params, load(whole[0]).params) < 1e-5
+    assert "image_retrieval/r@1" in lines(tmp_path)[-1]
 
 
 @pytest.fixture

@@ -42,12 +42,15 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
+    import jax
+
     from mmt_jax.train import loop
 
     evaluate = _evaluator(args.config, args.workdir)
     metrics = loop.train(args.config, args.workdir, evaluate=evaluate)
-    rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
-    print(flags.table(["metric", "value"], rows))
+    if jax.process_index() == 0:
+        rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
+        print(flags.table(["metric", "value"], rows))
 
 
 def _evaluator(config: Any, workdir: str) -> Any:

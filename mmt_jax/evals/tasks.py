@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmt_jax import placement
 from mmt_jax.config import Config, UsageError
 from mmt_jax.data import sources
 from mmt_jax.data.tasks import readers
@@ -81,12 +82,12 @@ def answered(
     """
     task = model.config.task.name
     rows = np.arange(-(-len(records) // batch_size) * batch_size) % len(records)
-    logits = np.concatenate(
-        [
-            np.asarray(_logits(model, params, _inputs(records.batch(part))))
-            for part in rows.reshape(-1, min(batch_size, len(rows)))
-        ]
-    )[: len(records)]
+    params, whole, _ = placement.of(params)
+    parts = []
+    for part in rows.reshape(-1, min(batch_size, len(rows))):
+        batch = placement.put(_inputs(records.batch(part)), whole)
+        parts.append(np.asarray(jax.device_put(_logits(model, params, batch), whole)))
+    logits = np.concatenate(parts)[: len(records)]
     if TASKS[task].loss == "value":
         found = logits[:, 0].tolist()
     else:

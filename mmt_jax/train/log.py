@@ -8,7 +8,7 @@ import math
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from mmt_jax.config import Config
 from mmt_jax.train import workdir as workdirs
@@ -17,30 +17,36 @@ from mmt_jax.train import workdir as workdirs
 class Log:
     """Writes metrics as they come; a progress bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, folder: pathlib.Path, config: Config, *, start: int, progress: bool):
+    def __init__(self, folder: pathlib.Path | None, config: Config, *, start: int, progress: bool):
         """Opens the log of a run.
 
         Args:
-          folder: the workdir.
+          folder: the workdir; None writes no files.
           config: of the run.
           start: the step that it goes on from. Lines of later steps, left by a run that was cut off
             after its last checkpoint, are dropped.
           progress: whether to speak at all; files are written in any case.
         """
+        self._steps, self._batch_size = config.steps, config.batch_size
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if folder:
+            self._open(folder, start)
+        self._progress = progress
+        self._bar: Any = None
+        if progress and sys.stderr.isatty():
+            self._bar, self._task = _bar(start, config.steps)
+        self._timed_step, self._timed_at = start, time.perf_counter()
+
+    def _open(self, folder: pathlib.Path, start: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._steps, self._batch_size = config.steps, config.batch_size
         path = folder / workdirs.METRICS
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step(line) <= start]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-        self._progress = progress
-        self._bar: Any = None
-        if progress and sys.stderr.isatty():
-            self._bar, self._task = _bar(start, config.steps)
-        self._timed_step, self._timed_at = start, time.perf_counter()
 
     def restart_clock(self, step: int) -> None:
         """Leaves out of the speed what happened since the last line of the log."""
@@ -62,6 +68,8 @@ class Log:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes values to the files."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -88,8 +96,9 @@ class Log:
         """Closes the files and leaves the bar as it is."""
         if self._bar:
             self._bar.stop()
-        self._board.close()
-        self._file.close()
+        if self._file is not None:
+            self._board.close()
+            self._file.close()
 
 
 def _step(line: str) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmt_jax import placement
 from mmt_jax.config import Config, UsageError, with_spec
 from mmt_jax.data import sources
 from mmt_jax.data.corpus import Photos
@@ -73,8 +74,11 @@ def train(
     sharding.initialize()
     _check(config)
     mesh = sharding.mesh(config)
+    primary = jax.process_index() == 0  # of several hosts, the one that speaks and writes files
+    progress = progress and primary
     folder = pathlib.Path(workdir)
     config, known = workdirs.claim(config, folder)
+    sharding.wait_for_hosts("they have seen what the folder holds")
     origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
     if config.pretrained and not origins:
         origins = [folder / workdirs.PRETRAINED]
@@ -122,30 +126,31 @@ def train(
     placed = sharding.of_state(shapes, shapes.params, mesh)
     state_like = _like(shapes, placed)
     batch_like = _like(_batch_shapes(examples, config.batch_size), batched)
-    key = jax.device_put(keys(config.seed)[1], sharding.replicated(mesh))
+    first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
     _, metrics_like = jax.eval_shape(step_fn, state_like, batch_like, key)
     empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
     # ---- The folder: nothing was written so far --------------------------------------------------
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(iterator))
-        if jax.process_index() == 0:
+        if primary:
             stack.enter_context(workdirs.locked(folder))
             if not known:
                 sources.store_tokenizer(tokenizer, folder)
                 if asked:
                     records.store_labels(asked.labels, folder)
             workdirs.write_config(folder, config)
+        sharding.wait_for_hosts("the folder is there")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, config)))
         done = checkpoints.step()
         start, metrics = done or 0, {}
-        log = Log(folder, config, start=start, progress=progress)
+        log = Log(folder if primary else None, config, start=start, progress=progress)
         stack.enter_context(contextlib.closing(log))
         stop = stack.enter_context(Stop())
 
         # ---- Where it starts ---------------------------------------------------------------------
         if done is None:
-            state = _first_state(model, tx, config, placed, origins, log.say)
+            state = _first_state(model, tx, first, placed, origins, log.say)
         else:
             state, position, metrics = checkpoints.restore(start, state_like)
             iterator.set_state(position)
@@ -188,7 +193,8 @@ def train(
                 metrics, pending = _report(log, checkpoints, *pending), None
             last = step == config.steps
             evaluating = evaluate if last or _due(step, config.eval.every) else None
-            saving = evaluating or last or stop.signal or _due(step, config.checkpoint_every)
+            stopping = stop.after(step)
+            saving = evaluating or last or stopping or _due(step, config.checkpoint_every)
             if not saving:
                 if _due(step, config.log_every):
                     pending, window = (step, window), empty
@@ -202,8 +208,8 @@ def train(
                 metrics |= evaluated
             checkpoints.save(state, step, position=position, metrics=metrics)
             log.restart_clock(step)
-            if stop.signal:
-                stopped = Interrupted(stop.signal, step)
+            if stopping := stopping or stop.signal:  # it may have come since
+                stopped = Interrupted(stopping, step)
                 log.say(str(stopped))
                 raise stopped
         return metrics
@@ -254,16 +260,16 @@ def _batch_shapes(examples: Examples | Records, size: int) -> Batch:
 def _first_state(
     model: Model,
     tx: Any,
-    config: Config,
+    key: jax.Array,
     placed: State,
     origins: list[pathlib.Path],
     say: Callable[[str], None],
 ) -> State:
     """The state before the first step, in its place."""
-    key, _ = keys(config.seed)
     if not origins:
         return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
-    params = jax.device_put(init.params(origins, model, key, say), placed.params)
+    params = jax.device_get(init.params(origins, model, key, say))
+    params = jax.tree.map(placement.put, params, placed.params)
     return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
 
 

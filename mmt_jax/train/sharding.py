@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmt_jax import params as params_lib
+from mmt_jax import placement
 from mmt_jax.config import Config, UsageError
 from mmt_jax.typing import Params
 
@@ -65,6 +67,11 @@ def initialize() -> None:
             num_processes=int(number) if number else None,
             process_id=int(process) if process else None,
         )
+
+
+def wait_for_hosts(until: str) -> None:
+    """Waits until all hosts of a run are here, too: `until` names the place."""
+    multihost_utils.sync_global_devices(until)
 
 
 def mesh(config: Config) -> Mesh:
@@ -163,6 +170,13 @@ def of_state(state: Any, params: Params, mesh: Mesh) -> Any:
         return next((table[end] for end in ends if end in table), replicated(mesh))
 
     return jax.tree_util.tree_map_with_path(find, state)
+
+
+def put_key(key: jax.Array, mesh: Mesh) -> jax.Array:
+    """A random key that all hosts have alike, whole on every device."""
+    return jax.random.wrap_key_data(
+        placement.put(jax.device_get(jax.random.key_data(key)), replicated(mesh))
+    )
 
 
 def host_rows(sharding: NamedSharding, size: int) -> slice:

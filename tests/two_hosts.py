@@ -1,0 +1,40 @@
+"""Run by test_train as each of two hosts, with the folder of a run: trains there.
+
+With `stop`, the second host is told to end, by SIGTERM, while the run is evaluated.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+
+import jax
+
+from mmt_jax.config import EvalConfig
+from mmt_jax.evals import retrieval
+from mmt_jax.train import loop, sharding
+
+
+def main(folder, *stop):
+    import test_train  # computes at import, which hosts must not before they have met
+
+    config = dataclasses.replace(
+        test_train.CONFIG,
+        mesh=(("data", 2),),
+        eval=EvalConfig(every=2, split="val", limit=5, best="image_retrieval/r@1"),
+    )
+    scores = retrieval.evaluator(config, folder, progress=False)
+
+    def evaluate(*args):
+        if stop and jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return scores(*args)
+
+    loop.train(config, folder, evaluate=evaluate, progress=False)
+
+
+if __name__ == "__main__":
+    sharding.initialize()
+    main(*sys.argv[1:])
