@@ -1,6 +1,6 @@
 """Run by test_train as each of two hosts, with the folder of a run: trains there.
 
-With `stop`, the second host is told to end, by SIGTERM, while the run is evaluated.
+The second host is told to end, by SIGTERM, while the run is evaluated; then the run goes on.
 """
 
 import dataclasses
@@ -15,9 +15,10 @@ import jax
 from mmt_jax.config import EvalConfig
 from mmt_jax.evals import retrieval
 from mmt_jax.train import loop, sharding
+from mmt_jax.train.signals import Interrupted
 
 
-def main(folder, *stop):
+def main(folder):
     import test_train  # computes at import, which hosts must not before they have met
 
     config = dataclasses.replace(
@@ -27,12 +28,16 @@ def main(folder, *stop):
     )
     scores = retrieval.evaluator(config, folder, progress=False)
 
-    def evaluate(*args):
-        if stop and jax.process_index() == 1:
+    def stop(*_):
+        if jax.process_index() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return scores(*args)
+        return {}
 
-    loop.train(config, folder, evaluate=evaluate, progress=False)
+    try:
+        loop.train(config, folder, evaluate=stop, progress=False)
+    except Interrupted as stopped:
+        print(stopped)
+    loop.train(config, folder, evaluate=scores, progress=False)
 
 
 if __name__ == "__main__":
