@@ -43,7 +43,8 @@ def score_matrix(
     model and shape and serve later calls with other parameters.
 
     Args:
-      model: scores pairs. A separable one takes one matrix product.
+      model: scores pairs. A separable one takes one matrix product of embeddings, and so does one
+        that has embeddings and no match head.
       params: its parameters.
       texts: M captions, numpy.
       images: N photos, numpy; class distributions are ignored.
@@ -57,7 +58,7 @@ def score_matrix(
     model = _in_float32(model)
     images = _unlabelled(images)
     params, whole, spread = placement.of(params)
-    if model.separable:
+    if model.separable or model.config.objective.itm == "none":
         return embed(model, params, texts) @ embed(model, params, images).T
     return pairwise(
         texts,

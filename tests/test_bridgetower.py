@@ -14,6 +14,7 @@ from mmt_jax import params as trees
 from mmt_jax import scoring
 from mmt_jax.config import Config, DataSpec, ObjectiveConfig, UsageError, resolve, with_spec
 from mmt_jax.data import regions
+from mmt_jax.evals import retrieval
 from mmt_jax.model_config import BridgeTowerConfig
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
@@ -147,6 +148,10 @@ def test_towers_alone_are_contrasted_in_the_paper():
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert built.embeds
     assert not built.separable
+    scores = scoring.score_matrix(built, params, text, image)
+    np.testing.assert_allclose(scores, ours[0] @ ours[1].T, atol=1e-5)
+    with pytest.raises(UsageError, match="has no head that scores pairs jointly"):
+        retrieval.evaluate(built, params, None, rerank=1)
     reached = tiny.jit(jax.grad(lambda p: (embeddings(p)[0] @ embeddings(p)[1].T)[0, 0]))(params)
     crossed = {path: grad for path, grad in trees.flatten(reached).items() if "cross" in path}
     assert crossed

@@ -159,14 +159,15 @@ def evaluate(
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
-      UsageError: the model scores no pairs, or has no embeddings to choose them by; the data does
-        not fit it, or cannot be cut into such folds; or a score is NaN.
+      UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
+        the data does not fit it, or cannot be cut into such folds; or a score is NaN.
     """
     config = model.config
-    if config.objective.itm == "none":
+    if config.objective.itm == "none" and (model.separable or not model.embeds):
+        how = ", or ask this one its questions with --task" if config.model.num_answers else ""
         raise UsageError(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
-            f"that was trained with an ITM loss"
+            f"that was trained with an ITM loss{how}"
         )
     score = scoring.score_matrix
     if rerank:
@@ -197,10 +198,12 @@ def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np
 def _check_rerank(model: Model, top: int) -> None:
     if top < 0:
         raise UsageError(f"rerank is {top}; give a number of pairs, or 0 to score all of them")
-    if not model.embeds:
+    joint = model.config.objective.itm != "none"
+    if not model.embeds or not joint:
+        lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(
-            f"{model.config.tag or 'this model'} has no embeddings to choose pairs by; leave "
-            f"rerank out, and all pairs are scored"
+            f"{model.config.tag or 'this model'} has {lacks}; leave rerank out, and all pairs are "
+            f"scored"
         )
 
 

@@ -131,9 +131,8 @@ def build(
     """
     if not model.embeds:
         raise UsageError(
-            f"{model.config.tag or 'this model'} scores photo and caption together and has no "
-            f"embeddings to be indexed; take a model of two towers, such as baseline_baseline, or "
-            f"rank with `mmt eval`"
+            f"{model.config.tag or 'this model'} has no embeddings to be indexed; take a model of "
+            f"two towers, such as baseline_baseline, or rank with `mmt eval` if it scores pairs"
         )
     for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
         if value not in known:

@@ -150,7 +150,8 @@ def train(
 
         # ---- Where it starts ---------------------------------------------------------------------
         if done is None:
-            state = _first_state(model, tx, first, placed, origins, log.say)
+            labels = asked.labels if asked else ()
+            state = _first_state(model, tx, first, placed, origins, log.say, labels)
         else:
             state, position, metrics = checkpoints.restore(start, state_like)
             iterator.set_state(position)
@@ -264,11 +265,12 @@ def _first_state(
     placed: State,
     origins: list[pathlib.Path],
     say: Callable[[str], None],
+    labels: tuple[str, ...],
 ) -> State:
     """The state before the first step, in its place."""
     if not origins:
         return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
-    params = jax.device_get(init.params(origins, model, key, say))
+    params = jax.device_get(init.params(origins, model, key, say, labels=labels))
     params = jax.tree.map(placement.put, params, placed.params)
     return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
 
