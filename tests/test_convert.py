@@ -133,9 +133,9 @@ def test_what_has_no_counterpart_is_counted_and_listed(tmp_path, source):
     }
     rows = [json.loads(line) for line in summary.report.read_text().splitlines()]
     assert [(row["kind"], row["where"]) for row in rows] == [
+        ("without caption", f"{path}:2"),
         ("damaged caption", f"{tmp_path}/c.token:2"),
         ("damaged caption", f"{tmp_path}/c.token:4"),
-        ("without caption", f"{path}:2"),
         ("caption without photo", f"{tmp_path}/c.token"),
     ]
     assert "photo 7 has captions, but was not written" in rows[3]["reason"]

@@ -372,6 +372,15 @@ def test_categories_that_cannot_be_kept(tmp_path, source, category, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_empty_caption_among_others_is_told(tmp_path, source):
+    photo = {"image_id": 7, "width": 9, "height": 9, "captions": ["a cat", " "]}
+    boxes = [{"xyxy": [0, 0, 5, 5], "category": "cat"}]
+    (source / "x.jsonl").write_text(json.dumps(photo | {"boxes": boxes}))
+    summary = convert("boxes-jsonl", source / "x.jsonl", tmp_path / "out")
+    assert (summary.captions, summary.left) == (1, {"damaged caption": 1})
+    assert "x.jsonl:1: one of photo 7 is empty" in summary.first
+
+
 def test_categories_of_a_split_that_fails_go_with_it(tmp_path, source):
     photo = {"image_id": 7, "width": 9, "height": 9, "captions": ["a cat"]}
     boxes = [{"xyxy": [0, 0, 99, 99], "category": "cat"}]

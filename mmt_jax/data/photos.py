@@ -59,6 +59,27 @@ class Photo:
     pixels: np.ndarray | None = None
 
 
+def with_whole(regions: Photo, feature: np.ndarray) -> Photo:
+    """A photo of which only regions are known, with `feature` [F] of the whole in a row above them.
+
+    Its score is 1; of classes and attributes it has none.
+    """
+
+    def rows(first: Any, values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        return np.concatenate([np.full_like(values, first, shape=(1, *values.shape[1:])), values])
+
+    labels = [f"{kind}_{part}" for kind in LABELS for part in ("ids", "probs")]
+    return dataclasses.replace(
+        regions,
+        features=np.concatenate([feature[None], regions.features]),
+        boxes=rows(WHOLE, regions.boxes),
+        scores=rows(1, regions.scores),
+        **{name: rows(0, getattr(regions, name)) for name in labels},
+    )
+
+
 def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[n, C] class probabilities → ids [n, k] i32 and probabilities [n, k] f32 of the likeliest.
 

@@ -98,7 +98,7 @@ def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
         encoded = examples[index][f"{PICTURE}/encoded"]
         return pictures.decode(io.BytesIO(encoded), f"{folder}, photo {name}")
 
-    shots, known = [], Captions({}, [])
+    shots, known = [], Captions(str(folder), {}, [])
     for index, example in enumerate(examples):
         name = example[f"{PICTURE}/id"]
         shot = Shot(name, f"{folder}, photo {name}", functools.partial(read, index, name))

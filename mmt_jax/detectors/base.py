@@ -14,7 +14,7 @@ import numpy as np
 
 from mmt_jax.config import UsageError
 from mmt_jax.data import regions, schema
-from mmt_jax.data.photos import WHOLE, Photo
+from mmt_jax.data.photos import Photo, with_whole
 
 MAX_REGIONS = 100  # the release's
 
@@ -102,22 +102,17 @@ def photo(
     """
     if not len(found.boxes):
         raise UsageError("the detector found no region; nothing can be said of such a photo")
-
-    def rows(values: np.ndarray, first: Any) -> np.ndarray:
-        if found.whole:
-            return values
-        return np.concatenate([np.full((1, *values.shape[1:]), first, values.dtype), values])
-
-    return Photo(
+    said = Photo(
         image_id,
         tuple(captions),
-        features=rows(found.features, found.features.mean(axis=0)),
-        boxes=rows(np.clip(found.boxes, 0, 1), WHOLE),
-        scores=None if found.scores is None else rows(found.scores, 1.0),
-        class_ids=None if found.class_ids is None else rows(found.class_ids, 0),
-        class_probs=None if found.class_probs is None else rows(found.class_probs, 0.0),
+        features=found.features,
+        boxes=np.clip(found.boxes, 0, 1),
+        scores=found.scores,
+        class_ids=found.class_ids,
+        class_probs=found.class_probs,
         info=info,
     )
+    return said if found.whole else with_whole(said, said.features.mean(axis=0))
 
 
 def record(

@@ -193,9 +193,7 @@ def _join(
     skipped: Skipped,
 ) -> dict[int, int]:
     """Streams the shards into the split; returns how many captions each photo has."""
-    captions, written = captions or Captions({}, []), {}
-    for where, reason in captions.faults:
-        skipped.add("damaged caption", where, reason)
+    texts, written = captions.of if captions else {}, {}
     if not (names := _shards(shards)):
         shutil.rmtree(shards)
         raise UsageError(f"not one photo could be taken{skipped.because}")
@@ -205,12 +203,11 @@ def _join(
                 arrays = {name: schema.read_array(file, name, path) for name in file.files}
             for line, ends in zip(_lines(shards, shard), itertools.pairwise(arrays["offsets"])):
                 if line["file"] in wanted:
-                    texts = captions.of.get(line["image_id"], ())
-                    writer.add(_photo(arrays, slice(*ends), line, texts))
-                    written[line["image_id"]] = len(texts)
-    for number in sorted(captions.of.keys() - written):
-        reason = f"photo {number} has captions, but was not written"
-        skipped.add("caption without photo", f"photo {number}", reason)
+                    number = line["image_id"]
+                    writer.add(_photo(arrays, slice(*ends), line, texts.get(number, ())))
+                    written[number] = len(texts.get(number, ()))
+    if captions:
+        captions.tell(skipped, written.keys())
     return written
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from mmt_jax.config import UsageError
 from mmt_jax.data.features import tsv
 from mmt_jax.data.photos import image_id
+from mmt_jax.data.skipped import Skipped
 from mmt_jax.data.tasks import files
 from mmt_jax.data.text import prepare
 
@@ -29,12 +30,22 @@ class Captions:
     """What a file of captions holds.
 
     Attributes:
+      source: the file.
       of: the captions of each photo by its id; all of them are in memory.
       faults: place and reason of each caption that could not be taken.
     """
 
+    source: str
     of: dict[int, tuple[str, ...]]
     faults: list[tuple[str, str]]
+
+    def tell(self, report: Skipped, written: Set[int]) -> None:
+        """Lists the captions that could not be taken, and those of photos that were not written."""
+        for where, reason in self.faults:
+            report.add("damaged caption", where, reason)
+        for number in sorted(self.of.keys() - written):
+            reason = f"photo {number} has captions, but was not written"
+            report.add("caption without photo", self.source, reason)
 
 
 def read(path: pathlib.Path, split: str) -> Captions:
@@ -53,7 +64,7 @@ def read(path: pathlib.Path, split: str) -> Captions:
         rows, parse = _elements(path, split), _element
     else:
         rows, parse = tsv.lines(path, tsv.MAX_JSON), _token
-    found = Captions({}, [])
+    found = Captions(str(path), {}, [])
     for where, row in rows:
         try:
             number, captions = parse(row, where)

@@ -59,8 +59,6 @@ def convert(
         writer,
     ):
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
-        for where, reason in joined.faults if joined else ():
-            report.add("damaged caption", where, reason)
         read = row.read
         if names is not None:
             writer.num_classes = len(names)
@@ -68,9 +66,8 @@ def convert(
         written = _write(track(read(source)), row, writer, joined, report)
         if not written:
             raise UsageError(f"{source} has no photo to write{report.because}")
-        for number in sorted(joined.of.keys() - written) if joined else ():
-            reason = f"photo {number} has captions, but was not written"
-            report.add("caption without photo", str(captions_file), reason)
+        if joined:
+            joined.tell(report, written.keys())
     total = sum(written.values())
     return Summary(folder, len(written), total, report.left, report.path, report.first)
 
@@ -89,6 +86,8 @@ def _write(
             found = item.load()
             if joined is None:
                 texts = tuple(text for text in found.captions if prepare(text))
+                if 0 < len(texts) < len(found.captions):
+                    report.add("damaged caption", item.where, f"one of photo {found.name} is empty")
             else:
                 texts = joined.of.get(found.image_id, ())
             if not texts and (row.captions or joined):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
-from mmt_jax.data.photos import WHOLE, Photo, image_id, top
+from mmt_jax.data.photos import Photo, image_id, top, with_whole
 
 # Order of a box's numbers, and their unit.
 CONVENTIONS = ("xyxy pixels", "xyxy 0..1", "yxyx 0..1", "xywh pixels")
@@ -205,25 +205,19 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
     attributes, likely = _one_a_row(found.attribute_ids, found.attribute_probs, "attribute", where)
     size = dict(zip(("width", "height"), found.size, strict=True)) if found.size else {}
     name = {"name": found.name} if isinstance(found.name, str) else {}
-    return Photo(
+    regions = Photo(
         image_id=found.image_id,
         captions=captions,
-        features=np.concatenate([whole[None], found.features]),
-        boxes=np.concatenate([np.array([WHOLE], np.float32), boxes]),
-        scores=_below(1, found.scores),
-        class_ids=_below(0, ids),
-        class_probs=_below(0, probs),
-        attribute_ids=_below(0, attributes),
-        attribute_probs=_below(0, likely),
+        features=found.features,
+        boxes=boxes,
+        scores=found.scores,
+        class_ids=ids,
+        class_probs=probs,
+        attribute_ids=attributes,
+        attribute_probs=likely,
         info={**name, **size, **found.info},
     )
-
-
-def _below(first: int, values: np.ndarray | None) -> np.ndarray | None:
-    """Values of the regions below one of the whole photo."""
-    if values is None:
-        return None
-    return np.concatenate([np.full_like(values, first, shape=(1, *values.shape[1:])), values])
+    return with_whole(regions, whole)
 
 
 def normalised(
