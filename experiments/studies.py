@@ -30,11 +30,8 @@ _KINDS = (
     "architecture_mixed-modality",
     "architecture_single-modality",
 )
-_SYSTEMS = (
-    "experiments/lxmert.py:base",
-    "experiments/bridgetower.py:base",
-    "experiments/tern.py:original",
-)
+_SYSTEMS = ("experiments/lxmert.py:base", "experiments/tern.py:original")
+_PIXELS = ("experiments/bridgetower.py:base",)
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
 
@@ -76,7 +73,9 @@ STUDIES: dict[str, Study] = {
         _study("baselines", "data_cc", "architecture_coattention", *_BASELINES),
         # Other systems' models under the study's objectives, each on what it reads: BridgeTower on
         # pixels, TERN in batches of contrast alone, and all on the same photos and captions.
-        _study("systems", "data_cc", *_SYSTEMS, "baseline_baseline-no-bert-transfer"),
+        _study("systems", "data_cc", *_SYSTEMS, *_PIXELS, "baseline_baseline-no-bert-transfer"),
+        # For features and boxes without pixels.
+        _study("systems-regions", "data_cc", *_SYSTEMS, "baseline_baseline-no-bert-transfer"),
         _study("full", *VARIANTS, scale="tiny"),
     )
 }

@@ -431,7 +431,7 @@ def test_corpora_are_described_where_a_study_has_them(tmp_path, monkeypatch):
 
 def test_named_studies():
     names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "systems"}
-    assert set(STUDIES) == names | {"full"}
+    assert set(STUDIES) == names | {"systems-regions", "full"}
     assert set(STUDIES["full"].tags) == set(variants.VARIANTS)
     for study in STUDIES.values():
         assert plan(amend(study, seeds=1), "nowhere")
