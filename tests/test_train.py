@@ -269,6 +269,14 @@ def test_nothing_is_written_where_a_run_is_said_to_start_from_no_workdir(tmp_pat
     assert [path.name for path in tmp_path.rglob("*")] == ["photos"]
 
 
+def test_nothing_is_written_where_a_run_cannot_start_from_another(whole, tmp_path):
+    wide = dataclasses.replace(CONFIG.model, mlp_dim=9)
+    config = dataclasses.replace(CONFIG, model=wide, init_from=str(whole[0]))
+    with pytest.raises(UsageError, match=r"cannot start from .*mlp_in/kernel is .* must be"):
+        run(tmp_path / "run", config)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_path):
     # Another size would give another vocabulary, if it were not the source's.
     config = dataclasses.replace(
@@ -286,12 +294,15 @@ def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_p
     assert words[0] == words[1]
 
 
-def test_parameters_that_do_not_fit_are_all_named(whole):
+def test_sizes_and_parameters_that_do_not_fit_are_named(whole):
     built = tiny.model(("merged", "merged"), mlp_dim=9)
     with pytest.raises(UsageError) as error:
         init.params([whole[0]], built, jax.random.key(0), print)
-    assert "mlp_in/kernel is (8, 8) and must be (12, 9)" in str(error.value)
-    assert "streams/layers/1/text/mlp_in/kernel (12, 9) is missing" in str(error.value)
+    message = str(error.value)
+    assert "config.model.mlp_dim is 9 and there 8" in message
+    assert "config.model.layers is ('merged', 'merged') and there" in message
+    assert "streams/layers/1/image/attention/key/bias" in message
+    assert re.search(r"and \d+ parameters more; train with", message)
 
 
 def save(folder, built):

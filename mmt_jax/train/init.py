@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 from mmt_jax import params as params_lib
 from mmt_jax import variants
-from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
+from mmt_jax.config import SIZES, Config, ModelConfig, UsageError, as_dict, resolve
 from mmt_jax.data.tasks import answers, records
 from mmt_jax.models.base import Model
 from mmt_jax.nn.blocks import kinds
@@ -26,6 +27,8 @@ _ENCODER = (
     (r"streams/layers/(\d+)/text/mlp_in/(\w+)", r"text/stack/layers/\1/mlp/hidden/\2"),
     (r"streams/layers/(\d+)/text/mlp_out/(\w+)", r"text/stack/layers/\1/mlp/out/\2"),
 )
+
+SHOWN = 3  # parameters at odds that a message lists
 
 # Of these a row's own values always stand: who it is, and how it is best optimised.
 _OWN = ("tag", "pretrained", "init_from", "optim")
@@ -81,7 +84,8 @@ def params(
       labels: the run's answers by number.
 
     Raises:
-      UsageError: not a workdir, or parameters are missing, extra or misshapen: all are named.
+      UsageError: not a workdir, or parameters are missing, extra or misshapen: sizes that differ and
+        the first of these are named.
     """
     taken: Params = {}
     for workdir in workdirs:
@@ -111,12 +115,23 @@ def _taken(workdir: str | os.PathLike, model: Model, labels: Sequence[str]) -> P
         paths = kept(taken, wanted)
         taken, wanted = (params_lib.select(tree, paths) for tree in (taken, wanted))
     if differ := params_lib.differences(taken, wanted):
+        more = [f"and {len(differ) - SHOWN} parameters more"] if len(differ) > SHOWN else []
+        wrong = "; ".join([*_sizes_apart(ours, theirs), *differ[:SHOWN], *more])
         raise UsageError(
             f"{model.config.tag or 'this model'} cannot start from {workdir} "
-            f"({source.config.tag}): {'; '.join(differ)}; train with that run's sizes and "
-            f"objective, or start from another run"
+            f"({source.config.tag}): {wrong}; train with that run's sizes and objective, or start "
+            f"from another run"
         )
     return taken
+
+
+def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
+    """What two configs of one family's models say differently."""
+    if type(ours) is not type(theirs):
+        return []
+    names = [field.name for field in dataclasses.fields(ours)]
+    values = [(name, getattr(ours, name), getattr(theirs, name)) for name in names]
+    return [f"config.model.{name} is {a!r} and there {b!r}" for name, a, b in values if a != b]
 
 
 def _answers(source: Params, theirs: Sequence[str], ours: Sequence[str]) -> Params:

@@ -101,6 +101,12 @@ def train(
         spec = dataclasses.replace(spec, num_answers=len(asked.labels))
     config = with_spec(config, spec)
     model = registry.build(config)
+    first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
+    said: list[str] = []
+    source = None
+    if origins and not workdirs.has_checkpoint(folder):
+        labels = asked.labels if asked else ()
+        source = init.params(origins, model, first, said.append, labels=labels)
     corpora = [] if asked and not asked.photos else _corpora(config)
     if config.objective.itm == "none" and not asked:
         evaluate = None  # such a model scores no pairs
@@ -126,7 +132,6 @@ def train(
     placed = sharding.of_state(shapes, shapes.params, mesh)
     state_like = _like(shapes, placed)
     batch_like = _like(_batch_shapes(examples, config.batch_size), batched)
-    first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
     _, metrics_like = jax.eval_shape(step_fn, state_like, batch_like, key)
     empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
@@ -150,12 +155,14 @@ def train(
 
         # ---- Where it starts ---------------------------------------------------------------------
         if done is None:
-            labels = asked.labels if asked else ()
-            state = _first_state(model, tx, first, placed, origins, log.say, labels)
+            for line in said:
+                log.say(line)
+            state = _first_state(model, tx, first, placed, source)
         else:
             state, position, metrics = checkpoints.restore(start, state_like)
             iterator.set_state(position)
             log.say(f"{folder} goes on from step {start}")
+        del source
         if start >= config.steps:
             return metrics
 
@@ -263,15 +270,12 @@ def _first_state(
     tx: Any,
     key: jax.Array,
     placed: State,
-    origins: list[pathlib.Path],
-    say: Callable[[str], None],
-    labels: tuple[str, ...],
+    source: Params | None,
 ) -> State:
-    """The state before the first step, in its place."""
-    if not origins:
+    """The state before the first step, in its place; `source`: parameters to begin with."""
+    if source is None:
         return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
-    params = jax.device_get(init.params(origins, model, key, say, labels=labels))
-    params = jax.tree.map(placement.put, params, placed.params)
+    params = jax.tree.map(placement.put, jax.device_get(source), placed.params)
     return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
 
 
