@@ -84,8 +84,8 @@ def params(
       labels: the run's answers by number.
 
     Raises:
-      UsageError: not a workdir, or parameters are missing, extra or misshapen: sizes that differ and
-        the first of these are named.
+      UsageError: not a workdir, or parameters are missing, extra or misshapen: sizes that differ
+        and the first of these are named.
     """
     taken: Params = {}
     for workdir in workdirs:
