@@ -213,7 +213,37 @@ def test_beam_makes_the_same(tmp_path, monkeypatch):
     lines = [sorted(rejected(out, name, "train"), key=where) for out in (local, beam)]
     assert lines[0] == lines[1]
     assert sorted(line.reason for line in lines[0]) == [examples.REMOVED[1], "missing photo"]
-    assert not list(beam.rglob("parts-*"))
+    assert [path.name for path in beam.iterdir()] == ["mmt"]
+
+
+def test_beam_goes_on_with_the_shards_that_are_missing(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+    name, raw, out = "conceptual_captions", tmp_path / "raw", tmp_path / "out"
+    rows = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(6)]
+    samples.put(raw / "Train_GCC-training.tsv", samples.lines(rows))
+    for number in range(6):
+        samples.photo(raw / f"training/{number:08d}.jpg", number)
+    example, seen = examples.Maker.example, []
+
+    def lost(self, item):
+        seen.append(item.key)
+        if len(seen) == 6:
+            raise RuntimeError("a worker is gone")
+        return example(self, item)
+
+    monkeypatch.setattr(examples.Maker, "example", lost)
+    assert prepare(name, raw, out, runner="DirectRunner") == 2
+    assert "train cannot be written" in capsys.readouterr().err
+    assert not corpora.is_prepared(out)
+    before = set(seen[:-1])
+    assert prepare(name, raw, out, runner="DirectRunner") == 0
+    assert 0 < len(seen[6:]) < 6
+    assert {*before, *seen[6:]} == {f"train-{number}" for number in range(6)}
+    assert [path.name for path in out.iterdir()] == ["mmt"]
+    monkeypatch.setattr(examples.Maker, "example", example)
+    assert prepare(name, raw, tmp_path / "once", runner="DirectRunner") == 0
+    assert files(out) == files(tmp_path / "once")
 
 
 # ---- Evaluation photos stay out ------------------------------------------------------------------

@@ -17,7 +17,8 @@ entry (a photo that is missing, truncated or no picture, a caption without photo
 caption, an id that is there twice, a box that is inverted or outside, a path that leaves --raw) is
 counted, and listed in rejected-SPLIT.jsonl; the rest goes on.
 
-A split that is finished is not prepared again; what was interrupted is begun anew.
+A split that is finished is not prepared again. Of one that was interrupted the shards that Beam has
+finished stay, and the same command goes on with the others; without Beam it is begun anew.
 
 --exclude keeps photos of an evaluation out of splits for training, by their ids in COCO, Flickr and
 Visual Genome, and by a hash that survives re-encoding and resizing. It names a prepared corpus,

@@ -33,9 +33,11 @@ class _Shards:
     folder: str
 
     def write(self, group: tuple[int, Iterable[base.Item]]) -> None:
-        """Writes a shard; where Beam runs it twice, the files are the same."""
+        """Writes a shard that is not there; where Beam does so twice, the files are the same."""
         shard, items = group
         path = pathlib.Path(self.folder) / f"{shard:05d}"
+        if path.exists() and path.with_suffix(".json").exists():
+            return
         rejected: list[base.Skipped] = []
         done = {"examples": 0, "bytes": 0}
         ordered = sorted(items, key=lambda item: _number(item.key))
@@ -65,7 +67,7 @@ def write(
     features: Any,
     writer: Any,
     template: Any,
-    shards: int,
+    shards: tuple[pathlib.Path, int],
     runner: Any,
     options: Any,
 ) -> splits.SplitInfo:
@@ -75,19 +77,20 @@ def write(
       maker: of its examples.
       features, writer: TFDS's, of the builder.
       template: of the names of its shards.
-      shards: how many; those that remain empty are left out.
+      shards: where to write them until all are there, and how many; those that are there already
+        stay, those that remain empty are left out.
       runner, options: as `beam.Pipeline` takes them.
     """
     folder = pathlib.Path(template.data_dir)
-    parts = folder / f"parts-{maker.split}"
-    parts.mkdir()
+    parts, number = shards
+    parts.mkdir(parents=True, exist_ok=True)
     shard = _Shards(maker, features, writer, str(parts))
     with beam.Pipeline(runner=runner, options=options) as pipeline:
         _ = (
             pipeline
             | "Split" >> beam.Create([maker.split])
             | "Items" >> beam.FlatMap(lambda split: maker.items())
-            | "Shard" >> beam.Map(lambda item: (_number(item.key) % shards, item))
+            | "Shard" >> beam.Map(lambda item: (_number(item.key) % number, item))
             | "Group" >> beam.GroupByKey()
             | "Write" >> beam.Map(shard.write)
         )

@@ -7,6 +7,7 @@ Needs no TensorFlow. Records are written as array_record, which can be read in a
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,8 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
       raw: the folder of published files; None = only to read what is prepared.
       splits: those to prepare; None = all whose files are there.
       exclude: as `hashes.load` takes them; their photos are kept out of splits for training.
-      shards: how many of each split Beam writes; None = written without Beam, which TFDS cuts.
+      shards: where Beam writes those of a split, and how many; those that are there already stay.
+        None = written without Beam, cut by TFDS.
       **kwargs: as every builder takes them: `data_dir`, `config`, ….
     """
 
@@ -45,7 +47,7 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
         raw: str | None = None,
         splits: Sequence[str] | None = None,
         exclude: hashes.Exclusion | None = None,
-        shards: int | None = None,
+        shards: tuple[pathlib.Path, int] | None = None,
         **kwargs: Any,
     ):
         self._raw, self._splits, self._exclude, self._shards = raw, splits, exclude, shards

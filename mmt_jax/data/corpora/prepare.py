@@ -1,9 +1,10 @@
-"""Prepares a corpus split by split: what is finished stays, what is interrupted leaves nothing."""
+"""Prepares a corpus split by split: what is finished stays, on Beam each shard of a split too."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -89,15 +90,15 @@ def prepare(
     for split in splits:
         if split in surveys:
             part = pathlib.Path(out) / f".mmt-{name}-{split}"
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
-            try:
+            shards = None
+            if runner != LOCAL:
                 photos = surveys[split].items * len(corpus.pictures)
-                _build(part, corpus, source, split, exclusion, photos, runner, beam_options)
+                shards = _shards(part, source, surveys[split], _sources(split, exclusion), photos)
+            with _workplace(part, shards):
+                _build(part, corpus, source, split, exclusion, shards, runner, beam_options)
                 folder = part / "mmt" / name / corpora.VERSION
                 _write_report(folder, corpus, split, surveys[split], exclusion, source)
                 _adopt(folder, version, split)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
         yield _report(version, split)
 
 
@@ -110,13 +111,48 @@ def _survey(corpus: base.Corpus, raw: base.Raw, split: str) -> _Survey:
     return _Survey(items, elements, skipped, doubts)
 
 
+def _shards(
+    part: pathlib.Path, raw: base.Raw, survey: _Survey, sources: list[list[str]], photos: int
+) -> tuple[pathlib.Path, int]:
+    """Where Beam writes the shards of a split, and how many: the same for the same work."""
+    number = -(-photos // _PHOTOS)
+    work = json.dumps([str(raw.folder), survey.items, survey.elements, sources, number])
+    return part / hashlib.sha256(work.encode()).hexdigest()[:16], number
+
+
+@contextlib.contextmanager
+def _workplace(part: pathlib.Path, shards: tuple[pathlib.Path, int] | None) -> Iterator[None]:
+    """A folder that holds nothing of earlier runs but their shards, and goes with the block.
+
+    Where the block fails, the shards stay.
+    """
+    kept = shards[0] if shards else None
+
+    def clear() -> None:
+        for path in part.glob("*"):
+            if path != kept:
+                shutil.rmtree(path, ignore_errors=True)
+        for path in (kept, part):
+            with contextlib.suppress(OSError):  # it is not empty
+                if path:
+                    path.rmdir()
+
+    clear()
+    try:
+        yield
+    except BaseException:
+        clear()
+        raise
+    shutil.rmtree(part, ignore_errors=True)
+
+
 def _build(
     part: pathlib.Path,
     corpus: base.Corpus,
     raw: base.Raw,
     split: str,
     exclusion: hashes.Exclusion | None,
-    photos: int,
+    shards: tuple[pathlib.Path, int] | None,
     runner: str,
     beam_options: Sequence[str],
 ) -> None:
@@ -138,7 +174,7 @@ def _build(
         raw=str(raw.folder),
         splits=[split],
         exclude=exclusion,
-        shards=None if runner == LOCAL else -(-photos // _PHOTOS),
+        shards=shards,
     )
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download, and of `part`
