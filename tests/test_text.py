@@ -188,6 +188,9 @@ def test_damaged_and_missing_models(tmp_path, model):
     broken.write_bytes(model[: len(model) // 2])
     with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
         text.SentencePiece(broken)
+    broken.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"broken\.model is empty"):
+        text.load(broken)
     with pytest.raises(UsageError, match=r"absent\.model cannot be read"):
         text.SentencePiece(tmp_path / "absent.model")
 

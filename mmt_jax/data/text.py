@@ -147,6 +147,8 @@ class SentencePiece(Tokenizer):
         """
         name = "the vocabulary" if isinstance(model, bytes) else str(model)
         self.model = model if isinstance(model, bytes) else _read(model)
+        if not self.model:  # of which the library would make a processor of no pieces
+            raise UsageError(f"{name} is empty; it must hold a SentencePiece model")
         try:
             self._sp = sentencepiece.SentencePieceProcessor(model_proto=self.model)
             size = self._sp.vocab_size()
