@@ -216,7 +216,7 @@ class Scorer(abc.ABC):
             reading=data.regions,
             global_region=model.global_region,
         )
-        self._validate(result, name)
+        self.check_record(result, name)
         return result
 
     def _processor(self, divisor: int | None) -> Processor:
@@ -275,12 +275,17 @@ class Scorer(abc.ABC):
             named = isinstance(record, Mapping)
             name = f"record {index}" if named else os.fspath(record)
             loaded.append(record if named else schema.read_record(record))
-            self._validate(loaded[-1], name)
+            self.check_record(loaded[-1], name)
         if self.config.model.pixels:
             return _stack_pixels([record[schema.PIXELS] for record in loaded])
         return _stack_regions(loaded)
 
-    def _validate(self, record: Mapping[str, np.ndarray], name: str) -> None:
+    def check_record(self, record: Mapping[str, np.ndarray], name: str) -> None:
+        """Refuses a record that this model does not read.
+
+        Raises:
+          UsageError: it has a fault, or is of another detector; `name` says whose record it is.
+        """
         model = self.config.model
         if model.pixels:
             schema.validate_pixels(record, name=name, patch_size=model.patch_size)

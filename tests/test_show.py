@@ -239,12 +239,17 @@ def test_mmt_show_draws_a_photo(workdir, photo, tmp_path, capsys):
     assert "<script>" not in (tmp_path / "plain.html").read_text()
 
 
-def test_mmt_show_draws_a_record(workdir, tmp_path):
+def test_mmt_show_draws_a_record(workdir, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", **small_models.record(3, padding=2))
     out = tmp_path / "x.html"
     argv = ["show", f"--record={tmp_path / 'x.npz'}", f"--caption={CAPTION}", f"--out={out}"]
     assert main.main([*argv, f"--model={workdir}"]) == 0
     assert out.read_text().count("<rect") == 4
+    other = small_models.record(3) | {"image/detection_features": np.zeros((4, 5), np.float32)}
+    np.savez(tmp_path / "x.npz", **other)
+    argv[-1] = f"--out={tmp_path / 'y.html'}"
+    assert main.main([*argv, f"--model={workdir}"]) == 2
+    assert f"{tmp_path / 'x.npz'}: image/detection_features is 5 wide" in capsys.readouterr().err
 
 
 def test_mmt_score_takes_a_photo(workdir, photo, capsys):

@@ -78,6 +78,7 @@ def _view(args: types.SimpleNamespace):
         view = views.View(*views.of_record(record, model), args.caption)
     if scorer is None:
         return view
+    scorer.check_record(record, args.record or args.image)
     return dataclasses.replace(view, explanation=scorer.explain(record, args.caption))
 
 
