@@ -20,7 +20,7 @@ from mmt_jax import detectors
 from mmt_jax.config import UsageError
 from mmt_jax.data import schema
 from mmt_jax.data.features.captions import Captions
-from mmt_jax.data.photos import Photo
+from mmt_jax.data.photos import ROWS, Photo
 from mmt_jax.data.skipped import Skipped, Summary
 from mmt_jax.data.writer import FLOATS, FolderWriter, whole
 from mmt_jax.detectors import albums, base
@@ -215,7 +215,6 @@ def _photo(
     arrays: Mapping[str, np.ndarray], rows: slice, line: Mapping, captions: tuple[str, ...]
 ) -> Photo:
     """A row of a shard, with the captions that it has now: a shard is written without them."""
-    names = ("features", "boxes", "scores", "class_ids", "class_probs")
-    columns = {name: arrays[name][rows] for name in names if name in arrays}
+    columns = {name: arrays[name][rows] for name in ROWS if name in arrays}
     info = {name: line[name] for name in ("file", "width", "height")}
     return Photo(line["image_id"], captions, **columns, info=info)
