@@ -165,6 +165,7 @@ def test_wrong_flags(mmt, tmp_path):
     assert fails(mmt("describe"), "TAG is missing")
     assert fails(mmt("train", CONFIG), "--workdir=DIR is missing", "mmt train --help")
     assert fails(mmt("train", CONFIG, "--workdir"), "--workdir")
+    assert fails(mmt("train", CONFIG, "--workdir="), "--workdir=DIR is missing")  # of a shell's ""
     assert fails(mmt("score", "--model=x", "--record=y"), "--caption=TEXT is missing")
     wanted = ("--data=scenes", "--split=test", f"--out={tmp_path / 'x.npz'}")
     assert fails(mmt("record", *wanted, "--index=two"), "--index=two")

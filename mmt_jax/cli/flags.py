@@ -79,7 +79,7 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
     values = dict(zip((argument.lower() for argument in wanted), positional, strict=True))
     for flag in command.FLAGS:
         values[flag.name] = parser[flag.name].value
-        if flag.required and values[flag.name] in (None, []):
+        if flag.required and values[flag.name] in (None, "", []):
             raise UsageError(f"--{flag.name}={flag.value} is missing; {more}")
         if flag.name == "config":
             values["config"] = config_lib.resolve(values["config"])
