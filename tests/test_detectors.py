@@ -351,6 +351,18 @@ def test_wrong_options_are_refused(onnx_file):
         detectors.load(onnx_file.replace("1x2", "0"))
 
 
+@pytest.mark.usefixtures("torchvision")
+def test_weights_that_cannot_be_downloaded_are_told(monkeypatch):
+    from torchvision.models import _api
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(_api, "load_state_dict_from_url", offline)
+    with pytest.raises(UsageError, match=r"cannot be downloaded \(no network\); give .* weights=…"):
+        detectors.load("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn")
+
+
 def test_a_model_that_does_not_run_is_told_in_a_sentence(tmp_path, onnx_file):
     import onnx
 

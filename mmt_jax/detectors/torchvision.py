@@ -70,17 +70,25 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
       labels: file of the classes' names; the published weights have their own.
 
     Raises:
-      UsageError: torchvision does not load, there is no such builder, or the weights do not fit.
+      UsageError: torchvision does not load, there is no such builder, or the weights do not fit or
+        cannot be downloaded.
     """
-    torch, detection = _torchvision()
-    build = getattr(detection, model, None)
+    torch, models = _torchvision()
+    build = getattr(models.detection, model, None)
     if not inspect.isfunction(build) or not model.startswith("fasterrcnn"):
-        known = ", ".join(name for name in dir(detection) if name.startswith("fasterrcnn_"))
+        known = ", ".join(name for name in dir(models.detection) if name.startswith("fasterrcnn_"))
         raise UsageError(f"torchvision has no Faster R-CNN {model!r}; there are {known}")
     if not weights:
-        published = detection.__dict__[_enum(build)].DEFAULT
-        names = dict(enumerate(published.meta["categories"]))
-        return BoxHeadDetector(build(weights=published), base.labels(labels) or names)
+        try:
+            published = models.get_model_weights(model).DEFAULT
+            network = build(weights=published)
+        except Exception as error:  # of a download: OSError, or RuntimeError for its checksum
+            raise UsageError(
+                f"the weights of {model} cannot be downloaded ({error}); give the file of a "
+                f"state_dict as weights=…"
+            ) from None
+        names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
+        return BoxHeadDetector(network, names)
     try:
         state = torch.load(base.existing(weights, "file of weights"), weights_only=True)
         classes = len(state["roi_heads.box_predictor.cls_score.bias"])
@@ -93,19 +101,13 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
     return BoxHeadDetector(network, base.labels(labels))
 
 
-def _enum(build: Any) -> str:
-    """The name of a builder's enumeration of published weights, from its annotations."""
-    hint = str(inspect.signature(build).parameters["weights"].annotation)
-    return next(part for part in hint.replace("]", "[").split("[") if part.endswith("_Weights"))
-
-
 def _torchvision() -> tuple[Any, Any]:
     try:
         import torch
-        from torchvision.models import detection
+        from torchvision import models
     except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
         raise UsageError(
             f"this detector needs torch and a torchvision built for it ({error}); see "
             f"https://pytorch.org/get-started/locally/"
         ) from None
-    return torch, detection
+    return torch, models
