@@ -379,9 +379,9 @@ def test_a_model_that_does_not_run_is_told_in_a_sentence(tmp_path, onnx_file):
 def test_what_a_library_raises_on_a_photo_is_told_with_the_photo():
     class Broken:
         def detect(self, pictures):
-            raise ValueError("node\nReshape")
+            raise ValueError("node\nReshape" + 100 * " of a graph")
 
-    with pytest.raises(UsageError, match=r"the detector fails on dog\.jpg \(node Reshape\)"):
+    with pytest.raises(UsageError, match=r"fails on dog\.jpg \(node Reshape .{200,300} …\)$"):
         base.answer(Broken(), picture(), "dog.jpg")
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -75,7 +76,12 @@ def running(on: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
-        raise UsageError(f"the detector fails on {on} ({' '.join(str(error).split())})") from None
+        raise UsageError(f"the detector fails on {on} ({told(error)})") from None
+
+
+def told(error: Exception) -> str:
+    """What an exception of a library says, in a line that is not too long."""
+    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
 
 
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:

@@ -168,7 +168,8 @@ def _detected(
         answers = _answers([picture for _, picture in batch], detector)
         for (shot, picture), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
-                skipped.add("not detected", shot.where, f"the detector failed on it ({answer})")
+                reason = f"the detector failed on it ({base.told(answer)})"
+                skipped.add("not detected", shot.where, reason)
             else:
                 yield shot, picture, answer
 

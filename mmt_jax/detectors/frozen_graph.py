@@ -123,7 +123,9 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
         with open(model, "rb") as file:
             graph_def.ParseFromString(file.read())
     except Exception as error:  # of protobuf, whose type depends on its implementation
-        raise UsageError(f"{model} is no frozen graph ({error}); give the .pb file") from None
+        raise UsageError(
+            f"{model} is no frozen graph ({base.told(error)}); give the .pb file"
+        ) from None
     wanted = (BOXES, FEATURES, CLASS_SCORES, COUNT)
     names = {node.name for node in graph_def.node}
     if lacking := [name for name in (INPUT, *wanted) if name not in names]:

@@ -88,7 +88,7 @@ def _session(model: str, *names: str) -> Any:
     try:
         graph = onnx.load(model)
     except Exception as error:  # of protobuf, whose type depends on its implementation
-        raise UsageError(f"{model} cannot be read as an ONNX model ({error})") from None
+        raise UsageError(f"{model} cannot be read as an ONNX model ({base.told(error)})") from None
     made = [name for node in graph.graph.node for name in node.output]
     outputs = {output.name for output in graph.graph.output}
     for name in filter(None, names):
@@ -103,4 +103,4 @@ def _session(model: str, *names: str) -> Any:
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's own, one for each of its status codes
-        raise UsageError(f"{model} cannot be run ({error})") from None
+        raise UsageError(f"{model} cannot be run ({base.told(error)})") from None

@@ -40,7 +40,7 @@ def load(
     try:
         module = tf.saved_model.load(model)
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise UsageError(f"{model} cannot be read as a SavedModel ({error})") from None
+        raise UsageError(f"{model} cannot be read as a SavedModel ({base.told(error)})") from None
     if signature not in module.signatures:
         known = ", ".join(module.signatures) or "none"
         raise UsageError(f"{model} has no signature {signature!r}; it has {known}")

@@ -47,7 +47,9 @@ def load(
             )
         network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"{model} cannot be read as a TensorFlow Lite model ({error})") from None
+        raise UsageError(
+            f"{model} cannot be read as a TensorFlow Lite model ({base.told(error)})"
+        ) from None
     source, *others = network.get_input_details()
     if others or len(source["shape"]) != 4 or source["shape"][0] != 1 or source["shape"][3] != 3:
         raise UsageError(f"{model} does not take one picture [1, height, width, 3]")

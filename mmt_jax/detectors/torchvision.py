@@ -84,8 +84,8 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
             network = build(weights=published)
         except Exception as error:  # of a download: OSError, or RuntimeError for its checksum
             raise UsageError(
-                f"the weights of {model} cannot be downloaded ({error}); give the file of a "
-                f"state_dict as weights=…"
+                f"the weights of {model} cannot be downloaded ({base.told(error)}); give the "
+                f"file of a state_dict as weights=…"
             ) from None
         names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
         return BoxHeadDetector(network, names)
@@ -97,7 +97,9 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
     except UsageError:
         raise
     except Exception as error:  # torch's readers raise what they stumble over
-        raise UsageError(f"{weights} does not hold the weights of {model} ({error})") from None
+        raise UsageError(
+            f"{weights} does not hold the weights of {model} ({base.told(error)})"
+        ) from None
     return BoxHeadDetector(network, base.labels(labels))
 
 
@@ -107,7 +109,7 @@ def _torchvision() -> tuple[Any, Any]:
         from torchvision import models
     except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
         raise UsageError(
-            f"this detector needs torch and a torchvision built for it ({error}); see "
+            f"this detector needs torch and a torchvision built for it ({base.told(error)}); see "
             f"https://pytorch.org/get-started/locally/"
         ) from None
     return torch, models
