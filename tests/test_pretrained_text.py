@@ -52,6 +52,12 @@ def test_wordpiece_is_that_of_bert(wordpiece):
     assert pretrained_text.read(wordpiece).encode_all(plain) == wanted
 
 
+def test_merges_of_another_vocabulary_are_told(byte_level):
+    (byte_level / "merges.txt").write_text("#version: 0.2\nq q")
+    with pytest.raises(UsageError, match="the vocabulary of .* cannot be read"):
+        pretrained_text.read(byte_level)
+
+
 def test_byte_level_is_that_of_roberta(byte_level):
     transformers = pytest.importorskip("transformers")
     files = str(byte_level / "vocab.json"), str(byte_level / "merges.txt")

@@ -119,7 +119,9 @@ def read(folder: str | os.PathLike) -> PretrainedTokenizer:
                 f"{folder} has no vocabulary; put tokenizer.json, vocab.txt, or vocab.json with "
                 f"merges.txt of the weights there"
             )
-    except (OSError, ValueError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # the library raises bare Exceptions
         raise UsageError(f"the vocabulary of {folder} cannot be read ({error})") from None
     return PretrainedTokenizer(built.to_str().encode())
 
