@@ -54,7 +54,7 @@ def test_wordpiece_is_that_of_bert(wordpiece):
 
 def test_merges_of_another_vocabulary_are_told(byte_level):
     (byte_level / "merges.txt").write_text("#version: 0.2\nq q")
-    with pytest.raises(UsageError, match="the vocabulary of .* cannot be read"):
+    with pytest.raises(UsageError, match=r"the vocabulary of .* cannot be read"):
         pretrained_text.read(byte_level)
 
 
