@@ -121,6 +121,7 @@ def test_a_hub_id_without_network(tmp_path, monkeypatch, capsys):
         ("roberta", "hidden_size", None),
         ("clip", "projection_dim", -1),
         ("bridgetower", "num_hidden_layers", 1.5),
+        ("lxmert", "num_attr_labels", "3"),
     ],
 )
 def test_sizes_that_are_no_sizes(published, tmp_path, capsys, family, field, value):
@@ -139,6 +140,7 @@ def test_sizes_that_are_no_sizes(published, tmp_path, capsys, family, field, val
         ("bert", "hidden_size"),
         ("roberta", "vocab_size"),
         ("lxmert", "x_layers"),
+        ("lxmert", "num_qa_labels"),
         ("clip", "projection_dim"),
         ("bridgetower", "num_hidden_layers"),
     ],
@@ -155,6 +157,24 @@ def test_absurd_sizes_are_refused_before_anything_is_built(
     err = capsys.readouterr().err
     assert f"{field}=1000000000, which weights of" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value", "message"),
+    [
+        ("lxmert", "task_qa", "x", "task_qa='x', and not a bool"),
+        ("lxmert", "architectures", 5, "architectures=5, and not a list"),
+        ("roberta", "layer_norm_eps", -1, "config.model.eps is -1.0; it must be from 0.0 to 1.0"),
+        ("clip", "text_config", "x", "config.json lacks text_config.hidden_act, "),
+    ],
+)
+def test_fields_of_another_kind(published, tmp_path, capsys, family, field, value, message):
+    folder = shutil.copytree(published / family, tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    argv = ["import", f"--from={folder}", f"--model={family}", f"--out={tmp_path / 'run'}"]
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]"])

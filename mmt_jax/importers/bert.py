@@ -103,7 +103,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """
     values = fields.read(foreign, (*FIELDS, DEPTH), arrays, fixed=FIXED, name="bert")
     depth = values.pop(DEPTH[0])
-    words, answers = "cls.predictions.bias" in arrays, len(arrays.get("classifier.bias", ()))
+    words, answers = "cls.predictions.bias" in arrays, np.size(arrays.get("classifier.bias", ()))
     if not words and not answers:
         raise UsageError(
             f"the weights have no head over words; take those of BertForMaskedLM, "

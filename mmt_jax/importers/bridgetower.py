@@ -94,7 +94,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
             itc_dim=flat.get("contrastive_hidden_size", BridgeTowerConfig.itc_dim),
             feature_dim=3 * values["patch_size"] ** 2,
             num_classes=0,
-            num_answers=len(last) or None,
+            num_answers=np.size(last) or None,
         ),
         objective=ObjectiveConfig(
             itm="classification" if "itm_score.fc.weight" in arrays else "none",

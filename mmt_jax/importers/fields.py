@@ -89,6 +89,21 @@ def read(
     return values
 
 
+def typed(foreign: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """A field of a kind, or `default` where it is not there.
+
+    Raises:
+      UsageError: it is of another kind.
+    """
+    value = foreign.get(name, default)
+    if not isinstance(value, kind):
+        raise UsageError(
+            f"config.json has {name}={value!r}, and not a {kind.__name__}; take the one of these "
+            f"weights"
+        )
+    return value
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 

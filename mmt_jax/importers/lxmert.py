@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, engine, fields
 from mmt_jax.importers.engine import Arrays, Row, Table
@@ -23,7 +25,18 @@ TEXT_LENGTH, MAX_REGIONS = 20, 36
 HEADS = ("cls.", "obj_predict_head.", "answer_head.")
 BARE, PRETRAINING, ANSWERING = "LxmertModel", "LxmertForPreTraining", "LxmertForQuestionAnswering"
 
-LABELS = ("num_object_labels", "num_attr_labels", "num_qa_labels")
+LABELS = (
+    ("num_classes", "num_object_labels"),
+    ("num_attributes", "num_attr_labels"),
+    ("num_answers", "num_qa_labels"),
+)
+SWITCHES = (
+    "task_obj_predict",
+    "task_qa",
+    "visual_obj_loss",
+    "visual_attr_loss",
+    "visual_feat_loss",
+)
 
 # Our field, and `config.json`'s.
 FIELDS = (
@@ -49,38 +62,32 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     Raises:
       UsageError: a field is missing, or has a value that this family cannot have.
     """
-    # Which heads there are is told by the architecture.
-    architecture = next(iter(foreign.get("architectures") or ()), None)
     if f"{TUNED}.3.bias" in arrays:
         return _tuned(foreign, arrays)
+    # Which heads there are is told by the architecture.
+    architecture = (fields.typed(foreign, "architectures", list, []) or [None])[0]
     if architecture not in (BARE, PRETRAINING, ANSWERING):
         raise UsageError(
             f'config.json has architectures=[{architecture!r}], and not "{BARE}", '
             f'"{PRETRAINING}" or "{ANSWERING}": write there which one these weights are'
         )
-    values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="lxmert")
-    if missing := sorted({*LABELS} - foreign.keys()):
-        raise UsageError(f"config.json lacks {', '.join(missing)}; take the one of these weights")
+    on = {name: fields.typed(foreign, name, bool, True) for name in SWITCHES}
     pretraining = architecture == PRETRAINING
-    regions = pretraining and foreign.get("task_obj_predict", True)
-    answers = architecture == ANSWERING or (pretraining and foreign.get("task_qa", True))
-    classes = foreign.get("visual_obj_loss", True)
-    features = foreign.get("visual_feat_loss", True)
+    regions = pretraining and on["task_obj_predict"]
+    answers = architecture == ANSWERING or (pretraining and on["task_qa"])
+    classes, features = on["visual_obj_loss"], on["visual_feat_loss"]
     if regions and not (classes or features):
         raise UsageError(
             "config.json has heads over regions, but neither visual_obj_loss nor visual_feat_loss; "
             "lxmert reads weights with one of them"
         )
-    attributes = regions and foreign.get("visual_attr_loss", True)
+    there = (regions and classes, regions and on["visual_attr_loss"], answers)
+    labels = tuple(pair for pair, used in zip(LABELS, there, strict=True) if used)
+    values = fields.read(foreign, (*FIELDS, *labels), arrays, fixed=FIXED, name="lxmert")
+    absent = {ours: 0 for ours, _ in LABELS}
     return Config(
         tag="lxmert",
-        model=LxmertConfig(
-            **values,
-            num_classes=foreign["num_object_labels"] if classes else 0,
-            unlabelled=features,
-            num_attributes=foreign["num_attr_labels"] if attributes else 0,
-            num_answers=foreign["num_qa_labels"] if answers else 0,
-        ),
+        model=LxmertConfig(**absent | values, unlabelled=features),
         objective=ObjectiveConfig(
             itm="classification" if pretraining else "none",
             mlm=float(pretraining),
@@ -93,12 +100,13 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
 def _tuned(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """The config of a fine-tuned file of the release; NLVR2's head reads two photos."""
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="lxmert")
-    read = arrays[f"{TUNED}.0.weight"].shape[-1] if f"{TUNED}.0.weight" in arrays else 0
+    read = np.shape(arrays.get(f"{TUNED}.0.weight", ()))[-1:]
+    answers = np.size(arrays[f"{TUNED}.3.bias"])
     return Config(
         tag="lxmert",
-        model=LxmertConfig(**values, num_classes=0, num_answers=len(arrays[f"{TUNED}.3.bias"])),
+        model=LxmertConfig(**values, num_classes=0, num_answers=answers),
         objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0),
-        task=TaskConfig(name="nlvr2" if read == 2 * values["width"] else ""),
+        task=TaskConfig(name="nlvr2" if read == (2 * values["width"],) else ""),
         data=_data(values),
     )
 
@@ -146,12 +154,7 @@ def save_config(config: Config) -> dict[str, Any]:
         "model_type": "lxmert",
         "attention_probs_dropout_prob": model.dropout,
         # Numbers of what the model does not have must stand there and say nothing.
-        **{
-            name: number or 1
-            for name, number in zip(
-                LABELS, (model.num_classes, model.num_attributes, model.num_answers)
-            )
-        },
+        **{theirs: getattr(model, ours) or 1 for ours, theirs in LABELS},
         "task_matched": True,
         "task_mask_lm": objective.mlm > 0,
         "task_obj_predict": objective.mrm > 0,

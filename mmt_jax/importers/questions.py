@@ -128,12 +128,14 @@ def labels(
 
 def _named(foreign: Mapping[str, Any], size: int) -> tuple[str, ...]:
     """The labels of `config.json`, if it has as many; transformers leaves out those of its own."""
-    found = foreign.get("id2label", {str(number): f"{UNNAMED}{number}" for number in range(size)})
-    if not isinstance(found, Mapping):
+    if "id2label" not in foreign:
+        return tuple(f"{UNNAMED}{number}" for number in range(size))
+    found = foreign["id2label"]
+    if not isinstance(found, Mapping) or len(found) != size:
         return ()
     names = [found.get(str(number)) for number in range(size)]
     told = tuple(name for name in names if isinstance(name, str))
-    return told if len(found) == len({*told}) == size else ()
+    return told if len({*told}) == size else ()
 
 
 def _class(label: str, classes: Sequence[str]) -> str:

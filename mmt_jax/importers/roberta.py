@@ -14,6 +14,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
 from mmt_jax.importers import Importer, bert, engine, fields
 from mmt_jax.importers.engine import Arrays, Row, Table
@@ -46,7 +48,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
         a word head nor one that answers.
     """
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="roberta")
-    words, answers = "lm_head.bias" in arrays, len(arrays.get("classifier.out_proj.bias", ()))
+    words, answers = "lm_head.bias" in arrays, np.size(arrays.get("classifier.out_proj.bias", ()))
     if not words and not answers:
         raise UsageError(
             f"the weights have no head over words; take those of RobertaForMaskedLM or {TUNED}"

@@ -48,6 +48,8 @@ FIXED = {
     "model.text-aggregation": "first",
     "model.image-aggregation": "first",
     "training.measure": "dot",
+    "bert.hidden_act": "gelu",
+    "bert.layer_norm_eps": 1e-12,
 }
 
 
@@ -57,7 +59,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     Raises:
       UsageError: a field is missing, or has a value that cannot be read.
     """
-    if "args" in foreign.get("model", ()):
+    if "args" in fields.typed(foreign, "model", Mapping, {}):
         return kaylode.config(foreign, arrays)
     remedy = "write TERN's yaml file as JSON, and the config of its BERT as `bert`"
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="tern", remedy=remedy)

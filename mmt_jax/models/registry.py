@@ -38,6 +38,9 @@ RANGES = {
         **dict.fromkeys(("text_width", "text_heads", "image_width", "image_heads"), (1, math.inf)),
         **dict.fromkeys(("num_answers", "num_attributes"), (0, math.inf)),
         "dropout": (0.0, 0.99),
+        "eps": (0.0, 1.0),
+        **dict.fromkeys(("text_eps", "image_eps", "cross_eps", "bridge_eps"), (0.0, 1.0)),
+        "head_eps": (0.0, 1.0),
     },
     "objective": {
         **dict.fromkeys(("mlm", "mrm", "itc", "answers"), (0.0, math.inf)),
