@@ -121,10 +121,7 @@ def _coco_photo(
 
 
 def _line(line: bytes, numbers: Mapping[str, int], where: str) -> Detections:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
+    row = tsv.parsed(line, where)
     number = _id(row, "image_id", where)
     rows = files.field(row, "boxes", list, where)
     if len(rows) > detections.MAX_REGIONS:

@@ -8,7 +8,6 @@ Flickr8k and Flickr30k, `NAME.jpg#0<tab>caption` a line.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Set
 from typing import Any
@@ -83,10 +82,7 @@ def read(path: pathlib.Path, split: str) -> Captions:
 
 
 def _line(line: bytes, where: str) -> tuple[int, list[str]]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
+    row = tsv.parsed(line, where)
     captions = files.field(row, "captions", list, where)
     if not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be strings")

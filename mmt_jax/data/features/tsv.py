@@ -176,6 +176,18 @@ def _row(line: bytes, layouts: Sequence[Sequence[str]], names: Names, where: str
     raise UsageError(f"{where}: {len(values)} fields between tabs, it must have {wanted}")
 
 
+def parsed(line: bytes, where: str) -> Any:
+    """What a line of JSON says.
+
+    Raises:
+      UsageError: it is none.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
+
+
 def text(value: bytes, where: str) -> str:
     """A name, which must be UTF-8 and not empty."""
     try:
