@@ -294,6 +294,12 @@ def with_code(folder):
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(code))
 
 
+def sparse(folder):
+    torch, _ = hf._libraries()
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": torch.eye(2).to_sparse()}, folder / "pytorch_model.bin")
+
+
 def write(name, content):
     return lambda folder: (folder / name).write_text(content)
 
@@ -314,6 +320,7 @@ def write(name, content):
         (edit_config(visual_feat_dim=9), ("visn_fc", "gives no (9, 24)")),
         (edit_config(vocab_size=12), ("vocabulary of 11 pieces", "12")),
         (with_code, ("pytorch_model.bin cannot be read as weights alone",)),
+        (sparse, ("pytorch_model.bin holds arrays that are no plain ones", "save dense")),
         (lambda folder: (folder / "vocab.txt").unlink(), ("has no vocabulary",)),
         (lambda folder: (folder / "model.safetensors").unlink(), ("has no weights",)),
         (write("vocab.txt", "a\nb"), ("no [CLS]",)),

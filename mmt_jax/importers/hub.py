@@ -155,20 +155,28 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
         with torch.serialization.safe_globals([*_harmless(), *_inert(file)]):
             found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's kinds are many
-        reason = str(error).strip().splitlines()
+        # Before its reason, torch advises to run such code.
+        told = str(error).split("WeightsUnpickler error:")[-1].strip()
+        reason = told.split("\n")[0].split(". ")[0] or type(error).__name__
         raise UsageError(
-            f"{file} cannot be read as weights alone ({reason[0] if reason else type(error)}); it "
-            f"is damaged, or would run code of its own: take weights as {SAFETENSORS}"
+            f"{file} cannot be read as weights alone ({reason}); it is damaged, or would run code "
+            f"of its own: take weights as {SAFETENSORS}"
         ) from None
     for name in _NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
-    if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
+    named = isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
+    if not named or not all(map(torch.is_tensor, found.values())):
         raise UsageError(f"{file} holds something other than arrays by name; give a state dict")
-    return {
-        key: _float32((value.float() if value.is_floating_point() else value).numpy())
-        for key, value in found.items()
-    }
+    try:
+        return {
+            key: _float32((value.float() if value.is_floating_point() else value).numpy(force=True))
+            for key, value in found.items()
+        }
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, or without values
+        raise UsageError(
+            f"{file} holds arrays that are no plain ones ({error}); save dense floats"
+        ) from None
 
 
 def _harmless() -> list[Any]:
@@ -223,6 +231,8 @@ def write(
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
+    if np.iscomplexobj(array):
+        raise TypeError("there are complex numbers")
     whole = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
     return array if whole else array.astype(np.float32)
 

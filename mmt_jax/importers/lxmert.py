@@ -84,7 +84,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     there = (regions and classes, regions and on["visual_attr_loss"], answers)
     labels = tuple(pair for pair, used in zip(LABELS, there, strict=True) if used)
     values = fields.read(foreign, (*FIELDS, *labels), arrays, fixed=FIXED, name="lxmert")
-    absent = {ours: 0 for ours, _ in LABELS}
+    absent: dict[str, Any] = {ours: 0 for ours, _ in LABELS}
     return Config(
         tag="lxmert",
         model=LxmertConfig(**absent | values, unlabelled=features),
