@@ -294,6 +294,12 @@ def with_code(folder):
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(code))
 
 
+def wrong_index(folder):
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"pooler.dense.bias": 5}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def sparse(folder):
     torch, _ = hf._libraries()
     (folder / "model.safetensors").unlink()
@@ -320,6 +326,7 @@ def write(name, content):
         (edit_config(visual_feat_dim=9), ("visn_fc", "gives no (9, 24)")),
         (edit_config(vocab_size=12), ("vocabulary of 11 pieces", "12")),
         (with_code, ("pytorch_model.bin cannot be read as weights alone",)),
+        (wrong_index, ("model.safetensors.index.json is damaged",)),
         (sparse, ("pytorch_model.bin holds arrays that are no plain ones", "save dense")),
         (lambda folder: (folder / "vocab.txt").unlink(), ("has no vocabulary",)),
         (lambda folder: (folder / "model.safetensors").unlink(), ("has no weights",)),
@@ -351,6 +358,12 @@ def test_wrong_use(mmt, tmp_path, monkeypatch, argv, part):
     status, _, err = mmt(*argv)
     assert status == 2
     assert part in err
+
+
+def test_published_weights_are_no_workdir(mmt, folder):
+    status, _, err = mmt("export", f"--workdir={folder}", "--out=out")
+    assert status == 2
+    assert "holds published weights (lxmert) and no run; make a workdir" in err
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(mmt, folder, tmp_path):

@@ -1,6 +1,7 @@
 """Indices of embeddings, and the commands that write and search them."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -139,6 +140,10 @@ def test_what_cannot_be_indexed(towers, examples):
     merged = small_models.build(small_models.config(("text", "merged")))
     with pytest.raises(UsageError, match="has no embeddings to be indexed"):
         indices.build(*merged, examples)
+    photos = dataclasses.replace(corpus(), features=corpus().features[:, 1:])
+    narrow = Examples.of(TOWERS, [photos], small_models.TOKENIZER)
+    with pytest.raises(UsageError, match="features of width 5, but the model reads 6; index"):
+        indices.build(*towers, narrow)
     with pytest.raises(UsageError, match="kind=tree is unknown; it is one of flat, ivf, hnsw"):
         indices.build(*towers, examples, kind="tree")
     with pytest.raises(UsageError, match="metric=l2 is unknown"):

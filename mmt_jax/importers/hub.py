@@ -121,10 +121,11 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _parts(index: pathlib.Path) -> list[pathlib.Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted({pathlib.Path(name).name for name in found})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{index} is damaged; download it again") from None
-    files = [index.parent / pathlib.Path(name).name for name in names]
+    files = [index.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UsageError(f"{index.parent} lacks {', '.join(missing)} of its weights; download them")
     return files

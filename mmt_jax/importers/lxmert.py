@@ -139,7 +139,7 @@ def save_config(config: Config) -> dict[str, Any]:
     if checks.photos(config) > 1:
         raise UsageError(
             f"{ANSWERING} reads one photo, and {config.task.name} has two; export a model of "
-            f"another task, or leave --format out"
+            f"another task"
         )
     matches = objective.itm != "none"
     if (objective.mlm > 0) != matches or (objective.mrm > 0 and not matches):

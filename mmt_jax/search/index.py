@@ -127,7 +127,8 @@ def build(
     """Embeds all photos of `examples`; the other arguments are those of `About`.
 
     Raises:
-      UsageError: the model has no embeddings, an unknown kind or metric, or FAISS is not installed.
+      UsageError: the model has no embeddings or reads other features, an unknown kind or metric, or
+        FAISS is not installed.
     """
     if not model.embeds:
         raise UsageError(
@@ -138,7 +139,15 @@ def build(
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
     faiss = _faiss()
-    parts = [scoring.embed(model, params, images) for images in examples.all_images()]
+    parts = []
+    for images in examples.all_images():
+        width, wanted = images.features.shape[-1], model.config.model.feature_dim
+        if width != wanted:
+            raise UsageError(
+                f"{source or 'the data'} has features of width {width}, but the model reads "
+                f"{wanted}; index photos of the detector that it was trained with"
+            )
+        parts.append(scoring.embed(model, params, images))
     starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
     return Index(
         About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),

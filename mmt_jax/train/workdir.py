@@ -51,6 +51,11 @@ def read_config(workdir: str | os.PathLike) -> Config:
         ) from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not the config of a run; train in another folder")
+    if "model_type" in values:
+        raise UsageError(
+            f"{workdir} holds published weights ({values['model_type']}) and no run; make a "
+            f"workdir of them with `mmt import --from={workdir}`"
+        )
     return resolve(values, path=str(path))
 
 
