@@ -34,6 +34,7 @@ def libraries():
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     tokenizers, image = pytest.importorskip("tokenizers"), pytest.importorskip("PIL.Image")
     torch.set_num_threads(1)
+    torch.manual_seed(0)  # whatever other tests drew before these models are made
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers, tokenizers, image
 
