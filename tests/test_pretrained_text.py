@@ -16,6 +16,7 @@ PIECES = (
     *(",", ".", "creme", "'", "s", "it"),
 )
 MERGES = ("r e", "re d", "\u0120 re", "\u0120re d", "b a", "l l", "ba ll", "\u0120 ball")
+CLIP_MERGES = ("r e", "re d</w>", "b a", "l l", "l l</w>", "ba ll", "ba ll</w>", "' s</w>")
 CAPTIONS = (
     "a red ball",
     "Balls, RUNNING.  red",
@@ -42,6 +43,33 @@ def byte_level(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_text("\n".join(("#version: 0.2", *MERGES)))
     return tmp_path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = letters + [f"{letter}</w>" for letter in letters]
+    pieces += [merge.replace(" ", "") for merge in CLIP_MERGES]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(("#version: 0.2", *CLIP_MERGES)))
+    return tmp_path
+
+
+def test_words_that_end_themselves_are_those_of_clip(clip):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
+    captions = [*CAPTIONS, "A RED ball, it's 42 balls!?", "we'll  re\u0301d\nBALL's"]
+    wanted = theirs(captions, add_special_tokens=False)["input_ids"]
+    tokenizer = pretrained_text.read(clip)
+    assert tokenizer.encode_all(captions) == wanted
+    assert [tokenizer.piece(i) for i in tokenizer.encode("Red balls")] == ["red", "ball", "s"]
+    special = {tokenizer.cls_id, tokenizer.sep_id}
+    assert special == set(theirs.convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"]))
+    assert not special & set(tokenizer.encode("<|startoftext|> a ball <|endoftext|>"))
 
 
 def test_wordpiece_is_that_of_bert(wordpiece):

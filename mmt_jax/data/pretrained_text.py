@@ -1,7 +1,8 @@
 """Tokenizers that come with published weights: WordPiece and byte-level BPE, by `tokenizers`.
 
 A checkpoint's folder holds `tokenizer.json`, or the older files that it is made of: `vocab.txt`
-(WordPiece: BERT, LXMERT) or `vocab.json` with `merges.txt` (byte-level BPE: RoBERTa, BridgeTower).
+(WordPiece: BERT, LXMERT) or `vocab.json` with `merges.txt` (byte-level BPE: RoBERTa, BridgeTower,
+and CLIP's, in which `</w>` ends a word).
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ class _Kind:
     special: tuple[str, str, str, str]  # [CLS], [SEP], [PAD], [MASK]
     inside: str = ""  # pieces within a word begin with it
     start: tuple[str, ...] = ("",)  # and these others begin a word
+    end: str = ""  # the last piece of a word ends with it
 
 
 _KINDS = {
     "WordPiece": _Kind(("[CLS]", "[SEP]", "[PAD]", "[MASK]"), inside="##"),
     "BPE": _Kind(("<s>", "</s>", "<pad>", "<mask>"), start=("\u0120", *string.punctuation)),
     # CLIP's, which pads with its [SEP] and hides no word.
-    "BPE</w>": _Kind(("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>")),
+    "BPE</w>": _Kind(
+        ("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"), end="</w>"
+    ),
 }
+# Endings of verbs, runs of letters, single digits, runs of anything else but blanks.
+_CLIP_WORDS = r"'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 # What vocabularies that are trained here begin with: BERT's special tokens, and RoBERTa's.
 _WORDPIECE = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _BYTE_LEVEL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -70,6 +76,7 @@ class PretrainedTokenizer(Tokenizer):
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size()
         row = _KINDS[kind]
+        self._end = row.end
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = map(self._special, row.special)
         self.mask_takes_space = self.mask_id in added and added[self.mask_id].lstrip
         pieces = [self._tokenizer.id_to_token(i) or "" for i in range(self.vocab_size)]
@@ -96,7 +103,8 @@ class PretrainedTokenizer(Tokenizer):
 
     def piece(self, token_id: int) -> str:
         """See `Tokenizer.piece`."""
-        return self._tokenizer.decode([token_id], skip_special_tokens=False).strip()
+        text = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        return text.strip().removesuffix(self._end)
 
 
 def read(folder: str | os.PathLike) -> PretrainedTokenizer:
@@ -113,7 +121,7 @@ def read(folder: str | os.PathLike) -> PretrainedTokenizer:
         if (folder / "vocab.txt").is_file():
             built = _wordpiece(folder)
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            built = _byte_level(folder)
+            built = _of_merges(folder)
         else:
             raise UsageError(
                 f"{folder} has no vocabulary; put tokenizer.json, vocab.txt, or vocab.json with "
@@ -211,16 +219,42 @@ def _empty(kind: str) -> Any:
     return built
 
 
-def _byte_level(folder: pathlib.Path) -> Any:
+def _of_merges(folder: pathlib.Path) -> Any:
+    """CLIP's where the vocabulary has CLIP's special tokens, else RoBERTa's."""
+    pieces = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    files = str(folder / "vocab.json"), str(folder / "merges.txt")
+    return _clip(*files) if _KINDS["BPE</w>"].special[0] in pieces else _byte_level(*files)
+
+
+def _byte_level(vocabulary: str, merges: str) -> Any:
     """RoBERTa's."""
     tokenizers = _library()
-    built = tokenizers.Tokenizer(
-        tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    )
+    built = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(vocabulary, merges))
     built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = tokenizers.decoders.ByteLevel()
     special = [t for t in _KINDS["BPE"].special if built.token_to_id(t) is not None]
     built.add_special_tokens([tokenizers.AddedToken(t, lstrip=t == "<mask>") for t in special])
+    return built
+
+
+def _clip(vocabulary: str, merges: str) -> Any:
+    """CLIP's (Radford et al., 2021, arXiv 2103.00020): lower case, and no blank within a piece."""
+    tokenizers = _library()
+    row = _KINDS["BPE</w>"]
+    model = tokenizers.models.BPE.from_file(
+        vocabulary, merges, unk_token=row.special[1], end_of_word_suffix=row.end
+    )
+    built = tokenizers.Tokenizer(model)
+    own, splits = tokenizers.normalizers, tokenizers.pre_tokenizers
+    built.normalizer = own.Sequence(
+        [own.NFC(), own.Replace(tokenizers.Regex(r"\s+"), " "), own.Lowercase()]
+    )
+    words = tokenizers.Regex(_CLIP_WORDS)
+    built.pre_tokenizer = splits.Sequence(
+        [splits.Split(words, "removed", invert=True), splits.ByteLevel(add_prefix_space=False)]
+    )
+    built.decoder = tokenizers.decoders.ByteLevel()
+    built.add_special_tokens([t for t in row.special[:2] if built.token_to_id(t) is not None])
     return built
 
 
