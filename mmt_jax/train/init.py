@@ -89,7 +89,7 @@ def params(
     """
     taken: Params = {}
     for workdir in workdirs:
-        part = _taken(workdir, model, labels)
+        part = _taken(workdir, model, labels, say)
         say(f"taken from {workdir}: {_summary(part)}")
         taken = params_lib.merge(taken, part)
     fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
@@ -99,13 +99,18 @@ def params(
     return params_lib.merge(model.init(key), taken)
 
 
-def _taken(workdir: str | os.PathLike, model: Model, labels: Sequence[str]) -> Params:
+def _taken(
+    workdir: str | os.PathLike,
+    model: Model,
+    labels: Sequence[str],
+    say: Callable[[str], None],
+) -> Params:
     """What `model` takes from one source."""
     source = checkpoint.load(workdir)
     theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
     if type(theirs) is type(ours):
-        taken = _answers(model.adopt(taken), records.known_labels(workdir), labels)
+        taken = _answers(model.adopt(taken), records.known_labels(workdir), labels, say)
     if theirs.family == "bert" != ours.family:
         encoder = "embed" in wanted["text"]
         taken = _encoder(source.params, wanted) if encoder else _language(source, model)
@@ -134,7 +139,9 @@ def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
     return [f"config.model.{name} is {a!r} and there {b!r}" for name, a, b in values if a != b]
 
 
-def _answers(source: Params, theirs: Sequence[str], ours: Sequence[str]) -> Params:
+def _answers(
+    source: Params, theirs: Sequence[str], ours: Sequence[str], say: Callable[[str], None]
+) -> Params:
     """Parameters of a run whose head knows the answers `theirs`, for one that knows `ours`.
 
     As LXMERT goes from pre-training to a task: an answer starts as the source has it, by its normal
@@ -147,6 +154,7 @@ def _answers(source: Params, theirs: Sequence[str], ours: Sequence[str]) -> Para
     known |= {name: number for number, name in enumerate(theirs)}
     places = [known.get(name, known.get(answers.normalise(name), -1)) for name in ours]
     rows = np.array(places)
+    say(f"{(rows >= 0).sum()} of {len(ours)} answers are known there")
     if (rows < 0).all():
         return {name: part for name, part in source.items() if name != "answer_head"}
     out = {
