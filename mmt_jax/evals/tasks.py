@@ -91,7 +91,7 @@ def answered(
     if TASKS[task].loss == "value":
         found = logits[:, 0].tolist()
     else:
-        found = [ROWS[task].answer(names[best]) for best in logits.argmax(axis=-1)]
+        found = [ROWS[task].answer(names[int(best)]) for best in logits.argmax(axis=-1)]
     return {entry.key: value for entry, value in zip(records.entries, found)}
 
 

@@ -181,7 +181,8 @@ def put_key(key: jax.Array, mesh: Mesh) -> jax.Array:
 
 def host_rows(sharding: NamedSharding, size: int) -> slice:
     """The rows of a batch of `size` that lie on this host's devices, or the range around them."""
-    cuts = [cut for (cut, *_) in sharding.addressable_devices_indices_map((size,)).values()]
+    indices: Any = sharding.addressable_devices_indices_map((size,))
+    cuts = [cut for (cut, *_) in indices.values()]
     return slice(min(cut.start or 0 for cut in cuts), max(cut.stop or size for cut in cuts))
 
 
@@ -192,7 +193,7 @@ def put(batch: Any, sharding: NamedSharding, size: int) -> Any:
     first = host_rows(sharding, size).start
 
     def whole(rows: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             cut, *others = index
             return rows[(slice((cut.start or 0) - first, (cut.stop or size) - first), *others)]
 
