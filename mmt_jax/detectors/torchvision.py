@@ -106,10 +106,10 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
 def _torchvision() -> tuple[Any, Any]:
     try:
         import torch
-        from torchvision import models
+        import torchvision.models
     except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
         raise UsageError(
             f"this detector needs torch and a torchvision built for it ({base.told(error)}); see "
             f"https://pytorch.org/get-started/locally/"
         ) from None
-    return torch, models
+    return torch, torchvision.models

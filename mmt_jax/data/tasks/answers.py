@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -105,14 +106,15 @@ def read_classes(path: str | os.PathLike) -> tuple[str, ...]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
+    names: list[Any] = [None]
     if isinstance(classes, list):
-        classes = [each.get("ans") if isinstance(each, dict) else each for each in classes]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        names = [each.get("ans") if isinstance(each, dict) else each for each in classes]
+    if not all(isinstance(name, str) for name in names):
         raise UsageError(f"{path} must be a JSON list of answers, such as trainval_label2ans.json")
-    twice = [name for name, count in collections.Counter(classes).items() if count > 1]
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise UsageError(f"{path} has the answer {twice[0]!r} twice")
-    return tuple(classes)
+    return tuple(names)
 
 
 def targets(scores: Sequence[Mapping[str, float]], classes: Sequence[str]) -> np.ndarray:
