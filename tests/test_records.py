@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import pickle
 
+import grain
 import jax
 import numpy as np
 import pytest
@@ -228,7 +230,10 @@ def test_worker_processes_read_the_same_batches_and_go_on_anywhere(folders, toke
     )
     stream = feed.batches(examples, seed=2, batch_size=8, buckets=buckets, workers=2)
     for batch in expected[:3]:
-        _same(next(stream), batch)
+        found = next(stream)
+        _same(found, batch)
+        kinds = {type(array) for array in jax.tree.leaves(found)}
+        assert kinds == {np.ndarray}  # of no shared memory, which must not outlive the stream
     state = stream.get_state()
     assert state == {"next_index": 3}
     stream.close()
@@ -236,4 +241,27 @@ def test_worker_processes_read_the_same_batches_and_go_on_anywhere(folders, toke
     stream.set_state(state)
     for batch in expected[3:]:
         _same(next(stream), batch)
+    stream.close()
+
+
+def test_workers_of_a_script_without_a_guard(folders, tokenizer, monkeypatch):
+    """While a worker imports the script, multiprocessing marks it so."""
+    process = multiprocessing.current_process()
+    monkeypatch.setattr(process, "_inheriting", True, raising=False)
+    examples = _examples(folders[1], tokenizer)
+    with pytest.raises(UsageError, match="under `if __name__ == '__main__':`"):
+        feed.batches(examples, seed=2, batch_size=8, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [("Worker process was terminated unexpectedly", UsageError), ("no room", RuntimeError)],
+)
+def test_a_worker_that_dies(message, kind):
+    def die(_):
+        raise RuntimeError(message)
+
+    stream = feed.Feed(grain.MapDataset.range(9).map(die), start=0, workers=0)
+    with pytest.raises(kind, match=message):
+        next(stream)
     stream.close()

@@ -7,10 +7,12 @@ are touched once a batch.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
@@ -22,6 +24,10 @@ from mmt_jax.typing import Batch
 
 SAMPLING = ("instance", "dataset")
 _ENDLESS = 2**62  # batches
+_GUARD = (
+    "a script that uses config.data.workers is imported by each of them; put what it does "
+    "under `if __name__ == '__main__':`"
+)
 
 
 class Feed(Iterator[Batch]):
@@ -51,9 +57,20 @@ class Feed(Iterator[Batch]):
                     flags.FLAGS.mark_as_parsed()
                 data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
             self._iterator = iter(data)
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            if "process was terminated" not in str(error):  # grain has no class for it
+                raise
+            self.close()
+            raise UsageError(
+                f"a process of config.data.workers died ({error}) If it could not even start: "
+                f"{_GUARD}"
+            ) from None
         self._next += 1
-        return batch
+        # Shared memory of workers leaks where a batch lives until the process ends, as in jax's CPU
+        # arrays, which take numpy's memory as it is.
+        return jax.tree.map(np.array, batch) if self._workers else batch
 
     def close(self) -> None:
         """Ends threads and processes."""
@@ -90,12 +107,15 @@ def batches(
       workers: processes that read; 0 = threads of this one. Changes nothing but speed.
 
     Raises:
-      UsageError: unknown sampling, a bucket without room, or a number below 1.
+      UsageError: unknown sampling, a bucket without room, a number below 1, or workers are asked
+        for by one that is only being started; later, a worker died.
     """
     if batch_size < 1:
         raise UsageError(f"config.batch_size is {batch_size}; it must be at least 1")
     if workers < 0:
         raise UsageError(f"config.data.workers is {workers}; it must be at least 0")
+    if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UsageError(_GUARD)  # multiprocessing asks the same, but not before it is half-way
     order = _order(examples.sizes, seed, sampling)
     sizes = buckets_lib.sizes(buckets, examples.size) if buckets else ()
     draw = _Draw(examples, order, seed=seed, batch_size=batch_size, sizes=sizes, rows=rows)
