@@ -1,5 +1,6 @@
 """Settings of every test: on the CPU, and quick to compile a second time."""
 
+import importlib.util
 import os
 import pathlib
 
@@ -12,6 +13,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# PyTorch for CUDA brings triton, which crashes where TensorFlow was imported before it.
+if importlib.util.find_spec("triton"):
+    importlib.import_module("triton")
 
 
 @pytest.fixture(scope="module")
