@@ -158,6 +158,20 @@ def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
     run(images, out, split="dev")
 
 
+def test_a_split_that_another_run_is_writing_is_refused(tmp_path, images, detector):
+    pytest.importorskip("fcntl")
+    refused = []
+
+    def beside(groups):
+        with pytest.raises(UsageError, match=r"another run is writing .*\.train\.shards; wait"):
+            run(images, tmp_path / "out")
+        refused.append(True)
+        return iter(groups)
+
+    assert run(images, tmp_path / "out", track=beside).photos == 7
+    assert refused
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"split": "../x"}, "cannot name a split"), ({"dtype": "uint8"}, "float16 or float32")],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -157,12 +158,28 @@ def test_a_full_disk_leaves_nothing(tmp_path, room):
 
 
 def test_what_a_killed_process_left_goes_with_the_next(tmp_path):
-    killed = FolderWriter(tmp_path, "train").__enter__()
-    killed.add(PHOTO)
-    assert len(list(tmp_path.iterdir())) == 1
+    with FolderWriter(tmp_path, "train") as killed:
+        killed.add(PHOTO)
+        (parts,) = tmp_path.iterdir()
+        left = shutil.copytree(parts, tmp_path / "copy")
+        killed.add(OTHER)
+    for path in tmp_path.glob("train.*"):
+        path.unlink()
+    left.rename(parts)
     write(tmp_path, [OTHER])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "train.npz"]
-    killed.__exit__(KeyboardInterrupt, None, None)
+
+
+def test_a_split_that_another_is_writing_is_refused(tmp_path):
+    pytest.importorskip("fcntl")
+    with FolderWriter(tmp_path, "train") as writer:
+        writer.add(PHOTO)
+        with pytest.raises(
+            UsageError, match=r"another run is writing the split 'train' of .*; wait"
+        ):
+            write(tmp_path, [OTHER])
+        FolderWriter(tmp_path, "dev")
+    assert formats.read(tmp_path, "train").image_ids.tolist() == [PHOTO.image_id]
 
 
 def test_memory_does_not_grow_with_the_split(tmp_path):

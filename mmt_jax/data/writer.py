@@ -26,6 +26,7 @@ FLOATS = DTYPES[:2]  # what features that are floats can be stored as
 
 _CHUNK = 1 << 20
 _ROWS = ".rows"  # how the names of folders end that a split is written in
+_LOCK = "lock"  # in such a folder, held by who writes there
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
@@ -57,6 +58,23 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ) from error
 
 
+def lock(file: BinaryIO) -> bool:
+    """Keeps an open file from others that would; returns whether nobody else keeps it.
+
+    The system lets go of it when the file is closed or the process ends, however that is. Where it
+    has no such locks, as on Windows and some network file systems, nothing is kept.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
 class FolderWriter:
     """Writes one split of a region folder, which is made where it does not exist.
 
@@ -76,8 +94,8 @@ class FolderWriter:
         them. May be set until the end, for who learns it from the photos.
 
     Raises:
-      UsageError: the split is there already, its name is no plain name, or no such dtype; at the
-        end, no photo was added.
+      UsageError: the split is there already, its name is no plain name, or no such dtype; where
+        the block begins, another one writes the split; at its end, no photo was added.
       NoRoomError: there is no room to write, or no permission; from `add` too.
     """
 
@@ -115,12 +133,18 @@ class FolderWriter:
         self._files = contextlib.ExitStack()
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            for stale in self.folder.glob(f".{self.split}.*{_ROWS}"):
-                shutil.rmtree(stale, ignore_errors=True)
+            for parts in self.folder.glob(f".{self.split}.*{_ROWS}"):
+                if _in_use(parts):
+                    raise UsageError(
+                        f"another run is writing the split {self.split!r} of {self.folder}; wait "
+                        f"until it ends, or name another split or folder"
+                    )
+                shutil.rmtree(parts, ignore_errors=True)
             self._parts = pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{self.split}.", suffix=_ROWS, dir=self.folder)
             )
             self._files.callback(shutil.rmtree, self._parts, ignore_errors=True)
+            lock(self._files.enter_context((self._parts / _LOCK).open("wb")))
             self._lines = self._files.enter_context((self._parts / self._names[1]).open("wb"))
         return self
 
@@ -250,6 +274,14 @@ class FolderWriter:
                         np.lib.format.write_array(member, np.array(number, np.int64))
         for part in (npz, lines):
             os.replace(part, self.folder / part.name)
+
+
+def _in_use(parts: pathlib.Path) -> bool:
+    try:
+        with (parts / _LOCK).open("rb") as file:
+            return not lock(file)
+    except OSError:
+        return False
 
 
 class _Column:

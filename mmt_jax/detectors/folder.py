@@ -22,7 +22,7 @@ from mmt_jax.data import schema
 from mmt_jax.data.features.captions import Captions
 from mmt_jax.data.photos import ROWS, Photo
 from mmt_jax.data.skipped import Skipped, Summary
-from mmt_jax.data.writer import FLOATS, FolderWriter, whole
+from mmt_jax.data.writer import FLOATS, FolderWriter, lock, whole
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Album, Shot
 from mmt_jax.detectors.base import Detections, Detector
@@ -58,8 +58,8 @@ def extract(
       track: goes over the batches, as a progress bar does.
 
     Raises:
-      UsageError: no such folder, detector or captions, the split is there already or was begun
-        otherwise, or no photo could be taken.
+      UsageError: no such folder, detector or captions, the split is there already, was begun
+        otherwise or is being written by another run, or no photo could be taken.
     """
     folder, shards = pathlib.Path(folder), pathlib.Path(folder) / f".{split}.shards"
     if dtype not in FLOATS:
@@ -68,9 +68,9 @@ def extract(
     album = albums.find(images, split, captions=captions)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
-    _claim(shards, {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype})
-    done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
-    with Skipped(folder, split) as skipped:
+    about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
+    with _claimed(shards, about), Skipped(folder, split) as skipped:
+        done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
         wanted = _distinct(album, skipped)
         pending = [shot for name, shot in wanted.items() if name not in done]
         groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
@@ -86,16 +86,23 @@ def extract(
     return Summary(folder, len(written), total, skipped.left, skipped.path, skipped.first, kept)
 
 
-def _claim(shards: pathlib.Path, about: dict[str, str]) -> None:
-    """Begins the shards, or goes on with those of the same command."""
+@contextlib.contextmanager
+def _claimed(shards: pathlib.Path, about: dict[str, str]) -> Iterator[None]:
+    """Begins the shards, or goes on with those of the same command, which must have ended."""
     path = shards / "about.json"
-    if path.exists():
-        if (begun := json.loads(path.read_text(encoding="utf-8"))) != about:
-            flags = " ".join(f"--{name}={value}" for name, value in begun.items())
-            raise UsageError(f"{shards} was begun with {flags}; go on with these, or remove it")
-        return
-    with whole(path) as part:
-        part.write_text(json.dumps(about), encoding="utf-8")
+    if not path.exists():
+        with whole(path) as part:
+            part.write_text(json.dumps(about), encoding="utf-8")
+    elif (begun := json.loads(path.read_text(encoding="utf-8"))) != about:
+        flags = " ".join(f"--{name}={value}" for name, value in begun.items())
+        raise UsageError(f"{shards} was begun with {flags}; go on with these, or remove it")
+    with (shards / "lock").open("wb") as file:
+        if not lock(file):
+            raise UsageError(
+                f"another run is writing {shards}; wait until it ends, or name another split or "
+                f"folder"
+            )
+        yield
 
 
 def _shards(shards: pathlib.Path) -> list[str]:
@@ -196,7 +203,7 @@ def _join(
     """Streams the shards into the split; returns how many captions each photo has."""
     texts, written = captions.of if captions else {}, {}
     if not (names := _shards(shards)):
-        shutil.rmtree(shards)
+        shutil.rmtree(shards, ignore_errors=True)
         raise UsageError(f"not one photo could be taken{skipped.because}")
     with writer:
         for shard in names:

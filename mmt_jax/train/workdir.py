@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
 from mmt_jax.data.sources import VOCABULARIES
 from mmt_jax.data.tasks.records import LABELS
+from mmt_jax.data.writer import lock
 from mmt_jax.params import flatten
 
 CONFIG = "config.json"
@@ -90,8 +91,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Makes the folder, and keeps it from other processes that would train there.
 
-    The system lets go of it when the process ends, however that is. Where it has no such locks, as
-    on Windows and some network file systems, nothing is kept.
+    It does so as `data.writer.lock` does.
 
     Raises:
       UsageError: another process trains there.
@@ -99,17 +99,11 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "wb") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file):
             raise UsageError(
                 f"another process is training in {folder}; wait until it ends, or give a new "
                 f"folder as --workdir"
-            ) from None
-        except (ImportError, OSError):
-            pass
+            )
         yield
 
 
