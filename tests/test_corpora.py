@@ -23,6 +23,17 @@ def entries(name, raw):
     return {split: list(corpus.entries(source, split)) for split in corpus.splits(source)}
 
 
+@pytest.mark.parametrize("name", list(samples.WRITERS))
+def test_an_example_says_on_which_line_of_its_file_it_stands(name, tmp_path):
+    samples.WRITERS[name](tmp_path)
+    found = [entry for listed in entries(name, tmp_path).values() for entry in listed]
+    items = [entry for entry in found if isinstance(entry, base.Item)]
+    assert items
+    for item in items:
+        path, line = item.where.partition(",")[0].rsplit(":", 1)
+        assert 1 <= int(line) <= len(pathlib.Path(path).read_bytes().splitlines())
+
+
 # ---- Hashes --------------------------------------------------------------------------------------
 
 

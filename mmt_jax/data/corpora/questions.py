@@ -27,7 +27,8 @@ def _by_photo(questions: Iterable[vqa.Question]) -> dict[str, list[vqa.Question]
     return photos
 
 
-def _item(photo: base.Picture, where: str, questions: list[vqa.Question]) -> base.Item:
+def _item(photo: base.Picture, questions: list[vqa.Question]) -> base.Item:
+    """An example; what is wrong with its photo is told of its first question."""
     answers = [
         (number, text, score)
         for number, question in enumerate(questions)
@@ -41,7 +42,7 @@ def _item(photo: base.Picture, where: str, questions: list[vqa.Question]) -> bas
         "answer/texts": [text for _, text, _ in answers],
         "answer/scores": [score for _, _, score in answers],
     }
-    return base.Item(photo.id, where, (photo,), fields)
+    return base.Item(photo.id, questions[0].where, (photo,), fields)
 
 
 # ---- VQAv2 ---------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def _read_vqa(raw: base.Raw, split: str) -> base.Entries:
     answers = raw.need(_ANSWERS.format(part=part)) if answered else None
     for number, questions in _by_photo(vqa.read_vqa(path, answers)).items():
         folders = (folder, folder.replace("2014", "2017"))
-        yield _item(coco_captions.picture(int(number), folders), str(path), questions)
+        yield _item(coco_captions.picture(int(number), folders), questions)
 
 
 VQAV2 = base.Corpus(
@@ -91,9 +92,8 @@ _GQA = {split: f"{split}_balanced_questions.json" for split in ("train", "val", 
 
 
 def _read_gqa(raw: base.Raw, split: str) -> base.Entries:
-    path = raw.need(_GQA[split])
-    for name, questions in _by_photo(vqa.read_gqa(path)).items():
-        yield _item(visual_genome.picture(name), str(path), questions)
+    for name, questions in _by_photo(vqa.read_gqa(raw.need(_GQA[split]))).items():
+        yield _item(visual_genome.picture(name), questions)
 
 
 GQA = base.Corpus(

@@ -16,8 +16,7 @@ _NLVR2 = {name: f"{name}.json" for name in ("train", "dev", "test1", "test2")}
 
 
 def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
-    path = raw.need(_NLVR2[split])
-    for pair in nlvr2.read(path):
+    for pair in nlvr2.read(raw.need(_NLVR2[split])):
         # Photos of train lie in a folder for each of a hundred numbers.
         group = pair.identifier.split("-")[1]
         photos = tuple(
@@ -33,7 +32,7 @@ def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
             "sentence/id": pair.sentence_id,
             "label": int(pair.label),
         }
-        yield base.Item(pair.identifier, str(path), photos, fields)
+        yield base.Item(pair.identifier, pair.where, photos, fields)
 
 
 NLVR2 = base.Corpus(
@@ -56,9 +55,8 @@ _SNLI_VE = {name: f"snli_ve_{name}.jsonl" for name in ("train", "dev", "test")}
 
 
 def _read_snli_ve(raw: base.Raw, split: str) -> base.Entries:
-    path = raw.need(_SNLI_VE[split])
     photos: dict[str, list[snli_ve.Hypothesis]] = {}
-    for hypothesis in snli_ve.read(path):
+    for hypothesis in snli_ve.read(raw.need(_SNLI_VE[split])):
         photos.setdefault(hypothesis.image_id, []).append(hypothesis)
     for name, hypotheses in photos.items():
         photo = flickr.picture("flickr30k", name)
@@ -67,7 +65,7 @@ def _read_snli_ve(raw: base.Raw, split: str) -> base.Entries:
             "hypothesis/texts": [hypothesis.text for hypothesis in hypotheses],
             "hypothesis/labels": [hypothesis.label for hypothesis in hypotheses],
         }
-        yield base.Item(photo.id, str(path), (photo,), fields)
+        yield base.Item(photo.id, hypotheses[0].where, (photo,), fields)
 
 
 SNLI_VE = base.Corpus(

@@ -21,11 +21,13 @@ class Pair:
       identifier: unique, such as "dev-850-0-0": split, set, pair of photos, sentence.
       text: the sentence.
       label: whether it is true.
+      where: the file and line that it was read from; "" elsewhere.
     """
 
     identifier: str
     text: str
     label: bool
+    where: str = dataclasses.field(default="", compare=False)
 
     @property
     def image_ids(self) -> tuple[str, str]:
@@ -57,4 +59,5 @@ def read(path: str | os.PathLike) -> Iterator[Pair]:
             raise UsageError(
                 f"{where}: `label` is {entry.get('label')!r}; it must be True or False"
             )
-        yield Pair(identifier, files.field(entry, "sentence", str, where), label == "true")
+        text = files.field(entry, "sentence", str, where)
+        yield Pair(identifier, text, label == "true", where)

@@ -21,12 +21,14 @@ class Hypothesis:
       image_id: Flickr30k's, such as "4705552913".
       text: the sentence.
       label: an index into `LABELS`.
+      where: the file and line that it was read from; "" elsewhere.
     """
 
     pair_id: str
     image_id: str
     text: str
     label: int
+    where: str = dataclasses.field(default="", compare=False)
 
 
 def read(path: str | os.PathLike) -> Iterator[Hypothesis]:
@@ -47,4 +49,5 @@ def read(path: str | os.PathLike) -> Iterator[Hypothesis]:
             files.field(entry, "Flickr30K_ID", str, where),
             files.field(entry, "sentence2", str, where),
             LABELS.index(label),
+            where,
         )

@@ -28,6 +28,7 @@ class Question:
       scores: answer → its worth in 0..1; empty in test splits.
       kind: "yes/no", "number" or "other" in VQAv2, "binary" or "open" in GQA; "" in test splits.
       consensus: the answer that counts for `answers.frequent`; "" where none is published.
+      where: the file and line that it was read from; "" elsewhere.
     """
 
     question_id: int | str
@@ -36,6 +37,7 @@ class Question:
     scores: Mapping[str, float]
     kind: str = ""
     consensus: str = ""
+    where: str = dataclasses.field(default="", compare=False)
 
 
 def read_vqa(
@@ -64,6 +66,7 @@ def read_vqa(
             files.field(entry, "image_id", int, where),
             files.field(entry, "question", str, where),
             {},
+            where=where,
         )
         if annotations is not None:
             if number not in answered:
@@ -117,6 +120,7 @@ def read_lxmert(path: str | os.PathLike) -> Iterator[Question]:
             files.field(entry, "sent", str, where),
             scores,
             entry.get("answer_type", ""),
+            where=where,
         )
 
 
@@ -130,9 +134,9 @@ def read_gqa(path: str | os.PathLike) -> Iterator[Question]:
         image_id = files.field(entry, "imageId", str, where)
         text = files.field(entry, "question", str, where)
         if "answer" not in entry:  # test and challenge
-            yield Question(name, image_id, text, {})
+            yield Question(name, image_id, text, {}, where=where)
             continue
         answer = files.field(entry, "answer", str, where)
         structure = files.field(files.field(entry, "types", dict, where), "structural", str, where)
         kind = "open" if structure == "query" else "binary"
-        yield Question(name, image_id, text, {answer: 1.0}, kind, answer)
+        yield Question(name, image_id, text, {answer: 1.0}, kind, answer, where)
