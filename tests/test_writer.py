@@ -12,7 +12,7 @@ import pytest
 from mmt_jax.config import UsageError
 from mmt_jax.data import formats
 from mmt_jax.data.photos import Photo, image_id
-from mmt_jax.data.writer import FolderWriter
+from mmt_jax.data.writer import FolderWriter, tidy
 
 PHOTO = Photo(
     image_id=7,
@@ -180,6 +180,23 @@ def test_a_split_that_another_is_writing_is_refused(tmp_path):
             write(tmp_path, [OTHER])
         FolderWriter(tmp_path, "dev")
     assert formats.read(tmp_path, "train").image_ids.tolist() == [PHOTO.image_id]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_only_folders_that_are_new_and_empty_go(tmp_path, found):
+    def stopped():
+        write(folder, [PHOTO])
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "a" / "b"
+    if found:
+        folder.mkdir(parents=True)
+    with pytest.raises(UsageError, match="would hold no photo"), tidy(folder):
+        write(folder, [])
+    assert folder.exists() == folder.parent.exists() == found
+    with pytest.raises(KeyboardInterrupt), tidy(folder):
+        stopped()
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_memory_does_not_grow_with_the_split(tmp_path):

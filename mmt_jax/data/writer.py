@@ -58,6 +58,20 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ) from error
 
 
+@contextlib.contextmanager
+def tidy(folder: str | os.PathLike) -> Iterator[None]:
+    """Where the block fails, a folder that it made and left empty goes, and those above it too."""
+    folder = pathlib.Path(folder)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
+
+
 def lock(file: BinaryIO) -> bool:
     """Keeps an open file from others that would; returns whether nobody else keeps it.
 

@@ -22,7 +22,7 @@ from mmt_jax.data import schema
 from mmt_jax.data.features.captions import Captions
 from mmt_jax.data.photos import ROWS, Photo
 from mmt_jax.data.skipped import Skipped, Summary
-from mmt_jax.data.writer import FLOATS, FolderWriter, lock, whole
+from mmt_jax.data.writer import FLOATS, FolderWriter, lock, tidy, whole
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Album, Shot
 from mmt_jax.detectors.base import Detections, Detector
@@ -69,7 +69,7 @@ def extract(
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
     about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
-    with _claimed(shards, about), Skipped(folder, split) as skipped:
+    with tidy(folder), _claimed(shards, about), Skipped(folder, split) as skipped:
         done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
         wanted = _distinct(album, skipped)
         pending = [shot for name, shot in wanted.items() if name not in done]

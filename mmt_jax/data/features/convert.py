@@ -12,7 +12,7 @@ from mmt_jax.config import UsageError
 from mmt_jax.data.features import FORMATS, Format, Item, captions, detections
 from mmt_jax.data.skipped import Skipped, Summary
 from mmt_jax.data.text import prepare
-from mmt_jax.data.writer import FLOATS, FolderWriter, NoRoomError, whole
+from mmt_jax.data.writer import FLOATS, FolderWriter, NoRoomError, tidy, whole
 
 CATEGORIES = "categories.txt"  # of features that are made of them; all splits share it
 
@@ -54,6 +54,7 @@ def convert(
         raise UsageError(f"there is no {source}")
     writer = FolderWriter(folder, split, dtype=dtype)
     with (
+        tidy(folder),
         _categories(row, source, folder) as names,
         Skipped(folder, split) as report,
         writer,
