@@ -225,8 +225,16 @@ def corpus(tmp_path):
 
 
 def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, corpus, detector):
-    summary = run(corpus, tmp_path / "out", split="train")
+    seen = []
+
+    def track(examples):
+        for example in examples:
+            seen.append((example["image/id"], len(detector.seen)))
+            yield example
+
+    summary = run(corpus, tmp_path / "out", split="train", track_corpus=track)
     assert summary.photos == 2
+    assert [detected for _, detected in seen] == [0, 0]  # a bar before the first photo
     found = formats.read(tmp_path / "out", "train")
     expected = {
         photos.image_id(example["image/id"]): tuple(example["text/captions"])

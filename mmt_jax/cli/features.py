@@ -22,6 +22,7 @@ Needs pip install 'mmt_jax[photos]', TensorFlow ('mmt_jax[tf]') or torchvision f
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterable, Sequence
 
 from mmt_jax.cli import flags
 from mmt_jax.detectors import DETECTORS
@@ -48,6 +49,10 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.detectors.folder import SHARD, extract
 
     console = Console(stderr=True)
+
+    def bar(about: str) -> Callable[[Sequence], Iterable]:
+        return lambda items: track(items, about, console=console, disable=not console.is_terminal)
+
     summary = extract(
         args.detector,
         args.images,
@@ -55,8 +60,7 @@ def run(args: types.SimpleNamespace) -> None:
         split=args.split or "train",
         captions=args.captions,
         dtype=args.dtype or "float16",
-        track=lambda groups: track(
-            groups, f"{SHARD} photos each", console=console, disable=not console.is_terminal
-        ),
+        track=bar(f"{SHARD} photos each"),
+        track_corpus=bar("ids and captions"),
     )
     print(summary)

@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -53,7 +53,11 @@ class Album:
 
 
 def find(
-    place: str | os.PathLike, split: str, *, captions: str | os.PathLike | None = None
+    place: str | os.PathLike,
+    split: str,
+    *,
+    captions: str | os.PathLike | None = None,
+    track: Callable[[Sequence], Iterable] = iter,
 ) -> Album:
     """The photos below a folder, or of a split of a prepared corpus.
 
@@ -61,6 +65,8 @@ def find(
       place: either.
       split: which, of a corpus or of a Karpathy file of captions.
       captions: file of the captions (`mmt_jax.data.features.captions`); a corpus has its own.
+      track: goes over the examples of a corpus, each of which is read whole for its id and
+        captions, as a progress bar does.
 
     Raises:
       UsageError: no such folder, no photo in it, no such split or file of captions, or captions
@@ -73,7 +79,7 @@ def find(
             raise UsageError(
                 f"{place} is a prepared corpus, which has captions of its own; leave out --captions"
             )
-        return _of_corpus(place, split)
+        return _of_corpus(place, split, track)
     return _of_folder(pathlib.Path(place), split, captions)
 
 
@@ -86,7 +92,9 @@ def _of_folder(folder: pathlib.Path, split: str, captions: str | os.PathLike | N
     return Album(tuple(map(shot, pictures.find(folder))), known)
 
 
-def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
+def _of_corpus(
+    folder: str | os.PathLike, split: str, track: Callable[[Sequence], Iterable]
+) -> Album:
     examples = corpora.read(folder, split)
     if f"{PICTURE}/encoded" not in examples.names:
         raise UsageError(
@@ -99,7 +107,7 @@ def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
         return pictures.decode(io.BytesIO(encoded), f"{folder}, photo {name}")
 
     shots, known = [], Captions(str(folder), {}, [])
-    for index, example in enumerate(examples):
+    for index, example in enumerate(track(examples)):
         name = example[f"{PICTURE}/id"]
         shot = Shot(name, f"{folder}, photo {name}", functools.partial(read, index, name))
         shots.append(shot)

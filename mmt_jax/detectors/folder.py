@@ -40,6 +40,7 @@ def extract(
     captions: str | os.PathLike | None = None,
     dtype: str = "float16",
     track: Callable[[Sequence], Iterable] = iter,
+    track_corpus: Callable[[Sequence], Iterable] = iter,
 ) -> Summary:
     """Makes one split of a region folder.
 
@@ -55,7 +56,8 @@ def extract(
       split: to write.
       captions: file of captions (`mmt_jax.data.features.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
-      track: goes over the batches, as a progress bar does.
+      track: goes over the shards, as a progress bar does.
+      track_corpus: likewise, over a corpus's examples, before that: for their ids and captions.
 
     Raises:
       UsageError: no such folder, detector or captions, the split is there already, was begun
@@ -65,7 +67,7 @@ def extract(
     if dtype not in FLOATS:
         raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
     writer = FolderWriter(folder, split, dtype=dtype)  # which refuses what cannot be written
-    album = albums.find(images, split, captions=captions)
+    album = albums.find(images, split, captions=captions, track=track_corpus)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
     about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
