@@ -32,7 +32,7 @@ demo: .venv/installed
 	  --caption="$$(head -n 1 demo/photo.txt)" --caption="$$(head -n 1 demo/other.txt)"
 
 test: .venv/installed-test
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Types are checked against what the tests use.
 lint: .venv/installed-test .venv/installed-dev

@@ -48,7 +48,7 @@ EXTRAS = {
         "ipykernel>=6.29",
         "nbclient>=0.10",
         "pytest>=8",
-        "pytest-xdist>=3",
+        "pytest-xdist>=3.7",
         # The published models, which ours must equal.
         "torch>=2.9",
         "transformers>=5.20,<6",
