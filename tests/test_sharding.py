@@ -80,6 +80,20 @@ def test_a_parameter_without_a_row_or_with_two_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two is no number"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID=-1 is no number"),
+    ],
+)
+def test_hosts_that_are_told_wrongly_are_named(monkeypatch, given, message):
+    for name, value in (given | {"JAX_COORDINATOR_ADDRESS": "localhost:1"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=message):
+        sharding.initialize()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"mesh": (("data", 1), ("expert", 1))}, "must name"),

@@ -60,13 +60,24 @@ def initialize() -> None:
 
     JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are and which this one is; jax finds
     them out by itself under Slurm, MPI and on TPU pods.
+
+    Raises:
+      UsageError: one of them is no number, or missing where jax cannot find it out.
     """
-    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
-        number, process = (os.environ.get(f"JAX_{n}") for n in ("NUM_PROCESSES", "PROCESS_ID"))
-        jax.distributed.initialize(
-            num_processes=int(number) if number else None,
-            process_id=int(process) if process else None,
-        )
+    if "JAX_COORDINATOR_ADDRESS" not in os.environ or jax.distributed.is_initialized():
+        return
+    numbers = {name: os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")}
+    for name, value in numbers.items():
+        if value and not value.isdecimal():
+            raise UsageError(f"{name}={value} is no number")
+    count, place = (int(value) if value else None for value in numbers.values())
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=place)
+    except ValueError as error:
+        raise UsageError(
+            f"JAX_COORDINATOR_ADDRESS is set, but this host cannot join: {error} Set "
+            f"{' and '.join(numbers)} too"
+        ) from None
 
 
 def wait_for_hosts(until: str) -> None:
