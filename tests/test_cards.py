@@ -34,7 +34,6 @@ def libraries():
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     tokenizers, image = pytest.importorskip("tokenizers"), pytest.importorskip("PIL.Image")
     torch.set_num_threads(1)
-    torch.manual_seed(0)  # whatever other tests drew before these models are made
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers, tokenizers, image
 
@@ -162,6 +161,7 @@ SYSTEMS = {f.__name__: f for f in (bert, roberta, lxmert, clip, bridgetower)}
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Published folders, workdirs of them in `work/`, a photo and its regions; models by name."""
+    libraries()[0].manual_seed(0)  # whatever other tests drew before these models are made
     root, models = tmp_path_factory.mktemp("cards"), {}
     save_file = pytest.importorskip("safetensors.torch").save_file
     for name, make in SYSTEMS.items():
