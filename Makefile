@@ -4,7 +4,8 @@
 #   make test   installs what tests need and runs them all
 
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip install -q --disable-pip-version-check
+# Most modules are never imported: those that are, are compiled then.
+PIP := .venv/bin/python -m pip install -q --disable-pip-version-check --no-compile
 MMT := .venv/bin/mmt
 
 # Without a GPU, TensorFlow's CPU wheel saves half a gigabyte. TensorFlow Hub asks for the other one

@@ -48,8 +48,8 @@ CASES = {
     ),
     "match": (
         ITM,
-        {"link_tower_type": "interpolate", "layer_norm_eps": 1e-6, "num_hidden_layers": 3},
-        {"num_hidden_layers": 3},
+        {"link_tower_type": "interpolate", "layer_norm_eps": 1e-6},
+        {},
         {"layer_norm_eps": 1e-4},
         True,
     ),

@@ -21,8 +21,6 @@ from mmt_jax.objectives import corruption, losses, pairing
 from mmt_jax.task_config import TaskConfig
 from mmt_jax.train import optim
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelled=True)
 SIZES = {
     **dict.fromkeys(("width", "text_width", "image_width"), 12),

@@ -21,7 +21,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     script = ROOT / "tests" / "eight_devices.py"
-    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    env = os.environ | {"PYTHONPATH": path, "JAX_NUM_CPU_DEVICES": "8"}
     folder = tmp_path_factory.mktemp("eight") / "run"
     done = subprocess.run(
         [sys.executable, script, folder], env=env, capture_output=True, text=True, check=False

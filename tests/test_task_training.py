@@ -28,8 +28,6 @@ from mmt_jax.task_config import TASKS, TaskConfig
 from mmt_jax.train import optim, sharding
 from mmt_jax.typing import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 ROOT = pathlib.Path(__file__).parent.parent
 COUNT = 8
 WORDS = ("red", "green", "blue", "big", "small", "dotted", "left", "right")

@@ -24,8 +24,6 @@ from mmt_jax.objectives import answers
 from mmt_jax.train import checkpoint, init
 from mmt_jax.typing import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 MNLI = ("entailment", "neutral", "contradiction")  # as transformers numbers them
 SENTENCES = [("a red cube", "two balls"), ("a ball", "a cube"), ("two red cubes", "a")]
 FAMILIES = {

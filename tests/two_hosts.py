@@ -8,8 +8,6 @@ import os
 import signal
 import sys
 
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-
 import jax
 
 from mmt_jax.config import EvalConfig

@@ -8,30 +8,22 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
-import numpy as np
 
-from mmt_jax import placement
-from mmt_jax.config import Config, UsageError, with_spec
-from mmt_jax.data import sources
-from mmt_jax.data.corpus import Photos
+from mmt_jax.config import Config, UsageError
 from mmt_jax.data.feed import Feed, batches
-from mmt_jax.data.pipeline import Examples
-from mmt_jax.data.tasks import records
-from mmt_jax.data.tasks.records import Records
-from mmt_jax.models import registry
 from mmt_jax.models.base import Model
-from mmt_jax.train import init, optim, sharding
-from mmt_jax.train import step as step_lib
+from mmt_jax.train import init, sharding
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.checkpoint import Checkpoints
 from mmt_jax.train.log import Log
+from mmt_jax.train.program import Program
+from mmt_jax.train.setup import prepare
 from mmt_jax.train.signals import Interrupted, Stop
-from mmt_jax.train.state import State, Window, abstract, keys
-from mmt_jax.typing import Batch, Params
+from mmt_jax.train.state import State, Window, keys
+from mmt_jax.typing import Params
 
 Evaluate = Callable[[Model, Params, Config], dict[str, float]]
 
@@ -70,7 +62,6 @@ def train(
       TrainingFailed: a loss or an update that is not finite; no such state is ever saved.
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step is written.
     """
-    # ---- Where: devices and folder ---------------------------------------------------------------
     sharding.initialize()
     _check(config)
     mesh = sharding.mesh(config)
@@ -86,147 +77,117 @@ def train(
             if progress:
                 print(f"{config.pretrained} comes first, in {origins[0]}", file=sys.stderr)
             train(init.pretraining(config), origins[0], evaluate=evaluate, progress=progress)
-    for origin in origins if not known else ():
-        workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
 
-    # ---- What: vocabulary, data, model -----------------------------------------------------------
-    asked = records.asked(config, folder) if config.task.name else None
-    tokenizer = sources.tokenizer(
-        config,
-        folder if known else next(iter(origins), None),
-        sentences=asked and asked.sentences,
-    )
-    spec = sources.spec(config, tokenizer)
-    if asked:
-        spec = dataclasses.replace(spec, num_answers=len(asked.labels))
-    config = with_spec(config, spec)
-    model = registry.build(config)
     first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
-    said: list[str] = []
-    source = None
-    if origins and not workdirs.has_checkpoint(folder):
-        labels = asked.labels if asked else ()
-        source = init.params(origins, model, first, said.append, labels=labels)
-    corpora = [] if asked and not asked.photos else _corpora(config)
-    if config.objective.itm == "none" and not asked:
+    setup = prepare(config, folder, origins, first, known=known)
+    config = setup.config
+    if config.objective.itm == "none" and not config.task.name:
         evaluate = None  # such a model scores no pairs
-    examples = (
-        Records(config, asked.entries, asked.labels, tokenizer, corpora)
-        if asked
-        else Examples.of(config, corpora, tokenizer)
-    )
-    batched = sharding.batched(mesh)
+    program = Program(setup.model, config, setup.examples, mesh, key)
     iterator = batches(
-        examples,
+        setup.examples,
         seed=config.seed,
         batch_size=config.batch_size,
         sampling=config.data.sampling,
         buckets=config.data.buckets,
-        rows=sharding.host_rows(batched, config.batch_size),
+        rows=program.rows(),
         workers=config.data.workers,
     )
-    # ---- How: optimiser, step, and what lies where -----------------------------------------------
-    tx = optim.build(config.optim, model.abstract(), config.steps)
-    step_fn = jax.jit(step_lib.build(model, tx, config))
-    shapes = abstract(model, tx)
-    placed = sharding.of_state(shapes, shapes.params, mesh)
-    state_like = _like(shapes, placed)
-    batch_like = _like(_batch_shapes(examples, config.batch_size), batched)
-    _, metrics_like = jax.eval_shape(step_fn, state_like, batch_like, key)
-    empty = jax.jit(lambda: Window.empty(metrics_like), out_shardings=sharding.replicated(mesh))()
 
-    # ---- The folder: nothing was written so far --------------------------------------------------
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(iterator))
         if primary:
             stack.enter_context(workdirs.locked(folder))
             if not known:
-                sources.store_tokenizer(tokenizer, folder)
-                if asked:
-                    records.store_labels(asked.labels, folder)
+                setup.store(folder)
             workdirs.write_config(folder, config)
         sharding.wait_for_hosts("the folder is there")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, config)))
         done = checkpoints.step()
-        start, metrics = done or 0, {}
-        log = Log(folder if primary else None, config, start=start, progress=progress)
+        log = Log(folder if primary else None, config, start=done or 0, progress=progress)
         stack.enter_context(contextlib.closing(log))
         stop = stack.enter_context(Stop())
-
-        # ---- Where it starts ---------------------------------------------------------------------
         if done is None:
-            for line in said:
+            for line in setup.said:
                 log.say(line)
-            state = _first_state(model, tx, first, placed, source)
+            state, metrics = program.first_state(first, setup.source), {}
+            setup.source = None  # its memory is the run's
         else:
-            state, position, metrics = checkpoints.restore(start, state_like)
+            state, position, metrics = checkpoints.restore(done, program.like)
             iterator.set_state(position)
-            log.say(f"{folder} goes on from step {start}")
-        del source
-        if start >= config.steps:
+            log.say(f"{folder} goes on from step {done}")
+        if (done or 0) >= config.steps:
             return metrics
+        run = _Run(config, setup.model, program, log, checkpoints, stop, evaluate)
+        return run.steps(state, iterator, (done or 0) + 1)
 
-        # ---- The compiled step -------------------------------------------------------------------
-        # One for each size in config.data.buckets. Called as it is, it cannot be traced again:
-        # another shape or place is an error.
-        jitted = jax.jit(step_lib.windowed(step_fn), donate_argnums=0, out_shardings=(placed, None))
-        by_shapes: dict[Any, Any] = {}
 
-        def compiled_for(batch: Batch) -> Any:
-            shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-            if shapes not in by_shapes:
-                by_shapes[shapes] = jitted.lower(state_like, empty, batch, key).compile()
-            return by_shapes[shapes]
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the steps of a run have at hand."""
 
-        compiled_for(batch_like)  # the largest
+    config: Config
+    model: Model
+    program: Program
+    log: Log
+    checkpoints: Checkpoints
+    stop: Stop
+    evaluate: Evaluate | None
 
-        # ---- Steps -------------------------------------------------------------------------------
-        window = empty
-        pending: tuple[int, Window] | None = None
+    def steps(self, state: State, iterator: Feed, first: int) -> dict[str, float]:
+        """Takes the steps from number `first` on; returns what `train` does."""
+        config, log = self.config, self.log
+        self.program.compile()
+        metrics: dict[str, float] = {}
+        window = self.program.empty
+        pending: tuple[int, Window] | None = None  # read while the step after it runs
         running: collections.deque[jax.Array] = collections.deque()
-        feed = _feed(iterator, batched, config.batch_size)
-        log.restart_clock(start)
-        for step in range(start + 1, config.steps + 1):
+        feed = self.program.feed(iterator)
+        log.restart_clock(first - 1)
+        for step in range(first, config.steps + 1):
             batch, position = next(feed)
-            compiled = compiled_for(batch)
-            with jax.transfer_guard("disallow"):
-                state, window = compiled(state, window, batch, key)
-                running.append(window.failed)
-                if len(running) > AHEAD:
-                    running.popleft().block_until_ready()
+            state, window = self.program(state, window, batch)
+            running.append(window.failed)
+            if len(running) > AHEAD:
+                running.popleft().block_until_ready()
             log.tick(step)
-
-            # ---- The log: a window is read while the step after it runs --------------------------
             if pending:
-                metrics, pending = _report(log, checkpoints, *pending), None
-            last = step == config.steps
-            evaluating = evaluate if last or _due(step, config.eval.every) else None
-            stopping = stop.after(step)
-            saving = evaluating or last or stopping or _due(step, config.checkpoint_every)
-            if not saving:
-                if _due(step, config.log_every):
-                    pending, window = (step, window), empty
-                continue
+                metrics, pending = self._report(*pending), None
 
-            # ---- Evaluation and checkpoint: only of a state that is known to be finite -----------
-            metrics, window = _report(log, checkpoints, step, window), empty
-            if evaluating:
-                evaluated = evaluating(model, state.params, config)
-                log.evaluation(step, evaluated)
-                metrics |= evaluated
-            checkpoints.save(state, step, position=position, metrics=metrics)
-            log.restart_clock(step)
-            if stopping := stopping or stop.signal:  # it may have come since
-                stopped = Interrupted(stopping, step)
-                log.say(str(stopped))
-                raise stopped
+            last = step == config.steps
+            evaluate = self.evaluate if last or _due(step, config.eval.every) else None
+            stopping = self.stop.after(step)
+            if evaluate or last or stopping or _due(step, config.checkpoint_every):
+                # Only a state that is known to be finite is evaluated and saved.
+                metrics, window = self._report(step, window), self.program.empty
+                if evaluate:
+                    evaluated = evaluate(self.model, state.params, config)
+                    log.evaluation(step, evaluated)
+                    metrics |= evaluated
+                self.checkpoints.save(state, step, position=position, metrics=metrics)
+                log.restart_clock(step)
+                if stopping := stopping or self.stop.signal:  # it may have come since
+                    stopped = Interrupted(stopping, step)
+                    log.say(str(stopped))
+                    raise stopped
+            elif _due(step, config.log_every):
+                pending, window = (step, window), self.program.empty
         return metrics
 
-
-def _corpora(config: Config) -> list[Photos]:
-    return sources.load(
-        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
-    )
+    def _report(self, step: int, window: Window) -> dict[str, float]:
+        """Writes the metrics of a window that ended with `step`, and returns their means."""
+        window = jax.device_get(window)
+        if window.failed:
+            good = self.checkpoints.step()
+            path = self.checkpoints.path(good) if good else None
+            where = f"the last good checkpoint is {path}" if path else "none was saved"
+            raise TrainingFailed(
+                f"the loss or its update is not finite from step {window.failed} on; {where}: "
+                f"lower config.optim.lr, or look at the data"
+            )
+        values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
+        self.log.train(step, values)
+        return values
 
 
 def _due(step: int, every: int) -> bool:
@@ -246,62 +207,3 @@ def _check(config: Config) -> None:
         raise UsageError(f"config.seed is {config.seed}; it must be at least 0")
     if config.dtype not in DTYPES:
         raise UsageError(f"config.dtype={config.dtype!r} is unknown; take {' or '.join(DTYPES)}")
-
-
-def _like(shapes: Any, placed: Any) -> Any:
-    """Abstract arrays with shardings: one for each leaf, or one for all."""
-    if isinstance(placed, jax.sharding.Sharding):
-        placed = jax.tree.map(lambda _: placed, shapes)
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        placed,
-    )
-
-
-def _batch_shapes(examples: Examples | Records, size: int) -> Batch:
-    """What a batch of `size` pairs is like."""
-    pair = examples.batch(np.zeros(1, np.int64), np.zeros(1, np.int64))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), pair)
-
-
-def _first_state(
-    model: Model,
-    tx: Any,
-    key: jax.Array,
-    placed: State,
-    source: Params | None,
-) -> State:
-    """The state before the first step, in its place; `source`: parameters to begin with."""
-    if source is None:
-        return jax.jit(lambda key: State.fresh(model.init(key), tx), out_shardings=placed)(key)
-    params = jax.tree.map(placement.put, jax.device_get(source), placed.params)
-    return jax.jit(lambda params: State.fresh(params, tx), out_shardings=placed)(params)
-
-
-def _feed(
-    iterator: Feed, where: jax.sharding.NamedSharding, size: int
-) -> Iterator[tuple[Batch, dict[str, Any]]]:
-    """Batches on the device, one ahead, each with the position in the data after it."""
-    ahead = sharding.put(next(iterator), where, size)
-    while True:
-        batch, position = ahead, iterator.get_state()
-        ahead = sharding.put(next(iterator), where, size)
-        yield batch, position
-
-
-def _report(log: Log, checkpoints: Checkpoints, step: int, window: Window) -> dict[str, float]:
-    """Writes the metrics of a window that ended with `step`, and returns their means."""
-    window = jax.device_get(window)
-    if window.failed:
-        good = checkpoints.step()
-        where = (
-            f"the last good checkpoint is {checkpoints.path(good)}" if good else "none was saved"
-        )
-        raise TrainingFailed(
-            f"the loss or its update is not finite from step {window.failed} on; {where}: lower "
-            f"config.optim.lr, or look at the data"
-        )
-    values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
-    log.train(step, values)
-    return values

@@ -1,0 +1,97 @@
+"""What a run is made of: vocabulary, data, model, and the parameters that it starts from.
+
+Nothing is written here, so a config that does not fit its data leaves the folder as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+
+from mmt_jax.config import Config, with_spec
+from mmt_jax.data import sources
+from mmt_jax.data.corpus import Photos
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.data.tasks import records
+from mmt_jax.data.tasks.records import Records
+from mmt_jax.data.text import Tokenizer
+from mmt_jax.models import registry
+from mmt_jax.models.base import Model
+from mmt_jax.train import init
+from mmt_jax.train import workdir as workdirs
+from mmt_jax.typing import Params
+
+
+@dataclasses.dataclass
+class Setup:
+    """What a run is made of."""
+
+    config: Config  # with the sizes that come from the data
+    tokenizer: Tokenizer
+    labels: Sequence[str] | None  # of a task, its answers by number
+    examples: Examples | Records
+    model: Model
+    source: Params | None  # what the first step starts from; None = fresh weights
+    said: list[str]  # of where these come from
+
+    def store(self, folder: pathlib.Path) -> None:
+        """Writes the vocabulary, and the answers of a task, to a run's folder."""
+        sources.store_tokenizer(self.tokenizer, folder)
+        if self.labels is not None:
+            records.store_labels(self.labels, folder)
+
+
+def prepare(
+    config: Config,
+    folder: pathlib.Path,
+    origins: Sequence[pathlib.Path],
+    key: jax.Array,
+    *,
+    known: bool,
+) -> Setup:
+    """Reads what a config names, and builds its model.
+
+    Args:
+      config: of the run.
+      folder: its workdir.
+      origins: workdirs of the runs that it starts from.
+      key: of parameters that the origins lack.
+      known: whether the folder holds the run already.
+
+    Raises:
+      UsageError: what is named is not there, or does not fit.
+    """
+    for origin in origins if not known else ():
+        workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
+    task = records.asked(config, folder) if config.task.name else None
+    tokenizer = sources.tokenizer(
+        config,
+        folder if known else next(iter(origins), None),
+        sentences=task and task.sentences,
+    )
+    spec = sources.spec(config, tokenizer)
+    if task:
+        spec = dataclasses.replace(spec, num_answers=len(task.labels))
+    config = with_spec(config, spec)
+    model = registry.build(config)
+    labels = task.labels if task else None
+    said: list[str] = []
+    source = None
+    if origins and not workdirs.has_checkpoint(folder):
+        source = init.params(origins, model, key, said.append, labels=labels or ())
+    corpora = _corpora(config) if task is None or task.photos else []
+    examples = (
+        Records(config, task.entries, task.labels, tokenizer, corpora)
+        if task
+        else Examples.of(config, corpora, tokenizer)
+    )
+    return Setup(config, tokenizer, labels, examples, model, source, said)
+
+
+def _corpora(config: Config) -> list[Photos]:
+    return sources.load(
+        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
+    )
