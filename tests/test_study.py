@@ -4,6 +4,7 @@ import csv
 import html.parser
 import json
 import pathlib
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from experiments.studies import STUDIES
 from mmt_jax import variants
 from mmt_jax.config import EvalConfig, Study, UsageError
-from mmt_jax.study import figures
+from mmt_jax.study import figures, stats, verdicts
 from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
 
 R1 = "image_retrieval/r@1"
@@ -169,6 +170,23 @@ def test_page_stands_by_itself(finished):
     assert not {"script", "link", "img"} & set(page.tags)
     assert "@import" not in text
     assert page.tags.count("svg") == 3  # scores, comparisons, training
+
+
+def test_figures_of_the_page_are_files_too(finished):
+    workdir, _, _ = finished
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    files = sorted((workdir / "figures").iterdir())
+    assert [file.name for file in files] == ["comparisons.svg", "scores.svg", "training.svg"]
+    for file in files:
+        drawn = file.read_text(encoding="utf-8")
+        assert drawn in page
+        assert xml.etree.ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+@pytest.mark.usefixtures("finished")  # draws in earnest
+def test_variants_that_do_not_differ_can_be_drawn():
+    same = verdicts.Outcome("a = b", low=-1, high=1, interval=stats.Interval(0, 0, 0, "none"))
+    assert figures.comparisons([("C1", same)]).startswith("<svg")
 
 
 def test_page_says_what_was_found_and_how(finished):

@@ -10,7 +10,8 @@ depth, heads, baselines, systems and full. The same command again goes on where 
 finished run is never repeated, and more seeds add runs.
 
 The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
-page that needs nothing else), runs.csv, report.json, and best, a link to the best run.
+page that needs nothing else), its figures as SVG under figures/, runs.csv, report.json, and best, a
+link to the best run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figures of a report, each a piece of SVG that stands by itself in a page."""
+"""The figures of a report, each an SVG that stands by itself, in a page and as a file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
     ]
     # One wide interval of two seeds must not squeeze all others into a line.
     centre = max(abs(outcome.interval.mean) for _, outcome in outcomes)
-    reach = min(max(map(abs, ends)), 4 * centre + 0.1) * 1.1
+    reach = min(max(map(abs, ends)), 4 * centre + 0.1) * 1.1 or 1.0  # all may be equal
 
     def draw(axes: Any) -> None:
         for place, (_, outcome) in zip(range(len(outcomes))[::-1], outcomes, strict=True):
@@ -122,7 +122,7 @@ def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int =
         FigureCanvasSVG(figure)
         draw(figure.subplots(1, panels, sharey=True))
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

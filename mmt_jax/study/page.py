@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmt_jax.config import as_dict
 from mmt_jax.data import sources
@@ -13,6 +13,11 @@ from mmt_jax.study.findings import SHOWN, Findings, curve
 from mmt_jax.study.results import Result
 
 CURVES = 12  # variants in one figure of curves; more cannot be told apart
+PROPERTIES = {
+    "photos": "photos of the training split",
+    "wrong": "share of wrong captions",
+    "perplexity": "perplexity to a model of the target's captions",
+}
 
 STYLE = """
 :root { --ink: #22262c; --soft: #68707a; --line: #e2e5e9; --paper: #fff; }
@@ -34,8 +39,46 @@ code { font-size: .88em; }
 """
 
 
-def render(findings: Findings) -> str:
-    """The whole page."""
+def plots(findings: Findings) -> dict[str, str]:
+    """The page's figures by name, as SVG."""
+    drawn = {
+        "scores": figures.bars(
+            [(row.tag, row.metrics[claims.METRIC]) for row in findings.table],
+            label=f"{claims.METRIC}, with 95 % interval",
+        )
+    }
+    compared = [
+        (verdict.claim.id, outcome)
+        for verdict in findings.verdicts
+        for outcome in verdict.outcomes
+        if outcome.test.startswith("paired")
+    ]
+    if compared:
+        drawn["comparisons"] = figures.comparisons(compared)
+    if findings.corpora:
+        drawn["corpora"] = figures.scatter(
+            [
+                (label, [getattr(p, name) for p in findings.corpora.values()])
+                for name, label in PROPERTIES.items()
+            ],
+            [findings.scores[tag] for tag in findings.corpora],
+            [tag.removeprefix("data_") for tag in findings.corpora],
+        )
+    best = [row.tag for row in findings.table[:CURVES]]
+    by_tag = {tag: [r for r in findings.results if r.run.tag == tag] for tag in best}
+    for name, value, label in (
+        ("training", "itm", "ITM loss, training"),
+        ("validation", claims.METRIC, "R@1, validation"),
+    ):
+        lines = {tag: curve(runs, value) for tag, runs in by_tag.items()}
+        lines = {tag: line for tag, line in lines.items() if len(line[0]) > 1}
+        if lines:
+            drawn[name] = figures.curves(lines, label=label)
+    return drawn
+
+
+def render(findings: Findings, drawn: Mapping[str, str]) -> str:
+    """The whole page; `drawn` is from `plots`."""
     study = findings.study
     title = f"Study: {study.name}"
     body = [
@@ -45,13 +88,10 @@ def render(findings: Findings) -> str:
         _verdicts(findings.verdicts),
         "<h2>Scores</h2>",
         _scores(findings),
-        figures.bars(
-            [(row.tag, row.metrics[claims.METRIC]) for row in findings.table],
-            label=f"{claims.METRIC}, with 95 % interval",
-        ),
-        *_comparisons(findings.verdicts),
-        *_corpora(findings),
-        *_curves(findings),
+        drawn["scores"],
+        *(["<h2>Comparisons</h2>", drawn["comparisons"]] if "comparisons" in drawn else []),
+        *(_corpora(findings, drawn["corpora"]) if findings.corpora else []),
+        *_curves(findings, [drawn[name] for name in ("training", "validation") if name in drawn]),
         "<h2>How this was tested</h2>",
         _method(),
         "<h2>Settings</h2>",
@@ -161,29 +201,10 @@ def _number(interval: stats.Interval, *, share: bool) -> str:
     return text
 
 
-def _comparisons(found: Sequence[verdicts.Verdict]) -> list[str]:
-    made = [
-        (verdict.claim.id, outcome)
-        for verdict in found
-        for outcome in verdict.outcomes
-        if outcome.test.startswith("paired")
-    ]
-    if not made:
-        return []
-    return ["<h2>Comparisons</h2>", figures.comparisons(made)]
-
-
-def _corpora(findings: Findings) -> list[str]:
+def _corpora(findings: Findings, plot: str) -> list[str]:
     table = findings.corpora
-    if not table:
-        return []
     scores = [findings.scores[tag] for tag in table]
-    labels = {
-        "photos": "photos of the training split",
-        "wrong": "share of wrong captions",
-        "perplexity": "perplexity to a model of the target's captions",
-    }
-    columns = {name: [getattr(p, name) for p in table.values()] for name in labels}
+    columns = {name: [getattr(p, name) for p in table.values()] for name in PROPERTIES}
     rows = [
         [
             f"<code>{_e(tag)}</code>",
@@ -196,16 +217,12 @@ def _corpora(findings: Findings) -> list[str]:
     ]
     found = {name: stats.spearman(values, scores) for name, values in columns.items()}
     tests = "; ".join(
-        f"{labels[name]}: ρ = {rho:+.2f}, p = {p:.2g}" for name, (rho, p) in found.items()
+        f"{PROPERTIES[name]}: ρ = {rho:+.2f}, p = {p:.2g}" for name, (rho, p) in found.items()
     )
     return [
         "<h2>Corpora</h2>",
-        _table(["corpus", *labels.values(), claims.METRIC], rows, numbers=1),
-        figures.scatter(
-            [(labels[name], values) for name, values in columns.items()],
-            scores,
-            [tag.removeprefix("data_") for tag in table],
-        ),
+        _table(["corpus", *PROPERTIES.values(), claims.METRIC], rows, numbers=1),
+        plot,
         f"<p>Rank correlation with the score, one property at a time, by exact permutation of "
         f"{len(table)} corpora: {tests}.</p>",
         f'<p class="soft">Bits a word: cross-entropy of the captions that checkpoints are chosen '
@@ -214,16 +231,8 @@ def _corpora(findings: Findings) -> list[str]:
     ]
 
 
-def _curves(findings: Findings) -> list[str]:
-    best = [row.tag for row in findings.table[:CURVES]]
-    by_tag = {tag: [r for r in findings.results if r.run.tag == tag] for tag in best}
-    drawn = []
-    for name, label in (("itm", "ITM loss, training"), (claims.METRIC, "R@1, validation")):
-        lines = {tag: curve(runs, name) for tag, runs in by_tag.items()}
-        lines = {tag: line for tag, line in lines.items() if len(line[0]) > 1}
-        if lines:
-            drawn.append(figures.curves(lines, label=label))
-    left_out = len(findings.table) - len(best)
+def _curves(findings: Findings, drawn: Sequence[str]) -> list[str]:
+    left_out = len(findings.table) > CURVES
     note = f'<p class="soft">The {CURVES} best variants.</p>' if left_out else ""
     return ["<h2>Training</h2>", note, *drawn] if drawn else []
 

@@ -1,4 +1,4 @@
-"""Writes what a study found: figures to go on with (JSON, CSV) and one page to read."""
+"""Writes what a study found: values to go on with (JSON, CSV), figures, and one page to read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from mmt_jax.study.findings import Findings, find
 from mmt_jax.study.results import Result, write_json, write_text
 
 PAGE, CSV, JSON = "report.html", "runs.csv", "report.json"
+FIGURES = "figures"
 
 
 def write(
     study: Study, results: Sequence[Result], workdir: pathlib.Path, *, best: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes the page, the CSV (a line a run) and the JSON into `workdir`.
+    """Writes the page, its figures, the CSV (a line a run) and the JSON into `workdir`.
 
     Args:
       study: as it was run.
@@ -36,7 +37,10 @@ def write(
     values = as_json(findings)
     write_json(workdir / JSON, values)
     write_text(workdir / CSV, as_csv(results))
-    write_text(workdir / PAGE, page.render(findings))
+    drawn = page.plots(findings)
+    for name, svg in drawn.items():
+        write_text(workdir / FIGURES / f"{name}.svg", svg)
+    write_text(workdir / PAGE, page.render(findings, drawn))
     return values
 
 
