@@ -1,16 +1,19 @@
 """Settings of every test: on the CPU, and quick to compile, which is what tests mostly wait for."""
 
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
-# XLA ends where it does not know a flag; it knows these in every jax that setup.py admits.
-_FLAGS = (
+# XLA ends where it does not know a flag: it knows these in every jax that setup.py admits.
+_FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",  # no parts for cores that other tests have busy
-)
+]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # of two emitters, the one that is quick
 
 # In the environment, so that processes which tests start share them; before jax is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import pytest
 import small_models as small
-import tiny
 
 import mmt_jax
 from mmt_jax import api, variants
@@ -208,7 +207,7 @@ def test_blanks_are_filled_with_what_the_model_says_of_the_words(scorer):
     text = small.TOKENIZER.layout([ids], length=small.LENGTH)
     image = schema.to_image({key: value[None] for key, value in record.items()})
 
-    @tiny.jit
+    @jax.jit
     def words(params, text, image):
         encoded = model.encode_text(params, text), model.encode_image(params, image)
         return model.words(params, model.fuse(params, *encoded).text)

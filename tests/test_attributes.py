@@ -69,7 +69,7 @@ def test_lxmert_learns_attributes_that_lie_in_a_folder_or_in_packed_records(tmp_
 
     model = registry.build(built)
     params = tiny.params(model, std=0.0)
-    run = tiny.jit(functools.partial(losses.compute, model, dropout=False))
+    run = jax.jit(functools.partial(losses.compute, model, dropout=False))
     _, terms = run(params, batch, key=jax.random.key(0))
     # Without weights every attribute is as likely: log 7 for each, times how sure its label is.
     expected = np.log(7) * regions.sum() / 0.5

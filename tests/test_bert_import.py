@@ -6,7 +6,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from mmt_jax import importers
 from mmt_jax import params as trees
@@ -67,7 +66,7 @@ def test_words_are_predicted_as_by_pytorch(tmp_path, architecture):
     out = run(theirs, text)
     expected = out.logits if architecture == "BertForMaskedLM" else out.prediction_logits
 
-    @tiny.jit
+    @jax.jit
     def words(params, text):
         return model.words(params, model.encode_text(params, text).states)
 
@@ -94,7 +93,7 @@ def test_models_of_the_study_start_from_it(tmp_path):
     params = init.params([tmp_path / "bert"], model, jax.random.key(0), said.append)
     text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
     with jax.default_matmul_precision("highest"):
-        states = tiny.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
+        states = jax.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
     expected = run(theirs, text).hidden_states[2].detach().numpy()
     np.testing.assert_allclose(states[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
     assert "text/tokens" in said[0]

@@ -118,7 +118,7 @@ def test_every_parameter_is_trained(name):
     def loss(params):
         return losses.compute(built, params, batch, key=jax.random.key(1), dropout=False)[0]
 
-    grads = trees.flatten(tiny.jit(jax.grad(loss))(params))
+    grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     still = {path for path, grad in grads.items() if not np.any(np.abs(grad) > 1e-7)}
     assert {path for path in still if not path.endswith("key/bias")} == set()
     assert sharding.of_params(params, sharding.mesh(built.config))
@@ -133,7 +133,7 @@ def test_towers_alone_are_contrasted_in_the_paper():
         encoded = built.encode_text(params, text), built.encode_image(params, image)
         return built.embed_text(params, encoded[0]), built.embed_image(params, encoded[1])
 
-    ours = tiny.jit(embeddings)(params)
+    ours = jax.jit(embeddings)(params)
     states = built.apply(params, built.network.text_states, text)[-1]
     cls = built.apply(params, built.network.image_states, image)[-1][:, 0]
     cls = (cls - cls.mean(-1, keepdims=True)) / np.sqrt(cls.var(-1, keepdims=True) + 1e-5)
@@ -152,7 +152,7 @@ def test_towers_alone_are_contrasted_in_the_paper():
     np.testing.assert_allclose(scores, ours[0] @ ours[1].T, atol=1e-5)
     with pytest.raises(UsageError, match="has no head that scores pairs jointly"):
         retrieval.evaluate(built, params, None, rerank=1)
-    reached = tiny.jit(jax.grad(lambda p: (embeddings(p)[0] @ embeddings(p)[1].T)[0, 0]))(params)
+    reached = jax.jit(jax.grad(lambda p: (embeddings(p)[0] @ embeddings(p)[1].T)[0, 0]))(params)
     crossed = {path: grad for path, grad in trees.flatten(reached).items() if "cross" in path}
     assert crossed
     assert not any(np.any(grad) for grad in crossed.values())
@@ -183,7 +183,7 @@ def test_every_caption_is_scored_with_every_photo():
     built = model()
     params, text, pixels = tiny.params(built, std=0.2), captions([8, 3, 5]), photos(2)
     found = scoring.score_matrix(built, params, text, patches(pixels), pairs=2)
-    run = tiny.jit(functools.partial(scores, built))
+    run = jax.jit(functools.partial(scores, built))
     for row in range(3):
         pair = jax.tree.map(lambda x, row=row: x[[row, row]], text)
         np.testing.assert_allclose(found[row], run(params, pair, pixels), atol=1e-5)
@@ -195,7 +195,7 @@ def test_a_step_of_training_is_finite(dtype):
     params = built.init(jax.random.key(0))
     batch = Batch(captions([8, 6, 8, 7]), patches(photos(4)), np.arange(4, dtype=np.int32))
     batch = jax.tree.map(jnp.asarray, batch)
-    run = tiny.jit(jax.value_and_grad(lambda p, key: losses.compute(built, p, batch, key=key)[0]))
+    run = jax.jit(jax.value_and_grad(lambda p, key: losses.compute(built, p, batch, key=key)[0]))
     (value, grads), (again, _) = (run(params, jax.random.key(seed)) for seed in (1, 2))
     assert value.dtype == jnp.float32
     assert np.isfinite([value, again]).all()
@@ -206,7 +206,7 @@ def test_a_step_of_training_is_finite(dtype):
 def test_padding_behind_a_caption_changes_nothing():
     built = model()
     params, pixels = tiny.params(built, std=0.2), photos(2)
-    run = tiny.jit(functools.partial(scores, built))
+    run = jax.jit(functools.partial(scores, built))
     short = captions([5, 3], slots=5)
     padded = jax.tree.map(
         lambda x, fill: np.pad(x, ((0, 0), (0, 3)), constant_values=fill),
@@ -219,7 +219,7 @@ def test_padding_behind_a_caption_changes_nothing():
 def test_photos_of_another_size_are_read():
     built = model()
     params, text = tiny.params(built, std=0.2), captions([5, 3])
-    run = tiny.jit(functools.partial(scores, built))
+    run = jax.jit(functools.partial(scores, built))
     small = photos(2, side=2)
     large = np.repeat(np.repeat(small, 2, axis=1), 2, axis=2)
     found = [run(params, text, pixels) for pixels in (small, large)]

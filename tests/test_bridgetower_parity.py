@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
 from test_bridgetower import PAD, PATCH, SIDE, TOKENS, VOCABULARY, captions, patches, photos
 
 from mmt_jax import importers
@@ -48,8 +47,8 @@ CASES = {
     ),
     "match": (
         ITM,
-        {"link_tower_type": "interpolate", "layer_norm_eps": 1e-6},
-        {},
+        {"link_tower_type": "interpolate", "layer_norm_eps": 1e-6, "num_hidden_layers": 3},
+        {"num_hidden_layers": 3},
         {"layer_norm_eps": 1e-4},
         True,
     ),
@@ -209,7 +208,7 @@ def test_equals_pytorch(case, tmp_path):
     model, params = imported(reference, tmp_path)
     text, image, arguments = pairs(masked=CASES[case][-1])
     their_states, their_output, loss = their_loss(case, reference, arguments)
-    run = tiny.jit(jax.value_and_grad(functools.partial(our_loss, case, model), has_aux=True))
+    run = jax.jit(jax.value_and_grad(functools.partial(our_loss, case, model), has_aux=True))
     (found, (states, output)), grads = run(params, text, image)
 
     assert_near(found, loss)

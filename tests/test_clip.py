@@ -124,7 +124,7 @@ def test_equals_pytorch(tmp_path, changes):
         return sum(x.mean() for x in losses.contrastive(logits[None], pairs)) / 2, (states, logits)
 
     with jax.default_matmul_precision("highest"):
-        (value, (states, logits)), grads = tiny.jit(jax.value_and_grad(loss, has_aux=True))(
+        (value, (states, logits)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
             found.params, text, image
         )
     near(logits, out.logits_per_text)
@@ -191,7 +191,7 @@ def test_every_parameter_is_trained():
     def loss(params):
         return losses.compute(built, params, batch, key=jax.random.key(0), dropout=False)[0]
 
-    grads = trees.flatten(tiny.jit(jax.grad(loss))(params))
+    grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     still = {path for path, grad in grads.items() if not np.any(np.abs(grad) > 1e-9)}
     assert {path for path in still if not path.endswith("key/bias")} == set()
     assert sharding.of_params(params, sharding.mesh(built.config))

@@ -29,7 +29,6 @@ def execute(tmp_path, monkeypatch):
     """Runs a notebook in an empty folder; returns it with its outputs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("XLA_FLAGS")  # optimised, as a user's: it takes more than a few steps
 
     def run(name):
         notebook, folder = read(name), tmp_path / "run"

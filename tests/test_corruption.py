@@ -6,15 +6,14 @@ import functools
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from mmt_jax.objectives import corruption
 from mmt_jax.typing import Image, Text
 
 CLS, SEP, PAD, MASK = 3, 4, 6, 6
 VOCAB = 40
-mask_words = tiny.jit(corruption.mask_words, static_argnames=("rate", "vocab_size", "mask_id"))
-mask_regions = tiny.jit(corruption.mask_regions, static_argnames=("rate", "global_region"))
+mask_words = jax.jit(corruption.mask_words, static_argnames=("rate", "vocab_size", "mask_id"))
+mask_regions = jax.jit(corruption.mask_regions, static_argnames=("rate", "global_region"))
 
 
 def captions(pieces, *, rows=1, length=None):

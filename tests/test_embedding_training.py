@@ -62,13 +62,13 @@ def trained(model, batch=BATCH):
     """The loss, its terms, its gradient by parameter, and the parameters."""
     params = jax.tree.map(jnp.asarray, tiny.params(model))
     compute = functools.partial(losses.compute, model, dropout=False)
-    run = tiny.jit(jax.value_and_grad(compute, has_aux=True))
+    run = jax.jit(jax.value_and_grad(compute, has_aux=True))
     (loss, terms), slopes = run(params, batch, key=KEY)
     return loss, terms, trees.flatten(slopes), params
 
 
 def embeddings(model, params, batch=BATCH):
-    @tiny.jit
+    @jax.jit
     def both(params):
         text, image = (
             model.encode_text(params, batch.text),

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import nnx
 
 from mmt_jax import params as trees
@@ -107,7 +106,7 @@ def compare(network, names, reference, run, theirs):
         states = run(nnx.merge(graph, nnx.State(params)))
         return (states[-1] * weights).sum(), states
 
-    (_, states), found = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (_, states), found = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert len(states) == len(theirs)
     for ours_, theirs_ in zip(states, theirs):
         np.testing.assert_allclose(ours_, theirs_.detach().numpy(), atol=1e-5, rtol=1e-5)
@@ -214,7 +213,7 @@ def test_padded_patches_change_no_other():
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), state)
     graph = nnx.graphdef(network)
 
-    @tiny.jit
+    @jax.jit
     def run(*inputs):
         return nnx.merge(graph, nnx.State(params))(*inputs)[-1]
 

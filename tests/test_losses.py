@@ -90,14 +90,14 @@ def test_contrastive_leaves_out_candidates_of_the_same_photo():
 
 BATCH = tiny.batch(4, words=[3, 1, 2, 3], regions=[3, 2, 1, 3])
 KEY = jax.random.key(3)
-fused = tiny.jit(tiny.fused, static_argnums=0)
+fused = jax.jit(tiny.fused, static_argnums=0)
 NO_MASKING = {"mlm": 0.0, "mrm": 0.0}
 
 
 @functools.cache
 def compiled(model, dropout):
     """`losses.compute` of a model."""
-    return tiny.jit(functools.partial(losses.compute, model, dropout=dropout))
+    return jax.jit(functools.partial(losses.compute, model, dropout=dropout))
 
 
 def computed(model, params, batch=BATCH, *, key=KEY, dropout=False):
@@ -277,7 +277,7 @@ def test_calibration_moves_its_two_parameters_and_no_other():
     def calibration(params):
         return losses.compute(model, params, BATCH, key=KEY, dropout=False)[1]["calibration"].mean
 
-    slopes = trees.flatten(tiny.jit(jax.grad(calibration))(params))
+    slopes = trees.flatten(jax.jit(jax.grad(calibration))(params))
     moved = {path for path, slope in slopes.items() if np.any(np.asarray(slope) != 0)}
     assert moved == {"calibration/scale", "calibration/bias"}
 

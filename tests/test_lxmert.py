@@ -156,7 +156,7 @@ def everything(model, params, text, image):
         trace = model.apply(params, Lxmert.trace, text, image)
         return trace, fused, fused.pooled
 
-    return tiny.jit(run)(params)
+    return jax.jit(run)(params)
 
 
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
@@ -249,7 +249,7 @@ def test_pretraining(tmp_path, heads):
         labels=jax.tree.map(jnp.asarray, labels),
         config=theirs.config,
     )
-    (value, found), grads = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, found), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     words, matches, answers = found
     assert_near(words, out.prediction_logits)
     assert_near(matches, torch.softmax(out.cross_relationship_score, -1)[:, 1])
@@ -276,7 +276,7 @@ def test_question_answering(tmp_path, masks):
         each = optax.softmax_cross_entropy_with_integer_labels(answers, labels)
         return each.mean(), answers
 
-    (value, answers), grads = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, answers), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert_near(answers, out.question_answering_score)
     assert_near(value, out.loss)
     assert_gradients_near(grads, gradients(theirs, model.config))
@@ -291,7 +291,7 @@ def test_first_rows_of_the_tables_stay_as_they_are(tmp_path):
     def total(params):
         return jnp.square(tiny.fused(model, params, text, image).text).mean()
 
-    grads = tiny.jit(jax.grad(total))(params)["text"]["embed"]
+    grads = jax.jit(jax.grad(total))(params)["text"]["embed"]
     for name in ("tokens", "positions", "segments"):
         rows = np.abs(grads[name]["embedding"]).sum(axis=1)
         assert rows[0] == 0
@@ -319,7 +319,7 @@ def test_every_parameter_is_reached_by_the_studys_losses(objective):
     def loss(params):
         return losses.compute(model, params, batch, key=jax.random.key(1), dropout=False)
 
-    grads, metrics = tiny.jit(jax.grad(loss, has_aux=True))(params)
+    grads, metrics = jax.jit(jax.grad(loss, has_aux=True))(params)
     assert {"itm", "mlm", "mrm"} <= metrics.keys()
     for path, grad in trees.flatten(grads).items():
         if not path.endswith("key/bias"):
@@ -331,7 +331,7 @@ def test_padding_and_how_much_of_it_change_no_score():
     params, text, image = tiny.params(model), tiny.text([3]), tiny.image([2])
     longer = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, 2)]), text)
     wider = jax.tree.map(lambda x: np.pad(x, [(0, 0), (3, 0)] + [(0, 0)] * (x.ndim - 2)), image)
-    score = tiny.jit(lambda text, image: tiny.fused(model, params, text, image).scores)
+    score = jax.jit(lambda text, image: tiny.fused(model, params, text, image).scores)
     np.testing.assert_allclose(score(longer, wider), score(text, image), rtol=1e-5, atol=1e-5)
 
 

@@ -268,7 +268,7 @@ def test_bfloat16_computes_both_streams_in_it_and_scores_in_float32():
     assert shapes.scores.dtype == shapes.logits.dtype == jnp.float32
     for encode, items in (("encode_text", CAPTIONS), ("encode_image", PHOTOS)):
         states = [
-            np.float32(tiny.jit(getattr(model, encode))(params, items).states)
+            np.float32(jax.jit(getattr(model, encode))(params, items).states)
             for model in (half, full)
         ]
         np.testing.assert_allclose(*states, atol=0.1)
@@ -314,7 +314,7 @@ def test_no_parameter_is_dead(tag):
 
     gradients = {
         path: float(jnp.abs(leaf).max())
-        for path, leaf in trees.flatten(tiny.jit(jax.grad(loss))(params)).items()
+        for path, leaf in trees.flatten(jax.jit(jax.grad(loss))(params)).items()
     }
     # A gradient that is zero on paper comes out as rounding error, about 1e-8 of the largest.
     dead = [path for path, size in gradients.items() if size < 1e-5 * max(gradients.values())]

@@ -47,7 +47,7 @@ def compute(model, params):
 
 def terms_of(model):
     """`compute` with random parameters."""
-    return tiny.jit(functools.partial(compute, model))(tiny.params(model, std=0.2))
+    return jax.jit(functools.partial(compute, model))(tiny.params(model, std=0.2))
 
 
 # ---- What is hidden ------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_the_match_of_hard_negatives_is_of_three_pairs_a_caption():
 @pytest.mark.parametrize("itc", ["paper", "huggingface"])
 def test_the_contrast_trains_alone(itc):
     model = bridgetower(itc, itm="none")
-    run = tiny.jit(jax.value_and_grad(functools.partial(compute, model), has_aux=True))
+    run = jax.jit(jax.value_and_grad(functools.partial(compute, model), has_aux=True))
     (loss, terms), slopes = run(tiny.params(model, std=0.2))
     assert set(terms) == {"itc"}
     np.testing.assert_allclose(loss, terms["itc"].mean, rtol=1e-6)
@@ -227,7 +227,7 @@ def test_rows_that_are_not_learned_stay_as_they_are():
     batch = tiny.batch(4, spec=spec)
     batch = dataclasses.replace(batch, targets=jnp.eye(4, 3))
 
-    @tiny.jit
+    @jax.jit
     def step(params, state, key):
         grads, terms = jax.grad(lambda p: losses.compute(model, p, batch, key=key), has_aux=True)(
             params

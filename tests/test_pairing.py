@@ -3,12 +3,11 @@
 import jax
 import numpy as np
 import pytest
-import tiny
 
 from mmt_jax.config import UsageError
 from mmt_jax.objectives import pairing
 
-mismatched = tiny.jit(pairing.mismatched, static_argnames="rate")
+mismatched = jax.jit(pairing.mismatched, static_argnames="rate")
 PHOTOS = np.array([7, 7, 3, 5, 3, 9, 1, 7], np.int32)  # with several captions of one photo
 
 

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 import test_clip
-import tiny
 
 from mmt_jax import importers
 from mmt_jax import params as trees
@@ -66,7 +65,7 @@ def test_words_are_predicted_as_by_pytorch(tmp_path):
         attention_mask=torch.tensor(text.mask, dtype=torch.long),
     ).logits.detach()
     with jax.default_matmul_precision("highest"):
-        words = tiny.jit(lambda p, t: model.words(p, model.encode_text(p, t).states))
+        words = jax.jit(lambda p, t: model.words(p, model.encode_text(p, t).states))
         logits = words(found.params, text)
     np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-5)
     assert sharding.of_params(found.params, sharding.mesh(found.config))

@@ -5,6 +5,7 @@ import html.parser
 import pathlib
 import warnings
 
+import jax
 import numpy as np
 import pytest
 import small_models
@@ -131,7 +132,7 @@ def test_an_explanation_is_what_hiding_by_hand_gives(family):
     assert told.words == tuple(CAPTION.split())
     text = TOKENIZER.texts([CAPTION], length=16, layout=model.config.model.layout)
 
-    logits = tiny.jit(lambda *pair: tiny.fused(model, params, *pair).logits[-1, 0])
+    logits = jax.jit(lambda *pair: tiny.fused(model, params, *pair).logits[-1, 0])
 
     def odds(text, image):
         match, mismatch = logits(text, image)
@@ -177,7 +178,7 @@ def test_attention_is_what_the_layers_compute_with(layers, expected):
     model = tiny.model(layers)
     params, batch = tiny.params(model), tiny.batch(2)
 
-    @tiny.jit
+    @jax.jit
     def look(batch):
         text = model.encode_text(params, batch.text)
         image = model.encode_image(params, batch.image)
@@ -197,7 +198,7 @@ def test_attention_is_what_the_layers_compute_with(layers, expected):
                 for name, (keys, values) in image.keys_values.items()
             },
         )
-        fuse = tiny.jit(lambda item: model.fuse(params, text, item).text)
+        fuse = jax.jit(lambda item: model.fuse(params, text, item).text)
         before, after = fuse(image), fuse(moved)
         unread = np.asarray(maps[0])[..., 0].max(axis=1) == 0  # no head reads the first region
         np.testing.assert_allclose(before[unread], after[unread], atol=1e-5)

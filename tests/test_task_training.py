@@ -318,7 +318,7 @@ def test_lxmert_pretrains_on_five_tasks():
     targets = jnp.array([[1.0, 0, 0], [0, 0, 0], [0, 0.6, 0.3], [0, 0, 1.0]])
     batch = Batch(batch.text, image, batch.image_ids, targets=targets)
 
-    run = tiny.jit(functools.partial(losses.compute, model, dropout=False))
+    run = jax.jit(functools.partial(losses.compute, model, dropout=False))
     loss, terms = run(params, batch, key=jax.random.key(0))
     parts = ("itm", "mlm", "classes", "attributes", "answers")
     np.testing.assert_allclose(loss, sum(float(terms[n].mean) for n in parts), rtol=1e-5)
@@ -342,7 +342,7 @@ def test_regions_of_a_detector_by_hand():
 def test_a_fresh_lxmert_is_not_drowned_by_hidden_regions():
     model = built(SMALL, itm="classification", mrm=1.0, mrm_rate=0.9, num_answers=0, task="")
     params, batch = model.init(jax.random.key(0)), tiny.batch(4)
-    slopes = tiny.jit(
+    slopes = jax.jit(
         jax.grad(lambda p: losses.compute(model, p, batch, key=jax.random.key(0), dropout=False)[0])
     )(params)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes)) < 10
@@ -391,7 +391,7 @@ def test_a_second_photo_has_a_token_type_that_starts_as_that_of_the_first():
     np.testing.assert_array_equal(adopted["types"]["embedding"], table[[0, 1, 1]])
 
     photo = tiny.image([4], slots=5, spec=pixels)
-    encode = tiny.jit(model.encode_images)
+    encode = jax.jit(model.encode_images)
     for params, alike in ((adopted, True), (own, False)):
         first, second = (item.states for item in encode(params, (photo, photo)))
         assert np.allclose(first, second, atol=1e-5) is alike

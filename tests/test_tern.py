@@ -232,7 +232,7 @@ def compare(built, params, text, image, theirs, grads):
         vectors = built.embed_text(params, encoded[0]), built.embed_image(params, encoded[1])
         return ((vectors[0] @ vectors[1].T) * weights).sum(), (states, vectors)
 
-    (_, (states, found)), ours = tiny.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (_, (states, found)), ours = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     slot = np.pad(image.mask, ((0, 0), (1, 0)), constant_values=True)
     for mine, yours, mask in zip(states, (of_text, of_image), (text.mask, slot), strict=True):
         for a, b in zip(mine, yours, strict=True):
@@ -468,7 +468,7 @@ def test_every_parameter_is_trained_and_has_its_place_on_a_mesh(case):
     def loss(params):
         return losses.compute(built, params, batch, key=jax.random.key(0))[0]
 
-    grads = trees.flatten(tiny.jit(jax.grad(loss))(params))
+    grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     assert [path for path, leaf in grads.items() if not np.any(leaf)] == []
     for path in grads:
         sharding._row(path)

@@ -11,7 +11,6 @@ import test_bert_import as bert
 import test_bridgetower_parity as bridgetower
 import test_lxmert as lxmert
 import test_roberta as roberta
-import tiny
 
 from mmt_jax import importers
 from mmt_jax import params as trees
@@ -38,7 +37,7 @@ def answered(found, text, *images):
     first, more = (images[0], images[1:]) if images else (None, ())
     batch = Batch(text, first, np.arange(len(text.mask), dtype=np.int32), more)
     with jax.default_matmul_precision("highest"):
-        run = tiny.jit(functools.partial(answers.logits, model))
+        run = jax.jit(functools.partial(answers.logits, model))
         return np.asarray(run(jax.device_put(found.params), batch))
 
 

@@ -1,6 +1,5 @@
 """The smallest models and batches that still have every part."""
 
-import functools
 import zlib
 
 import jax
@@ -22,19 +21,6 @@ SIZES = {
     "dropout": 0.1,
 }
 CLS, SEP, PAD_ID = 3, 4, 6
-
-
-def _compiler_options():
-    """The emitter that compiles faster, where there are two."""
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # later versions have one
-        return {}
-    return options
-
-
-jit = functools.partial(jax.jit, compiler_options=_compiler_options())
 
 
 def model(layers=("merged",), *, objective=(), spec=SPEC, dtype="float32", **sizes):
