@@ -149,6 +149,19 @@ def test_equality_within_a_margin():
     assert verdict_on(claim, **noisy).verdict == UNDECIDED
 
 
+@pytest.mark.parametrize(
+    "claim", [equal(A, B, within=0.05), better(A, B, by=-0.05), better(A, B, by=0.05)]
+)
+def test_a_margin_says_nothing_of_models_that_have_learned_nothing(claim):
+    chance = {"cc": seeds(0.01, 0, 0.1, 0.2), "sbu": seeds(0.012, 0, 0.1, 0.3)}
+    found = verdict_on(claim, **chance)
+    assert found.verdict == UNDECIDED
+    assert not found.spoken_to
+    assert "no score reaches the margin of 0.05" in found.outcomes[0].reason
+    learned = {name: {s: v + 0.05 for s, v in of.items()} for name, of in chance.items()}
+    assert verdict_on(claim, **learned).verdict != UNDECIDED
+
+
 def test_a_small_loss_is_not_a_contradiction_of_costs_at_most():
     scores = {"cc": seeds(0.30, 0, 1, 2), "sbu": seeds(0.32, 0.1, 0.9, 2)}
     assert verdict_on(better(A, B), **scores).verdict == CONTRADICTED

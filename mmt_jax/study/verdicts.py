@@ -3,9 +3,11 @@
 The value of a contrast or a spread is computed within each seed, so that runs which saw the same
 order of examples and answer the same queries are paired; over the seeds, Student's t test says on
 which side of the claimed range its mean lies (two-sided at each end of the range, at least two
-seeds). A correlation of corpora is tested by going through all orders of the corpora's mean scores
-(Spearman's ρ, two-sided). p is corrected for the number of comparisons that could be made for the
-claim (Holm, 1979). A comparison is then
+seeds). A margin is not tested where no mean score reaches it: shares below it cannot differ by as
+much, so models that have learned nothing would always count as equal. A correlation of corpora is
+tested by going through all orders of the corpora's mean scores (Spearman's ρ, two-sided). p is
+corrected for the number of comparisons that could be made for the claim (Holm, 1979). A comparison
+is then
 
 * supported: p ≤ 0.05 and its value is in the range,
 * contradicted: p ≤ 0.05 and its value is outside,
@@ -130,6 +132,11 @@ def _measure(
         return dataclasses.replace(outcome, reason="no seed was run for all of its tags"), ()
     if isinstance(comparison, Correlation):
         return _correlate(comparison, outcome, scores, seeds, corpora), ()
+    best = max(float(np.mean([scores[tag][seed] for seed in seeds])) for tag in comparison.tags)
+    margin = max((abs(end) for end in (outcome.low, outcome.high) if math.isfinite(end)), default=0)
+    if best < margin:
+        reason = f"no score reaches the margin of {margin:g}, so none can differ by it: train more"
+        return dataclasses.replace(outcome, reason=reason), ()
     values = [
         comparison.value({tag: scores[tag][seed] for tag in comparison.tags}) for seed in seeds
     ]
