@@ -30,7 +30,7 @@ if importlib.util.find_spec("triton"):
     importlib.import_module("triton")
 
 # The longest, one process each for a while: begun first, so that all processes end together.
-_FIRST = ("test_colabs.py", "test_scoring.py", "test_train.py", "test_bridgetower.py")
+_FIRST = {"test_colabs.py", "test_scoring.py", "test_train.py", "test_bridgetower.py"}
 
 
 def pytest_collection_modifyitems(items):

@@ -33,10 +33,10 @@ def seeds(mean, *offsets):
     return {seed: mean + offset / 100 for seed, offset in enumerate(offsets)}
 
 
-def verdict_on(*comparisons, configs=CONFIGS, properties=None, **scores):
+def verdict_on(*comparisons, configs=CONFIGS, properties=None, chance=0.0, **scores):
     claim = Claim("X", "a statement", "Q", comparisons)
     by_tag = {f"data_{name}": values for name, values in scores.items()}
-    return judge(claim, by_tag, configs=configs, corpora=properties or {})
+    return judge(claim, by_tag, configs=configs, corpora=properties or {}, chance=chance)
 
 
 def test_t_interval_of_three_numbers():
@@ -153,13 +153,23 @@ def test_equality_within_a_margin():
     "claim", [equal(A, B, within=0.05), better(A, B, by=-0.05), better(A, B, by=0.05)]
 )
 def test_a_margin_says_nothing_of_models_that_have_learned_nothing(claim):
-    chance = {"cc": seeds(0.01, 0, 0.1, 0.2), "sbu": seeds(0.012, 0, 0.1, 0.3)}
-    found = verdict_on(claim, **chance)
+    scores = {"cc": seeds(0.06, 0, 0.1, 0.2), "sbu": seeds(0.062, 0, 0.1, 0.3)}
+    found = verdict_on(claim, chance=1 / 20, **scores)
     assert found.verdict == UNDECIDED
-    assert not found.spoken_to
-    assert "no score reaches the margin of 0.05" in found.outcomes[0].reason
-    learned = {name: {s: v + 0.05 for s, v in of.items()} for name, of in chance.items()}
-    assert verdict_on(claim, **learned).verdict != UNDECIDED
+    (outcome,) = found.outcomes
+    assert "no score is 0.05 above chance" in outcome.reason
+    assert outcome.p == 1
+    assert outcome.interval.mean == pytest.approx(-0.00233, abs=1e-5)
+    assert verdict_on(claim, chance=1 / 100, **scores).verdict != UNDECIDED
+
+
+def test_a_margin_that_says_nothing_is_still_counted():
+    """Or what another comparison needs would depend on how this one came out."""
+    low = {"sbu": seeds(0.01, 0, 1, 2), "vg": seeds(0.01, 1, 0, 2)}
+    alone = verdict_on(better(A, B), cc=seeds(0.3, 2, 0, 1), **low)
+    both = verdict_on(better(A, B), equal(B, C), cc=seeds(0.3, 2, 0, 1), **low)
+    assert alone.outcomes[0].p < 0.01
+    assert both.outcomes[0].p == pytest.approx(2 * alone.outcomes[0].p)
 
 
 def test_a_small_loss_is_not_a_contradiction_of_costs_at_most():

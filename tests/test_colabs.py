@@ -29,6 +29,7 @@ def execute(tmp_path, monkeypatch):
     """Runs a notebook in an empty folder; returns it with its outputs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("XLA_FLAGS")  # compiled as for a user, from the step to the export
 
     def run(name):
         notebook, folder = read(name), tmp_path / "run"

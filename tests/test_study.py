@@ -189,6 +189,14 @@ def test_variants_that_do_not_differ_can_be_drawn():
     assert figures.comparisons([("C1", same)]).startswith("<svg")
 
 
+def test_figures_of_a_report_before_do_not_stay(finished):
+    workdir, _, _ = finished
+    old = workdir / "figures" / "corpora.svg"
+    old.write_text("<svg/>")
+    carry_out(SMALL, workdir)
+    assert not old.exists()
+
+
 def test_page_says_what_was_found_and_how(finished):
     workdir, _, _ = finished
     words = " ".join(Page((workdir / "report.html").read_text(encoding="utf-8")).words)

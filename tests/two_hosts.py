@@ -9,6 +9,7 @@ import signal
 import sys
 
 import jax
+import test_train
 
 from mmt_jax.config import EvalConfig
 from mmt_jax.evals import retrieval
@@ -17,8 +18,6 @@ from mmt_jax.train.signals import Interrupted
 
 
 def main(folder):
-    import test_train  # computes at import, which hosts must not before they have met
-
     config = dataclasses.replace(
         test_train.CONFIG,
         mesh=(("data", 2),),

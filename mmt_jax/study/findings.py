@@ -63,13 +63,15 @@ def find(study: Study, results: Sequence[Result], *, best: Mapping[str, Any]) ->
     }
     configs = {tag: runs[0].run.config for tag, runs in by_tag.items()}
     described = _corpora(by_tag)
+    photos, _ = results[0].ranks("text_retrieval")
+    chance = 1 / len(photos)  # of `claims.METRIC`, R@1
     table = [_row(tag, runs) for tag, runs in by_tag.items()]
     return Findings(
         study=study,
         results=results,
         table=sorted(table, key=lambda row: -row.metrics[claims.METRIC].mean),
         verdicts=[
-            verdicts.judge(claim, scores, configs=configs, corpora=described)
+            verdicts.judge(claim, scores, configs=configs, corpora=described, chance=chance)
             for claim in claims.CLAIMS.values()
         ],
         corpora=described,

@@ -225,9 +225,9 @@ def _corpora(findings: Findings, plot: str) -> list[str]:
         plot,
         f"<p>Rank correlation with the score, one property at a time, by exact permutation of "
         f"{len(table)} corpora: {tests}.</p>",
-        f'<p class="soft">Bits a word: cross-entropy of the captions that checkpoints are chosen '
-        f"on under an add-one-smoothed unigram model of the corpus' first {corpora.PHOTOS:,} "
-        f"photos' captions (after Moore and Lewis, 2010); less is closer.</p>",
+        f'<p class="soft">Perplexity: of the captions of the first {corpora.PHOTOS:,} photos of a '
+        f"corpus, under a trigram model (Witten and Bell's smoothing) of the captions that "
+        f"checkpoints are chosen on; less is closer.</p>",
     ]
 
 

@@ -40,6 +40,9 @@ def write(
     drawn = page.plots(findings)
     for name, svg in drawn.items():
         write_text(workdir / FIGURES / f"{name}.svg", svg)
+    for path in (workdir / FIGURES).glob("*.svg"):
+        if path.stem not in drawn:  # of a report before
+            path.unlink()
     write_text(workdir / PAGE, page.render(findings, drawn))
     return values
 

@@ -3,11 +3,10 @@
 The value of a contrast or a spread is computed within each seed, so that runs which saw the same
 order of examples and answer the same queries are paired; over the seeds, Student's t test says on
 which side of the claimed range its mean lies (two-sided at each end of the range, at least two
-seeds). A margin is not tested where no mean score reaches it: shares below it cannot differ by as
-much, so models that have learned nothing would always count as equal. A correlation of corpora is
-tested by going through all orders of the corpora's mean scores (Spearman's ρ, two-sided). p is
-corrected for the number of comparisons that could be made for the claim (Holm, 1979). A comparison
-is then
+seeds). Where a margin is claimed and no mean score is that far above chance, p is 1: models that
+have learned nothing would always count as equal. A correlation of corpora is tested by going
+through all orders of the corpora's mean scores (Spearman's ρ, two-sided). p is corrected for the
+number of comparisons that could be made for the claim (Holm, 1979). A comparison is then
 
 * supported: p ≤ 0.05 and its value is in the range,
 * contradicted: p ≤ 0.05 and its value is outside,
@@ -78,6 +77,7 @@ def judge(
     *,
     configs: Mapping[str, Config],
     corpora: Mapping[str, Properties],
+    chance: float = 0.0,
 ) -> Verdict:
     """Tests a claim by the module's rules.
 
@@ -86,12 +86,13 @@ def judge(
       scores: of the runs that there are.
       configs: by tag, to tell runs that differ in nothing but their name.
       corpora: by tag, for correlations.
+      chance: the score of a model that has learned nothing.
     """
     if claim.not_at and claim.not_at in {config.scale for config in configs.values()}:
         reason = f"at scale={claim.not_at} models are too shallow for it; use scale=tiny"
         outcomes = [Outcome(c.says, c.low, c.high, reason=reason) for c in claim.comparisons]
         return Verdict(claim, UNDECIDED, tuple(outcomes))
-    drafts = [_measure(c, scores, configs, corpora) for c in claim.comparisons]
+    drafts = [_measure(c, scores, configs, corpora, chance) for c in claim.comparisons]
     testable = [i for i, (outcome, _) in enumerate(drafts) if outcome.test]
     adjusted = stats.holm([drafts[i][0].p for i in testable])
     outcomes = [outcome for outcome, _ in drafts]
@@ -117,6 +118,7 @@ def _measure(
     scores: Scores,
     configs: Mapping[str, Config],
     corpora: Mapping[str, Properties],
+    chance: float,
 ) -> tuple[Outcome, Sequence[float]]:
     """The comparison with its uncorrected p, and its value in each seed."""
     outcome = Outcome(comparison.says, comparison.low, comparison.high)
@@ -132,20 +134,21 @@ def _measure(
         return dataclasses.replace(outcome, reason="no seed was run for all of its tags"), ()
     if isinstance(comparison, Correlation):
         return _correlate(comparison, outcome, scores, seeds, corpora), ()
-    best = max(float(np.mean([scores[tag][seed] for seed in seeds])) for tag in comparison.tags)
-    margin = max((abs(end) for end in (outcome.low, outcome.high) if math.isfinite(end)), default=0)
-    if best < margin:
-        reason = f"no score reaches the margin of {margin:g}, so none can differ by it: train more"
-        return dataclasses.replace(outcome, reason=reason), ()
     values = [
         comparison.value({tag: scores[tag][seed] for tag in comparison.tags}) for seed in seeds
     ]
-    return dataclasses.replace(
+    outcome = dataclasses.replace(
         outcome,
         test=f"paired t over {len(seeds)} seed{'s' * (len(seeds) > 1)}",
         interval=stats.t_interval(values),
-        p=stats.range_test(values, comparison.low, comparison.high),
-    ), values
+    )
+    best = max(float(np.mean([scores[tag][seed] for seed in seeds])) for tag in comparison.tags)
+    margin = max(abs(end) for end in (outcome.low, outcome.high) if math.isfinite(end))
+    if margin and best - chance < margin:
+        reason = f"no score is {margin:g} above chance, so none can differ by it: train more"
+        return dataclasses.replace(outcome, reason=reason), ()
+    p = stats.range_test(values, outcome.low, outcome.high)
+    return dataclasses.replace(outcome, p=p), values
 
 
 def _same(tags: Sequence[str], configs: Mapping[str, Config]) -> tuple[str, str] | None:
@@ -194,6 +197,8 @@ def _decide(outcome: Outcome, values: Sequence[float], alpha: float) -> Outcome:
     if outcome.p <= stats.ALPHA:
         inside = outcome.low < outcome.interval.mean < outcome.high
         return dataclasses.replace(outcome, verdict=SUPPORTED if inside else CONTRADICTED)
+    if outcome.reason:
+        return outcome
     if not values:
         return dataclasses.replace(outcome, reason="more corpora would be needed, not more seeds")
     needed = stats.seeds_needed(values, outcome.low, outcome.high, alpha)

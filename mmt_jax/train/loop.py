@@ -83,16 +83,16 @@ def train(
     config = setup.config
     if config.objective.itm == "none" and not config.task.name:
         evaluate = None  # such a model scores no pairs
-    program = Program(setup.model, config, setup.examples, mesh, key)
     iterator = batches(
         setup.examples,
         seed=config.seed,
         batch_size=config.batch_size,
         sampling=config.data.sampling,
         buckets=config.data.buckets,
-        rows=program.rows(),
+        rows=sharding.host_rows(sharding.batched(mesh), config.batch_size),
         workers=config.data.workers,
     )
+    program = Program(setup.model, config, setup.examples, mesh, key)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(iterator))
@@ -104,22 +104,23 @@ def train(
         sharding.wait_for_hosts("the folder is there")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, config)))
         done = checkpoints.step()
-        log = Log(folder if primary else None, config, start=done or 0, progress=progress)
+        start = done or 0
+        log = Log(folder if primary else None, config, start=start, progress=progress)
         stack.enter_context(contextlib.closing(log))
         stop = stack.enter_context(Stop())
         if done is None:
             for line in setup.said:
                 log.say(line)
-            state, metrics = program.first_state(first, setup.source), {}
-            setup.source = None  # its memory is the run's
+            state = program.first_state(first, setup.source)
+            setup.source = None  # or it would take memory beside the state for the whole run
         else:
-            state, position, metrics = checkpoints.restore(done, program.like)
+            state, position, metrics = checkpoints.restore(start, program.like)
             iterator.set_state(position)
-            log.say(f"{folder} goes on from step {done}")
-        if (done or 0) >= config.steps:
-            return metrics
+            log.say(f"{folder} goes on from step {start}")
+            if start >= config.steps:
+                return metrics
         run = _Run(config, setup.model, program, log, checkpoints, stop, evaluate)
-        return run.steps(state, iterator, (done or 0) + 1)
+        return run.steps(state, iterator, start + 1)
 
 
 @dataclasses.dataclass(frozen=True)

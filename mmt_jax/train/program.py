@@ -46,6 +46,9 @@ class Program:
           examples: what batches are made of.
           mesh: from `sharding.mesh`.
           key: of the run's steps, see `state.keys`.
+
+        Raises:
+          UsageError: an optimiser that cannot be.
         """
         self._model, self._size, self._key = model, config.batch_size, key
         self._tx = optim.build(config.optim, model.abstract(), config.steps)
@@ -54,7 +57,7 @@ class Program:
         self._batched = sharding.batched(mesh)
         self.like = _like(shapes, self._placed)
         self._largest = _like(_batch_shapes(examples, self._size), self._batched)
-        step = step_lib.build(model, self._tx, config)
+        step = jax.jit(step_lib.build(model, self._tx, config))  # traced once for both uses below
         _, metrics = jax.eval_shape(step, self.like, self._largest, key)
         make = jax.jit(lambda: Window.empty(metrics), out_shardings=sharding.replicated(mesh))
         self.empty: Window = make()
@@ -62,10 +65,6 @@ class Program:
             step_lib.windowed(step), donate_argnums=0, out_shardings=(self._placed, None)
         )
         self._compiled: dict[Any, Any] = {}
-
-    def rows(self) -> slice:
-        """Those of a batch that this host reads."""
-        return sharding.host_rows(self._batched, self._size)
 
     def first_state(self, key: jax.Array, source: Params | None) -> State:
         """The state before the first step: `source`, or fresh weights drawn with `key`."""

@@ -1,6 +1,6 @@
 """What a run is made of: vocabulary, data, model, and the parameters that it starts from.
 
-Nothing is written here, so a config that does not fit its data leaves the folder as it was.
+`prepare` writes nothing to the folder of a new run, so a config that does not fit spoils nothing.
 """
 
 from __future__ import annotations
@@ -61,16 +61,18 @@ def prepare(
       key: of parameters that the origins lack.
       known: whether the folder holds the run already.
 
+    Returns:
+      All of it; nothing is compiled but fresh parameters beside those of origins.
+
     Raises:
       UsageError: what is named is not there, or does not fit.
     """
     for origin in origins if not known else ():
-        workdirs.read_config(origin)  # before a vocabulary is looked for there, or written
+        workdirs.read_config(origin)  # before a vocabulary is looked for there
+    given = [folder] if known else [path for path in origins[:1] if sources.has_vocabulary(path)]
     task = records.asked(config, folder) if config.task.name else None
     tokenizer = sources.tokenizer(
-        config,
-        folder if known else next(iter(origins), None),
-        sentences=task and task.sentences,
+        config, next(iter(given), None), sentences=task and task.sentences
     )
     spec = sources.spec(config, tokenizer)
     if task:
