@@ -29,7 +29,6 @@ def execute(tmp_path, monkeypatch):
     """Runs a notebook in an empty folder; returns it with its outputs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("XLA_FLAGS")  # compiled as for a user, from the step to the export
 
     def run(name):
         notebook, folder = read(name), tmp_path / "run"
@@ -130,7 +129,8 @@ def test_first_cell_asks_for_the_address_that_it_needs(name, monkeypatch):
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_hub") is None, reason="TensorFlow is in the extra tf"
 )
-def test_score_pair(execute):
+def test_score_pair(execute, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")  # compiled as for a user, from the step to the export
     notebook = execute("score_pair")
     text = printed(notebook)
     scores = re.findall(r"^(\d\.\d{3})  \w+", text, re.MULTILINE)
