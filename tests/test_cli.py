@@ -202,6 +202,11 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
     )
     assert fails(mmt("train", "--config.steps=3", CONFIG, workdir), "--config")
     assert fails(mmt("train", "--config=LICENSE:data_cc", workdir), "LICENSE", "Python")
+    mine = tmp_path / "mine.py"
+    mine.write_text("def (")
+    assert fails(mmt("train", f"--config={mine}:a", workdir), "mine.py, line 1", "get_config")
+    mine.write_text("config = 3")
+    assert fails(mmt("train", f"--config={mine}:a", workdir), "does not define get_config")
     monkeypatch.chdir(tmp_path)
     assert fails(mmt("train", CONFIG, workdir), "experiments/mmt.py", "root of a checkout")
     assert fails(mmt("train", *CONFIG.split("="), workdir), "experiments/mmt.py")
@@ -211,6 +216,15 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
 def test_wrong_study(mmt, tmp_path):
     workdir = f"--workdir={tmp_path / 'study'}"
     assert fails(mmt("ablate", "--study=atention", workdir), "attention")
+    mine = tmp_path / "mine.py"
+    for content, message in (
+        ("# Studies – mine\nfor", "mine.py, line 2"),
+        ("A = {}", "does not define STUDIES"),
+        ("STUDIES = 3", "a dict of"),
+        ("STUDIES = {'demo': 3}", "a dict of"),
+    ):
+        mine.write_text(content, encoding="utf-8")
+        assert fails(mmt("ablate", "--study=demo", f"--studies={mine}", workdir), message)
     assert fails(mmt("ablate", "--study=demo", workdir, "--set=steps"), "FIELD=VALUE")
     assert fails(mmt("ablate", "--study=demo", workdir, "--set=stesp=3"), "config.steps")
     assert not (tmp_path / "study").exists()

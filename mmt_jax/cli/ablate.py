@@ -62,14 +62,17 @@ def find(name: str, path: str = STUDIES) -> Study:
     """The study `name` of the file `path`.
 
     Raises:
-      UsageError: no such file or study.
+      UsageError: no such file or study, or what is there is something else.
     """
     if not os.path.isfile(path):
         raise UsageError(
             f"there is no {path} in {os.getcwd()}; run mmt from the root of a checkout, which "
             f"holds {STUDIES}, or name your own file with --studies"
         )
+    flags.check_defines(path, "STUDIES")
     studies = runpy.run_path(path)["STUDIES"]
+    if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
+        raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.config.Study by name")
     if name not in studies:
         near = difflib.get_close_matches(name, studies, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(studies)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import os
+import pathlib
 import re
 import types
 import typing
@@ -124,6 +126,7 @@ def _check_file(value: str) -> None:
     if os.path.isfile(path):
         if not path.endswith(".py"):
             raise UsageError(f"--config={value} is no Python file; give one that has get_config")
+        check_defines(path, "get_config")
         return
     from mmt_jax import variants
 
@@ -136,6 +139,22 @@ def _check_file(value: str) -> None:
         f"there is no config file {path!r} in {os.getcwd()}; run mmt from the root of a checkout, "
         f"which holds experiments/mmt.py, or give the path of your own file"
     )
+
+
+def check_defines(path: str, name: str) -> None:
+    """Refuses a file that says nothing of `name`, without running it.
+
+    Raises:
+      UsageError: it does not, or is not Python.
+    """
+    try:
+        nodes = [*ast.walk(ast.parse(pathlib.Path(path).read_bytes(), path))]
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{path} is not Python ({error}); give a file with {name}") from None
+    # Functions, classes and imports; names that are assigned.
+    found = {getattr(node, key, None) for node in nodes for key in ("name", "asname", "id")}
+    if not found & {name, "*"}:
+        raise UsageError(f"{path} does not define {name}; give a file that does")
 
 
 def _check_field(dotted: str) -> None:
