@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from mmt_jax import ranges
 from mmt_jax.model_config import FAMILIES, MMTConfig, ModelConfig
 from mmt_jax.task_config import TaskConfig
 
@@ -223,8 +224,8 @@ def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config
       path: how errors name the mapping.
 
     Raises:
-      UsageError: a field is unknown (the nearest right name is given) or has the wrong type, or
-        there is no such family of models.
+      UsageError: a field is unknown (the nearest right name is given), has the wrong type or is out
+        of its range, or there is no such family of models.
     """
     if cls is ModelConfig:
         cls = _family(values.get("family", MMTConfig.family), path)
@@ -237,7 +238,25 @@ def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config
             fields[name] = resolve(value, cls=kind, path=f"{path}.{name}")
         else:
             fields[name] = _typed(value, kind, f"{path}.{name}")
-    return cls(**fields)
+    made = cls(**fields)
+    check_ranges(made, path=path)
+    return made
+
+
+def check_ranges(config: Any, *, path: str = "config") -> None:
+    """Refuses a config dataclass that holds a number outside its range (`mmt_jax.ranges`).
+
+    Raises:
+      UsageError: names the field, as `path` and its own name, and the range.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, path=name)
+            continue
+        fault = ranges.fault(type(config), field.name, value)
+        if fault:
+            raise UsageError(f"{name} is {value}; {fault}")
 
 
 def _family(name: Any, path: str) -> type[ModelConfig]:

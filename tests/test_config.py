@@ -8,17 +8,18 @@ import typing
 
 import pytest
 
-from mmt_jax import variants
+from mmt_jax import ranges, variants
 from mmt_jax.config import (
     Config,
     DataSpec,
     UsageError,
     as_dict,
+    field_names,
     resolve,
     to_config_dict,
     with_spec,
 )
-from mmt_jax.model_config import FAMILIES, LxmertConfig, MMTConfig
+from mmt_jax.model_config import FAMILIES, LxmertConfig, MMTConfig, ModelConfig
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 
@@ -86,6 +87,54 @@ def test_wrong_field_is_named(values, message):
     with pytest.raises(UsageError) as error:
         resolve(values)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "config.steps is 0; it must be at least 1"),
+        ({"seed": -1}, "config.seed is -1; it must be from 0 to 4294967295"),
+        ({"seed": 2**32}, "config.seed is 4294967296; it must be from 0 to 4294967295"),
+        ({"model": {"dropout": 1.5}}, "config.model.dropout is 1.5; it must be from 0.0 to 0.99"),
+        (
+            {"model": {"family": "lxmert", "heads": 0}},
+            "config.model.heads is 0; it must be at least 1",
+        ),
+        ({"objective": {"mlm_rate": 2}}, "config.objective.mlm_rate is 2.0; it must be from 0.0"),
+        ({"optim": {"lr": -1}}, "config.optim.lr is -1.0; it must be at least 0"),
+        (
+            {"optim": {"lr": float("nan")}},
+            "config.optim.lr is nan; it must be at least 0, and",
+        ),
+        (
+            {"optim": {"lr": float("inf")}},
+            "config.optim.lr is inf; it must be at least 0, and",
+        ),
+        ({"optim": {"b2": 1}}, "config.optim.b2 is 1.0; it must be from 0.0 to 0.9999999"),
+        ({"optim": {"warmup_steps": -4}}, "config.optim.warmup_steps is -4; it must be at least 0"),
+        ({"eval": {"pairs": 0}}, "config.eval.pairs is 0; it must be at least 1"),
+        ({"data": {"workers": -1}}, "config.data.workers is -1; it must be at least 0"),
+    ],
+)
+def test_a_number_out_of_range_is_named(values, message):
+    with pytest.raises(UsageError) as error:
+        resolve(values)
+    assert str(error.value).startswith(message)
+
+
+def test_ranges_are_those_of_fields():
+    kinds = {kind.__name__: kind for kind in config_kinds(Config)} | {"ModelConfig": ModelConfig}
+    assert ranges.RANGES.keys() <= kinds.keys()
+    for kind, table in ranges.RANGES.items():
+        assert table.keys() <= set(field_names(kinds[kind])), kind
+
+
+def config_kinds(kind):
+    """A config dataclass and those that its fields hold."""
+    yield kind
+    for hint in typing.get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint):
+            yield from config_kinds(hint)
 
 
 def test_the_family_says_what_a_model_config_is():

@@ -389,6 +389,8 @@ def test_candidates_fit_the_batch():
         ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose a checkpoint"),
         ({"scale": "small"}, r"scale=small is not a scale"),
         ({"steps": "many"}, r"config\.steps must be int"),
+        ({"steps": -5}, r"config\.steps is -5; it must be at least 1"),
+        ({"test.limit": -5}, r"test\.limit is -5; it must be at least 0"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),
         ({"test.split": "dev"}, r"scenes has no split 'dev'.*val"),
     ],

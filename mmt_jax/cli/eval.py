@@ -96,7 +96,7 @@ def _answer(args: types.SimpleNamespace) -> None:
         trained.params,
         records.Records(model.config, entries, names, tokenizer, corpora),
         names,
-        batch_size=trained.config.eval.pairs // 16,
+        batch_size=max(1, trained.config.eval.pairs // 16),
     )
     if args.out:
         tasks.write(args.task, args.out, found)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax import scoring
-from mmt_jax.config import Config, UsageError
+from mmt_jax.config import Config, UsageError, check_ranges
 from mmt_jax.data import sources
 from mmt_jax.data.corpus import Photos
 from mmt_jax.data.pipeline import Examples
@@ -233,9 +233,10 @@ def evaluator(
       progress: show a line on stderr while an evaluation takes more than a few seconds.
 
     Raises:
-      UsageError: the data is not there, or does not fit the training data; or `config.eval.best`
-        is nothing to choose a checkpoint by.
+      UsageError: the data is not there, or does not fit the training data; a number of
+        `config.eval` is out of range; or its `best` is nothing to choose a checkpoint by.
     """
+    check_ranges(config.eval, path="config.eval")
     ranking.check_best(config.eval.best)
     corpora = _load(config)
     if not config.model.pixels:
@@ -255,8 +256,6 @@ def evaluator(
 
 def _load(config: Config) -> list[Photos]:
     source, split = sources.eval_source(config)
-    if config.eval.limit < 0:
-        raise UsageError(f"config.eval.limit is {config.eval.limit}; give 0 for all photos")
     corpora = sources.load(source, split, pixels=config.model.pixels)
     return sources.first(corpora, config.eval.limit)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from mmt_jax.config import LOSSES, READINGS, Config, UsageError
+from mmt_jax.config import LOSSES, READINGS, Config, UsageError, check_ranges
 from mmt_jax.models import checks
 from mmt_jax.models.base import Model, Network
 from mmt_jax.models.bert import Bert
@@ -27,36 +25,15 @@ FAMILIES: dict[str, type[Network]] = {
     "clip": Clip,
 }
 
-# field of config.model or config.objective → least and greatest value that make sense; a family has
-# some of the former
-RANGES = {
-    "model": {
-        **dict.fromkeys(("width", "mlp_dim", "heads", "head_dim", "pooled_dim"), (1, math.inf)),
-        **dict.fromkeys(("max_positions", "patch_size", "segments"), (1, math.inf)),
-        **dict.fromkeys(("language_layers", "region_layers", "cross_layers"), (0, math.inf)),
-        **dict.fromkeys(("tower_layers", "image_size", "itc_dim", "text_mlp_dim"), (1, math.inf)),
-        **dict.fromkeys(("text_width", "text_heads", "image_width", "image_heads"), (1, math.inf)),
-        **dict.fromkeys(("num_answers", "num_attributes"), (0, math.inf)),
-        "dropout": (0.0, 0.99),
-        "eps": (0.0, 1.0),
-        **dict.fromkeys(("text_eps", "image_eps", "cross_eps", "bridge_eps"), (0.0, 1.0)),
-        "head_eps": (0.0, 1.0),
-    },
-    "objective": {
-        **dict.fromkeys(("mlm", "mrm", "itc", "answers"), (0.0, math.inf)),
-        **dict.fromkeys(("mlm_rate", "mrm_rate", "mismatch"), (0.0, 1.0)),
-    },
-}
-
 
 def build(config: Config) -> Model:
     """The model of a resolved config whose data sizes are filled in (`config.with_spec`).
 
     Raises:
-      UsageError: an unknown family, a kind of ITM or a loss that it does not have, a size that is
-        not filled in, or what else the family refuses.
+      UsageError: a number out of its range, an unknown family, a kind of ITM or a loss that it does
+        not have, a size that is not filled in, or what else the family refuses.
     """
-    _check_ranges(config)
+    check_ranges(config)
     model = config.model
     if model.family not in FAMILIES:
         raise UsageError(
@@ -114,13 +91,3 @@ def _check_negatives(config: Config, network: type[Network]) -> None:
             f"config.objective.reading={objective.reading!r} is unknown; there are "
             f"{', '.join(READINGS)}"
         )
-
-
-def _check_ranges(config: Config) -> None:
-    for part, ranges in RANGES.items():
-        for name, (least, greatest) in ranges.items():
-            value = getattr(getattr(config, part), name, None)
-            if value is not None and not least <= value <= greatest:
-                raise UsageError(
-                    f"config.{part}.{name} is {value}; it must be from {least} to {greatest}"
-                )

@@ -120,7 +120,7 @@ def configure(study: Study, row: str, seed: int) -> Config:
     """
     planned = recipe(row, study.scale)
     changes = dict(study.overrides)
-    if type(steps := changes.get("steps")) is int:
+    if type(steps := changes.get("steps")) is int and steps > 0:
         base = variants.get_config("data_cc", scale=study.scale)
         changes["steps"] = max(1, steps * planned.steps // base.steps)
         warmup = planned.optim.warmup_steps * changes["steps"] // planned.steps

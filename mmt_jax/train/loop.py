@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 
-from mmt_jax.config import Config, UsageError
+from mmt_jax.config import Config, UsageError, check_ranges
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.models.base import Model
 from mmt_jax.train import init, sharding
@@ -196,15 +196,11 @@ def _due(step: int, every: int) -> bool:
 
 
 def _check(config: Config) -> None:
-    for name in ("steps", "batch_size", "grad_accum", "log_every", "checkpoint_every", "keep"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"config.{name} is {getattr(config, name)}; it must be at least 1")
+    check_ranges(config)
     if config.task.name and config.data.buckets:
         raise UsageError(
             "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
             "empty"
         )
-    if config.seed < 0:
-        raise UsageError(f"config.seed is {config.seed}; it must be at least 0")
     if config.dtype not in DTYPES:
         raise UsageError(f"config.dtype={config.dtype!r} is unknown; take {' or '.join(DTYPES)}")
