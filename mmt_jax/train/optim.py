@@ -72,7 +72,7 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
         raise UsageError(
             f"config.optim.name={config.name!r} is unknown; there are {', '.join(NAMES)}"
         )
-    if config.clip_norm <= 0:
+    if not config.clip_norm > 0:  # NaN is not either
         raise UsageError(
             f"config.optim.clip_norm is {config.clip_norm}; give a norm above 0, or inf for none"
         )
