@@ -1,5 +1,6 @@
 """Tokenizers of published weights against the ones that published them."""
 
+import io
 import json
 
 import numpy as np
@@ -213,3 +214,66 @@ def test_a_list_of_pieces_is_a_vocabulary(wordpiece):
     listed = text.load(wordpiece / "vocab.txt")
     assert listed.encode_all(CAPTIONS) == pretrained_text.read(wordpiece).encode_all(CAPTIONS)
     assert text.load(listed.model).encode_all(CAPTIONS) == listed.encode_all(CAPTIONS)
+
+
+# ---- On the way back -----------------------------------------------------------------------------
+
+LINES = (
+    *("a red ball rolls, 1,000 metres on", "two dogs run past 3 balls", "the man's 2 black dogs"),
+    *("`` go! '' says a girl in 2,5 dresses", "running dogs, rolling balls", "a creme brulee"),
+)
+ODD = (
+    "Crème  brûlée at 1,000, 3, 25,",
+    "½ Ångström ﬁne ``dog''",
+    "\u65e5\u672c ball",
+    "<mask>s [SEP]",
+)
+
+
+def for_transformers(tokenizer, folder, family):
+    """transformers' tokenizer of a folder that holds what `for_transformers` writes."""
+    transformers = pytest.importorskip("transformers")
+    for name, content in pretrained_text.for_transformers(tokenizer).items():
+        (folder / name).write_bytes(content)
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", ["lxmert", "roberta", "clip"])
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, family, tmp_path):
+    tokenizer = text.load(text.vocabulary(LINES, 400, kind))
+    theirs = for_transformers(tokenizer, tmp_path, family)
+    captions = [*LINES, *ODD[:3]]  # theirs reads special tokens in captions
+    wanted = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_all(captions)]
+    assert theirs(captions)["input_ids"] == wanted
+    special = (theirs.cls_token_id, theirs.sep_token_id, theirs.pad_token_id, theirs.mask_token_id)
+    assert special == (
+        *(tokenizer.cls_id, tokenizer.sep_id),
+        *(tokenizer.pad_id, tokenizer.mask_id),
+    )
+    again = text.load(tmp_path / "tokenizer.json")
+    assert again.encode_all([*LINES, *ODD]) == tokenizer.encode_all([*LINES, *ODD])
+    np.testing.assert_array_equal(again.starts_word, tokenizer.starts_word)
+
+
+@pytest.mark.parametrize(
+    ("published", "family"), [("wordpiece", "lxmert"), ("byte_level", "roberta"), ("clip", "clip")]
+)
+def test_transformers_gives_the_ids_of_a_published_vocabulary(published, family, request, tmp_path):
+    tokenizer = pretrained_text.read(request.getfixturevalue(published))
+    captions = [caption for caption in CAPTIONS if "[" not in caption]
+    theirs = for_transformers(tokenizer, tmp_path, family)
+    wanted = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_all(captions)]
+    assert theirs(captions)["input_ids"] == wanted
+
+
+def test_a_sentencepiece_model_of_merges_is_refused():
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=60, model_type="bpe"
+    )
+    with pytest.raises(UsageError, match="of the kind BPE"):
+        pretrained_text.for_transformers(text.SentencePiece(model.getvalue()))

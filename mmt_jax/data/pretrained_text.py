@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
-from mmt_jax.data.text import Tokenizer
+from mmt_jax.data.text import SPACE, SPECIAL, SentencePiece, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
     """How a kind of vocabulary writes special tokens, and pieces within a word."""
 
-    special: tuple[str, str, str, str]  # [CLS], [SEP], [PAD], [MASK]
+    special: tuple[str, ...]  # [CLS], [SEP], [PAD], [MASK]
     inside: str = ""  # pieces within a word begin with it
     start: tuple[str, ...] = ("",)  # and these others begin a word
     end: str = ""  # the last piece of a word ends with it
@@ -34,6 +34,8 @@ class _Kind:
 _KINDS = {
     "WordPiece": _Kind(("[CLS]", "[SEP]", "[PAD]", "[MASK]"), inside="##"),
     "BPE": _Kind(("<s>", "</s>", "<pad>", "<mask>"), start=("\u0120", *string.punctuation)),
+    # A SentencePiece model's, as `unigram` writes it.
+    "Unigram": _Kind(SPECIAL, start=(SPACE, *string.punctuation)),
     # CLIP's, which pads with its [SEP] and hides no word.
     "BPE</w>": _Kind(
         ("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"), end="</w>"
@@ -47,7 +49,11 @@ _BYTE_LEVEL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 class PretrainedTokenizer(Tokenizer):
-    """The tokenizer of published weights, with its own normalisation. Special tokens are text."""
+    """The tokenizer of published weights, with its own normalisation. Special tokens are text.
+
+    Attributes:
+      special: how [CLS], [SEP], [PAD] and [MASK] are written.
+    """
 
     filename = "tokenizer.json"
 
@@ -76,6 +82,7 @@ class PretrainedTokenizer(Tokenizer):
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size()
         row = _KINDS[kind]
+        self.special = row.special
         self._end = row.end
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = map(self._special, row.special)
         self.mask_takes_space = self.mask_id in added and added[self.mask_id].lstrip
@@ -154,6 +161,84 @@ def _of_pieces(pieces: Sequence[str], options: Mapping[str, Any]) -> Any:
     built.decoder = tokenizers.decoders.WordPiece()
     built.add_special_tokens([t for t in _KINDS["WordPiece"].special if t in vocabulary])
     return built
+
+
+def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
+    """The `tokenizer.json` of a SentencePiece model that gives the same ids, for unigram models.
+
+    Normalisation is `text.prepare`'s, so the model's own, where it has any, is left out.
+
+    Raises:
+      UsageError: it is a BPE model, which splits by other rules.
+    """
+    pieces = tokenizer.scored_pieces()
+    if all(score.is_integer() for _, score in pieces):  # ranks, and no log probabilities
+        raise UsageError(
+            "the vocabulary is a SentencePiece model of the kind BPE, which cannot be written as "
+            "tokenizer.json; train with one of the kind unigram, or with a tokenizer.json"
+        )
+    specials = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tokenizer.mask_id
+    for index, name in zip(specials, SPECIAL, strict=True):
+        pieces[index] = name, pieces[index][1]
+    library = _library()
+    own = library.normalizers
+    built = library.Tokenizer(library.models.Unigram(pieces, tokenizer.unk_id, False))
+    built.normalizer = own.Sequence(
+        [
+            *(own.Replace(library.Regex(r"\s+"), " "), own.Strip()),
+            *(own.Replace(quotes, '"') for quotes in ("``", "''")),
+            *(own.NFKD(), own.StripAccents(), own.Lowercase()),
+        ]
+    )
+    splits = library.pre_tokenizers
+    # Where a caption writes a special token, its bracket stands apart, so that it stays text.
+    bracket = library.Regex("<(?=(?:" + "|".join(name[1:] for name in SPECIAL) + "))")
+    built.pre_tokenizer = splits.Sequence(
+        [splits.Metaspace(replacement=SPACE), splits.Split(bracket, "isolated")]
+    )
+    built.decoder = library.decoders.Metaspace(replacement=SPACE)
+    built.add_special_tokens(list(SPECIAL))
+    return PretrainedTokenizer(built.to_str().encode())
+
+
+def for_transformers(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The files, by name, from which transformers' `AutoTokenizer` makes the same tokenizer.
+
+    Its ids are those of `encode_all` between [CLS] and [SEP]. The class is named, for that of a
+    model's family would take a vocabulary of another kind for its own, and make [UNK] of each word.
+
+    Raises:
+      UsageError: see `unigram`.
+    """
+    found = unigram(tokenizer) if isinstance(tokenizer, SentencePiece) else tokenizer
+    assert isinstance(found, PretrainedTokenizer)
+    content = json.loads(found.model)
+    cls, sep, pad, mask = found.special
+    names = {"bos": cls, "eos": sep, "cls": cls, "sep": sep, "pad": pad}
+    if mask != sep:  # CLIP hides no word
+        names["mask"] = mask
+    if unknown := _unknown(content["model"]):
+        names["unk"] = unknown
+    if not content.get("post_processor"):
+        whole = _library().Tokenizer.from_str(found.model.decode())
+        ends = [(cls, found.cls_id), (sep, found.sep_id)]
+        whole.post_processor = _library().processors.TemplateProcessing(
+            single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=ends
+        )
+        content = json.loads(whole.to_str())
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings |= {f"{role}_token": token for role, token in names.items()}
+    return {
+        found.filename: json.dumps(content, ensure_ascii=False).encode(),
+        "tokenizer_config.json": json.dumps(settings, indent=2).encode(),
+    }
+
+
+def _unknown(model: Mapping[str, Any]) -> str | None:
+    """The piece for what the `model` of a `tokenizer.json` has no other for."""
+    if model["type"] == "Unigram":
+        return model["vocab"][model["unk_id"]][0]
+    return model.get("unk_token")
 
 
 def wordpiece(content: bytes) -> PretrainedTokenizer:

@@ -27,8 +27,9 @@ CLS, SEP, PAD, MASK = 3, 4, 5, 6  # in XLNet's vocabulary, and in those that are
 KINDS = ("sentencepiece", "wordpiece", "bpe")
 SPECIAL = ("<cls>", "<sep>", "<pad>", "<mask>")
 
-_SPACE = "\u2581"  # how SentencePiece writes the blank in front of a word
-_WORD_START = tuple(_SPACE + string.punctuation)
+SPACE = "\u2581"  # how SentencePiece writes the blank in front of a word
+_WORD_START = tuple(SPACE + string.punctuation)
+_NEVER = -1e4  # a log probability below that of any caption without the piece
 
 
 def prepare(caption: str) -> str:
@@ -167,7 +168,8 @@ class SentencePiece(Tokenizer):
         self.starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
         # An unknown piece may hide any text, so it takes the careful way too.
         self._careful = {index for index, piece in enumerate(pieces) if _number_comma(piece)}
-        self._careful.add(self._sp.unk_id())
+        self.unk_id = self._sp.unk_id()
+        self._careful.add(self.unk_id)
 
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_all`; equal captions are encoded once (and share their list)."""
@@ -186,7 +188,22 @@ class SentencePiece(Tokenizer):
 
     def piece(self, token_id: int) -> str:
         """See `Tokenizer.piece`."""
-        return self._pieces[token_id].replace(_SPACE, "")
+        return self._pieces[token_id].replace(SPACE, "")
+
+    def scored_pieces(self) -> list[tuple[str, float]]:
+        """The V pieces by id, each with its score: of unigram models, its log probability.
+
+        Pieces that are special, or that `encode_all` parts further, have a score that keeps them
+        out of every caption.
+        """
+        size = self._sp.vocab_size()
+        return [
+            (piece, _NEVER if i >= size or self._kept_out(i) else self._sp.get_score(i))
+            for i, piece in enumerate(self._pieces)
+        ]
+
+    def _kept_out(self, index: int) -> bool:
+        return self._sp.is_control(index) or _number_comma(self._pieces[index])
 
     def _encode_carefully(self, text: str) -> list[int]:
         """Splits each piece that ends in a comma after a digit into the number and the comma."""
@@ -195,9 +212,9 @@ class SentencePiece(Tokenizer):
             if not _number_comma(piece):
                 pieces.append(piece)
                 continue
-            number = self._sp.encode(piece[:-1].replace(_SPACE, ""), out_type=str)
-            if not piece.startswith(_SPACE) and number[0].startswith(_SPACE):
-                inside = number[0].removeprefix(_SPACE)  # this number does not start a word
+            number = self._sp.encode(piece[:-1].replace(SPACE, ""), out_type=str)
+            if not piece.startswith(SPACE) and number[0].startswith(SPACE):
+                inside = number[0].removeprefix(SPACE)  # this number does not start a word
                 number[:1] = [inside] if inside else []
             pieces += [*number, ","]
         return [self._sp.piece_to_id(piece) for piece in pieces]

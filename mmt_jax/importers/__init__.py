@@ -150,8 +150,8 @@ def save(
       labels: what its answers are called, by number; () = it answers nothing, or nobody knows.
 
     Raises:
-      UsageError: the family has no published counterpart, or this model has parameters that the
-        counterpart has not.
+      UsageError: the family has no published counterpart, this model has parameters that the
+        counterpart has not, or its vocabulary cannot be written for transformers.
     """
     family = config.model.family
     importer = _find(family) if family in MODELS else None
@@ -167,7 +167,7 @@ def save(
     )
     arrays |= importer.zeros(config)
     arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
-    others = {tokenizer.filename: tokenizer.model}
+    others = pretrained_text.for_transformers(tokenizer)
     if config.model.pixels:
         settings = settings or preparation.settings(config)
         others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
