@@ -9,9 +9,10 @@
   mmt train --config=experiments/tasks.py:glue/RTE,model=roberta --workdir=work/rte \
     --config.init_from=work/roberta --config.task.questions=RTE/train.tsv
 
-model is lxmert, bridgetower, roberta, clip, or a tag of `mmt list`; scale=full has the published
-sizes and takes imported weights with --config.init_from, and the head starts fresh. Learning rates,
-batches and epochs are those that LXMERT and BridgeTower publish; steps are epochs over their data.
+model is lxmert, bridgetower, roberta, bert, clip, or a tag of `mmt list`; scale=full has the
+published sizes and takes imported weights with --config.init_from, and the head starts fresh.
+Learning rates, batches and epochs are those that LXMERT and BridgeTower publish; steps are epochs
+over their data.
 Vision and language tasks are for models that read both, GLUE for bert and roberta, CIFAR for clip,
 which is BridgeTower's vision tower too (--config.model.image_size=288 where it starts from one).
 """
@@ -70,7 +71,7 @@ def get_config(arg: str = "vqa,model=lxmert") -> ConfigDict:
     if task not in NAMES or not model or values:
         raise UsageError(
             f"{arg!r} is no config of a task; write TASK,model=NAME[,scale=tiny] with a task of "
-            f"{', '.join(NAMES)}, and a model of {', '.join((*FILES, *TOWERS))} or `mmt list`"
+            f"{', '.join(NAMES)}, and a model of {', '.join((*FILES, *TOWERS))}, bert or `mmt list`"
         )
     config = _model(model, scale)
     config = dataclasses.replace(
@@ -79,7 +80,7 @@ def get_config(arg: str = "vqa,model=lxmert") -> ConfigDict:
         pretrained="",
         objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0),
         task=TaskConfig(name=task, least=1 if task == "gqa" else 9),
-        eval=EvalConfig(best="accuracy"),
+        eval=EvalConfig(best=TASKS[task].metric),
     )
     return to_config_dict(_recipe(config, task) if scale == "full" else config)
 

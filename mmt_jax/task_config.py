@@ -25,10 +25,12 @@ class Task:
     Attributes:
       reads: what a record holds, in order.
       loss: a name in `mmt_jax.objectives.answers.LOSSES`.
+      metric: the one by which the best checkpoint is chosen.
     """
 
     reads: tuple[str, ...]
     loss: str = "label"
+    metric: str = "accuracy"
 
 
 TASKS: dict[str, Task] = {
@@ -37,7 +39,11 @@ TASKS: dict[str, Task] = {
     "nlvr2": Task(PAIR_OF_PHOTOS),
     "snli_ve": Task(PAIR),
     "cifar": Task(PHOTO),
-    **{f"glue/{name}": Task(SENTENCE, "value" if name == "STS-B" else "label") for name in GLUE},
+    **{f"glue/{name}": Task(SENTENCE) for name in GLUE},
+    "glue/CoLA": Task(SENTENCE, metric="matthews"),
+    "glue/MRPC": Task(SENTENCE, metric="f1"),
+    "glue/QQP": Task(SENTENCE, metric="f1"),
+    "glue/STS-B": Task(SENTENCE, "value", metric="spearman"),
     # Captions, and questions of several tasks that some of them answer.
     "lxmert": Task(PAIR),
 }

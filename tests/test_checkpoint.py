@@ -7,6 +7,8 @@ import pytest
 import tiny
 
 from mmt_jax.config import EvalConfig, UsageError
+from mmt_jax.model_config import LxmertConfig
+from mmt_jax.task_config import TaskConfig
 from mmt_jax.train import optim, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.state import State
@@ -154,6 +156,18 @@ def test_a_run_may_go_on_longer_but_not_otherwise(run):
     assert "config.seed is 1 and was 0" in str(error.value)
     assert "config.optim.lr is 0.5 and was 0.001" in str(error.value)
     assert "log_every" not in str(error.value)
+
+
+def test_questions_to_evaluate_on_may_differ(run):
+    stored = workdir.read_config(run)
+    asked = dataclasses.replace(stored, task=TaskConfig(eval_questions="minival.json"))
+    assert workdir.claim(asked, run) == (asked, True)
+
+
+def test_a_run_of_another_family_is_named(run):
+    stored = workdir.read_config(run)
+    with pytest.raises(UsageError, match=r"config\.model\.family is 'lxmert' and was 'bert'"):
+        workdir.claim(dataclasses.replace(stored, model=LxmertConfig()), run)
 
 
 def test_sizes_that_are_unset_are_those_of_the_run(run):

@@ -262,6 +262,11 @@ def test_a_folder_that_changed_is_read_again(tmp_path):
     os.utime(tmp_path / "train.npz", ns=(1, 1))
     (after,) = sources.load(f"regions:{tmp_path}", "train")
     np.testing.assert_array_equal(after.features, before.features + 1)
+    captions = tmp_path / "train.jsonl"
+    captions.write_text(captions.read_text().replace(before.captions[0][0], "another"))
+    os.utime(captions, ns=(1, 1))
+    (after,) = sources.load(f"regions:{tmp_path}", "train")
+    assert after.captions[0][0] == "another"
 
 
 def test_generated_sources():

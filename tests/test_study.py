@@ -341,6 +341,25 @@ def test_aliases_are_the_same_run(tmp_path):
     assert [run.tag for run in plan(study, tmp_path)] == ["loss_itm_mrm"]
 
 
+def test_two_configs_of_one_tag_are_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from mmt_jax import variants\n"
+        "def get_config(arg):\n"
+        "    rate, scale = arg.split(',')\n"
+        "    config = variants.parse(f'data_cc,{scale}')\n"
+        "    tag = config.tag if float(rate) else ''\n"
+        "    optim = dataclasses.replace(config.optim, lr=float(rate))\n"
+        "    return dataclasses.asdict(dataclasses.replace(config, tag=tag, optim=optim))\n"
+    )
+    for rows in ((f"{path}:1e-3", f"{path}:3e-3"), (f"{path}:0.5", "data_cc")):
+        with pytest.raises(UsageError, match="two configs with the tag 'data_cc'"):
+            plan(Study("rates", rows), tmp_path / "study")
+    with pytest.raises(UsageError, match="a config without a tag"):
+        plan(Study("rates", (f"{path}:0",)), tmp_path / "study")
+
+
 def test_a_study_can_be_moved(tmp_path):
     study = Study("tuned", ("data-ft_cc",), seeds=1)
     carry_out(study, tmp_path / "here")
@@ -389,6 +408,11 @@ def test_candidates_fit_the_batch():
         ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose a checkpoint"),
         ({"scale": "small"}, r"scale=small is not a scale"),
         ({"steps": "many"}, r"config\.steps must be int"),
+        ({"seed": 7}, r"say how many with --seeds"),
+        (
+            {"batch_size": 96, "objective.itm": "contrastive", "objective.candidates": 64},
+            r"batch_size=96 leaves 'data_cc' 96 pairs .* groups of 64",
+        ),
         ({"steps": -5}, r"config\.steps is -5; it must be at least 1"),
         ({"test.limit": -5}, r"test\.limit is -5; it must be at least 0"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),

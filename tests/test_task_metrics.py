@@ -109,7 +109,7 @@ def test_answers_must_be_those_of_the_questions():
     with pytest.raises(UsageError, match="1 predictions are of no example, the first is 4"):
         vqa.evaluate(QUESTIONS, dict.fromkeys((1, 2, 3, 4), "no"))
     with pytest.raises(UsageError, match="question 9 has no published answer"):
-        vqa.evaluate([Question(9, 1, "Is it?", {})], {9: "no"})
+        vqa.evaluate([Question(9, 1, "Is it?", None)], {9: "no"})
     with pytest.raises(UsageError, match="no example"):
         vqa.evaluate([], {})
 

@@ -15,16 +15,16 @@ import pytest
 import tiny
 
 from mmt_jax.cli import main
-from mmt_jax.config import Config, ObjectiveConfig, UsageError, resolve, with_spec
+from mmt_jax.config import Config, EvalConfig, ObjectiveConfig, UsageError, resolve, with_spec
 from mmt_jax.data import formats, sources
 from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.photos import image_id
-from mmt_jax.data.tasks import readers, records
+from mmt_jax.data.tasks import glue, readers, records
 from mmt_jax.evals import nlvr2, tasks, vqa
 from mmt_jax.model_config import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
-from mmt_jax.task_config import TASKS, TaskConfig
+from mmt_jax.task_config import PHOTO, SENTENCE, TASKS, TaskConfig
 from mmt_jax.train import optim, sharding
 from mmt_jax.typing import Batch
 
@@ -346,6 +346,75 @@ def test_a_fresh_lxmert_is_not_drowned_by_hidden_regions():
         jax.grad(lambda p: losses.compute(model, p, batch, key=jax.random.key(0), dropout=False)[0])
     )(params)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(slopes)) < 10
+
+
+# ---- What is refused before training -------------------------------------------------------------
+
+
+def minival(path, *labels):
+    """LXMERT's questions to photos 0, 1, …, one for each of the labels; None = unknown."""
+    entries = [
+        {"question_id": n, "img_id": f"COCO_val2014_{n:012}", "sent": f"is it {WORDS[n]}?"}
+        | ({} if label is None else {"label": label})
+        for n, label in enumerate(labels)
+    ]
+    path.write_text(json.dumps(entries))
+    return str(path)
+
+
+def evaluator(task, best, questions):
+    config = Config(
+        task=TaskConfig(name=task, eval_questions=questions), eval=EvalConfig(best=best)
+    )
+    return tasks.evaluator(config, lambda: pytest.fail("asked before training"))
+
+
+def test_questions_nobody_answered_are_refused_before_training(tmp_path):
+    path = minival(tmp_path / "minival.json", {"yes": 1}, None)
+    with pytest.raises(UsageError, match=r"minival\.json has no answer to 1, as in test splits"):
+        evaluator("vqa", "accuracy", path)
+
+
+def test_questions_whose_answers_are_worth_nothing_count(tmp_path):
+    path = minival(tmp_path / "minival.json", {"yes": 1}, {})
+    assert evaluator("vqa", "accuracy", path)
+    found = tasks.evaluate("vqa", readers.read("vqa", path), {0: "yes", 1: "yes"})
+    assert found["accuracy"] == 0.5
+
+
+def test_a_metric_that_the_task_has_not_is_refused_before_training(tmp_path):
+    table = tmp_path / "dev.tsv"
+    table.write_text("source\t1\t\ta dog runs\nsource\t0\t*\ta dog run\n")
+    assert evaluator("glue/CoLA", "matthews", str(table))
+    with pytest.raises(UsageError, match=r"'accuracy' cannot .*; glue/CoLA has matthews"):
+        evaluator("glue/CoLA", "accuracy", str(table))
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "lxmert"])
+def test_experiments_choose_by_a_metric_of_their_task(task):
+    model = {SENTENCE: "bert", PHOTO: "clip"}.get(TASKS[task].reads, "lxmert")
+    best = experiment(f"{task},model={model},scale=tiny").eval.best
+    first = glue.TASKS[task.removeprefix("glue/")].metrics[0] if "/" in task else "accuracy"
+    assert best == first
+
+
+@pytest.mark.parametrize(
+    ("arg", "loss"),
+    [
+        ("glue/RTE,model=roberta", {"mlm": 1.0}),
+        ("glue/STS-B,model=bert", {"mrm": 1.0}),
+        ("nlvr2,model=data_cc", {"itm": "classification"}),
+        ("nlvr2,model=lxmert", {"mlm": 1.0}),
+        ("cifar,model=clip", {"itm": "contrastive"}),
+    ],
+)
+def test_losses_on_pairs_need_a_task_of_pairs(arg, loss):
+    config = with_spec(experiment(f"{arg},scale=tiny"), tiny_spec(2))
+    assert registry.build(config)
+    config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, **loss))
+    message = rf"config\.objective\.{next(iter(loss))} is a loss on a caption"
+    with pytest.raises(UsageError, match=message):
+        registry.build(config)
 
 
 # ---- Heads ---------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_vqa_joins_questions_and_answers(tmp_path):
 
 def test_vqa_test_splits_have_no_answers(tmp_path):
     questions, _ = vqa_files(tmp_path)
-    assert [question.scores for question in vqa.read_vqa(questions)] == [{}, {}]
+    assert [question.scores for question in vqa.read_vqa(questions)] == [None, None]
 
 
 def test_vqa_files_of_two_splits_are_told(tmp_path):
@@ -210,6 +210,11 @@ def test_lxmert_files(tmp_path):
     (question,) = vqa.read_lxmert(write(tmp_path, "minival.json", [entry]))
     assert (question.question_id, question.image_id) == (458752000, 458752)
     assert question.scores == {"net": 1, "web": 0.3}
+    # An answer outside the published ones is worth nothing; in test splits nobody knows.
+    unlisted = entry | {"label": {}}
+    unknown = {key: value for key, value in entry.items() if key != "label"}
+    found = vqa.read_lxmert(write(tmp_path, "minival.json", [unlisted, unknown]))
+    assert [question.scores for question in found] == [{}, None]
     with pytest.raises(UsageError, match="COCO_val2014_000000393267"):
         list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"img_id": "458752"}])))
     with pytest.raises(UsageError, match="`net` must be a number, not '1'"):
@@ -224,7 +229,7 @@ def test_gqa(tmp_path):
     first, second, third = vqa.read_gqa(path)
     assert (first.question_id, first.image_id, first.kind) == ("02930152", "2354786", "binary")
     assert (second.scores, second.kind, second.consensus) == ({"pipe": 1.0}, "open", "pipe")
-    assert (third.scores, third.kind) == ({}, "")
+    assert (third.scores, third.kind) == (None, "")
     path = write(tmp_path, "q.json", {"1": entry | {"answer": "yes"}})
     with pytest.raises(UsageError, match="entry 0: `types` is missing"):
         list(vqa.read_gqa(path))

@@ -101,7 +101,7 @@ def _answer(args: types.SimpleNamespace) -> None:
     if args.out:
         tasks.write(args.task, args.out, found)
     print(f"{len(found)} answers to {args.task}")
-    if all(entry.worth for entry in entries):
+    if all(entry.worth is not None for entry in entries):
         values = tasks.evaluate(args.task, entries, found)
         print(flags.table(["metric", "value"], [[n, f"{v:.4g}"] for n, v in values.items()]))
 

@@ -111,8 +111,8 @@ def load(
         elif part.kind == "records":
             corpora.append(records.read(part.name, split))
         else:
-            npz = pathlib.Path(part.name) / f"{split}.npz"
-            changed = npz.stat().st_mtime_ns if npz.exists() else 0
+            files = [pathlib.Path(part.name) / f"{split}{end}" for end in (".npz", ".jsonl")]
+            changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
             corpora.append(_read(part.name, split, pixels, bare, changed))
     return corpora
 
@@ -161,7 +161,7 @@ def _build(name: str, split: str, seed: int, size: int | None, pixels: bool) -> 
 
 
 @functools.lru_cache(maxsize=4)
-def _read(folder: str, split: str, pixels: bool, bare: bool, changed: int) -> Corpus:
+def _read(folder: str, split: str, pixels: bool, bare: bool, changed: tuple[int, ...]) -> Corpus:
     del changed  # only there so that a rewritten folder is read again
     return formats.read(folder, split, pixels=pixels, bare=bare)
 

@@ -22,7 +22,7 @@ from mmt_jax.evals import glue, gqa, nlvr2, predictions, snli_ve, vqa
 from mmt_jax.evals.retrieval import check_width
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import answers
-from mmt_jax.task_config import GLUE, PAIR, TASKS
+from mmt_jax.task_config import GLUE, PAIR, TASKS, TaskConfig
 from mmt_jax.typing import Batch, Params
 
 Answers = Mapping[Any, Any]  # key of an entry → the answer, as the task has it
@@ -142,12 +142,17 @@ def evaluator(
     Args:
       config: of the run.
       load: → the run's tokenizer and labels, once it has them.
+
+    Raises:
+      UsageError: the questions cannot be read, some have no published answer, or their metric is
+        not `config.eval.best`.
     """
     task = config.task
     if task.eval_questions is None or task.name not in ROWS:
         return None
     entries = readers.read(task.name, task.eval_questions, task.eval_annotations)
     entries = entries[: config.eval.limit or None]
+    _check_metric(task, entries, config.eval.best)
 
     @functools.lru_cache(maxsize=1)
     def prepared(config: Config) -> tuple[Records, Sequence[str]]:
@@ -164,6 +169,26 @@ def evaluator(
         return evaluate(task.name, entries, answered(model, params, records, names))
 
     return evaluation
+
+
+def _check_metric(task: TaskConfig, entries: Sequence[Entry], best: str) -> None:
+    """Refuses, before training, what an evaluation would refuse after hours of it."""
+    right = {}
+    for entry in entries:
+        if entry.worth is None:
+            raise UsageError(
+                f"{task.eval_questions} has no answer to {entry.key}, as in test splits; evaluate "
+                f"on a split that has them, or leave config.task.eval_questions unset"
+            )
+        label = max(entry.worth, key=entry.worth.__getitem__, default="")
+        of_value = TASKS[task.name].loss == "value"
+        right[entry.key] = entry.worth[label] if of_value else ROWS[task.name].answer(label)
+    metrics = evaluate(task.name, entries, right)
+    if best not in metrics:
+        raise UsageError(
+            f"config.eval.best={best!r} cannot choose a checkpoint; {task.name} has "
+            f"{', '.join(metrics)}"
+        )
 
 
 def _accuracy(classes: Sequence[str], found: Answers) -> dict[str, float]:

@@ -41,15 +41,16 @@ def accuracy(
       UsageError: answers are missing or too many, or the questions have no scores.
     """
     predictions.check([question.question_id for question in questions], answered)
+    worths = []
     for question in questions:
-        if not question.scores:
+        if question.scores is None:
             raise UsageError(
                 f"question {question.question_id} has no published answer, as in test splits; send "
                 f"the answers to the task's server, or evaluate on a split that has them"
             )
-    return predictions.means(
-        (q.kind, q.scores.get(spelling(answered[q.question_id]), 0.0)) for q in questions
-    )
+        given = spelling(answered[question.question_id])
+        worths.append((question.kind, question.scores.get(given, 0.0)))
+    return predictions.means(worths)
 
 
 def write(path: str | os.PathLike, answered: Mapping[int, str]) -> None:

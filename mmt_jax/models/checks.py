@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mmt_jax.config import Config, UsageError
 from mmt_jax.model_config import ModelConfig
-from mmt_jax.task_config import TASKS
+from mmt_jax.task_config import PAIR, TASKS
 
 
 def heads(model: ModelConfig, *parts: str) -> None:
@@ -71,3 +71,29 @@ def task(config: Config, answers_on: Collection[tuple[str, ...]]) -> None:
         )
     if not config.model.num_answers:
         raise UsageError("config.model.num_answers is unset; take it from the task's labels")
+
+
+def task_losses(config: Config, *, contrasts: bool) -> None:
+    """The study's losses stand beside a task's only where a record is a sentence and a photo.
+
+    Args:
+      config: of the run.
+      contrasts: whether the model has an image–text contrast beside its score.
+
+    Raises:
+      UsageError: naming the field.
+    """
+    objective, name = config.objective, config.task.name
+    on = {
+        "itm": objective.itm != "none",
+        "mlm": objective.mlm > 0,
+        "mrm": objective.mrm > 0,
+        "itc": contrasts,
+    }
+    beside = [loss for loss, trained in on.items() if trained]
+    if beside and TASKS[name].reads != PAIR:
+        off = "'none'" if beside[0] == "itm" else "0"
+        raise UsageError(
+            f"config.objective.{beside[0]} is a loss on a caption and a photo, and records of "
+            f"{name} hold {' and '.join(TASKS[name].reads)}; set it to {off}"
+        )

@@ -53,9 +53,13 @@ def build(config: Config) -> Model:
     if missing:
         raise UsageError(f"config.model.{missing[0]} is unset; take it from the data or set it")
     network.check(config)
-    _check_negatives(config, network)
+    separable = network.separable(config)
+    contrasts = bool(config.objective.itc and network.embeds(config) and not separable)
+    if config.task.name:
+        checks.task_losses(config, contrasts=contrasts)
+    _check_negatives(config, contrasts=contrasts)
     _check_loss(config, network)
-    return Model(config, network, network.separable(config))
+    return Model(config, network, separable)
 
 
 def _check_loss(config: Config, network: type[Network]) -> None:
@@ -73,13 +77,12 @@ def _check_loss(config: Config, network: type[Network]) -> None:
         )
 
 
-def _check_negatives(config: Config, network: type[Network]) -> None:
+def _check_negatives(config: Config, *, contrasts: bool) -> None:
     objective = config.objective
     if objective.negatives not in ("random", "hard"):
         raise UsageError(
             f"config.objective.negatives={objective.negatives!r} is unknown; there are random, hard"
         )
-    contrasts = network.embeds(config) and not network.separable(config) and objective.itc
     if objective.negatives == "hard" and not (contrasts and objective.itm == "classification"):
         raise UsageError(
             "config.objective.negatives='hard' are drawn by an image–text contrast beside a two-way"

@@ -60,7 +60,7 @@ class Result:
     """A finished run."""
 
     run: Run
-    seconds: float  # of wall time, training and evaluation
+    seconds: float  # of wall time, training and evaluation, of the process that ended the run
     validation: Mapping[str, float]  # of the checkpoint that was kept as the best
     test: Mapping[str, float]  # of the same checkpoint
 

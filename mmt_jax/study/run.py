@@ -62,7 +62,7 @@ def amend(
         pretraining row; fine-tuning keeps its share of it.
 
     Raises:
-      UsageError: no seeds, or an unknown field of `test`.
+      UsageError: no seeds, a seed among the settings, or an unknown field of `test`.
     """
     seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
@@ -76,6 +76,8 @@ def amend(
             scale = value
         else:
             ours[path] = value
+    if "seed" in ours:
+        raise UsageError("a study's seeds count from 0; say how many with --seeds, not config.seed")
     tested = resolve(test, cls=EvalConfig, path="test")
     return dataclasses.replace(study, seeds=seeds, scale=scale, overrides=ours, test=tested)
 
@@ -116,7 +118,8 @@ def configure(study: Study, row: str, seed: int) -> Config:
       seed: of the run.
 
     Raises:
-      UsageError: an unknown tag, or an override of an unknown or mistyped field.
+      UsageError: an unknown tag, an override of an unknown or mistyped field, or a batch that is no
+        multiple of its candidates.
     """
     planned = recipe(row, study.scale)
     changes = dict(study.overrides)
@@ -136,9 +139,13 @@ def configure(study: Study, row: str, seed: int) -> Config:
         node[name] = value
     config = resolve(values)
     part = config.batch_size // max(config.grad_accum, 1)
-    objective = dataclasses.replace(
-        config.objective, candidates=min(config.objective.candidates, part)
-    )
+    candidates = min(config.objective.candidates, part)
+    if config.objective.itm == "contrastive" and part % max(candidates, 1):
+        raise UsageError(
+            f"config.batch_size={config.batch_size} leaves {row!r} {part} pairs at once, which "
+            f"cannot be cut into groups of {candidates} candidates; give a multiple of {candidates}"
+        )
+    objective = dataclasses.replace(config.objective, candidates=candidates)
     return dataclasses.replace(config, seed=seed, objective=objective)
 
 
@@ -171,9 +178,16 @@ def _with_pretraining(study: Study) -> dict[str, str]:
 
     def visit(row: str) -> None:
         planned = recipe(row, study.scale)
+        if not planned.tag:
+            raise UsageError(f"the study's {row!r} makes a config without a tag; give it one")
         if planned.pretrained:
             visit(planned.pretrained)
-        ordered[planned.tag] = row
+        before = ordered.setdefault(planned.tag, row)
+        if before != row and recipe(before, study.scale) != planned:  # aliases are the same
+            raise UsageError(
+                f"the study's {before!r} and {row!r} are two configs with the tag {planned.tag!r}; "
+                f"give each its own"
+            )
 
     for row in study.tags:
         visit(row)

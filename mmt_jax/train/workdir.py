@@ -29,7 +29,10 @@ LOCK = ".lock"
 
 # A run may go on with other values of these: they change neither a weight nor a batch of the steps
 # that are done.
-MAY_DIFFER = ("steps", "log_every", "checkpoint_every", "keep", "mesh", "eval")
+MAY_DIFFER = (
+    *("steps", "log_every", "checkpoint_every", "keep", "mesh", "eval"),
+    *("task/eval_questions", "task/eval_annotations"),
+)
 
 
 def read_config(workdir: str | os.PathLike) -> Config:
@@ -134,6 +137,11 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     return config, False
 
 
+def _may_differ(path: str) -> bool:
+    """Of a field of the config, or of a part of it."""
+    return path in MAY_DIFFER or path.split("/")[0] in MAY_DIFFER
+
+
 def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
     """`config` with the sizes of `stored`, if it may go on from there."""
     sizes = {
@@ -144,7 +152,7 @@ def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
     differ = [
         f"config.{path.replace('/', '.')} is {new[path]!r} and was {old[path]!r}"
         for path in new
-        if new[path] != old[path] and path.split("/")[0] not in MAY_DIFFER
+        if path in old and new[path] != old[path] and not _may_differ(path)
     ]
     if differ:
         raise UsageError(

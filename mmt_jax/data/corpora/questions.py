@@ -32,7 +32,7 @@ def _item(photo: base.Picture, questions: list[vqa.Question]) -> base.Item:
     answers = [
         (number, text, score)
         for number, question in enumerate(questions)
-        for text, score in question.scores.items()
+        for text, score in (question.scores or {}).items()
     ]
     fields = {
         "question/ids": [str(question.question_id) for question in questions],

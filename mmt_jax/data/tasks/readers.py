@@ -35,7 +35,7 @@ class Entry:
       key: names it in files of answers.
       sentences: none, one or two.
       photos: names or ids of what it shows, in order.
-      worth: label → what answering with it is worth; {} = not known.
+      worth: label → what answering with it is worth; {} = none is worth anything, None = unknown.
       example: the entry as the task's evaluator takes it.
       pixels: [H, W, 3] uint8 of a task that brings its photos along.
     """
@@ -43,7 +43,7 @@ class Entry:
     key: int | str
     sentences: tuple[str, ...]
     photos: tuple[int | str, ...]
-    worth: Mapping[str, float]
+    worth: Mapping[str, float] | None
     example: Any
     pixels: np.ndarray | None = None
 
@@ -108,7 +108,7 @@ def _glue(questions: str, annotations: str | None, *, task: str) -> Iterator[Ent
     del annotations
     classes = glue.TASKS[task].classes
     for number, example in enumerate(glue.read(task, questions)):
-        worth = {}
+        worth = None
         if example.label is not None:
             worth = (
                 {classes[int(example.label)]: 1.0} if classes else {"score": float(example.label)}
@@ -158,7 +158,7 @@ def _normalised(entries: Sequence[Entry], least: int) -> tuple[str, ...]:
 
 
 def _to_the_letter(entries: Sequence[Entry], least: int) -> tuple[str, ...]:
-    counts = collections.Counter(answer for entry in entries for answer in entry.worth)
+    counts = collections.Counter(answer for entry in entries for answer in entry.worth or ())
     kept = [answer for answer, count in counts.items() if count >= least]
     return tuple(sorted(kept, key=lambda answer: (-counts[answer], answer)))
 

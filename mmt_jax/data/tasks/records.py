@@ -147,7 +147,7 @@ class Records:
         else:
             self._numbers = np.arange(len(entries))[:, None]
         self._reads = reads
-        self._targets = answers.targets([entry.worth for entry in entries], names)
+        self._targets = answers.targets([entry.worth or {} for entry in entries], names)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -25,7 +25,7 @@ class Question:
       question_id: unique; a number in VQAv2, text in GQA.
       image_id: of the picture; COCO's number in VQAv2, text in GQA.
       text: the question.
-      scores: answer → its worth in 0..1; empty in test splits.
+      scores: answer → its worth in 0..1; {} = none has any, None = unknown, as in test splits.
       kind: "yes/no", "number" or "other" in VQAv2, "binary" or "open" in GQA; "" in test splits.
       consensus: the answer that counts for `answers.frequent`; "" where none is published.
       where: the file and line that it was read from; "" elsewhere.
@@ -34,7 +34,7 @@ class Question:
     question_id: int | str
     image_id: int | str
     text: str
-    scores: Mapping[str, float]
+    scores: Mapping[str, float] | None
     kind: str = ""
     consensus: str = ""
     where: str = dataclasses.field(default="", compare=False)
@@ -65,7 +65,7 @@ def read_vqa(
             number,
             files.field(entry, "image_id", int, where),
             files.field(entry, "question", str, where),
-            {},
+            None,
             where=where,
         )
         if annotations is not None:
@@ -110,8 +110,8 @@ def read_lxmert(path: str | os.PathLike) -> Iterator[Question]:
             raise UsageError(
                 f"{where}: `img_id` is {name!r}; it must be like COCO_val2014_000000393267"
             )
-        scores = files.field(entry, "label", dict, where) if "label" in entry else {}
-        for answer, worth in scores.items():
+        scores = files.field(entry, "label", dict, where) if "label" in entry else None
+        for answer, worth in (scores or {}).items():
             if not isinstance(worth, int | float):
                 raise UsageError(f"{where}: `{answer}` must be a number, not {worth!r}")
         yield Question(
@@ -134,7 +134,7 @@ def read_gqa(path: str | os.PathLike) -> Iterator[Question]:
         image_id = files.field(entry, "imageId", str, where)
         text = files.field(entry, "question", str, where)
         if "answer" not in entry:  # test and challenge
-            yield Question(name, image_id, text, {}, where=where)
+            yield Question(name, image_id, text, None, where=where)
             continue
         answer = files.field(entry, "answer", str, where)
         structure = files.field(files.field(entry, "types", dict, where), "structural", str, where)
