@@ -9,9 +9,9 @@
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 scale=full has the published sizes, and starts from weights of `mmt import` where init_from names
-them; tiny has each width divided by eight and a third of the layers, and pilot fewer of them.
+them; tiny has each width divided by eight and four layers a tower, and pilot two.
 objective.reading=bridgetower, which scale=full has, is its own pre-training: hidden words on true
-pairs and the match on whole captions, in two passes. The last command is its fine-tuning for
+pairs and the match on whole captions, in two passes. The third command is its fine-tuning for
 retrieval: a contrast with soft labels, whose nearest mistakes are the match's wrong pairs; without
 a match, objective.itm=none, the contrast trains alone. Photos may have another size than the one
 that positions were learned on (config.model.image_size), in whole patches.

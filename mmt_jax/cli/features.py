@@ -9,12 +9,13 @@ usage: mmt features --detector=NAME:MODEL[,OPTION=VALUE ...] --images=DIR --out=
 Options of a detector follow its model: `labels=FILE` names classes; of classifiers, `features=NAME`
 is the tensor that becomes a region's feature, `colours=unit|signed|raw|imagenet|clip` how they read
 pixels, `scales=2x3` the grid of boxes; of a SavedModel, `boxes=`, `scores=` and `features=` name
-outputs. EXIF orientation is applied. Captions are joined by the number at the end of a photo's
-name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file. DIR may
-be what `mmt data prepare` made: its split SPLIT is read, with the captions that it has.
+outputs; of torchvision, `weights=` is a file in place of the published ones, which are downloaded.
+EXIF orientation is applied. Captions are joined by the number at the end of a photo's
+name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file. --images
+may be what `mmt data prepare` made: its split SPLIT is read, with the captions that it has.
 
 Stopped, the same command goes on where it was. A photo that cannot be read, has no region, or has
-no caption where there are captions, is left out and listed in DIR/SPLIT.skipped.jsonl.
+no caption where there are captions, is left out and listed in SPLIT.skipped.jsonl in --out.
 
 Needs pip install 'mmt_jax[photos]', TensorFlow ('mmt_jax[tf]') or torchvision for their detectors.
 """

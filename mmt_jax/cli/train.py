@@ -13,8 +13,9 @@ prints every field that a flag can set, such as config.seed, config.checkpoint_e
 config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
-oi-narratives), or `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
-mmt_jax.data.formats. Several, separated by commas, are a mixture.
+oi-narratives), `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
+mmt_jax.data.formats, or `records:FOLDER`, which `mmt data pack` makes. Several, separated by
+commas, are a mixture.
 
 The workdir gets the config, the vocabulary, checkpoints (the last ones and the best), metrics.jsonl
 and TensorBoard events. The same command again goes on with the steps that are left. Ctrl-C and

@@ -1,4 +1,4 @@
-"""Families by name. A new system is one new file beside this one and one row here."""
+"""Families by name. A new one is a file beside this one, a row here and one in `model_config`."""
 
 from __future__ import annotations
 
