@@ -10,9 +10,6 @@ from typing import Any
 
 ANY = math.inf  # no bound: every finite number. A learning rate of infinity is a mistake
 
-# Half-open where 1 itself makes no sense: a moment that forgets nothing, a word that is never seen.
-_ALMOST_1 = 0.9999999
-
 # The families share one table, of which each has some fields.
 _MODEL = {
     **dict.fromkeys(("width", "mlp_dim", "heads", "head_dim", "pooled_dim"), (1, ANY)),
@@ -44,7 +41,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "DataConfig": {"vocab_size": (1, ANY), "workers": (0, ANY)},
     "OptimConfig": {
         **dict.fromkeys(("lr", "warmup_steps", "eps", "weight_decay"), (0, ANY)),
-        **dict.fromkeys(("b1", "b2"), (0.0, _ALMOST_1)),
+        **dict.fromkeys(("b1", "b2"), (0.0, 0.9999999)),  # at 1, moments would learn nothing
     },
     "EvalConfig": {"every": (0, ANY), "limit": (0, ANY), "pairs": (1, ANY)},
 }

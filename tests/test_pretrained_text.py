@@ -226,7 +226,7 @@ ODD = (
     "Crème  brûlée at 1,000, 3, 25,",
     "½ Ångström ﬁne ``dog''",
     "\u65e5\u672c ball",
-    "<mask>s [SEP]",
+    "<mask>s [SEP] <unk> <s>",
 )
 
 
@@ -277,3 +277,16 @@ def test_a_sentencepiece_model_of_merges_is_refused():
     )
     with pytest.raises(UsageError, match="of the kind BPE"):
         pretrained_text.for_transformers(text.SentencePiece(model.getvalue()))
+
+
+def test_a_sentencepiece_model_with_bytes_comes_out_the_same():
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=300, byte_fallback=True
+    )
+    tokenizer = text.SentencePiece(model.getvalue())
+    files = pretrained_text.for_transformers(tokenizer)
+    again = text.load(files["tokenizer.json"])
+    assert again.encode_all([*LINES, *ODD]) == tokenizer.encode_all([*LINES, *ODD])

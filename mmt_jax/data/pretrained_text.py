@@ -182,7 +182,8 @@ def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
         pieces[index] = name, pieces[index][1]
     library = _library()
     own = library.normalizers
-    built = library.Tokenizer(library.models.Unigram(pieces, tokenizer.unk_id, False))
+    bytewise = any(piece == "<0x00>" for piece, _ in pieces)
+    built = library.Tokenizer(library.models.Unigram(pieces, tokenizer.unk_id, bytewise))
     built.normalizer = own.Sequence(
         [
             *(own.Replace(library.Regex(r"\s+"), " "), own.Strip()),
@@ -191,8 +192,8 @@ def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
         ]
     )
     splits = library.pre_tokenizers
-    # Where a caption writes a special token, its bracket stands apart, so that it stays text.
-    bracket = library.Regex("<(?=(?:" + "|".join(name[1:] for name in SPECIAL) + "))")
+    # Where a caption writes <mask> or <s>, the bracket stands apart, so that it stays text.
+    bracket = library.Regex(r"<(?=/?\w+>)")
     built.pre_tokenizer = splits.Sequence(
         [splits.Metaspace(replacement=SPACE), splits.Split(bracket, "isolated")]
     )

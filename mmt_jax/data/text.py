@@ -203,7 +203,9 @@ class SentencePiece(Tokenizer):
         ]
 
     def _kept_out(self, index: int) -> bool:
-        return self._sp.is_control(index) or _number_comma(self._pieces[index])
+        sp = self._sp
+        special = sp.is_control(index) or sp.is_unknown(index) or sp.is_byte(index)
+        return special or _number_comma(self._pieces[index])
 
     def _encode_carefully(self, text: str) -> list[int]:
         """Splits each piece that ends in a comma after a digit into the number and the comma."""
