@@ -59,6 +59,8 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     if "://" in str(path) or (folder / "saved_model.pb").is_file():
         return _SavedScorer(SavedModel(path), vocab)
     if (folder / "config.json").is_file():
+        if vocab is not None:
+            raise UsageError(f"{path} is a workdir, which has its vocabulary; leave vocab= out")
         return _TrainedScorer(folder)
     problem = "is neither a training workdir nor a SavedModel"
     raise UsageError(

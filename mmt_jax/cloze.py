@@ -93,7 +93,9 @@ def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
     ids: list[int] = []
     for number, part in enumerate(parts):
         ids += [tokenizer.mask_id] * (number > 0)
-        ids += tokenizer.encode(part) if part.strip() else []
+        if part.strip():
+            encoded = tokenizer.encode(part)
+            ids += encoded if number == 0 or part[0].isspace() else tokenizer.within(encoded)
     return ids
 
 

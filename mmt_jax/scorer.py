@@ -255,7 +255,7 @@ class Scorer(abc.ABC):
     def _texts(self, captions: Sequence[str], truncate: bool) -> dict[str, np.ndarray]:
         if isinstance(captions, str):
             raise UsageError(f"captions must be a list; write [{captions!r}]")
-        if not captions:
+        if len(captions) == 0:
             raise UsageError("there is no caption; give one or more")
         length, layout = self.config.data.text_length, self.config.model.layout
         encoded = self.tokenizer.encode_all(captions)

@@ -179,12 +179,13 @@ def gqa(raw):
 def nlvr2(raw):
     rows = [
         {"identifier": f"train-{n}-0-0", "sentence": "Both are dogs.", "label": "True"}
+        | {"directory": n + 48}
         for n in (10, 11)
     ]
     put(raw / "train.json", lines(rows))
     for group in (10, 11):
         for side in (0, 1):
-            photo(raw / f"images/train/{group}/train-{group}-0-img{side}.png", 2 * group + side)
+            photo(raw / f"images/train/{group + 48}/train-{group}-0-img{side}.png", group + side)
 
 
 def snli_ve(raw):

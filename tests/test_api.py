@@ -225,3 +225,15 @@ def test_a_caption_is_chosen_by_its_odds(scorer):
     np.testing.assert_allclose(
         scorer.choose(record, small.CAPTIONS), odds / odds.sum(), rtol=1e-4, atol=1e-5
     )
+
+
+def test_a_workdir_has_its_own_vocabulary(workdir, tmp_path):
+    with pytest.raises(UsageError, match="is a workdir, which has its vocabulary"):
+        mmt_jax.load(workdir, vocab=tmp_path / "other.model")
+
+
+def test_captions_may_be_an_array(scorer):
+    record = small.record(3)
+    captions = list(small.CAPTIONS[:2])
+    found = scorer.score(record, np.array(captions))
+    np.testing.assert_array_equal(found, scorer.score(record, captions))

@@ -399,6 +399,14 @@ def test_flickr8k():
     )
 
 
+@pytest.mark.parametrize("name", ["boxes", "class_ids", "class_probs"])
+def test_blocks_of_arrays_that_do_not_belong_together(tmp_path, name):
+    longer = np.concatenate([ARRAYS[name][:1], ARRAYS[name]])
+    store(tmp_path, **{name: longer})
+    with pytest.raises(UsageError, match=rf"{name} has 6 rows, it must have 5"):
+        next(formats.blocks(tmp_path, "train"))
+
+
 def test_blocks_are_the_split_in_parts(tmp_path):
     store(tmp_path)
     whole = formats.read(tmp_path, "train")

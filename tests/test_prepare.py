@@ -293,6 +293,16 @@ def test_exclusions_that_cannot_be(prepared, tmp_path, capsys, corpus, exclude, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "line", ["COCO:391895", "coco:000000391896", "coco:391897.jpg", "laion:3", "391895"]
+)
+def test_ids_that_no_photo_has_are_told(prepared, tmp_path, capsys, line):
+    flag = f"--exclude={samples.put(tmp_path / 'ids.txt', line)}"
+    assert prepare("sbu", prepared / "raw" / "sbu", tmp_path / "out", flag) == 2
+    assert "is no id of a photo; it must be like coco:391895" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # ---- Interrupted and repeated --------------------------------------------------------------------
 
 

@@ -81,6 +81,17 @@ def test_wordpiece_is_that_of_bert(wordpiece):
     assert pretrained_text.read(wordpiece).encode_all(plain) == wanted
 
 
+def test_a_piece_may_be_a_line_separator(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    content = "\n".join([*PIECES[:5], "\u2028", "\x85", "a", "dog"])
+    (tmp_path / "vocab.txt").write_text(content + "\n", encoding="utf-8")
+    theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    wanted = theirs("a dog", add_special_tokens=False)["input_ids"]
+    assert wanted == [7, 8]
+    assert pretrained_text.read(tmp_path).encode("a dog") == wanted
+    assert text.load(tmp_path / "vocab.txt").encode("a dog") == wanted
+
+
 def test_merges_of_another_vocabulary_are_told(byte_level):
     (byte_level / "merges.txt").write_text("#version: 0.2\nq q")
     with pytest.raises(UsageError, match=r"the vocabulary of .* cannot be read"):
@@ -223,6 +234,7 @@ LINES = (
     *("`` go! '' says a girl in 2,5 dresses", "running dogs, rolling balls", "a creme brulee"),
 )
 ODD = (
+    "the dogs´ ball, dog´",
     "Crème  brûlée at 1,000, 3, 25,",
     "½ Ångström ﬁne ``dog''",
     "\u65e5\u672c ball",

@@ -178,6 +178,15 @@ def test_an_interrupted_pack_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_region_folder_keeps_its_captions(tmp_path, capsys):
+    formats.write(corpus(5), tmp_path, "train")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    line = ["data", "pack", f"--data=regions:{tmp_path}", "--split=train", f"--out={tmp_path}"]
+    assert main.main(line) == 2
+    assert "train.jsonl exists and is not overwritten" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_split_is_not_overwritten(folders, capsys):
     line = ["data", "pack", f"--data={folders[0]}", "--split=train", f"--out={_folder(folders)}"]
     assert main.main(line) == 2

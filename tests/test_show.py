@@ -17,7 +17,7 @@ import mmt_jax
 from mmt_jax import detectors
 from mmt_jax.cli import main
 from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.data import schema
+from mmt_jax.data import schema, text
 from mmt_jax.detectors.base import Detections
 from mmt_jax.model_config import ClipConfig, LxmertConfig
 from mmt_jax.models import registry
@@ -299,3 +299,30 @@ def test_a_view_of_many_regions_draws_some(tmp_path):
     view = View(np.zeros((9, 9, 3), np.uint8), boxes, ("x",) * 90, "a caption")
     figure.write(view, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_white_space_moves_no_word():
+    letters = text.load(text.vocabulary(["a red cube"], 300, "bpe"))  # blanks are pieces too
+    config = small_models.config(("single", "merged"))
+    sizes = {"vocab_size": letters.vocab_size, "mask_id": letters.mask_id}
+    model = registry.build(
+        dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+    )
+    params = tiny.params(model)
+    record = small_models.record(3, padding=1)
+    image = schema.to_image({key: value[None] for key, value in record.items()})
+    plain = explain(model, params, letters, "a red cube", image)
+    spaced = explain(model, params, letters, "  a  red\tcube ", image)
+    assert spaced.words == plain.words == ("a", "red", "cube")
+    np.testing.assert_array_equal(spaced.word_changes, plain.word_changes)
+
+
+def test_a_lone_accent_is_no_word():
+    config = small_models.config(("single", "merged"))
+    model = registry.build(
+        dataclasses.replace(config, model=dataclasses.replace(config.model, mask_id=6))
+    )
+    record = small_models.record(3, padding=1)
+    image = schema.to_image({key: value[None] for key, value in record.items()})
+    told = explain(model, tiny.params(model), TOKENIZER, "\u0301 red cube", image)
+    assert told.words == ("red", "cube")

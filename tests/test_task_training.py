@@ -417,6 +417,25 @@ def test_losses_on_pairs_need_a_task_of_pairs(arg, loss):
         registry.build(config)
 
 
+def test_a_photo_of_two_sources_is_told(folder, tmp_path, capsys):
+    questions, annotations = vqa_files(tmp_path)
+    twice = f"--config.data.source=regions:{folder},regions:{folder}"
+    asked = [f"--config.task.questions={questions}", f"--config.task.annotations={annotations}"]
+    config = f"--config={ROOT}/experiments/tasks.py:vqa,model=lxmert,scale=tiny"
+    least = "--config.task.least=1"
+    workdir = tmp_path / "work"
+    assert main.main(["train", config, f"--workdir={workdir}", twice, least, *asked]) == 2
+    assert "photo 0 is in photos and photos more than once" in capsys.readouterr().err
+    assert not workdir.exists()
+
+
+def test_questions_that_are_no_text_are_told(tmp_path):
+    path = tmp_path / "questions.zip"
+    path.write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(UsageError, match=r"questions\.zip is not UTF-8"):
+        readers.read("vqa", str(path))
+
+
 # ---- Heads ---------------------------------------------------------------------------------------
 
 

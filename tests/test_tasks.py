@@ -259,6 +259,7 @@ def test_nlvr2(tmp_path):
         ({"identifier": "dev-850"}, r":2: `identifier` is 'dev-850'; it must be like dev-850-0-0"),
         ({"label": "maybe"}, ":2: `label` is 'maybe'"),
         ({"sentence": 3}, ":2: `sentence` must be str, not 3"),
+        ({"directory": "../dev"}, ":2: `directory` is '../dev'; it must be a number"),
     ],
 )
 def test_nlvr2_names_the_line(tmp_path, change, message):

@@ -279,3 +279,14 @@ def test_xlnet_vocabulary():
     assert laid.token_ids[0].tolist() == expected
     numbers = [0, 1, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]
     assert laid.word_ids[0].tolist() == [-2, -1, *numbers, -1]
+
+
+def test_a_text_within_a_word_has_no_blank_in_front():
+    lines = ["a dog's hat.", "a cat, a dog.", "its hat, a cat's."] * 5
+    tokenizer = text.SentencePiece(text.vocabulary(lines, 40))
+    for line in ("a dog.", "a dog's hat", "a dog, a cat"):
+        whole, start = tokenizer.encode(line), tokenizer.encode("a dog")
+        rest = tokenizer.within(tokenizer.encode(line.removeprefix("a dog")))
+        pieces = ["".join(map(tokenizer.piece, ids)) for ids in (whole, start + rest)]
+        assert pieces[0] == pieces[1]
+        assert not tokenizer.starts_word[rest[0]] or tokenizer.piece(rest[0]) in ".,'"

@@ -12,7 +12,7 @@ import pytest
 from mmt_jax.config import UsageError
 from mmt_jax.data import formats
 from mmt_jax.data.photos import Photo, image_id
-from mmt_jax.data.writer import FolderWriter, tidy
+from mmt_jax.data.writer import FolderWriter, tidy, whole_folder
 
 PHOTO = Photo(
     image_id=7,
@@ -232,3 +232,24 @@ def test_ids_of_other_names():
     assert named == 0xC26D16D088AEC3EC >> 1
     assert named == image_id("images/dev-850-1-img0.png") != image_id("dev-850-1-img1")
     assert image_id("1000268201_693b08cb0e.jpg") == image_id("1000268201_693b08cb0e")
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    def fails():
+        with whole_folder(tmp_path / "new" / "out") as part:
+            part.mkdir()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with whole_folder(tmp_path / "link") as part:
+        part.mkdir()
+        (part / "x").write_text("3")
+    assert (tmp_path / "disk" / "x").read_text() == "3"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="cannot be written"), whole_folder(tmp_path / "file/x"):
+        raise AssertionError("not reached")
+    assert (tmp_path / "file").read_text() == "mine"

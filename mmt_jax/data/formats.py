@@ -137,6 +137,11 @@ def blocks(
             for name in wanted
             if name not in small
         }
+        rows = {name: offsets[-1] for name in columns}
+        rows |= {"pixels": len(image_ids)} if pixels else {}
+        for name, wanted_rows in rows.items():
+            if (found := _shape(file, name, path)[0]) != wanted_rows:
+                raise UsageError(f"{path}: {name} has {found} rows, it must have {wanted_rows}")
         for start in range(0, len(image_ids), photos):
             own = slice(start, start + photos)
             bounds = offsets[start : start + photos + 1]

@@ -49,8 +49,10 @@ def pack(
     folder = pathlib.Path(folder)
     if shard_mb < 1:
         raise UsageError(f"shards of {shard_mb} MiB hold nothing; give 1 or more")
-    if (target := folder / f"{split}.json").exists():
-        raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    own = [folder / f"{split}{end}" for end in (".json", ".jsonl", ".index.npz", ".npz")]
+    there = [path for path in (*own, *folder.glob(f"{split}-*.array_record")) if path.exists()]
+    if there:  # a region folder too has a SPLIT.jsonl
+        raise UsageError(f"{there[0]} exists and is not overwritten; remove it or name another")
     parts = folder / f".{split}.{os.getpid()}"
     try:
         parts.mkdir(parents=True)

@@ -145,7 +145,12 @@ def _wordpiece(folder: pathlib.Path) -> Any:
     """BERT's; the folder's `tokenizer_config.json` says whether it lowers the case."""
     settings = folder / "tokenizer_config.json"
     options = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    return _of_pieces((folder / "vocab.txt").read_text(encoding="utf-8").splitlines(), options)
+    return _of_pieces(_lines((folder / "vocab.txt").read_bytes().decode()), options)
+
+
+def _lines(content: str) -> list[str]:
+    """A list's pieces: U+2028 and its like, which `splitlines` splits at, are pieces themselves."""
+    return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def _of_pieces(pieces: Sequence[str], options: Mapping[str, Any]) -> Any:
@@ -166,7 +171,9 @@ def _of_pieces(pieces: Sequence[str], options: Mapping[str, Any]) -> Any:
 def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
     """The `tokenizer.json` of a SentencePiece model that gives the same ids, for unigram models.
 
-    Normalisation is `text.prepare`'s, so the model's own, where it has any, is left out.
+    Of captions in Latin letters, that is: marks that do not combine are dropped (Thai vowels), and
+    a number with a comma within a word may be split elsewhere. Normalisation is `text.prepare`'s,
+    so the model's own, where it has any, is left out.
 
     Raises:
       UsageError: it is a BPE model, which splits by other rules.
@@ -189,6 +196,7 @@ def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
             *(own.Replace(library.Regex(r"\s+"), " "), own.Strip()),
             *(own.Replace(quotes, '"') for quotes in ("``", "''")),
             *(own.NFKD(), own.StripAccents(), own.Lowercase()),
+            *(own.Replace(library.Regex(r"\s+"), " "), own.Strip()),  # NFKD makes blanks of some
         ]
     )
     splits = library.pre_tokenizers
@@ -205,7 +213,8 @@ def unigram(tokenizer: SentencePiece) -> PretrainedTokenizer:
 def for_transformers(tokenizer: Tokenizer) -> dict[str, bytes]:
     """The files, by name, from which transformers' `AutoTokenizer` makes the same tokenizer.
 
-    Its ids are those of `encode_all` between [CLS] and [SEP]. The class is named, for that of a
+    Its ids are those of `encode_all` between [CLS] and [SEP], but that it reads special tokens that
+    a caption writes. The class is named, for that of a
     model's family would take a vocabulary of another kind for its own, and make [UNK] of each word.
 
     Raises:
@@ -249,7 +258,7 @@ def wordpiece(content: bytes) -> PretrainedTokenizer:
       UsageError: it is not UTF-8, or lacks a special token.
     """
     try:
-        pieces = content.decode().splitlines()
+        pieces = _lines(content.decode())
     except UnicodeDecodeError as error:
         raise UsageError(f"the list of pieces is not UTF-8 ({error}); write it again") from None
     return PretrainedTokenizer(_of_pieces(pieces, {}).to_str().encode())

@@ -69,6 +69,10 @@ class Tokenizer(abc.ABC):
           UsageError: nothing is left of a caption after preparation.
         """
 
+    def within(self, ids: list[int]) -> list[int]:
+        """Ids of `encode` for a text in front of which there is no blank."""
+        return ids
+
     @abc.abstractmethod
     def piece(self, token_id: int) -> str:
         """How a piece is written, without the blank in front of a word."""
@@ -163,7 +167,7 @@ class SentencePiece(Tokenizer):
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = (
             ids[name if name in ids else _bracketed(name)] for name in SPECIAL
         )
-        self._pieces = pieces
+        self._pieces, self._ids = pieces, ids
         self.vocab_size = len(pieces)
         self.starts_word = np.array([piece.startswith(_WORD_START) for piece in pieces])
         # An unknown piece may hide any text, so it takes the careful way too.
@@ -189,6 +193,14 @@ class SentencePiece(Tokenizer):
     def piece(self, token_id: int) -> str:
         """See `Tokenizer.piece`."""
         return self._pieces[token_id].replace(SPACE, "")
+
+    def within(self, ids: list[int]) -> list[int]:
+        """See `Tokenizer.within`: every text gets a blank in front, which goes where it can."""
+        piece = self._pieces[ids[0]]
+        inside = self._ids.get(piece.removeprefix(SPACE))
+        if piece == SPACE:
+            return ids[1:]
+        return ids if inside is None else [inside, *ids[1:]]
 
     def scored_pieces(self) -> list[tuple[str, float]]:
         """The V pieces by id, each with its score: of unigram models, its log probability.

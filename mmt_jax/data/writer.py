@@ -59,6 +59,30 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """The name of a hidden folder to make, which becomes `path` where the block ends well.
+
+    `path` may be an empty folder, or a link to one.
+
+    Raises:
+      NoRoomError: it cannot be written; what was written before goes.
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise NoRoomError(
+            f"{path} cannot be written ({error.strerror or error}); make room there or name another"
+        ) from error
+
+
+@contextlib.contextmanager
 def tidy(folder: str | os.PathLike) -> Iterator[None]:
     """Where the block fails, a folder that it made and left empty goes, and those above it too."""
     folder = pathlib.Path(folder)

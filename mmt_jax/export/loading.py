@@ -41,7 +41,7 @@ class SavedModel:
         self.vocabulary = _asset(self._module, "vocabulary")
         about = _asset(self._module, "description")
         if about is not None:
-            self.config = config_lib.resolve(json.loads(about)["config"])
+            self.config = _config(about, self.name)
         else:
             pixels = schema.PIXELS in self._shapes
             sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
@@ -134,3 +134,11 @@ def _padded(values: np.ndarray, key: str, length: int | None) -> np.ndarray:
     }
     widths = [(0, 0), (missing, 0)] + [(0, 0)] * (values.ndim - 2)
     return np.pad(values, widths, constant_values=filling.get(key, 0))
+
+
+def _config(about: bytes | str, name: str) -> Config:
+    """The config that a module's `mmt.json` tells."""
+    try:
+        return config_lib.resolve(json.loads(about)["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{name} is damaged ({error}); export or download it again") from None

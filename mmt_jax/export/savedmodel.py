@@ -21,7 +21,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +33,7 @@ from mmt_jax.config import Config, UsageError, as_dict
 from mmt_jax.data import schema
 from mmt_jax.data import text as text_lib
 from mmt_jax.data.sources import stored_tokenizer
+from mmt_jax.data.writer import whole_folder
 from mmt_jax.export import signature
 from mmt_jax.export.serialization import convert, quiet, readable_stablehlo, tensorflow
 from mmt_jax.models.base import Model
@@ -94,14 +94,9 @@ def export_model(
         )
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
     params = jax.device_get(params)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with whole_folder(out) as part:
         _write(model, params, vocabulary, step, part)
         _verify(model, params, part)
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def description(config: Config, step: int) -> dict[str, Any]:

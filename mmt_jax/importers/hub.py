@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.config import UsageError
+from mmt_jax.data.writer import whole_folder
 
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
@@ -217,18 +217,12 @@ def write(
         import safetensors.numpy
     except ModuleNotFoundError:
         raise _missing("safetensors") from None
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_folder(path) as part:
         part.mkdir()
         (part / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         safetensors.numpy.save_file(dict(arrays), part / SAFETENSORS, metadata={"format": "pt"})
         for name, content in others.items():
             (part / name).write_bytes(content)
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import functools
 import jax
 import numpy as np
 
+from mmt_jax.config import UsageError
 from mmt_jax.data.text import Tokenizer
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Image, Params, Text
@@ -49,7 +50,7 @@ def explain(
       caption: cut where it is too long, as in training.
       image: one photo, with a batch axis of 1.
     """
-    config = model.config
+    config, caption = model.config, " ".join(caption.split())
     text = tokenizer.texts([caption], length=config.data.text_length, layout=config.model.layout)
     words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[0] >= 0))
     slots = np.flatnonzero(np.asarray(image.mask)[0]).tolist()
@@ -87,10 +88,18 @@ def _words(
     without those that follow.
     """
     words = caption.split()
-    ends = [len(tokenizer.encode(" ".join(words[: n + 1]))) for n in range(len(words))]
+    ends = [_count(tokenizer, " ".join(words[: n + 1])) for n in range(len(words))]
     spans = [places[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     kept = [(word, span) for word, span in zip(words, spans, strict=True) if len(span)]
     return tuple(word for word, _ in kept), [span for _, span in kept]
+
+
+def _count(tokenizer: Tokenizer, text: str) -> int:
+    """How many pieces a text has; a lone accent has none."""
+    try:
+        return len(tokenizer.encode(text))
+    except UsageError:
+        return 0
 
 
 def _is_global(model: Model, image: Image, slot: int) -> bool:

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import os
 import pathlib
-import shutil
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.config import Config, UsageError, as_dict
 from mmt_jax.data import sources
 from mmt_jax.data.text import Tokenizer
+from mmt_jax.data.writer import whole_folder
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.train import workdir as workdirs
@@ -185,10 +185,7 @@ def write(
       UsageError: the folder holds something.
     """
     workdirs.check_free(workdir)
-    folder = pathlib.Path(workdir).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with whole_folder(workdir) as part:
         sources.store_tokenizer(tokenizer, part)
         workdirs.write_config(part, config)
         for name, content in others.items():
@@ -196,9 +193,6 @@ def write(
         with contextlib.closing(Checkpoints(part, config)) as checkpoints:
             state = State(np.zeros((), np.int32), params, {})
             checkpoints.save(state, 0, position={}, metrics={})
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:

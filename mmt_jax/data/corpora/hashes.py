@@ -25,7 +25,10 @@ from mmt_jax.data.tasks import files
 # at least 15. Copies that are cut are another matter: 10 % less of each side moves 9 bits.
 THRESHOLD = 6
 
-_ID = re.compile(r"(\w+):(\S+)")
+# What corpora call their photos: elsewhere an id would keep out nothing.
+_ID = re.compile(
+    r"(dhash):(\S+)|(?:coco|flickr|vg):(?:0|[1-9]\d*)|(?:nlvr2|openimages|svo|gqa):[^\s.]+"
+)
 
 
 def dhash(picture: np.ndarray) -> int:
@@ -128,8 +131,11 @@ def _listed(path: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
         if not line.strip():
             continue
         if not (match := _ID.fullmatch(line.strip())):
-            raise UsageError(f"{where}: {line!r} is no id; it must be like coco:391895")
-        if match[1] != "dhash":
+            raise UsageError(
+                f"{where}: {line!r} is no id of a photo; it must be like coco:391895, with coco, "
+                f"flickr, vg (and digits without zeros in front), nlvr2, openimages or svo"
+            )
+        if match[1] is None:
             ids[match[0]] = str(path)
         elif re.fullmatch("[0-9a-f]{16}", match[2]):
             hashes[int(match[2], 16)] = where

@@ -17,12 +17,12 @@ _NLVR2 = {name: f"{name}.json" for name in ("train", "dev", "test1", "test2")}
 
 def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
     for pair in nlvr2.read(raw.need(_NLVR2[split])):
-        # Photos of train lie in a folder for each of a hundred numbers.
-        group = pair.identifier.split("-")[1]
+        # Photos of train lie in a hundred folders.
+        group = f"{pair.directory}/" if pair.directory else ""
         photos = tuple(
             base.Picture(
                 name,
-                (f"images/{split}/{group}/{name}.png", f"{split}/{name}.png", f"images/{name}.png"),
+                (f"images/{split}/{group}{name}.png", f"{split}/{name}.png", f"images/{name}.png"),
                 (f"nlvr2:{name}",),
             )
             for name in pair.image_ids

@@ -11,6 +11,7 @@ from mmt_jax.config import UsageError
 from mmt_jax.data.tasks import files
 
 _IDENTIFIER = re.compile(r"\w+-\d+-\d+-\d+")  # split, set, pair, sentence
+_DIRECTORY = re.compile(r"\d*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Pair:
       identifier: unique, such as "dev-850-0-0": split, set, pair of photos, sentence.
       text: the sentence.
       label: whether it is true.
+      directory: of train, the folder of its photos; "" elsewhere.
       where: the file and line that it was read from; "" elsewhere.
     """
 
     identifier: str
     text: str
     label: bool
+    directory: str = ""
     where: str = dataclasses.field(default="", compare=False)
 
     @property
@@ -60,4 +63,7 @@ def read(path: str | os.PathLike) -> Iterator[Pair]:
                 f"{where}: `label` is {entry.get('label')!r}; it must be True or False"
             )
         text = files.field(entry, "sentence", str, where)
-        yield Pair(identifier, text, label == "true", where)
+        directory = str(entry.get("directory", ""))
+        if not _DIRECTORY.fullmatch(directory):
+            raise UsageError(f"{where}: `directory` is {directory!r}; it must be a number")
+        yield Pair(identifier, text, label == "true", directory, where)

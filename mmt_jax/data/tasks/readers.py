@@ -79,8 +79,11 @@ def read(name: str, questions: str | None, annotations: str | None = None) -> li
 
 
 def _questions(questions: str, annotations: str | None) -> Iterator[Entry]:
-    with files.open_text(questions) as file:
-        listed = file.read(256).lstrip().startswith("[")
+    try:
+        with files.open_text(questions) as file:
+            listed = file.read(256).lstrip().startswith("[")
+    except UnicodeDecodeError:
+        raise UsageError(f"{questions} is not UTF-8; give the JSON file, unpacked") from None
     ours = vqa.read_lxmert(questions) if listed else vqa.read_vqa(questions, annotations)
     return map(_question, ours)
 

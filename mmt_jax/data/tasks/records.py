@@ -216,6 +216,14 @@ def _numbers(
     """[N, n] i64: which photo stands where in each entry."""
     where = {int(number): row for row, number in enumerate(image_ids)}
     wanted = [[_id(photo) for photo in entry.photos] for entry in entries]
+    if len(where) < len(image_ids):
+        numbers, counts = np.unique(image_ids, return_counts=True)
+        twice = {*numbers[counts > 1].tolist()}
+        if asked := next((i for ids in wanted for i in ids if i in twice), None):
+            raise UsageError(
+                f"photo {asked} is in {' and '.join(corpus.name for corpus in corpora)} more than "
+                f"once; give the one source that the task's photos are of"
+            )
     missing = [
         entry for entry, ids in zip(entries, wanted) if any(number not in where for number in ids)
     ]
