@@ -65,7 +65,7 @@ MAY_IMPORT = {
     ],
     "search": ["scoring", "models.base", "data", "params", "config", "typing"],
     "detectors": ["train.checkpoint", "models.base", "data", "config", "typing"],
-    "show": ["models.base", "data", "model_config", "typing"],
+    "show": ["models.base", "data", "config", "model_config", "typing"],
     "export": [
         "models",
         "params",

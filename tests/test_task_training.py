@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import runpy
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -419,13 +420,14 @@ def test_losses_on_pairs_need_a_task_of_pairs(arg, loss):
 
 def test_a_photo_of_two_sources_is_told(folder, tmp_path, capsys):
     questions, annotations = vqa_files(tmp_path)
-    twice = f"--config.data.source=regions:{folder},regions:{folder}"
+    shutil.copytree(folder, tmp_path / "other")
+    twice = f"--config.data.source=regions:{folder},regions:{tmp_path / 'other'}"
     asked = [f"--config.task.questions={questions}", f"--config.task.annotations={annotations}"]
     config = f"--config={ROOT}/experiments/tasks.py:vqa,model=lxmert,scale=tiny"
-    least = "--config.task.least=1"
+    least = ("--config.task.least=1", "--config.steps=1")
     workdir = tmp_path / "work"
-    assert main.main(["train", config, f"--workdir={workdir}", twice, least, *asked]) == 2
-    assert "photo 0 is in photos and photos more than once" in capsys.readouterr().err
+    assert main.main(["train", config, f"--workdir={workdir}", twice, *least, *asked]) == 2
+    assert "photo 0 more than once; give the one source" in capsys.readouterr().err
     assert not workdir.exists()
 
 

@@ -219,10 +219,11 @@ def _numbers(
     if len(where) < len(image_ids):
         numbers, counts = np.unique(image_ids, return_counts=True)
         twice = {*numbers[counts > 1].tolist()}
-        if asked := next((i for ids in wanted for i in ids if i in twice), None):
+        asked = [number for ids in wanted for number in ids if number in twice]
+        if asked:
             raise UsageError(
-                f"photo {asked} is in {' and '.join(corpus.name for corpus in corpora)} more than "
-                f"once; give the one source that the task's photos are of"
+                f"photo {asked[0]} is in {' and '.join(corpus.name for corpus in corpora)} more "
+                f"than once; give the one source that the task's photos are of"
             )
     missing = [
         entry for entry, ids in zip(entries, wanted) if any(number not in where for number in ids)
