@@ -427,7 +427,7 @@ def test_a_photo_of_two_sources_is_told(folder, tmp_path, capsys):
     least = ("--config.task.least=1", "--config.steps=1")
     workdir = tmp_path / "work"
     assert main.main(["train", config, f"--workdir={workdir}", twice, *least, *asked]) == 2
-    assert "photo 0 more than once; give the one source" in capsys.readouterr().err
+    assert "more than once; give the one source" in capsys.readouterr().err
     assert not workdir.exists()
 
 
