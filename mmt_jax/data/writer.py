@@ -12,7 +12,7 @@ import tempfile
 import types
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,8 +34,7 @@ class NoRoomError(UsageError):
     """The folder cannot be written, whatever the photo."""
 
 
-@contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def whole(path: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
     """A hidden file beside `path` to write to, which becomes it where the block ends well.
 
     Folders above it are made where they are missing.
@@ -43,23 +42,10 @@ def whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     Raises:
       NoRoomError: it cannot be written; what was written before goes.
     """
-    path = pathlib.Path(path)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # hosts may share a folder
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise NoRoomError(
-            f"{path} cannot be written ({error.strerror or error}); make room there or name another"
-        ) from error
+    return _becomes(pathlib.Path(path), lambda part: part.unlink(missing_ok=True))
 
 
-@contextlib.contextmanager
-def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def whole_folder(path: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
     """The name of a hidden folder to make, which becomes `path` where the block ends well.
 
     `path` may be an empty folder, or a link to one.
@@ -67,15 +53,20 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     Raises:
       NoRoomError: it cannot be written; what was written before goes.
     """
-    path = pathlib.Path(os.path.realpath(path))
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    place = pathlib.Path(os.path.realpath(path))
+    return _becomes(place, lambda part: shutil.rmtree(part, ignore_errors=True))
+
+
+@contextlib.contextmanager
+def _becomes(path: pathlib.Path, remove: Callable[[pathlib.Path], None]) -> Iterator[pathlib.Path]:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # hosts may share a folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
             os.replace(part, path)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove(part)
     except OSError as error:
         raise NoRoomError(
             f"{path} cannot be written ({error.strerror or error}); make room there or name another"
