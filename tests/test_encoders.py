@@ -249,3 +249,21 @@ def test_a_row_that_is_frozen_takes_part_and_is_not_trained():
     value, grad = jax.value_and_grad(total)(jnp.arange(6.0).reshape(3, 2))
     assert value == 1 + 5 + 5
     np.testing.assert_array_equal(grad, [[0, 0], [2, 2], [0, 0]])
+
+
+def test_layers_run_by_number_after_a_passage_through_nested_dicts():
+    """Keys of a nested dict are sorted as text: 0, 1, 10, 11, 2, …"""
+    depth = 12
+    stack = encoders.Stack(encoders.Sizes(8, 2, 8), depth, nnx.Rngs(0))
+    shapes = trees.flatten(nnx.to_pure_dict(nnx.state(stack, nnx.Param)))
+    rng = np.random.default_rng(0)
+    drawn = {path: rng.normal(0, 0.5, leaf.shape) for path, leaf in shapes.items()}
+    graph, _ = nnx.split(stack)
+    stack = nnx.merge(graph, nnx.State(jax.tree.map(jnp.asarray, trees.unflatten(drawn))))
+
+    states = jnp.asarray(rng.normal(size=(1, 3, 8)), jnp.float32)
+    mask = jnp.ones((1, 3), bool)
+    trace = stack(states, mask)
+    for number in range(depth):
+        states = stack.layers[str(number)](states, mask)
+        np.testing.assert_allclose(trace[number + 1], states, rtol=1e-5, atol=1e-5)

@@ -178,9 +178,9 @@ class Lxmert(Network):
         """States of both streams before the cross-modal layers and after each of them."""
         trace = [(text.states, image.states)]
         keys = split(key, len(self.layers))
-        for (number, layer), layer_key in zip(self.layers.items(), keys):
+        for number, (layer, layer_key) in enumerate(zip(encoders.numbered(self.layers), keys)):
             of_text, of_image = (
-                item.keys_values.get(number) or layer.cross.keys_values(states)
+                item.keys_values.get(str(number)) or layer.cross.keys_values(states)
                 for item, states in zip((text, image), trace[-1])
             )
             masks = text.mask, image.mask
@@ -197,7 +197,8 @@ class Lxmert(Network):
 
     def _encoded(self, states: Array, mask: Array) -> Encoded:
         """What the first cross-modal layer reads of an item is known before it meets another."""
-        first = {n: self.layers[n].cross.keys_values(states) for n in list(self.layers)[:1]}
+        layers = encoders.numbered(self.layers)[:1]
+        first = {str(n): layer.cross.keys_values(states) for n, layer in enumerate(layers)}
         return Encoded(states, mask, first, ())
 
     def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
@@ -237,7 +238,7 @@ class Lxmert(Network):
         """See `Model.attention`."""
         return [
             layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
-            for layer, (x, y) in zip(self.layers.values(), self.cross_states(text, image))
+            for layer, (x, y) in zip(encoders.numbered(self.layers), self.cross_states(text, image))
         ]
 
     def trace(self, text: Text, image: Image) -> dict[str, list[Array]]:
@@ -260,7 +261,7 @@ class Lxmert(Network):
             "text_to_image": [],
             "image_to_text": [],
         }
-        for layer, (x, y) in zip(self.layers.values(), cross):
+        for layer, (x, y) in zip(encoders.numbered(self.layers), cross):
             (of_text, _), (of_image, _) = map(layer.cross.keys_values, (x, y))
             found["text_to_image"].append(layer.cross.weights(x, of_image, image.mask))
             found["image_to_text"].append(layer.cross.weights(y, of_text, text.mask))
@@ -269,7 +270,7 @@ class Lxmert(Network):
 
 def _maps(stack: encoders.Stack, states: list[Array], mask: Array) -> list[Array]:
     """With which weights each layer of `stack` reads the states before it."""
-    attentions = [layer.attention for layer in stack.layers.values()]
+    attentions = [layer.attention for layer in encoders.numbered(stack.layers)]
     return [
         attention.weights(x, attention.keys_values(x)[0], mask)
         for attention, x in zip(attentions, states)

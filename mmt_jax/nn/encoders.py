@@ -183,6 +183,14 @@ class Layer(nnx.Module):
         return self.mlp(self.attention(x, mask, key=key_attention), key=key_mlp)
 
 
+def numbered(layers: nnx.Dict) -> list:
+    """Entries "0", "1", … of a dict of layers, by number.
+
+    Parameters pass through nested dicts, whose keys are sorted as text: "10" comes before "2".
+    """
+    return [layers[str(i)] for i in range(len(layers))]
+
+
 class Stack(nnx.Module):
     """Layers one after the other."""
 
@@ -192,7 +200,7 @@ class Stack(nnx.Module):
     def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> list[Array]:
         """The states before the first layer and after each, [B, S, D]; `key`: dropout."""
         states = [x]
-        for layer_key, layer in zip(split(key, len(self.layers)), self.layers.values()):
+        for layer_key, layer in zip(split(key, len(self.layers)), numbered(self.layers)):
             states.append(layer(states[-1], mask, key=layer_key))
         return states
 
