@@ -25,12 +25,13 @@ import jax
 import numpy as np
 from timing import flops, machine
 
-from mmt_jax import variants
-from mmt_jax.config import RELEASE_SPEC, Config, with_spec
-from mmt_jax.data import feed, packing, records, text
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import RELEASE_SPEC, Config, with_spec
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import feed, packing, records
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models import registry
+from mmt_jax.text import vocabulary
 from mmt_jax.train import optim, step
 from mmt_jax.train.state import abstract, keys
 from mmt_jax.typing import Batch, Image, Text
@@ -121,7 +122,7 @@ def _plain_read(paths: list[pathlib.Path]) -> float:
 
 def _batches(folder: str, workers: int, args: argparse.Namespace) -> float:
     """Records a second, once the first batch is there."""
-    tokenizer = text.load(text.vocabulary([" ".join(WORDS)] * 20, 60))
+    tokenizer = vocabulary.load(vocabulary.vocabulary([" ".join(WORDS)] * 20, 60))
     examples = Examples([records.read(folder, "train")], tokenizer)
     source = feed.batches(examples, seed=0, batch_size=args.batch_size, workers=workers)
     next(source)

@@ -8,7 +8,7 @@
 A random PyTorch model is saved and imported as a published one is. Heads are 64 wide and MLPs four
 times the width, as published. Captions and photos have no padding, and there is no dropout. Three
 tasks: the match scores of some pairs; their loss and its gradient; and the scores of every caption
-with every photo, ours with each item encoded once (`mmt_jax.scoring.score_matrix`), PyTorch's from
+with every photo, ours with each item encoded once (`infer.pairs.score_matrix`), PyTorch's from
 tokens and regions for each pair. Both compute in full float32.
 
 PyTorch's threads wait without spinning unless OMP_WAIT_POLICY=active is set: where other work is
@@ -36,8 +36,9 @@ import torch
 import transformers
 from timing import machine, paired_seconds
 
-from mmt_jax import importers, scoring
+from mmt_jax import hub as importers
 from mmt_jax.data import regions
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Corpus, Photos
 from mmt_jax.data import sources
-from mmt_jax.data.corpus import Corpus, Photos
 from mmt_jax.data.regions import decode
-from mmt_jax.data.text import prepare
-from mmt_jax.evals import ranking
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import ranking
+from mmt_jax.text.base import prepare
 
 WORDS = 3000
 RIDGE = 1e4

@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from timing import machine, median_seconds
 
-from mmt_jax import scoring, variants
-from mmt_jax.config import with_spec
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import with_spec
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Array, Image, Params, Text

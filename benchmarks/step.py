@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from timing import flops, machine, median_seconds, peak_memory_mib
 
-from mmt_jax import variants
-from mmt_jax.config import RELEASE_SPEC, DataSpec, with_spec
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import RELEASE_SPEC, DataSpec, with_spec
 from mmt_jax.models import registry
 from mmt_jax.train import optim, step
 from mmt_jax.train.state import State

@@ -21,16 +21,16 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from mmt_jax.config import (
+from mmt_jax.configs.config import (
     Config,
     DataConfig,
     EvalConfig,
     ObjectiveConfig,
     OptimConfig,
-    UsageError,
     to_config_dict,
 )
-from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.configs.models import BridgeTowerConfig
+from mmt_jax.errors import UsageError
 
 MODELS = {
     "base": BridgeTowerConfig(),

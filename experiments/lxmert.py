@@ -17,17 +17,17 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from mmt_jax.config import (
+from mmt_jax.configs.config import (
     Config,
     DataConfig,
     EvalConfig,
     ObjectiveConfig,
     OptimConfig,
-    UsageError,
     to_config_dict,
 )
-from mmt_jax.model_config import LxmertConfig
-from mmt_jax.task_config import TaskConfig
+from mmt_jax.configs.models import LxmertConfig
+from mmt_jax.configs.tasks import TaskConfig
+from mmt_jax.errors import UsageError
 
 TAGS = ("base", "pretraining")
 # Layers that read the caption, the regions, and both.

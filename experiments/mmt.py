@@ -8,8 +8,8 @@
 
 from ml_collections import ConfigDict
 
-from mmt_jax import variants
-from mmt_jax.config import to_config_dict
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import to_config_dict
 
 
 def get_config(arg: str = "data_cc") -> ConfigDict:

@@ -11,8 +11,8 @@ A row is a tag of `mmt list`, or a config of a file beside this one, `FILE.py:AR
 it; the study gives it the scale.
 """
 
-from mmt_jax.config import EvalConfig, Study
-from mmt_jax.variants import CORPORA, VARIANTS
+from mmt_jax.configs.config import EvalConfig, Study
+from mmt_jax.configs.variants import CORPORA, VARIANTS
 
 BUDGET = {"steps": 1000, "batch_size": 128, "optim.lr": 2e-3, "eval.limit": 100}
 # Joint models fuse every caption with every photo, so reading the test split costs the square of

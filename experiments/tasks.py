@@ -24,19 +24,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmt_jax import variants
-from mmt_jax.config import (
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import (
     Config,
     DataConfig,
     EvalConfig,
     ObjectiveConfig,
     OptimConfig,
-    UsageError,
     resolve,
     to_config_dict,
 )
-from mmt_jax.model_config import ClipConfig, RobertaConfig
-from mmt_jax.task_config import PHOTO, SENTENCE, TASKS, TaskConfig
+from mmt_jax.configs.models import ClipConfig, RobertaConfig
+from mmt_jax.configs.tasks import PHOTO, SENTENCE, TASKS, TaskConfig
+from mmt_jax.errors import UsageError
 
 FILES = {"lxmert": "base", "bridgetower": "base"}  # beside this one, and the config meant
 TOWERS = {

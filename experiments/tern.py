@@ -13,16 +13,16 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from mmt_jax.config import (
+from mmt_jax.configs.config import (
     Config,
     DataConfig,
     EvalConfig,
     ObjectiveConfig,
     OptimConfig,
-    UsageError,
     to_config_dict,
 )
-from mmt_jax.model_config import TernConfig
+from mmt_jax.configs.models import TernConfig
+from mmt_jax.errors import UsageError
 
 MODELS = {
     "original": TernConfig(),

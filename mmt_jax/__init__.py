@@ -1,13 +1,13 @@
 """Image–text transformers of one ablation study, rebuilt in JAX.
 
 `load(path)` gives a trained model whose `score(records, captions)` a notebook can call,
-`build(tag)` a model with fresh weights. See `mmt_jax.api`.
+`build(tag)` a model with fresh weights. See `mmt_jax.infer.api`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmt_jax.api import build, load
+    from mmt_jax.infer.api import build, load
 
 __all__ = ["build", "load"]
 
@@ -15,7 +15,7 @@ __all__ = ["build", "load"]
 def __getattr__(name: str) -> Any:
     """`load` and `build` on first use, for they load JAX, which importing the package does not."""
     if name in __all__:
-        from mmt_jax import api
+        from mmt_jax.infer import api
 
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

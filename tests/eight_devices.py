@@ -10,7 +10,7 @@ import numpy as np
 import tiny
 
 from mmt_jax import params as trees
-from mmt_jax.config import OptimConfig
+from mmt_jax.configs.config import OptimConfig
 from mmt_jax.train import checkpoint, optim, sharding, state, step, workdir
 
 OPTIM = OptimConfig(lr=0.01, schedule="constant", warmup_steps=0, eps=1e-3)

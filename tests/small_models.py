@@ -6,11 +6,13 @@ import jax
 import numpy as np
 
 from mmt_jax import params as params_lib
-from mmt_jax.config import Config, DataConfig, MMTConfig, ObjectiveConfig
-from mmt_jax.data import schema, sources
-from mmt_jax.data.text import SentencePiece, vocabulary
-from mmt_jax.export import signature
+from mmt_jax.configs.config import Config, DataConfig, MMTConfig, ObjectiveConfig
+from mmt_jax.data import schema
+from mmt_jax.infer.export import signature
 from mmt_jax.models import registry
+from mmt_jax.text import store
+from mmt_jax.text.sentencepiece import SentencePiece
+from mmt_jax.text.vocabulary import vocabulary
 from mmt_jax.train import checkpoint
 from mmt_jax.train import state as states
 from mmt_jax.train import workdir as workdirs
@@ -64,7 +66,7 @@ def make_workdir(folder, config):
     """What `mmt train` leaves behind, with the weights of `build`."""
     _, params = build(config)
     workdirs.write_config(folder, config)
-    (folder / sources.VOCABULARY).write_bytes(TOKENIZER.model)
+    (folder / store.VOCABULARY).write_bytes(TOKENIZER.model)
     checkpoints = checkpoint.Checkpoints(folder, config)
     state = states.State(np.int32(3), params, {})
     checkpoints.save(state, 3, position={}, metrics={})

@@ -7,10 +7,13 @@ import pytest
 import small_models as small
 
 import mmt_jax
-from mmt_jax import api, variants
 from mmt_jax import params as params_lib
-from mmt_jax.config import RELEASE_SPEC, DataSpec, UsageError
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import RELEASE_SPEC, DataSpec
 from mmt_jax.data import schema, sources
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import api
+from mmt_jax.text import store
 from mmt_jax.train import workdir as workdirs
 
 MERGED = small.config(("text", "merged"))
@@ -180,7 +183,7 @@ def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
     spoiled = tmp_path / "run"
     shutil.copytree(workdir, spoiled)
     other = sources.text_lib.vocabulary(["quite other words stand here", "xyz"], 45)
-    (spoiled / sources.VOCABULARY).write_bytes(other)
+    (spoiled / store.VOCABULARY).write_bytes(other)
     with pytest.raises(UsageError, match="give the one that it was trained with"):
         mmt_jax.load(spoiled)
 

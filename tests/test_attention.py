@@ -10,7 +10,7 @@ import tiny
 from reference import evened_out, linear, norm, transformer
 
 from mmt_jax import params as trees
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.nn.blocks import KINDS
 from mmt_jax.nn.streams import unimodal_depth
 

@@ -10,11 +10,13 @@ import test_pipeline
 import tiny
 
 from mmt_jax.cli import main
-from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError, with_spec
-from mmt_jax.data import formats, pipeline, sources, text
-from mmt_jax.model_config import LxmertConfig
+from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig, with_spec
+from mmt_jax.configs.models import LxmertConfig
+from mmt_jax.data import formats, pipeline, sources
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
+from mmt_jax.text import sentencepiece, vocabulary
 
 SIZES = {
     "width": 12,
@@ -44,7 +46,7 @@ def config(source, num_attributes=None):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text.SentencePiece(text.vocabulary([test_pipeline.SENTENCE] * 20, 60))
+    return sentencepiece.SentencePiece(vocabulary.vocabulary([test_pipeline.SENTENCE] * 20, 60))
 
 
 def test_lxmert_learns_attributes_that_lie_in_a_folder_or_in_packed_records(tmp_path, tokenizer):

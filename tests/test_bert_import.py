@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.config import Config, MMTConfig, ObjectiveConfig, UsageError
-from mmt_jax.model_config import TernConfig
+from mmt_jax.configs.config import Config, MMTConfig, ObjectiveConfig
+from mmt_jax.configs.models import TernConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint, init
 

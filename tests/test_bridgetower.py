@@ -11,11 +11,12 @@ import tiny
 
 from experiments import bridgetower as experiment
 from mmt_jax import params as trees
-from mmt_jax import scoring
-from mmt_jax.config import Config, DataSpec, ObjectiveConfig, UsageError, resolve, with_spec
+from mmt_jax.configs.config import Config, DataSpec, ObjectiveConfig, resolve, with_spec
+from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.data import regions
-from mmt_jax.evals import retrieval
-from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer import retrieval
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding

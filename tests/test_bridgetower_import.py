@@ -7,13 +7,14 @@ import pytest
 import test_bridgetower as own
 import test_bridgetower_parity as hf
 
-from mmt_jax import api, importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli import main as cli
-from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.importers import bridgetower as names
-from mmt_jax.importers import hub
+from mmt_jax.errors import UsageError
+from mmt_jax.hub import folders as hub
+from mmt_jax.infer import api
+from mmt_jax.models.bridgetower import weights as names
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 
 CAPTIONS = ("a dog", "two")  # 5 and 3 letters, between <s> and </s>

@@ -10,11 +10,11 @@ import optax
 import pytest
 from test_bridgetower import PAD, PATCH, SIDE, TOKENS, VOCABULARY, captions, patches, photos
 
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.importers import bridgetower as names
-from mmt_jax.importers import engine
 from mmt_jax.models import registry
+from mmt_jax.models import weights as engine
+from mmt_jax.models.bridgetower import weights as names
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.nn.heads import MATCH
 from mmt_jax.objectives import losses

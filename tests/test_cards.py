@@ -12,8 +12,8 @@ import pytest
 
 import mmt_jax
 from mmt_jax.cli import main as cli
-from mmt_jax.config import UsageError
 from mmt_jax.data import schema
+from mmt_jax.errors import UsageError
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 CARDS = r"```python\n((?:(?!```).)*mmt_jax\.load\(\"work/bridgetower\"\).*?)```"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tiny
 
-from mmt_jax.config import EvalConfig, UsageError
-from mmt_jax.model_config import LxmertConfig
-from mmt_jax.task_config import TaskConfig
+from mmt_jax.configs.config import EvalConfig
+from mmt_jax.configs.models import LxmertConfig
+from mmt_jax.configs.tasks import TaskConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.train import optim, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.state import State

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from mmt_jax import variants
-from mmt_jax.config import DataConfig
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import DataConfig
 from mmt_jax.study import corpora, stats
 from mmt_jax.study.claims import (
     CLAIMS,

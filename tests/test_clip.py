@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import tiny
 
-from mmt_jax import api, importers, scoring
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli import main as cli
-from mmt_jax.config import Config, ObjectiveConfig, UsageError
+from mmt_jax.configs.config import Config, ObjectiveConfig
+from mmt_jax.configs.models import ClipConfig
 from mmt_jax.data import regions, schema
-from mmt_jax.importers import clip as names
-from mmt_jax.importers import engine
-from mmt_jax.model_config import ClipConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import api
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models import registry
+from mmt_jax.models import weights as engine
+from mmt_jax.models.clip import weights as names
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding

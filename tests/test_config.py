@@ -8,18 +8,18 @@ import typing
 
 import pytest
 
-from mmt_jax import ranges, variants
-from mmt_jax.config import (
+from mmt_jax.configs import ranges, variants
+from mmt_jax.configs.config import (
     Config,
     DataSpec,
-    UsageError,
     as_dict,
     field_names,
     resolve,
     to_config_dict,
     with_spec,
 )
-from mmt_jax.model_config import FAMILIES, LxmertConfig, MMTConfig, ModelConfig
+from mmt_jax.configs.models import FAMILIES, LxmertConfig, MMTConfig, ModelConfig
+from mmt_jax.errors import UsageError
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 
@@ -192,7 +192,7 @@ def test_sizes_that_were_set_must_be_the_datas():
 def test_configs_need_no_jax():
     """Listing and checking must be instant."""
     code = (
-        "import sys, mmt_jax.config, mmt_jax.variants, experiments.mmt as m;"
+        "import sys, mmt_jax.configs.config, mmt_jax.configs.variants, experiments.mmt as m;"
         "m.get_config('data_cc,scale=tiny');"
         "assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
     )

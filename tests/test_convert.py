@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmt_jax.cli import main
-from mmt_jax.config import UsageError
 from mmt_jax.data import formats
-from mmt_jax.data.features import FORMATS
-from mmt_jax.data.features.convert import convert
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.features import FORMATS
+from mmt_jax.ingest.features.convert import convert
 
 COCO = pathlib.Path(__file__).parents[2] / "shared" / "data" / "coco_val2017" / "annotations.jsonl"
 
@@ -182,7 +182,7 @@ def test_the_command(tmp_path, source, captions, capsys):
 @pytest.mark.skipif(not COCO.exists(), reason="COCO's annotations are not here")
 def test_coco_val2017(tmp_path):
     """A real file, into a batch as training draws it."""
-    from mmt_jax.config import Config, DataConfig
+    from mmt_jax.configs.config import Config, DataConfig
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
 

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from mmt_jax.config import UsageError
 from mmt_jax.data import formats
-from mmt_jax.data.features import captions, detections, tsv
-from mmt_jax.data.features.convert import convert
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.features import captions, detections, tsv
+from mmt_jax.ingest.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}
 LAYOUTS |= {name: (name, write) for name, write in samples.ANNOTATED_FORMATS.items()}

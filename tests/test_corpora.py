@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import corpora, pictures
-from mmt_jax.data.corpora import base, builder, examples, hashes, published
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest import corpora
+from mmt_jax.ingest.corpora import base, builder, examples, hashes, published
+from mmt_jax.photos import pictures
 
 COCO = pathlib.Path(__file__).parents[2] / "shared" / "data" / "coco_val2017" / "images"
 

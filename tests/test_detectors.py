@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from mmt_jax import detectors
-from mmt_jax.config import Config, ObjectiveConfig, UsageError
-from mmt_jax.data import pictures
+from mmt_jax.configs.config import Config, ObjectiveConfig
+from mmt_jax.configs.models import ClipConfig
 from mmt_jax.detectors import base, proposals
-from mmt_jax.model_config import ClipConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.photos import pictures
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 LABEL_MAP = """

@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from mmt_jax import params as trees
-from mmt_jax.config import LOSSES, Config, ObjectiveConfig, UsageError, with_spec
-from mmt_jax.model_config import BridgeTowerConfig, LxmertConfig, TernConfig
+from mmt_jax.configs.config import LOSSES, Config, ObjectiveConfig, with_spec
+from mmt_jax.configs.models import BridgeTowerConfig, LxmertConfig, TernConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.objectives import embedding, losses
 

@@ -11,10 +11,10 @@ import pytest
 import small_models as small
 
 import mmt_jax
-from mmt_jax import config as config_lib
-from mmt_jax.config import UsageError
+from mmt_jax.configs import config as config_lib
 from mmt_jax.data import schema
-from mmt_jax.export import savedmodel, serialization, signature
+from mmt_jax.errors import UsageError
+from mmt_jax.infer.export import savedmodel, serialization, signature
 from mmt_jax.models import registry
 
 tf = pytest.importorskip("tensorflow")

@@ -5,9 +5,9 @@ import pytest
 import small_models as small
 import test_cards as cards
 
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax.cli import main as cli
-from mmt_jax.importers import preparation
+from mmt_jax.hub import preparation
 
 CAPTIONS = ["a photo of a cat", "hello, a dog"]
 

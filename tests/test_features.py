@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 from mmt_jax import detectors
+from mmt_jax import photo as photos
 from mmt_jax.cli import main
-from mmt_jax.config import UsageError
-from mmt_jax.data import corpora, formats, photos, pictures
+from mmt_jax.data import formats
 from mmt_jax.detectors import folder
 from mmt_jax.detectors.base import Detections
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest import corpora
+from mmt_jax.photos import pictures
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 

@@ -8,9 +8,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from mmt_jax.config import Config, DataConfig, EvalConfig, MMTConfig, UsageError
-from mmt_jax.data import formats, regions, sources, text
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.configs.config import Config, DataConfig, EvalConfig, MMTConfig
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import formats, regions, sources
+from mmt_jax.errors import UsageError
+from mmt_jax.text import sentencepiece, vocabulary
+from mmt_jax.text.store import VOCABULARY
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 FLICKR = SHARED / "flickr8k_entities"
@@ -270,7 +273,7 @@ def test_a_folder_that_changed_is_read_again(tmp_path):
 
 
 def test_generated_sources():
-    from mmt_jax.data import scenes
+    from mmt_jax import scenes
 
     (plain,) = sources.load("scenes", "val", size=3)
     assert plain.captions == scenes.build("target", "val", size=3).captions
@@ -332,24 +335,24 @@ def test_vocabulary_is_kept_in_the_workdir(tmp_path):
     folder = store(tmp_path / "data")
     asked = config(f"regions:{folder}", vocab_size=40)
     first = sources.tokenizer(asked, tmp_path / "run")
-    path = tmp_path / "run" / sources.VOCABULARY
+    path = tmp_path / "run" / VOCABULARY
     assert (
         path.read_bytes()
         == first.model
-        == text.vocabulary(["a dog", "a brown dog", "two cats"], 40)
+        == vocabulary.vocabulary(["a dog", "a brown dog", "two cats"], 40)
     )
-    path.write_bytes(text.vocabulary(["other words altogether"], 40))
+    path.write_bytes(vocabulary.vocabulary(["other words altogether"], 40))
     assert sources.tokenizer(asked, tmp_path / "run").model == path.read_bytes()
     assert sources.tokenizer(asked).model == first.model
 
 
 def test_vocabulary_that_is_given(tmp_path):
-    path = text.train_vocabulary(["some given words"], 40, tmp_path / "given.model")
+    path = vocabulary.train_vocabulary(["some given words"], 40, tmp_path / "given.model")
     asked = config("scenes", vocab=str(path))
     run = tmp_path / "run"
     assert sources.tokenizer(asked, run).model == path.read_bytes()
-    assert sources.tokenizer(asked, run).model == (run / sources.VOCABULARY).read_bytes()
-    text.train_vocabulary(["quite another thing"], 40, path)
+    assert sources.tokenizer(asked, run).model == (run / VOCABULARY).read_bytes()
+    vocabulary.train_vocabulary(["quite another thing"], 40, path)
     with pytest.raises(UsageError, match=r"spiece\.model is not config\.data\.vocab"):
         sources.tokenizer(asked, run)
 
@@ -360,7 +363,7 @@ def test_generated_corpora_share_one_vocabulary():
 
 
 def test_what_the_data_asks_of_the_model(tmp_path):
-    from mmt_jax.data import scenes
+    from mmt_jax import scenes
 
     folder = f"regions:{store(tmp_path / 'a')}"
     store(tmp_path / "b", features=np.zeros((5, 3), np.float32))
@@ -368,7 +371,7 @@ def test_what_the_data_asks_of_the_model(tmp_path):
     assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False, None, 0)
     spec = sources.spec(config("scenes/cc,scenes"))
     assert (spec.feature_dim, spec.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
-    tokenizer = text.SentencePiece(text.vocabulary(["a few words"], 40))
+    tokenizer = sentencepiece.SentencePiece(vocabulary.vocabulary(["a few words"], 40))
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
     assert dataclasses.astuple(sources.spec(pixels)) == (192, 0, 2000, 6, 5, True, None, None)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import test_lxmert as hf
 
-from mmt_jax import api, importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli import main as cli
-from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.importers import engine
-from mmt_jax.importers.engine import Row
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import api
 from mmt_jax.models import registry
+from mmt_jax.models import weights as engine
+from mmt_jax.models.weights import Row
 from mmt_jax.train import checkpoint, init
 
 FEATURE_DIM = 7

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from mmt_jax import params as trees
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import take
 from mmt_jax.objectives import losses
 

@@ -11,14 +11,15 @@ import pytest
 import tiny
 
 from experiments import lxmert as experiment
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.config import RELEASE_SPEC, Config, ObjectiveConfig, UsageError, resolve, with_spec
-from mmt_jax.importers import engine
-from mmt_jax.importers import lxmert as names
-from mmt_jax.model_config import LxmertConfig
+from mmt_jax.configs.config import RELEASE_SPEC, Config, ObjectiveConfig, resolve, with_spec
+from mmt_jax.configs.models import LxmertConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
-from mmt_jax.models.lxmert import Lxmert
+from mmt_jax.models import weights as engine
+from mmt_jax.models.lxmert import weights as names
+from mmt_jax.models.lxmert.network import Lxmert
 from mmt_jax.nn.heads import MATCH
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding

@@ -11,8 +11,9 @@ import tiny
 from reference import gelu, linear, norm
 
 from mmt_jax import params as trees
-from mmt_jax import variants
-from mmt_jax.config import RELEASE_SPEC, UsageError, with_spec
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import RELEASE_SPEC, with_spec
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.models.base import take
 from mmt_jax.nn.blocks import dropout

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from mmt_jax.config import OptimConfig, UsageError
+from mmt_jax.configs.config import OptimConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.train import optim
 
 PLAIN = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0, weight_decay=0.5, clip_norm=1e9)

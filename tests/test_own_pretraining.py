@@ -13,12 +13,13 @@ from experiments import bridgetower as experiment
 from experiments import lxmert as lxmert_experiment
 from experiments import tern as tern_experiment
 from mmt_jax import params as trees
-from mmt_jax.config import Config, ObjectiveConfig, OptimConfig, UsageError, resolve, with_spec
-from mmt_jax.importers import lxmert as lxmert_names
-from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.configs.config import Config, ObjectiveConfig, OptimConfig, resolve, with_spec
+from mmt_jax.configs.models import BridgeTowerConfig
+from mmt_jax.configs.tasks import TaskConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
+from mmt_jax.models.lxmert import weights as lxmert_names
 from mmt_jax.objectives import corruption, losses, pairing
-from mmt_jax.task_config import TaskConfig
 from mmt_jax.train import optim
 
 PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelled=True)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.objectives import pairing
 
 mismatched = jax.jit(pairing.mismatched, static_argnames="rate")

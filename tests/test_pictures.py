@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import pictures
+from mmt_jax.errors import UsageError
+from mmt_jax.photos import pictures
 
 REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "coco_val2017" / "images"
 

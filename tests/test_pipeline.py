@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from mmt_jax.config import Config, DataConfig, MMTConfig, UsageError
-from mmt_jax.data import feed, pipeline, regions, text
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.configs.config import Config, DataConfig, MMTConfig
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import feed, pipeline, regions
+from mmt_jax.errors import UsageError
 from mmt_jax.objectives import losses
+from mmt_jax.text import sentencepiece, vocabulary
 
 SENTENCE = "a red dog runs over two green hills near some old trees and a lake"
 
@@ -43,7 +45,7 @@ def corpus(photos, *, name="one", seed=0, captions=2, first_id=0, dtype=np.float
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text.SentencePiece(text.vocabulary([SENTENCE] * 20, 60))
+    return sentencepiece.SentencePiece(vocabulary.vocabulary([SENTENCE] * 20, 60))
 
 
 @pytest.fixture(scope="module")
@@ -396,10 +398,12 @@ def test_buckets_are_a_function_of_seed_and_step(tokenizer):
 @pytest.mark.parametrize("layout", ["release", "cls_first"])
 def test_a_cut_batch_has_the_loss_and_gradient_of_the_whole_one(layout):
     model = tiny.model(("merged",), objective={"mlm": 0.0, "mrm": 0.0}, dropout=0.0, layout=layout)
-    vocabulary = text.SentencePiece(text.vocabulary([SENTENCE] * 20, tiny.SPEC.vocab_size))
+    tokenizer = sentencepiece.SentencePiece(
+        vocabulary.vocabulary([SENTENCE] * 20, tiny.SPEC.vocab_size)
+    )
     data = corpus(30, class_ids=None, class_probs=None, num_classes=0)
     data = dataclasses.replace(data, features=data.features / 255)
-    examples = pipeline.Examples([data], vocabulary, text_length=16, layout=layout)
+    examples = pipeline.Examples([data], tokenizer, text_length=16, layout=layout)
     size = (12, 4)
     pairs = np.arange(30), np.arange(0, 60, 2)
     short = (examples.needed(*pairs) <= size).all(axis=1)

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from mmt_jax.cli import main
-from mmt_jax.data import corpora, formats, pictures, writer
-from mmt_jax.data.corpora import base, examples, hashes
-from mmt_jax.data.corpora import prepare as prepare_lib
-from mmt_jax.data.photos import WHOLE, Photo, image_id
+from mmt_jax.data import formats, writer
+from mmt_jax.ingest import corpora
+from mmt_jax.ingest.corpora import base, examples, hashes
+from mmt_jax.ingest.corpora import prepare as prepare_lib
+from mmt_jax.photo import WHOLE, Photo, image_id
+from mmt_jax.photos import pictures
 
 
 def prepare(name, raw, out, *flags, runner="local"):
@@ -163,7 +165,7 @@ def test_statements(prepared):
 
 def test_tfds_reads_them_by_name(prepared):
     tfds = pytest.importorskip("tensorflow_datasets")
-    import mmt_jax.data.corpora.builder  # noqa: F401, which makes the name known
+    import mmt_jax.ingest.corpora.builder  # noqa: F401, which makes the name known
 
     source = tfds.data_source("mmt/flickr8k", data_dir=prepared / "out", split="test")
     (example,) = source

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import sources, text
+from mmt_jax.errors import UsageError
+from mmt_jax.text import store, vocabulary
+from mmt_jax.text.sentencepiece import SentencePiece
 
 pytest.importorskip("tokenizers")
-from mmt_jax.data import pretrained_text
+from mmt_jax.text import pretrained
 
 PIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball", "##s", "##ing", "run"),
@@ -65,7 +66,7 @@ def test_words_that_end_themselves_are_those_of_clip(clip):
     theirs = transformers.CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
     captions = [*CAPTIONS, "A RED ball, it's 42 balls!?", "we'll  re\u0301d\nBALL's"]
     wanted = theirs(captions, add_special_tokens=False)["input_ids"]
-    tokenizer = pretrained_text.read(clip)
+    tokenizer = pretrained.read(clip)
     assert tokenizer.encode_all(captions) == wanted
     assert [tokenizer.piece(i) for i in tokenizer.encode("Red balls")] == ["red", "ball", "s"]
     special = {tokenizer.cls_id, tokenizer.sep_id}
@@ -78,7 +79,7 @@ def test_wordpiece_is_that_of_bert(wordpiece):
     theirs = transformers.BertTokenizerFast(str(wordpiece / "vocab.txt"))
     plain = [caption for caption in CAPTIONS if "[" not in caption]
     wanted = theirs(plain, add_special_tokens=False)["input_ids"]
-    assert pretrained_text.read(wordpiece).encode_all(plain) == wanted
+    assert pretrained.read(wordpiece).encode_all(plain) == wanted
 
 
 def test_a_piece_may_be_a_line_separator(tmp_path):
@@ -88,14 +89,14 @@ def test_a_piece_may_be_a_line_separator(tmp_path):
     theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
     wanted = theirs("a dog", add_special_tokens=False)["input_ids"]
     assert wanted == [7, 8]
-    assert pretrained_text.read(tmp_path).encode("a dog") == wanted
-    assert text.load(tmp_path / "vocab.txt").encode("a dog") == wanted
+    assert pretrained.read(tmp_path).encode("a dog") == wanted
+    assert vocabulary.load(tmp_path / "vocab.txt").encode("a dog") == wanted
 
 
 def test_merges_of_another_vocabulary_are_told(byte_level):
     (byte_level / "merges.txt").write_text("#version: 0.2\nq q")
     with pytest.raises(UsageError, match=r"the vocabulary of .* cannot be read"):
-        pretrained_text.read(byte_level)
+        pretrained.read(byte_level)
 
 
 def test_byte_level_is_that_of_roberta(byte_level):
@@ -103,37 +104,37 @@ def test_byte_level_is_that_of_roberta(byte_level):
     files = str(byte_level / "vocab.json"), str(byte_level / "merges.txt")
     theirs = transformers.RobertaTokenizerFast(*files)
     wanted = theirs(list(CAPTIONS), add_special_tokens=False)["input_ids"]
-    assert pretrained_text.read(byte_level).encode_all(CAPTIONS) == wanted
+    assert pretrained.read(byte_level).encode_all(CAPTIONS) == wanted
 
 
 def test_case_is_kept_where_the_folder_says_so(wordpiece):
     (wordpiece / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     unknown = PIECES.index("[UNK]")
-    assert pretrained_text.read(wordpiece).encode("a Red") == [PIECES.index("a"), unknown]
+    assert pretrained.read(wordpiece).encode("a Red") == [PIECES.index("a"), unknown]
 
 
 def test_pieces_of_a_word_share_its_number(wordpiece):
     cls, sep, pad = (PIECES.index(token) for token in ("[CLS]", "[SEP]", "[PAD]"))
-    laid = pretrained_text.read(wordpiece).texts(["running balls, a"], length=9, layout="cls_first")
+    laid = pretrained.read(wordpiece).texts(["running balls, a"], length=9, layout="cls_first")
     words = [PIECES.index(piece) for piece in ("[UNK]", "ball", "##s", ",", "a")]
     np.testing.assert_array_equal(laid.token_ids, [[cls, *words, sep, pad, pad]])
     np.testing.assert_array_equal(laid.word_ids, [[-1, 0, 1, 1, 2, 3, -1, -2, -2]])
 
 
 def test_with_bytes_a_word_begins_with_its_blank(byte_level):
-    laid = pretrained_text.read(byte_level).texts(["reds, ball"], length=8, layout="cls_first")
+    laid = pretrained.read(byte_level).texts(["reds, ball"], length=8, layout="cls_first")
     np.testing.assert_array_equal(laid.word_ids, [[-1, 0, 0, 1, 2, -1, -2, -2]])
 
 
 def test_special_tokens_are_where_the_vocabulary_has_them(wordpiece):
-    tokenizer = pretrained_text.read(wordpiece)
+    tokenizer = pretrained.read(wordpiece)
     found = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
     assert found == (0, 2, 3, 4)
     assert tokenizer.vocab_size == len(PIECES)
 
 
 def test_special_tokens_cannot_be_written_into_a_caption(wordpiece):
-    tokenizer = pretrained_text.read(wordpiece)
+    tokenizer = pretrained.read(wordpiece)
     special = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
     assert not special & set(tokenizer.encode("a [MASK] ball [SEP] [CLS] [PAD]"))
 
@@ -141,22 +142,22 @@ def test_special_tokens_cannot_be_written_into_a_caption(wordpiece):
 @pytest.mark.parametrize("caption", ["", " \t"])
 def test_an_empty_caption_is_named(wordpiece, caption):
     with pytest.raises(UsageError, match="is empty"):
-        pretrained_text.read(wordpiece).encode_all(["a ball", caption])
+        pretrained.read(wordpiece).encode_all(["a ball", caption])
 
 
 def test_a_workdir_gives_the_tokenizer_back(wordpiece, tmp_path):
-    tokenizer = pretrained_text.read(wordpiece)
+    tokenizer = pretrained.read(wordpiece)
     run = tmp_path / "run"
-    sources.store_tokenizer(tokenizer, run)
+    store.store_tokenizer(tokenizer, run)
     assert [path.name for path in run.iterdir()] == ["tokenizer.json"]
-    again = sources.stored_tokenizer(run)
+    again = store.stored_tokenizer(run)
     assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
     assert again.model == tokenizer.model
-    assert sources.has_vocabulary(run)
+    assert store.has_vocabulary(run)
 
 
 def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):
-    tokenizer = pretrained_text.read(wordpiece)
+    tokenizer = pretrained.read(wordpiece)
     settings = json.loads(tokenizer.model)
     settings["truncation"] = {
         "max_length": 2,
@@ -164,7 +165,7 @@ def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):
         "strategy": "LongestFirst",
         "stride": 0,
     }
-    again = text.load(json.dumps(settings).encode())
+    again = vocabulary.load(json.dumps(settings).encode())
     assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
 
 
@@ -188,21 +189,21 @@ def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):
 )
 def test_a_vocabulary_that_does_not_serve_is_named(model, message):
     with pytest.raises(UsageError, match=message):
-        text.load(model)
+        vocabulary.load(model)
 
 
 def test_a_folder_without_a_vocabulary(tmp_path):
     with pytest.raises(UsageError, match=r"has no vocabulary; put tokenizer\.json"):
-        pretrained_text.read(tmp_path)
+        pretrained.read(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_trained_vocabularies_are_read_back(kind, tmp_path):
     captions = [f"A red dog runs over {n} green hills, it's Trées" for n in range(40)]
-    model = text.vocabulary(captions, 320, kind)
-    assert model == text.vocabulary(captions, 320, kind)
-    path = text.write_vocabulary(model, tmp_path / "tokenizer.json")
-    tokenizer = text.load(path)
+    model = vocabulary.vocabulary(captions, 320, kind)
+    assert model == vocabulary.vocabulary(captions, 320, kind)
+    path = vocabulary.write_vocabulary(model, tmp_path / "tokenizer.json")
+    tokenizer = vocabulary.load(path)
     assert tokenizer.vocab_size <= 320
     ids = tokenizer.encode("A RED dog")
     assert ids == tokenizer.encode("a red dog")
@@ -216,15 +217,15 @@ def test_trained_vocabularies_are_read_back(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_a_size_without_room_is_refused(kind):
     with pytest.raises(UsageError, match=f"a {kind} vocabulary of 10 pieces"):
-        text.vocabulary(["a red dog"], 10, kind)
+        vocabulary.vocabulary(["a red dog"], 10, kind)
     with pytest.raises(UsageError, match="unknown kind of vocabulary 'word'"):
-        text.vocabulary(["a red dog"], 10, "word")
+        vocabulary.vocabulary(["a red dog"], 10, "word")
 
 
 def test_a_list_of_pieces_is_a_vocabulary(wordpiece):
-    listed = text.load(wordpiece / "vocab.txt")
-    assert listed.encode_all(CAPTIONS) == pretrained_text.read(wordpiece).encode_all(CAPTIONS)
-    assert text.load(listed.model).encode_all(CAPTIONS) == listed.encode_all(CAPTIONS)
+    listed = vocabulary.load(wordpiece / "vocab.txt")
+    assert listed.encode_all(CAPTIONS) == pretrained.read(wordpiece).encode_all(CAPTIONS)
+    assert vocabulary.load(listed.model).encode_all(CAPTIONS) == listed.encode_all(CAPTIONS)
 
 
 # ---- On the way back -----------------------------------------------------------------------------
@@ -245,16 +246,16 @@ ODD = (
 def for_transformers(tokenizer, folder, family):
     """transformers' tokenizer of a folder that holds what `for_transformers` writes."""
     transformers = pytest.importorskip("transformers")
-    for name, content in pretrained_text.for_transformers(tokenizer).items():
+    for name, content in pretrained.for_transformers(tokenizer).items():
         (folder / name).write_bytes(content)
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("family", ["lxmert", "roberta", "clip"])
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", vocabulary.KINDS)
 def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, family, tmp_path):
-    tokenizer = text.load(text.vocabulary(LINES, 400, kind))
+    tokenizer = vocabulary.load(vocabulary.vocabulary(LINES, 400, kind))
     theirs = for_transformers(tokenizer, tmp_path, family)
     captions = [*LINES, *ODD[:3]]  # theirs reads special tokens in captions
     wanted = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_all(captions)]
@@ -264,7 +265,7 @@ def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, 
         *(tokenizer.cls_id, tokenizer.sep_id),
         *(tokenizer.pad_id, tokenizer.mask_id),
     )
-    again = text.load(tmp_path / "tokenizer.json")
+    again = vocabulary.load(tmp_path / "tokenizer.json")
     assert again.encode_all([*LINES, *ODD]) == tokenizer.encode_all([*LINES, *ODD])
     np.testing.assert_array_equal(again.starts_word, tokenizer.starts_word)
 
@@ -273,7 +274,7 @@ def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, 
     ("published", "family"), [("wordpiece", "lxmert"), ("byte_level", "roberta"), ("clip", "clip")]
 )
 def test_transformers_gives_the_ids_of_a_published_vocabulary(published, family, request, tmp_path):
-    tokenizer = pretrained_text.read(request.getfixturevalue(published))
+    tokenizer = pretrained.read(request.getfixturevalue(published))
     captions = [caption for caption in CAPTIONS if "[" not in caption]
     theirs = for_transformers(tokenizer, tmp_path, family)
     wanted = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_all(captions)]
@@ -288,7 +289,7 @@ def test_a_sentencepiece_model_of_merges_is_refused():
         sentence_iterator=iter(LINES), model_writer=model, vocab_size=60, model_type="bpe"
     )
     with pytest.raises(UsageError, match="of the kind BPE"):
-        pretrained_text.for_transformers(text.SentencePiece(model.getvalue()))
+        pretrained.for_transformers(SentencePiece(model.getvalue()))
 
 
 def test_a_sentencepiece_model_with_bytes_comes_out_the_same():
@@ -298,7 +299,7 @@ def test_a_sentencepiece_model_with_bytes_comes_out_the_same():
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES), model_writer=model, vocab_size=300, byte_fallback=True
     )
-    tokenizer = text.SentencePiece(model.getvalue())
-    files = pretrained_text.for_transformers(tokenizer)
-    again = text.load(files["tokenizer.json"])
+    tokenizer = SentencePiece(model.getvalue())
+    files = pretrained.for_transformers(tokenizer)
+    again = vocabulary.load(files["tokenizer.json"])
     assert again.encode_all([*LINES, *ODD]) == tokenizer.encode_all([*LINES, *ODD])

@@ -7,10 +7,11 @@ from transformers.models.bridgetower.image_processing_pil_bridgetower import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from mmt_jax.config import Config, UsageError
-from mmt_jax.data import processors
-from mmt_jax.model_config import BridgeTowerConfig, ClipConfig, MMTConfig
+from mmt_jax.configs.config import Config
+from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, MMTConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.photos import processors
 
 SHAPES = [(37, 61), (61, 37), (40, 40), (7, 7), (91, 40), (40, 110), (300, 200)]
 STEP = 1 / 255  # one of 8 bits, which libraries may round differently

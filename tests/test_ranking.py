@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
-from mmt_jax.evals import ranking
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import ranking
 
 
 def one_relevant(*columns, items):

@@ -13,15 +13,17 @@ import pytest
 from test_pipeline import SENTENCE, corpus
 
 from mmt_jax.cli import main
-from mmt_jax.config import Config, DataConfig, UsageError
-from mmt_jax.data import feed, formats, packing, pipeline, records, regions, sources, text
+from mmt_jax.configs.config import Config, DataConfig
+from mmt_jax.data import feed, formats, packing, pipeline, records, regions, sources
+from mmt_jax.errors import UsageError
+from mmt_jax.text import sentencepiece, vocabulary
 
 pytest.importorskip("array_record")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return text.SentencePiece(text.vocabulary([SENTENCE] * 20, 60))
+    return sentencepiece.SentencePiece(vocabulary.vocabulary([SENTENCE] * 20, 60))
 
 
 def halves(photos, **changes):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Corpus
 from mmt_jax.data import regions, schema
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.errors import UsageError
 
 
 def corpus(counts, *, scores=None, width=3):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import test_cards as cards
 
-from mmt_jax import api, importers, scoring
+from mmt_jax import hub as importers
 from mmt_jax.cli import main as cli
 from mmt_jax.data import schema
-from mmt_jax.importers import kaylode
+from mmt_jax.infer import api
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models import registry
+from mmt_jax.models.tern import kaylode
 from mmt_jax.typing import Image
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "two", "ball", "##s"]

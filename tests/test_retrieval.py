@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import small_models
 
-from mmt_jax.config import EvalConfig, UsageError
-from mmt_jax.data import formats, schema, sources
-from mmt_jax.data.corpus import Corpus
+from mmt_jax.configs.config import EvalConfig
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import formats, schema
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.evals import relevance, retrieval
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import relevance, retrieval
+from mmt_jax.text import store
 
 PHOTOS = 4
 # Photo by photo: two captions, one, one, two.
@@ -222,7 +224,7 @@ def test_evaluator_reads_the_split_for_evaluation_with_the_vocabulary_of_the_run
     config, workdir = run
     evaluation = retrieval.evaluator(config, workdir)
     workdir.mkdir()
-    (workdir / sources.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
+    (workdir / store.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
     model, params = small_models.build(config)
     expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
     assert evaluation(model, params, config) == expected
@@ -235,7 +237,7 @@ def test_evaluator_finds_the_vocabulary_of_the_run_that_this_one_starts_from(run
     with pytest.raises(UsageError, match="not a training workdir"):
         evaluation(model, params, config)
     (workdir / "pretrained").mkdir(parents=True)
-    (workdir / "pretrained" / sources.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
+    (workdir / "pretrained" / store.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
     expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
     assert evaluation(model, params, config) == expected
 

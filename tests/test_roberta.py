@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import test_clip
 
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.config import Config, ObjectiveConfig, UsageError
-from mmt_jax.model_config import BridgeTowerConfig
+from mmt_jax.configs.config import Config, ObjectiveConfig
+from mmt_jax.configs.models import BridgeTowerConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint, init, sharding
 

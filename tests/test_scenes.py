@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import scenes
-from mmt_jax.data.scenes import corpora, detector, lexicon, render, world
+from mmt_jax import scenes
+from mmt_jax.errors import UsageError
+from mmt_jax.scenes import corpora, detector, lexicon, render, world
 
 CLEAN = [name for name, recipe in scenes.RECIPES.items() if recipe.wrong == 0]
 

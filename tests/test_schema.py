@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
 from mmt_jax.data import schema
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Image, Text
 
 

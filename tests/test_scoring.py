@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import small_models
 
-from mmt_jax import scoring
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models.base import Model
-from mmt_jax.models.mmt import MMT
+from mmt_jax.models.mmt.network import MMT
 from mmt_jax.typing import Image, Text
 
 MERGED = ("text", "merged")
@@ -223,9 +223,9 @@ def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
 _ON_A_MESH = """
 import jax, numpy as np, small_models, test_scoring
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mmt_jax import scoring
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models.base import Model
-from mmt_jax.models.mmt import MMT
+from mmt_jax.models.mmt.network import MMT
 mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 for layers in (test_scoring.MERGED, ("text", "single")):
     model, params = small_models.build(small_models.config(layers))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import small_models
 
-from mmt_jax import scoring
 from mmt_jax.cli import main as cli
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats
-from mmt_jax.data.corpus import Corpus
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.search import index as indices
-from mmt_jax.search import sheet
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.search import index as indices
+from mmt_jax.infer.search import sheet
 
 pytest.importorskip("faiss")
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mmt_jax import params as trees
-from mmt_jax import variants
-from mmt_jax.config import Config, DataSpec, UsageError, with_spec
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import Config, DataSpec, with_spec
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.train import sharding
 

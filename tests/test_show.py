@@ -16,13 +16,15 @@ from small_models import FEATURE_DIM, TOKENIZER
 import mmt_jax
 from mmt_jax import detectors
 from mmt_jax.cli import main
-from mmt_jax.config import Config, DataConfig, ObjectiveConfig, UsageError
-from mmt_jax.data import schema, text
+from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
+from mmt_jax.configs.models import ClipConfig, LxmertConfig
+from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detections
-from mmt_jax.model_config import ClipConfig, LxmertConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.infer.show.explain import explain
+from mmt_jax.infer.show.view import View
 from mmt_jax.models import registry
-from mmt_jax.show.explain import explain
-from mmt_jax.show.view import View
+from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint
 
 CAPTION = "a cube left of  a ball"
@@ -283,7 +285,7 @@ def test_wrong_use_is_refused(flags, message, photo, capsys):
 
 
 def test_a_caption_is_drawn_as_it_is_written(tmp_path):
-    from mmt_jax.show import figure
+    from mmt_jax.infer.show import figure
 
     boxes = np.array([[0.1, 0.1, 0.6, 0.6]], np.float32)
     photo = np.zeros((9, 9, 3), np.uint8)
@@ -293,7 +295,7 @@ def test_a_caption_is_drawn_as_it_is_written(tmp_path):
 
 
 def test_a_view_of_many_regions_draws_some(tmp_path):
-    from mmt_jax.show import figure
+    from mmt_jax.infer.show import figure
 
     boxes = np.tile(np.array([0.1, 0.1, 0.6, 0.6], np.float32), (90, 1))
     view = View(np.zeros((9, 9, 3), np.uint8), boxes, ("x",) * 90, "a caption")
@@ -302,7 +304,9 @@ def test_a_view_of_many_regions_draws_some(tmp_path):
 
 
 def test_white_space_moves_no_word():
-    letters = text.load(text.vocabulary(["a red cube"], 300, "bpe"))  # blanks are pieces too
+    letters = vocabulary.load(
+        vocabulary.vocabulary(["a red cube"], 300, "bpe")
+    )  # blanks are pieces too
     config = small_models.config(("single", "merged"))
     sizes = {"vocab_size": letters.vocab_size, "mask_id": letters.mask_id}
     model = registry.build(

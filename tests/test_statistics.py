@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mmt_jax.cli import main
-from mmt_jax.config import UsageError
-from mmt_jax.data import sources, statistics
-from mmt_jax.data.corpus import Outline
-from mmt_jax.data.statistics import END, UNKNOWN, NGram, Target
+from mmt_jax.corpus import Outline
+from mmt_jax.data import sources
+from mmt_jax.errors import UsageError
+from mmt_jax.text import statistics
+from mmt_jax.text.statistics import END, UNKNOWN, NGram, Target
 
 
 def test_words_are_those_that_models_read():
@@ -107,7 +108,7 @@ def test_the_command(capsys):
 
 
 def test_a_vocabulary_from_the_command_line(tmp_path, capsys):
-    from mmt_jax.data import text
+    from mmt_jax.text import vocabulary
 
     captions = tmp_path / "captions.jsonl"
     lines = [{"image_id": n, "captions": [f"a red dog {n}", "two hills"]} for n in range(20)]
@@ -116,7 +117,7 @@ def test_a_vocabulary_from_the_command_line(tmp_path, capsys):
     line = ["data", "vocab", f"--captions={captions}", "--size=60", f"--out={out}"]
     assert main.main(line) == 0
     assert "of 40 captions" in capsys.readouterr().out
-    assert text.load(out).encode("a red dog")
+    assert vocabulary.load(out).encode("a red dog")
     content = out.read_bytes()
     assert main.main(line) == 2
     assert "is not overwritten" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from experiments.studies import STUDIES
-from mmt_jax import variants
-from mmt_jax.config import EvalConfig, Study, UsageError
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import EvalConfig, Study
+from mmt_jax.errors import UsageError
 from mmt_jax.study import figures, stats, verdicts
 from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
 

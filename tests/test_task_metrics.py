@@ -6,13 +6,18 @@ import math
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
-from mmt_jax.data.tasks import answers
-from mmt_jax.data.tasks.glue import Example
-from mmt_jax.data.tasks.nlvr2 import Pair
-from mmt_jax.data.tasks.snli_ve import Hypothesis
-from mmt_jax.data.tasks.vqa import Question
-from mmt_jax.evals import glue, gqa, nlvr2, ranking, relevance, snli_ve, vqa
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import ranking, relevance
+from mmt_jax.tasks import answers
+from mmt_jax.tasks import glue_metric as glue
+from mmt_jax.tasks import gqa_metric as gqa
+from mmt_jax.tasks import nlvr2_metric as nlvr2
+from mmt_jax.tasks import snli_ve_metric as snli_ve
+from mmt_jax.tasks import vqa_metric as vqa
+from mmt_jax.tasks.glue import Example
+from mmt_jax.tasks.nlvr2 import Pair
+from mmt_jax.tasks.snli_ve import Hypothesis
+from mmt_jax.tasks.vqa import Question
 
 # ---- Answers -------------------------------------------------------------------------------------
 

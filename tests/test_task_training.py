@@ -16,16 +16,19 @@ import pytest
 import tiny
 
 from mmt_jax.cli import main
-from mmt_jax.config import Config, EvalConfig, ObjectiveConfig, UsageError, resolve, with_spec
+from mmt_jax.configs.config import Config, EvalConfig, ObjectiveConfig, resolve, with_spec
+from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
+from mmt_jax.configs.tasks import PHOTO, SENTENCE, TASKS, TaskConfig
+from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats, sources
-from mmt_jax.data.corpus import Corpus
-from mmt_jax.data.photos import image_id
-from mmt_jax.data.tasks import glue, readers, records
-from mmt_jax.evals import nlvr2, tasks, vqa
-from mmt_jax.model_config import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
-from mmt_jax.task_config import PHOTO, SENTENCE, TASKS, TaskConfig
+from mmt_jax.photo import image_id
+from mmt_jax.tasks import glue, readers, records
+from mmt_jax.tasks import nlvr2_metric as nlvr2
+from mmt_jax.tasks import vqa_metric as vqa
 from mmt_jax.train import optim, sharding
 from mmt_jax.typing import Batch
 

@@ -7,8 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
-from mmt_jax.data.tasks import cifar, files, glue, nlvr2, snli_ve, vqa
+from mmt_jax import readers as files
+from mmt_jax.errors import UsageError
+from mmt_jax.tasks import cifar, glue, nlvr2, snli_ve, vqa
 
 
 def write(folder, name, content):

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from experiments import tern as experiment
-from mmt_jax import importers, scoring
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.config import Config, DataSpec, ObjectiveConfig, UsageError, resolve, with_spec
-from mmt_jax.importers import bert, engine, tern
-from mmt_jax.model_config import TernConfig
+from mmt_jax.configs.config import Config, DataSpec, ObjectiveConfig, resolve, with_spec
+from mmt_jax.configs.models import TernConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import pairs as scoring
 from mmt_jax.models import registry
+from mmt_jax.models import weights as engine
+from mmt_jax.models.bert import weights as bert
+from mmt_jax.models.tern import weights as tern
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch, Image, Text

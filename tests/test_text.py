@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import text
+from mmt_jax.errors import UsageError
+from mmt_jax.text import base, vocabulary
+from mmt_jax.text.sentencepiece import SentencePiece
 
 XLNET = pathlib.Path(__file__).parents[2] / "shared" / "data" / "spiece.model"
 
@@ -26,12 +27,12 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    return text.vocabulary(CAPTIONS, 150)
+    return vocabulary.vocabulary(CAPTIONS, 150)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(model) -> text.Tokenizer:
-    return text.SentencePiece(model)
+def tokenizer(model) -> base.Tokenizer:
+    return SentencePiece(model)
 
 
 @pytest.mark.parametrize(
@@ -47,13 +48,13 @@ def tokenizer(model) -> text.Tokenizer:
     ],
 )
 def test_prepare(caption, prepared):
-    assert text.prepare(caption) == prepared
+    assert base.prepare(caption) == prepared
 
 
 def test_prepare_is_idempotent_on_plain_captions():
     for caption in CAPTIONS:
-        once = text.prepare(caption)
-        assert text.prepare(once) == once
+        once = base.prepare(caption)
+        assert base.prepare(once) == once
 
 
 def _ids(tokenizer, *pieces):
@@ -66,7 +67,7 @@ def _ids(tokenizer, *pieces):
 def test_layout_by_hand(tokenizer):
     a, comma, circle = _ids(tokenizer, "▁a", ",", "▁circle")
     laid = tokenizer.layout([[a, comma, circle], [circle]], length=7)
-    m, sep, cls = text.MASK, text.SEP, text.CLS
+    m, sep, cls = base.MASK, base.SEP, base.CLS
     np.testing.assert_array_equal(
         laid.token_ids, [[m, m, sep, a, comma, circle, cls], [m, m, m, m, sep, circle, cls]]
     )
@@ -82,7 +83,7 @@ def test_layout_by_hand(tokenizer):
 def test_the_other_layout_by_hand(tokenizer):
     a, comma, circle = _ids(tokenizer, "▁a", ",", "▁circle")
     laid = tokenizer.layout([[a, comma, circle], [circle]], length=6, layout="cls_first")
-    p, sep, cls = text.PAD, text.SEP, text.CLS
+    p, sep, cls = base.PAD, base.SEP, base.CLS
     np.testing.assert_array_equal(
         laid.token_ids, [[cls, a, comma, circle, sep, p], [cls, circle, sep, p, p, p]]
     )
@@ -97,7 +98,7 @@ def test_layout_cuts_to_length_minus_two(tokenizer):
     ids = tokenizer.encode(CAPTIONS[2])
     laid = tokenizer.layout([ids], length=9)
     assert len(ids) > 7
-    np.testing.assert_array_equal(laid.token_ids[0], [text.SEP, *ids[:7], text.CLS])
+    np.testing.assert_array_equal(laid.token_ids[0], [base.SEP, *ids[:7], base.CLS])
     assert laid.mask.all()
 
 
@@ -126,27 +127,25 @@ def test_empty_caption_among_others_is_named(tokenizer):
 
 def test_special_pieces_cannot_be_written_into_a_caption(tokenizer):
     ids = tokenizer.encode("a <mask> dog <cls> <sep> <pad>")
-    assert not {text.CLS, text.SEP, text.PAD, text.MASK} & set(ids)
+    assert not {base.CLS, base.SEP, base.PAD, base.MASK} & set(ids)
 
 
 def test_training_is_reproducible_and_atomic(tmp_path, model):
-    path = text.train_vocabulary(CAPTIONS, 150, tmp_path / "v.model")
+    path = vocabulary.train_vocabulary(CAPTIONS, 150, tmp_path / "v.model")
     assert path.read_bytes() == model
     assert [p.name for p in tmp_path.iterdir()] == ["v.model"]
-    assert text.SentencePiece(path).encode(CAPTIONS[0]) == text.SentencePiece(model).encode(
-        CAPTIONS[0]
-    )
+    assert SentencePiece(path).encode(CAPTIONS[0]) == SentencePiece(model).encode(CAPTIONS[0])
 
 
 def test_training_sees_prepared_captions():
     shouted = [caption.upper() for caption in CAPTIONS]
-    assert text.vocabulary(shouted, 150) == text.vocabulary(CAPTIONS, 150)
+    assert vocabulary.vocabulary(shouted, 150) == vocabulary.vocabulary(CAPTIONS, 150)
 
 
 @pytest.mark.parametrize(("captions", "size"), [([], 100), ([" "], 100), (CAPTIONS, 10)])
 def test_vocabulary_that_cannot_be_trained(captions, size):
     with pytest.raises(UsageError, match="vocabulary"):
-        text.vocabulary(captions, size)
+        vocabulary.vocabulary(captions, size)
 
 
 def _trained_elsewhere(**options):
@@ -159,7 +158,7 @@ def _trained_elsewhere(**options):
         minloglevel=2,
         **options,
     )
-    return text.SentencePiece(out.getvalue())
+    return SentencePiece(out.getvalue())
 
 
 def test_any_sentencepiece_model_serves():
@@ -187,12 +186,12 @@ def test_damaged_and_missing_models(tmp_path, model):
     broken = tmp_path / "broken.model"
     broken.write_bytes(model[: len(model) // 2])
     with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
-        text.SentencePiece(broken)
+        SentencePiece(broken)
     broken.write_bytes(b"")
     with pytest.raises(UsageError, match=r"broken\.model is empty"):
-        text.load(broken)
+        vocabulary.load(broken)
     with pytest.raises(UsageError, match=r"absent\.model cannot be read"):
-        text.SentencePiece(tmp_path / "absent.model")
+        SentencePiece(tmp_path / "absent.model")
 
 
 def _reference(sp, caption, length):
@@ -259,9 +258,9 @@ def test_like_an_independent_implementation(tokenizer):
 def test_numbers_part_from_their_commas():
     """A vocabulary that has learned `1,` as a piece must not yield it."""
     captions = [f"{n}, {n}1, {n}2," for n in range(10)] * 20
-    tokenizer = text.SentencePiece(text.vocabulary(captions, 200))
+    tokenizer = SentencePiece(vocabulary.vocabulary(captions, 200))
     sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
-    plain = [sp.id_to_piece(i) for c in captions for i in sp.encode(text.prepare(c))]
+    plain = [sp.id_to_piece(i) for c in captions for i in sp.encode(base.prepare(c))]
     assert any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in plain)
     pieces = [sp.id_to_piece(i) for c in captions for i in tokenizer.encode(c)]
     assert not any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in pieces)
@@ -270,7 +269,7 @@ def test_numbers_part_from_their_commas():
 
 @pytest.mark.skipif(not XLNET.exists(), reason="XLNet's vocabulary is not here")
 def test_xlnet_vocabulary():
-    tokenizer = text.SentencePiece(XLNET)
+    tokenizer = SentencePiece(XLNET)
     assert tokenizer.vocab_size == 32000
     _assert_like_reference(tokenizer)
     laid = tokenizer.texts(["A duck swims, in 1,999, on it ."], length=17)
@@ -283,7 +282,7 @@ def test_xlnet_vocabulary():
 
 def test_a_text_within_a_word_has_no_blank_in_front():
     lines = ["a dog's hat.", "a cat, a dog.", "its hat, a cat's."] * 5
-    tokenizer = text.SentencePiece(text.vocabulary(lines, 40))
+    tokenizer = SentencePiece(vocabulary.vocabulary(lines, 40))
     for line in ("a dog.", "a dog's hat", "a dog, a cat"):
         whole, start = tokenizer.encode(line), tokenizer.encode("a dog")
         rest = tokenizer.within(tokenizer.encode(line.removeprefix("a dog")))

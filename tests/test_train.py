@@ -16,17 +16,17 @@ import pytest
 import tiny
 
 from mmt_jax import params as trees
-from mmt_jax import variants
-from mmt_jax.config import (
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import (
     Config,
     DataConfig,
     EvalConfig,
     MMTConfig,
     ObjectiveConfig,
     OptimConfig,
-    UsageError,
 )
-from mmt_jax.data import sources
+from mmt_jax.errors import UsageError
+from mmt_jax.text import store
 from mmt_jax.train import init, loop, optim, workdir
 from mmt_jax.train import step as step_lib
 from mmt_jax.train.checkpoint import Checkpoints, load
@@ -290,7 +290,7 @@ def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_p
     fresh = start.model.init(keys(CONFIG.seed)[0])
     # A first step of Adam moves a parameter by its rate, 0.005 here, and decay by little more.
     assert distance(start.params, end.params) < 0.0055 < distance(start.params, fresh)
-    words = [(folder / sources.VOCABULARY).read_bytes() for folder in (whole[0], tmp_path)]
+    words = [(folder / store.VOCABULARY).read_bytes() for folder in (whole[0], tmp_path)]
     assert words[0] == words[1]
 
 

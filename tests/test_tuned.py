@@ -12,14 +12,14 @@ import test_bridgetower_parity as bridgetower
 import test_lxmert as lxmert
 import test_roberta as roberta
 
-from mmt_jax import importers
+from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli import main as cli
-from mmt_jax.config import UsageError
-from mmt_jax.data.tasks import glue, records
-from mmt_jax.importers import questions
+from mmt_jax.errors import UsageError
+from mmt_jax.hub import questions
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers
+from mmt_jax.tasks import glue, records
 from mmt_jax.train import checkpoint, init
 from mmt_jax.typing import Batch
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import unpickle
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest import unpickle
 
 ITEM = {
     "features": np.arange(6, dtype=np.float32).reshape(2, 3),

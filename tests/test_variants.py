@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from mmt_jax import params, variants
+from mmt_jax import params
 from mmt_jax.cli import list as list_command
-from mmt_jax.config import RELEASE_SPEC, UsageError, with_spec
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import RELEASE_SPEC, with_spec
+from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.nn.blocks import kinds
 

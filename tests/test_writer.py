@@ -9,10 +9,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mmt_jax.config import UsageError
 from mmt_jax.data import formats
-from mmt_jax.data.photos import Photo, image_id
-from mmt_jax.data.writer import FolderWriter, tidy, whole_folder
+from mmt_jax.data.writer import FolderWriter
+from mmt_jax.errors import UsageError
+from mmt_jax.files import tidy, whole_folder
+from mmt_jax.photo import Photo, image_id
 
 PHOTO = Photo(
     image_id=7,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mmt_jax import params as trees
-from mmt_jax.config import Config, DataSpec, MMTConfig, ObjectiveConfig, with_spec
+from mmt_jax.configs.config import Config, DataSpec, MMTConfig, ObjectiveConfig, with_spec
 from mmt_jax.models import registry
 from mmt_jax.typing import Batch, Image, Text
 

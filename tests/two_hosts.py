@@ -11,8 +11,8 @@ import sys
 import jax
 import test_train
 
-from mmt_jax.config import EvalConfig
-from mmt_jax.evals import retrieval
+from mmt_jax.configs.config import EvalConfig
+from mmt_jax.infer import retrieval
 from mmt_jax.train import loop, sharding
 from mmt_jax.train.signals import Interrupted
 

@@ -23,7 +23,8 @@ import types
 from typing import Any
 
 from mmt_jax.cli import flags
-from mmt_jax.config import Study, UsageError
+from mmt_jax.configs.config import Study
+from mmt_jax.errors import UsageError
 
 STUDIES = "experiments/studies.py"
 FLAGS = (
@@ -72,7 +73,7 @@ def find(name: str, path: str = STUDIES) -> Study:
     flags.check_defines(path, "STUDIES")
     studies = runpy.run_path(path)["STUDIES"]
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
-        raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.config.Study by name")
+        raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")
     if name not in studies:
         near = difflib.get_close_matches(name, studies, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(studies)}"

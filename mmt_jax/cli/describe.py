@@ -19,9 +19,9 @@ import math
 import types
 from typing import Any
 
-from mmt_jax import config as config_lib
-from mmt_jax import variants
 from mmt_jax.cli import flags
+from mmt_jax.configs import config as config_lib
+from mmt_jax.configs import variants
 
 ARGUMENTS = ("TAG",)
 FLAGS = (flags.JSON,)
@@ -47,8 +47,8 @@ def describe(tag: str) -> dict[str, Any]:
     """
     config = variants.parse(tag)
 
-    from mmt_jax import api
     from mmt_jax import params as params_lib
+    from mmt_jax.infer import api
     from mmt_jax.models import registry
 
     config = config_lib.with_spec(config, api.data_spec(config))

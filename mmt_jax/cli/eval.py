@@ -37,7 +37,7 @@ import types
 from typing import Any
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
@@ -69,10 +69,11 @@ def run(args: types.SimpleNamespace) -> None:
 
 def _answer(args: types.SimpleNamespace) -> None:
     """Answers a task's questions, prints the metric and writes the answers."""
+    from mmt_jax.configs.tasks import TASKS
     from mmt_jax.data import sources
-    from mmt_jax.data.tasks import answers, readers, records
-    from mmt_jax.evals import predictions, retrieval, tasks
-    from mmt_jax.task_config import TASKS
+    from mmt_jax.infer import retrieval, tasks
+    from mmt_jax.tasks import answers, predictions, readers, records
+    from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
     tasks.known(args.task)
@@ -90,7 +91,7 @@ def _answer(args: types.SimpleNamespace) -> None:
         corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels)
         if not model.config.model.pixels:
             retrieval.check_width(corpora[0].feature_dim, model.config.model.feature_dim)
-    tokenizer = sources.stored_tokenizer(args.workdir)
+    tokenizer = store.stored_tokenizer(args.workdir)
     found = tasks.answered(
         model,
         trained.params,
@@ -114,7 +115,7 @@ def _needs(args: types.SimpleNamespace) -> None:
 
 def _rank(args: types.SimpleNamespace) -> None:
     """Retrieval."""
-    from mmt_jax.evals import retrieval
+    from mmt_jax.infer import retrieval
 
     _needs(args)
     for name in ("questions", "annotations", "labels"):
@@ -140,12 +141,12 @@ def _rank(args: types.SimpleNamespace) -> None:
 
 
 def _workdir(args: types.SimpleNamespace) -> Any:
-    from mmt_jax.data import sources
-    from mmt_jax.evals import retrieval
+    from mmt_jax.infer import retrieval
+    from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(args.workdir)
-    tokenizer = sources.stored_tokenizer(args.workdir)
+    tokenizer = store.stored_tokenizer(args.workdir)
     examples, _ = _examples(args, trained.config, tokenizer)
     return retrieval.evaluate(
         trained.model,
@@ -162,9 +163,8 @@ def _workdir(args: types.SimpleNamespace) -> Any:
 def _saved_model(args: types.SimpleNamespace) -> Any:
     import numpy as np
 
-    from mmt_jax import api
     from mmt_jax.data import schema
-    from mmt_jax.evals import retrieval
+    from mmt_jax.infer import api, retrieval
 
     scorer = api.load(args.workdir, vocab=args.vocab)
     examples, corpora = _examples(args, scorer.config, scorer.tokenizer)

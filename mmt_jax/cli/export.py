@@ -20,7 +20,7 @@ from __future__ import annotations
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("workdir", "DIR", "of `mmt train`", required=True),
@@ -38,7 +38,7 @@ def run(args: types.SimpleNamespace) -> None:
 
 
 def _saved_model(workdir: str, out: str) -> None:
-    from mmt_jax.export import savedmodel
+    from mmt_jax.infer.export import savedmodel
 
     savedmodel.export(workdir, out)
 
@@ -46,16 +46,16 @@ def _saved_model(workdir: str, out: str) -> None:
 def _hugging_face(workdir: str, out: str) -> None:
     import jax
 
-    from mmt_jax import importers
-    from mmt_jax.data import sources
-    from mmt_jax.data.tasks import records
-    from mmt_jax.importers import preparation
+    from mmt_jax import hub as importers
+    from mmt_jax.hub import preparation
+    from mmt_jax.tasks import records
+    from mmt_jax.text import store
     from mmt_jax.train import checkpoint
     from mmt_jax.train import workdir as workdirs
 
     workdirs.check_free(out)
     trained = checkpoint.load(workdir)
-    tokenizer = sources.stored_tokenizer(workdir)
+    tokenizer = store.stored_tokenizer(workdir)
     params = jax.device_get(trained.params)
     importers.save(
         trained.config,

@@ -17,7 +17,7 @@ import json
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("model", "DIR", "what fills in", required=True),
@@ -32,7 +32,7 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Fills in and prints."""
-    from mmt_jax import api
+    from mmt_jax.infer import api
 
     if args.record and args.image:
         raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt fill --help`")

@@ -12,8 +12,9 @@ import types
 import typing
 from collections.abc import Sequence
 
-from mmt_jax import config as config_lib
-from mmt_jax.config import Config, UsageError
+from mmt_jax.configs import config as config_lib
+from mmt_jax.configs.config import Config
+from mmt_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _check_file(value: str) -> None:
             raise UsageError(f"--config={value} is no Python file; give one that has get_config")
         check_defines(path, "get_config")
         return
-    from mmt_jax import variants
+    from mmt_jax.configs import variants
 
     tag = path.partition(",")[0]
     if tag in {*variants.VARIANTS, *variants.ALIASES}:

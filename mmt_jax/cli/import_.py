@@ -39,7 +39,7 @@ def run(args: types.SimpleNamespace) -> None:
     """Reads, checks and writes."""
     import jax
 
-    from mmt_jax import importers
+    from mmt_jax import hub as importers
     from mmt_jax.train import checkpoint, workdir
 
     workdir.check_free(args.out)

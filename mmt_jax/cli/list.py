@@ -14,8 +14,8 @@ import json
 import types
 from typing import Any
 
-from mmt_jax import variants
 from mmt_jax.cli import flags
+from mmt_jax.configs import variants
 
 FLAGS = (flags.JSON,)
 

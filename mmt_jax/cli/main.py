@@ -24,7 +24,7 @@ import types
 from collections.abc import Sequence
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 COMMANDS = (
     "list",

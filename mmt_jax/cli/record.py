@@ -17,10 +17,10 @@ import types
 import typing
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 if typing.TYPE_CHECKING:
-    from mmt_jax.data.corpus import Photos
+    from mmt_jax.corpus import Photos
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
@@ -39,7 +39,7 @@ def run(args: types.SimpleNamespace) -> None:
     import numpy as np
 
     from mmt_jax.data import regions, schema, sources
-    from mmt_jax.data.writer import whole
+    from mmt_jax.files import whole
 
     out = pathlib.Path(args.out)
     if out.exists():

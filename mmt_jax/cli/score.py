@@ -21,7 +21,7 @@ import json
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("model", "DIR|HANDLE", "what scores", required=True),
@@ -40,7 +40,7 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Scores and prints."""
-    from mmt_jax import api
+    from mmt_jax.infer import api
 
     if bool(args.record) == bool(args.image):
         raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt score --help`")

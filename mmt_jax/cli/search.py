@@ -20,12 +20,12 @@ import types
 import typing
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 if typing.TYPE_CHECKING:
     import numpy as np
 
-    from mmt_jax.search.index import Hit, Index
+    from mmt_jax.infer.search.index import Hit, Index
 
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
@@ -39,8 +39,8 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Searches, prints and writes."""
-    from mmt_jax.data import sources
-    from mmt_jax.search import index as indices
+    from mmt_jax.infer.search import index as indices
+    from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
     index = indices.read(args.index)
@@ -49,7 +49,7 @@ def run(args: types.SimpleNamespace) -> None:
     workdir = args.workdir or index.about.workdir
     trained = checkpoint.load(workdir)
     config = trained.config
-    texts = sources.stored_tokenizer(workdir).texts(
+    texts = store.stored_tokenizer(workdir).texts(
         args.caption, length=config.data.text_length, layout=config.model.layout
     )
     found = index.search(trained.model, trained.params, texts, top=args.top)
@@ -89,7 +89,7 @@ def _rows(captions: list[str], index: Index, found: list[list[Hit]]) -> list[dic
 
 
 def _write_page(args: types.SimpleNamespace, index: Index, found: list[list[Hit]]) -> None:
-    from mmt_jax.search import sheet
+    from mmt_jax.infer.search import sheet
 
     try:
         pixels, note = _pixels(index, {hit.photo for hits in found for hit in hits}), ""

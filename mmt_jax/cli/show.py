@@ -21,7 +21,7 @@ import types
 import typing
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("image", "FILE", "a photo"),
@@ -42,25 +42,25 @@ def run(args: types.SimpleNamespace) -> None:
         raise UsageError(f"--out={out} must end in .png or .html")
     if bool(args.record) == bool(args.image):
         raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt show --help`")
-    from mmt_jax.data.writer import whole
+    from mmt_jax.files import whole
 
     view = _view(args)
     with whole(out) as part:
         if out.suffix == ".png":
-            from mmt_jax.show import figure
+            from mmt_jax.infer.show import figure
 
             figure.write(view, part)
         else:
-            from mmt_jax.show import page
+            from mmt_jax.infer.show import page
 
             part.write_text(page.render(view), encoding="utf-8")
     print(f"wrote {out}")
 
 
 def _view(args: types.SimpleNamespace):
-    from mmt_jax import api
     from mmt_jax.data import schema
-    from mmt_jax.show import view as views
+    from mmt_jax.infer import api
+    from mmt_jax.infer.show import view as views
 
     scorer = api.load(args.model) if args.model else None
     model = scorer.config.model if scorer else None
@@ -87,9 +87,10 @@ def _detected(args: types.SimpleNamespace, scorer):
     import numpy as np
 
     from mmt_jax import detectors
-    from mmt_jax.data import pictures, regions
+    from mmt_jax.data import regions
     from mmt_jax.detectors import base
-    from mmt_jax.show import view as views
+    from mmt_jax.infer.show import view as views
+    from mmt_jax.photos import pictures
 
     if not args.detector:
         raise UsageError("--detector=NAME:MODEL is missing: it finds the photo's regions")

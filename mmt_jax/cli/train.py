@@ -56,12 +56,12 @@ def run(args: types.SimpleNamespace) -> None:
 
 def _evaluator(config: Any, workdir: str) -> Any:
     """Of the task, or of retrieval, or nothing where the model scores no pairs."""
-    from mmt_jax.data import sources
-    from mmt_jax.data.tasks import records
-    from mmt_jax.evals import retrieval, tasks
+    from mmt_jax.infer import retrieval, tasks
+    from mmt_jax.tasks import records
+    from mmt_jax.text import store
 
     if config.task.name:
         return tasks.evaluator(
-            config, lambda: (sources.stored_tokenizer(workdir), records.stored_labels(workdir))
+            config, lambda: (store.stored_tokenizer(workdir), records.stored_labels(workdir))
         )
     return retrieval.evaluator(config, workdir) if config.objective.itm != "none" else None

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.model_config import LAYOUTS
+from mmt_jax.configs.models import LAYOUTS
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Batch
 
 WINDOW = 16  # batches; four times as many would save some 3 % more

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import starts as starts_of
 from mmt_jax.data import buckets as buckets_lib
 from mmt_jax.data.buckets import WINDOW, Size
-from mmt_jax.data.corpus import starts as starts_of
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Batch
 
 SAMPLING = ("instance", "dataset")

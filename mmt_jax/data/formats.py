@@ -35,12 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Corpus, Outline
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Corpus, Outline
-from mmt_jax.data.photos import LABELS, ROWS, Photo
-from mmt_jax.data.text import prepare
 from mmt_jax.data.writer import FolderWriter
+from mmt_jax.errors import UsageError
+from mmt_jax.photo import LABELS, ROWS, Photo
+from mmt_jax.text.base import prepare
 
 
 @dataclasses.dataclass(frozen=True)

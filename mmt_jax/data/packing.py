@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data.corpus import Corpus
-from mmt_jax.data.photos import LABELS, ROWS
+from mmt_jax.corpus import Corpus
 from mmt_jax.data.records import FORMAT, INDEX
-from mmt_jax.data.writer import NoRoomError
+from mmt_jax.errors import UsageError
+from mmt_jax.files import NoRoomError
+from mmt_jax.photo import LABELS, ROWS
 
 SHARD_MB = 256  # large enough for object stores, small enough to move and to check
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mmt_jax.config import Config, UsageError
+from mmt_jax.configs.config import Config
+from mmt_jax.corpus import AllCaptions, Corpus, Photos
+from mmt_jax.corpus import starts as starts_of
 from mmt_jax.data import buckets as buckets_lib
 from mmt_jax.data import regions
 from mmt_jax.data.buckets import Size
-from mmt_jax.data.corpus import AllCaptions, Corpus, Photos
-from mmt_jax.data.corpus import starts as starts_of
-from mmt_jax.data.photos import LABELS
-from mmt_jax.data.text import Tokenizer
+from mmt_jax.errors import UsageError
+from mmt_jax.photo import LABELS
+from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
 _CHUNK = 4096  # captions tokenised at once where they lie on disk

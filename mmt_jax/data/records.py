@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Corpus, Outline, starts
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Corpus, Outline, starts
+from mmt_jax.errors import UsageError
 
 FORMAT = "mmt_jax records 1"
 INDEX = ("image_ids", "offsets", "caption_counts", "lines")

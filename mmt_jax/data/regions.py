@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
+from mmt_jax.corpus import Photos
 from mmt_jax.data import schema
-from mmt_jax.data.corpus import Photos
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Array, Image
 
 READINGS = ("plain", "release")

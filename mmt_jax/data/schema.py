@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Array, Image, Text
 
 BOXES = "image/bboxes"

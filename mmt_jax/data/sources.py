@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mmt_jax.config import Config, DataSpec, UsageError
+from mmt_jax.configs.config import Config, DataSpec
+from mmt_jax.corpus import Corpus, Outline, Photos
 from mmt_jax.data import formats, records
-from mmt_jax.data import text as text_lib
-from mmt_jax.data.corpus import Corpus, Outline, Photos
+from mmt_jax.errors import UsageError
+from mmt_jax.text import base, sentencepiece, vocabulary
+from mmt_jax.text.store import has_vocabulary, store_tokenizer, stored_tokenizer
 
-VOCABULARY = text_lib.SentencePiece.filename  # of a vocabulary that is trained, in its workdir
-VOCABULARIES = (VOCABULARY, "tokenizer.json")
 _EVAL_SPLITS = ("val", "dev", "validation")
 
 
@@ -48,7 +48,7 @@ class Source:
           UsageError: the folder has none.
         """
         if self.generated:
-            from mmt_jax.data import scenes
+            from mmt_jax import scenes
 
             return scenes.SPLITS
         return (formats if self.kind == "regions" else records).splits(self.name)
@@ -68,7 +68,7 @@ def _parse_one(source: str) -> Source:
     if kind in ("regions", "records") and folder:
         return Source(kind, folder)
     if source == "scenes" or source.startswith("scenes/"):
-        from mmt_jax.data import scenes
+        from mmt_jax import scenes
 
         name = source.partition("/")[2] if "/" in source else "target"
         if name in scenes.CORPORA:
@@ -155,7 +155,7 @@ def blocks(source: str, split: str, *, pixels: bool = False) -> Iterator[Corpus]
 
 @functools.lru_cache(maxsize=8)
 def _build(name: str, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
-    from mmt_jax.data import scenes
+    from mmt_jax import scenes
 
     return scenes.build(name, split, seed=seed, size=size, pixels=pixels)
 
@@ -216,7 +216,7 @@ def tokenizer(
     workdir: str | os.PathLike | None = None,
     *,
     sentences: Sequence[str] | None = None,
-) -> text_lib.Tokenizer:
+) -> base.Tokenizer:
     """The run's tokenizer; with a workdir, its vocabulary is kept there and taken from there.
 
     A vocabulary that is trained is trained on `sentences`, or on the source's captions.
@@ -226,7 +226,7 @@ def tokenizer(
     """
     if workdir is not None and has_vocabulary(workdir):
         kept = stored_tokenizer(workdir)
-        if config.data.vocab and text_lib.load(config.data.vocab).model != kept.model:
+        if config.data.vocab and vocabulary.load(config.data.vocab).model != kept.model:
             raise UsageError(
                 f"{pathlib.Path(workdir) / kept.filename} is not config.data.vocab "
                 f"({config.data.vocab}); leave that unset to go on with the workdir's vocabulary, "
@@ -234,40 +234,14 @@ def tokenizer(
             )
         return kept
     if config.data.vocab:
-        result = text_lib.load(config.data.vocab)
+        result = vocabulary.load(config.data.vocab)
     elif sentences:
-        result = text_lib.load(text_lib.vocabulary(sentences, config.data.vocab_size))
+        result = vocabulary.load(vocabulary.vocabulary(sentences, config.data.vocab_size))
     else:
-        result = text_lib.load(_vocabulary(config))
+        result = vocabulary.load(_vocabulary(config))
     if workdir is not None:
         store_tokenizer(result, workdir)
     return result
-
-
-def has_vocabulary(workdir: str | os.PathLike) -> bool:
-    """Whether a workdir holds a vocabulary."""
-    return any((pathlib.Path(workdir) / name).is_file() for name in VOCABULARIES)
-
-
-def stored_tokenizer(workdir: str | os.PathLike) -> text_lib.Tokenizer:
-    """The tokenizer of the vocabulary that a workdir holds.
-
-    Raises:
-      UsageError: it holds none, or a damaged one.
-    """
-    for name in VOCABULARIES:
-        if (path := pathlib.Path(workdir) / name).is_file():
-            return text_lib.load(path)
-    raise UsageError(
-        f"{workdir} is not a training workdir: it has no vocabulary ({' or '.join(VOCABULARIES)})"
-    )
-
-
-def store_tokenizer(tokenizer: text_lib.Tokenizer, workdir: str | os.PathLike) -> None:
-    """Writes a tokenizer's vocabulary into a workdir, which is made where absent."""
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    text_lib.write_vocabulary(tokenizer.model, folder / tokenizer.filename)
 
 
 def _vocabulary(config: Config) -> bytes:
@@ -278,16 +252,16 @@ def _vocabulary(config: Config) -> bytes:
     parts = parse(config.data.source)
     captions: list[str] = []
     if any(part.generated for part in parts):
-        from mmt_jax.data import scenes
+        from mmt_jax import scenes
 
         captions += scenes.vocabulary_captions()
     for part in dict.fromkeys(part for part in parts if not part.generated):
         (outline,) = outlines(str(part), config.data.split)
         captions += outline.all_captions()
-    return text_lib.vocabulary(captions, config.data.vocab_size)
+    return vocabulary.vocabulary(captions, config.data.vocab_size)
 
 
-def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpec:
+def spec(config: Config, tokenizer: base.Tokenizer | None = None) -> DataSpec:
     """What the data asks of the model; no corpus is generated or read whole for it.
 
     Args:
@@ -298,7 +272,7 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
       UsageError: the parts of a mixture do not fit together.
     """
     vocab_size = tokenizer.vocab_size if tokenizer else config.data.vocab_size
-    special = text_lib.SentencePiece if tokenizer is None else tokenizer
+    special = sentencepiece.SentencePiece if tokenizer is None else tokenizer
     tokens = vocab_size, special.mask_id, special.pad_id
     if config.model.pixels:
         return DataSpec(3 * config.model.patch_size**2, 0, *tokens, unlabelled=True)
@@ -328,7 +302,7 @@ def spec(config: Config, tokenizer: text_lib.Tokenizer | None = None) -> DataSpe
 def _facts(part: Source) -> tuple[int, int, int, bool]:
     """Feature width, numbers of classes and attributes, and whether some regions have no class."""
     if part.generated:
-        from mmt_jax.data import scenes
+        from mmt_jax import scenes
 
         return scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, False
     if part.kind == "records":

@@ -11,8 +11,8 @@ import importlib
 import inspect
 from collections.abc import Callable
 
-from mmt_jax.config import UsageError
 from mmt_jax.detectors.base import Detector
+from mmt_jax.errors import UsageError
 
 # Name → what MODEL is. The module of that name has a function `load(model, *, …)`, whose
 # keyword-only arguments are the options: strings, "" where there is a default.

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import corpora, photos, pictures
-from mmt_jax.data.features import captions as captions_lib
-from mmt_jax.data.features.captions import Captions
+from mmt_jax import photo as photos
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest import corpora
+from mmt_jax.ingest.features import captions as captions_lib
+from mmt_jax.ingest.features.captions import Captions
+from mmt_jax.photos import pictures
 
 PICTURE, CAPTIONS = "image", "text/captions"  # of a corpus's example
 
@@ -64,7 +66,7 @@ def find(
     Args:
       place: either.
       split: which, of a corpus or of a Karpathy file of captions.
-      captions: file of the captions (`mmt_jax.data.features.captions`); a corpus has its own.
+      captions: file of the captions (`mmt_jax.ingest.features.captions`); a corpus has its own.
       track: goes over the examples of a corpus, each of which is read whole for its id and
         captions, as a progress bar does.
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmt_jax.config import UsageError
 from mmt_jax.data import regions, schema
-from mmt_jax.data.photos import Photo, with_whole
+from mmt_jax.errors import UsageError
+from mmt_jax.photo import Photo, with_whole
 
 MAX_REGIONS = 100  # the release's
 

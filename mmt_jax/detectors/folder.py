@@ -17,15 +17,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mmt_jax import detectors
-from mmt_jax.config import UsageError
 from mmt_jax.data import schema
-from mmt_jax.data.features.captions import Captions
-from mmt_jax.data.photos import ROWS, Photo
-from mmt_jax.data.skipped import Skipped, Summary
-from mmt_jax.data.writer import FLOATS, FolderWriter, lock, tidy, whole
+from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Album, Shot
 from mmt_jax.detectors.base import Detections, Detector
+from mmt_jax.errors import UsageError
+from mmt_jax.files import lock, tidy, whole
+from mmt_jax.ingest.features.captions import Captions
+from mmt_jax.ingest.skipped import Skipped, Summary
+from mmt_jax.photo import ROWS, Photo
 
 SHARD = 64  # photos that are kept together
 BATCH = 8  # pictures in memory at once
@@ -54,7 +55,7 @@ def extract(
         corpus, of which `split` is read.
       folder: the region folder; the split must not be there yet.
       split: to write.
-      captions: file of captions (`mmt_jax.data.features.captions`); None = photos have none.
+      captions: file of captions (`mmt_jax.ingest.features.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
       track: goes over the shards, as a progress bar does.
       track_corpus: likewise, over a corpus's examples, before that: for their ids and captions.

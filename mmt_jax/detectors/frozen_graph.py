@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import photos, schema
+from mmt_jax import photo as photos
+from mmt_jax.data import schema
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
+from mmt_jax.errors import UsageError
 
 INPUT = "image_tensor"
 BOXES, FEATURES, COUNT = "detection_boxes", "detection_features", "num_detections"

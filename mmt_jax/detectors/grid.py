@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import pictures as pictures_lib
 from mmt_jax.data import regions
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
+from mmt_jax.photos import pictures as pictures_lib
 from mmt_jax.typing import Params
 
 

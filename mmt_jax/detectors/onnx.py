@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
 from mmt_jax.detectors import base, proposals
+from mmt_jax.errors import UsageError
 
 _BATCH = 16  # crops at once; the last batch is filled up, so that all are computed alike
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import photos
-from mmt_jax.data import pictures as pictures_lib
+from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
+from mmt_jax.errors import UsageError
+from mmt_jax.photos import pictures as pictures_lib
 
 SCALES = "2x3"  # 13 boxes
 

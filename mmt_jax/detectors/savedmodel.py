@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmt_jax.config import UsageError
 from mmt_jax.detectors import base, frozen_graph
 from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES
+from mmt_jax.errors import UsageError
 
 
 def load(

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
 from mmt_jax.detectors import base, frozen_graph, proposals
+from mmt_jax.errors import UsageError
 
 
 def load(

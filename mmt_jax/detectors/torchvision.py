@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import UsageError
-from mmt_jax.data import photos
+from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
+from mmt_jax.errors import UsageError
 
 
 class BoxHeadDetector:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.nn.blocks import split
 from mmt_jax.typing import Array, Image, Params, Text
 
@@ -51,7 +51,7 @@ class Network(nnx.Module):
     """What a family implements; see `Model` for the shapes."""
 
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
-    # What the records of a task may hold, of which it answers questions: see `task_config`.
+    # What the records of a task may hold, of which it answers questions: see `configs.tasks`.
     answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
     answer_head: Callable[..., Array]  # of those that do
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mmt_jax.config import Config, UsageError
-from mmt_jax.model_config import ModelConfig
-from mmt_jax.task_config import PAIR, TASKS
+from mmt_jax.configs.config import Config
+from mmt_jax.configs.models import ModelConfig
+from mmt_jax.configs.tasks import PAIR, TASKS
+from mmt_jax.errors import UsageError
 
 
 def heads(model: ModelConfig, *parts: str) -> None:

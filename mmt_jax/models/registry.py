@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from mmt_jax.config import LOSSES, READINGS, Config, UsageError, check_ranges
+from mmt_jax.configs.config import LOSSES, READINGS, Config, check_ranges
+from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Model, Network
-from mmt_jax.models.bert import Bert
-from mmt_jax.models.bridgetower import BridgeTower
-from mmt_jax.models.clip import Clip
-from mmt_jax.models.lxmert import Lxmert
-from mmt_jax.models.mmt import MMT
-from mmt_jax.models.roberta import Roberta
-from mmt_jax.models.tern import Tern
-from mmt_jax.models.two_tower import TwoTower
+from mmt_jax.models.bert.network import Bert
+from mmt_jax.models.bridgetower.network import BridgeTower
+from mmt_jax.models.clip.network import Clip
+from mmt_jax.models.lxmert.network import Lxmert
+from mmt_jax.models.mmt.network import MMT
+from mmt_jax.models.mmt.two_tower import TwoTower
+from mmt_jax.models.roberta.network import Roberta
+from mmt_jax.models.tern.network import Tern
 
 FAMILIES: dict[str, type[Network]] = {
     "mmt": MMT,

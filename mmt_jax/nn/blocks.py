@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.config import ModelConfig, UsageError
+from mmt_jax.configs.config import ModelConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Array
 
 STREAMS = ("text", "image")

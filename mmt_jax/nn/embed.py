@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.config import ModelConfig
+from mmt_jax.configs.config import ModelConfig
 from mmt_jax.nn.blocks import dropout, layer_norm, linear
 from mmt_jax.typing import Array, Image, Text
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.config import ModelConfig
+from mmt_jax.configs.config import ModelConfig
 from mmt_jax.nn.blocks import STREAMS, Kind, Layer, kinds, split
 from mmt_jax.typing import Array
 

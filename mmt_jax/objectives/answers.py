@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mmt_jax.configs.tasks import TASKS
 from mmt_jax.models.base import Model
-from mmt_jax.task_config import TASKS
 from mmt_jax.typing import Array, Batch, Metric, Params
 
 

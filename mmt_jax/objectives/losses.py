@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Encoded, Fused, Model, take
 from mmt_jax.nn.blocks import split
 from mmt_jax.nn.heads import MATCH

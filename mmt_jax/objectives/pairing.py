@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Array
 
 

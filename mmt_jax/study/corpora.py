@@ -6,9 +6,9 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.data import sources
-from mmt_jax.data.statistics import Target
+from mmt_jax.text.statistics import Target
 
 PHOTOS = 2000  # of a corpus, whose captions are read for its language
 
@@ -30,7 +30,7 @@ def properties(configs: Mapping[str, Config], *, target: str, split: str) -> dic
       target: source of the captions that language is compared with.
       split: of the target; not the test split, for nothing may be chosen by that.
     """
-    from mmt_jax.data.scenes import RECIPES
+    from mmt_jax.scenes import RECIPES
 
     names = {}
     for tag, config in configs.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Study
+from mmt_jax.configs.config import Study
 from mmt_jax.data import sources
 from mmt_jax.study import claims, corpora, stats, verdicts
 from mmt_jax.study.results import Result

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmt_jax.config import as_dict
+from mmt_jax.configs.config import as_dict
 from mmt_jax.data import sources
 from mmt_jax.study import claims, corpora, figures, stats, verdicts
 from mmt_jax.study.findings import SHOWN, Findings, curve

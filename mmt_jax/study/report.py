@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmt_jax.config import Study
+from mmt_jax.configs.config import Study
 from mmt_jax.study import claims, page
 from mmt_jax.study.findings import Findings, find
 from mmt_jax.study.results import Result, write_json, write_text

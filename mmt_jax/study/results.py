@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.config import Config, UsageError, as_dict, resolve
+from mmt_jax.configs.config import Config, as_dict, resolve
+from mmt_jax.errors import UsageError
 
 RESULT, RANKS = "result.json", "ranks.npz"
 

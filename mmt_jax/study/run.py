@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax import variants
-from mmt_jax.config import Config, EvalConfig, Study, UsageError, as_dict, resolve
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, resolve
 from mmt_jax.data import sources
-from mmt_jax.evals import ranking
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import ranking
 from mmt_jax.study import report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
+from mmt_jax.text.store import stored_tokenizer
 
 Train = Callable[[Config, str], Mapping[str, float]]
 # (config, workdir, test) → metrics, and the ranks that `results.Result.ranks` reads.
@@ -291,7 +293,7 @@ def _mark_best(results: Sequence[Result], workdir: pathlib.Path) -> dict[str, An
 def _train(config: Config, workdir: str) -> Mapping[str, float]:
     import jax
 
-    from mmt_jax.evals import retrieval
+    from mmt_jax.infer import retrieval
     from mmt_jax.train import loop
 
     jax.clear_caches()  # of the run before, in memory
@@ -318,12 +320,12 @@ def _evaluate(
     config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
     from mmt_jax.data.pipeline import Examples
-    from mmt_jax.evals import retrieval
+    from mmt_jax.infer import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(workdir, which="best")
     corpora = sources.load(test.source, test.split, pixels=config.model.pixels)
-    tokenizer = sources.stored_tokenizer(workdir)
+    tokenizer = stored_tokenizer(workdir)
     examples = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
     found = retrieval.evaluate(
         trained.model, trained.params, examples, pairs=test.pairs, progress=True

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.study import stats
 from mmt_jax.study.claims import Claim, Comparison, Correlation
 from mmt_jax.study.corpora import Properties

@@ -22,12 +22,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mmt_jax import params as params_lib
-from mmt_jax.config import Config, UsageError, as_dict
-from mmt_jax.data import sources
-from mmt_jax.data.text import Tokenizer
-from mmt_jax.data.writer import whole_folder
+from mmt_jax.configs.config import Config, as_dict
+from mmt_jax.errors import UsageError
+from mmt_jax.files import whole_folder
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
+from mmt_jax.text import store
+from mmt_jax.text.base import Tokenizer
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.state import State
 from mmt_jax.typing import Params
@@ -186,7 +187,7 @@ def write(
     """
     workdirs.check_free(workdir)
     with whole_folder(workdir) as part:
-        sources.store_tokenizer(tokenizer, part)
+        store.store_tokenizer(tokenizer, part)
         workdirs.write_config(part, config)
         for name, content in others.items():
             (part / name).write_bytes(content)

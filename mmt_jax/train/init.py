@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from mmt_jax import params as params_lib
-from mmt_jax import variants
-from mmt_jax.config import SIZES, Config, ModelConfig, UsageError, as_dict, resolve
-from mmt_jax.data.tasks import answers, records
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import SIZES, Config, ModelConfig, as_dict, resolve
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
 from mmt_jax.nn.blocks import kinds
+from mmt_jax.tasks import answers, records
 from mmt_jax.train import checkpoint
 from mmt_jax.typing import Params
 
@@ -145,7 +146,7 @@ def _answers(
     """Parameters of a run whose head knows the answers `theirs`, for one that knows `ours`.
 
     As LXMERT goes from pre-training to a task: an answer starts as the source has it, by its normal
-    form (`data.tasks.answers.normalise`), and one that the source does not know with zeros. Without
+    form (`tasks.answers.normalise`), and one that the source does not know with zeros. Without
     an answer in common the head is left out.
     """
     if "answer_head" not in source or not theirs or not ours or [*theirs] == [*ours]:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.train import workdir as workdirs
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import jax
 
-from mmt_jax.config import Config, UsageError, check_ranges
+from mmt_jax.configs.config import Config, check_ranges
 from mmt_jax.data.feed import Feed, batches
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
 from mmt_jax.train import init, sharding
 from mmt_jax.train import workdir as workdirs

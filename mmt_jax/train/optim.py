@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from mmt_jax import params as params_lib
-from mmt_jax.config import OptimConfig, UsageError
+from mmt_jax.configs.config import OptimConfig
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Array, Params
 
 NAMES = ("adamw", "lamb", "bert_adam")

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from mmt_jax import placement
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.data.tasks.records import Records
 from mmt_jax.models.base import Model
+from mmt_jax.tasks.records import Records
 from mmt_jax.train import optim, sharding
 from mmt_jax.train import step as step_lib
 from mmt_jax.train.state import State, Window, abstract

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 
 import jax
 
-from mmt_jax.config import Config, with_spec
+from mmt_jax.configs.config import Config, with_spec
+from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
-from mmt_jax.data.corpus import Photos
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.data.tasks import records
-from mmt_jax.data.tasks.records import Records
-from mmt_jax.data.text import Tokenizer
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
+from mmt_jax.tasks import records
+from mmt_jax.tasks.records import Records
+from mmt_jax.text import store
+from mmt_jax.text.base import Tokenizer
 from mmt_jax.train import init
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.typing import Params
@@ -39,7 +40,7 @@ class Setup:
 
     def store(self, folder: pathlib.Path) -> None:
         """Writes the vocabulary, and the answers of a task, to a run's folder."""
-        sources.store_tokenizer(self.tokenizer, folder)
+        store.store_tokenizer(self.tokenizer, folder)
         if self.labels is not None:
             records.store_labels(self.labels, folder)
 
@@ -69,7 +70,7 @@ def prepare(
     """
     for origin in origins if not known else ():
         workdirs.read_config(origin)  # before a vocabulary is looked for there
-    given = [folder] if known else [path for path in origins[:1] if sources.has_vocabulary(path)]
+    given = [folder] if known else [path for path in origins[:1] if store.has_vocabulary(path)]
     task = records.asked(config, folder) if config.task.name else None
     tokenizer = sources.tokenizer(
         config, next(iter(given), None), sentences=task and task.sentences

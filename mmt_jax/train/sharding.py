@@ -17,7 +17,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmt_jax import params as params_lib
 from mmt_jax import placement
-from mmt_jax.config import Config, UsageError
+from mmt_jax.configs.config import Config
+from mmt_jax.errors import UsageError
 from mmt_jax.typing import Params
 
 AXES = ("data", "model")

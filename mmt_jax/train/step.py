@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmt_jax.config import Config
+from mmt_jax.configs.config import Config
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
 from mmt_jax.train import optim

@@ -15,11 +15,12 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from mmt_jax.config import SIZES, Config, UsageError, as_dict, resolve
-from mmt_jax.data.sources import VOCABULARIES
-from mmt_jax.data.tasks.records import LABELS
-from mmt_jax.data.writer import lock
+from mmt_jax.configs.config import SIZES, Config, as_dict, resolve
+from mmt_jax.errors import UsageError
+from mmt_jax.files import lock
 from mmt_jax.params import flatten
+from mmt_jax.tasks.records import LABELS
+from mmt_jax.text.store import VOCABULARIES
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -94,7 +95,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Makes the folder, and keeps it from other processes that would train there.
 
-    It does so as `data.writer.lock` does.
+    It does so as `files.lock` does.
 
     Raises:
       UsageError: another process trains there.

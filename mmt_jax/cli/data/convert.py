@@ -20,7 +20,7 @@ from __future__ import annotations
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.data.features import FORMATS
+from mmt_jax.ingest.features import FORMATS
 
 FLAGS = (
     flags.Flag("format", "NAME", "the layout of PATH, of the table above", required=True),
@@ -44,7 +44,7 @@ def run(args: types.SimpleNamespace) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from mmt_jax.data.features.convert import convert
+    from mmt_jax.ingest.features.convert import convert
 
     console = Console(stderr=True)
     summary = convert(

@@ -9,7 +9,7 @@ usage: mmt data prepare --corpus=NAME --raw=DIR --out=DIR [flags]
 {corpora}
 
 Published files may be packed by gzip and lie in --raw or one folder down. The data set is one of
-TFDS, array_record, below OUT/mmt/NAME/1.0.0; `mmt_jax.data.corpora.read` yields its examples.
+TFDS, array_record, below OUT/mmt/NAME/1.0.0; `mmt_jax.ingest.corpora.read` yields its examples.
 
 All annotations are read before anything is written: a damaged file, or one that is not as
 published, is an error that names file and line, and nothing is touched. What is wrong with a single
@@ -39,8 +39,8 @@ import types
 
 from mmt_jax.cli import flags
 from mmt_jax.cli.flags import Flag
-from mmt_jax.data import corpora
-from mmt_jax.data.corpora import prepare
+from mmt_jax.ingest import corpora
+from mmt_jax.ingest.corpora import prepare
 
 
 def _described() -> str:

@@ -19,7 +19,7 @@ import json
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER", required=True),
@@ -32,7 +32,8 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Counts and prints."""
-    from mmt_jax.data import sources, statistics
+    from mmt_jax.data import sources
+    from mmt_jax.text import statistics
 
     if args.target_split and not args.target:
         raise UsageError("--target_split is of --target=SOURCE, which is missing")

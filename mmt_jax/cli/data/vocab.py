@@ -18,7 +18,7 @@ import pathlib
 import types
 
 from mmt_jax.cli import flags
-from mmt_jax.config import UsageError
+from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("captions", "FILE", "JSON Lines, COCO's JSON, Karpathy's splits or a token file"),
@@ -32,8 +32,9 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Trains, writes, and reads back what was written."""
-    from mmt_jax.data import sources, text
-    from mmt_jax.data.features import captions as files
+    from mmt_jax.data import sources
+    from mmt_jax.ingest.features import captions as files
+    from mmt_jax.text import vocabulary
 
     out, split = pathlib.Path(args.out), args.split or "train"
     if bool(args.captions) == bool(args.data):
@@ -49,7 +50,7 @@ def run(args: types.SimpleNamespace) -> None:
         said = [caption for photo in of.values() for caption in photo]
     else:
         said = [c for corpus in sources.outlines(args.data, split) for c in corpus.all_captions()]
-    model = text.vocabulary(said, args.size, args.kind or "sentencepiece")
-    tokenizer = text.load(model)
-    text.write_vocabulary(model, out)
+    model = vocabulary.vocabulary(said, args.size, args.kind or "sentencepiece")
+    tokenizer = vocabulary.load(model)
+    vocabulary.write_vocabulary(model, out)
     print(f"{out} holds {tokenizer.vocab_size} pieces of {len(said)} captions")

@@ -1,0 +1,62 @@
+"""What is asked of records beside whether caption and photo match, as rows of data.
+
+A task is what a record holds, in which way its answers are learned, and how many labels there are.
+Its files are read by `mmt_jax.tasks`, its metric is in `mmt_jax.infer.tasks`; models, trainer
+and exporter know `reads` and `loss` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+PAIR, PAIR_OF_PHOTOS, SENTENCE, PHOTO = (
+    ("text", "image"),
+    ("text", "image", "image"),
+    ("text",),
+    ("image",),
+)
+GLUE = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A row.
+
+    Attributes:
+      reads: what a record holds, in order.
+      loss: a name in `mmt_jax.objectives.answers.LOSSES`.
+      metric: the one by which the best checkpoint is chosen.
+    """
+
+    reads: tuple[str, ...]
+    loss: str = "label"
+    metric: str = "accuracy"
+
+
+TASKS: dict[str, Task] = {
+    "vqa": Task(PAIR, "soft"),
+    "gqa": Task(PAIR, "soft"),
+    "nlvr2": Task(PAIR_OF_PHOTOS),
+    "snli_ve": Task(PAIR),
+    "cifar": Task(PHOTO),
+    **{f"glue/{name}": Task(SENTENCE) for name in GLUE},
+    "glue/CoLA": Task(SENTENCE, metric="matthews"),
+    "glue/MRPC": Task(SENTENCE, metric="f1"),
+    "glue/QQP": Task(SENTENCE, metric="f1"),
+    "glue/STS-B": Task(SENTENCE, "value", metric="spearman"),
+    # Captions, and questions of several tasks that some of them answer.
+    "lxmert": Task(PAIR),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """A task and its files. `data.source` and `data.split` say where its photos are."""
+
+    name: str = ""  # a name in TASKS; "" = whether captions and photos match
+    questions: str | None = None  # the published file (GLUE: table, CIFAR: folder)
+    annotations: str | None = None  # of VQAv2, whose answers are in a file of their own
+    eval_questions: str | None = None  # of a split to evaluate on as `config.eval` says
+    eval_annotations: str | None = None
+    labels: str | None = None  # a JSON list of answers by number; None = the frequent ones
+    least: int = 9  # how often an answer must be given to be one of these

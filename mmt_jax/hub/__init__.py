@@ -1,0 +1,171 @@
+"""Published weights as runs of ours: one file of names for each family, and one engine.
+
+`load` reads a folder (or a hub id) into a config, parameters and a tokenizer, which
+`train.checkpoint.write` makes a workdir of; `save` goes the other way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax import params as params_lib
+from mmt_jax.configs.config import Config, as_dict, resolve
+from mmt_jax.errors import UsageError
+from mmt_jax.hub import folders as hub
+from mmt_jax.hub import preparation, questions
+from mmt_jax.models import registry
+from mmt_jax.models import weights as engine
+from mmt_jax.models.weights import Importer
+from mmt_jax.tasks import records
+from mmt_jax.text import pretrained
+from mmt_jax.text.base import Tokenizer
+from mmt_jax.typing import Params
+
+MODELS = ("bert", "bridgetower", "clip", "lxmert", "roberta", "tern")  # modules beside this one
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What a workdir is made of."""
+
+    config: Config
+    params: Params
+    tokenizer: Tokenizer
+    others: Mapping[str, bytes]  # content of further files by name
+
+
+def load(
+    source: str | os.PathLike,
+    model: str,
+    *,
+    task: str = "",
+    labels: str | os.PathLike | None = None,
+) -> Imported:
+    """Reads published weights.
+
+    Args:
+      source: a folder with `config.json`, the weights and the vocabulary, or a hub id.
+      model: one of MODELS.
+      task: what they were fine-tuned on, a name in `TASKS`; "" = as they tell themselves, if they
+        were.
+      labels: a JSON list of their answers by number; None = as `config.json` or the task has them.
+
+    Raises:
+      UsageError: no such source or model, a config of another model, weights that are damaged or
+        do not fit the config (every fault is listed), no vocabulary, or answers to questions that
+        nobody names.
+    """
+    importer = _find(model)
+    folder = hub.folder(source)
+    foreign = hub.read_config(folder)
+    if foreign.get("model_type") not in importer.model_types:
+        raise UsageError(
+            f"{folder} has the config of a model of the type {foreign.get('model_type')!r}, and "
+            f"--model={model} reads {' or '.join(importer.model_types)}; give the right --model"
+        )
+    arrays, vocabulary = hub.read_arrays(folder), folder
+    if importer.part and (part := folder / importer.part).is_dir():
+        foreign, vocabulary = {**foreign, importer.part: hub.read_config(part)}, part
+        arrays |= {f"{importer.part}.{key}": x for key, x in hub.read_arrays(part).items()}
+    arrays = _renamed(arrays, importer, folder)
+    config = resolve(as_dict(importer.config(foreign, arrays)), path=f"{folder}: config")
+    config = questions.asked(config, foreign, task, name=str(folder))
+    names = questions.labels(config, foreign, labels, name=str(folder))
+    tokenizer = pretrained.read(vocabulary)
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise UsageError(
+            f"{folder} has a vocabulary of {tokenizer.vocab_size} pieces, but its config says "
+            f"{config.model.vocab_size}; put the vocabulary of these weights there"
+        )
+    special = {"mask_id": tokenizer.mask_id, "pad_id": tokenizer.pad_id}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **special))
+    fresh = params_lib.flatten(importer.fresh(config))
+    wanted = params_lib.select(registry.build(config).abstract(), lambda p: p not in fresh)
+    params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
+    params = params_lib.merge(params, params_lib.unflatten(fresh))
+    others = _others(folder, config)
+    if names:
+        others[records.LABELS] = records.as_json(names)
+    return Imported(config, params, tokenizer, others)
+
+
+def _others(folder: pathlib.Path, config: Config) -> dict[str, bytes]:
+    """How photos are prepared, where the folder says so and models read photos themselves."""
+    settings = preparation.read(folder) if config.model.pixels else None
+    if settings is None:
+        return {}
+    preparation.processor(settings, config, name=str(folder))
+    return {preparation.FILE: json.dumps(settings, indent=2, sort_keys=True).encode()}
+
+
+def save(
+    config: Config,
+    params: Params,
+    tokenizer: Tokenizer,
+    out: str | os.PathLike,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """Writes a folder that the family's own library loads with `from_pretrained`.
+
+    Args:
+      config: of the run, sizes filled in.
+      params: its parameters, on the host.
+      tokenizer: its tokenizer.
+      out: the folder to make.
+      settings: how photos are prepared, as `preparation.read` gives it; None = as the family's are.
+      labels: what its answers are called, by number; () = it answers nothing, or nobody knows.
+
+    Raises:
+      UsageError: the family has no published counterpart, this model has parameters that the
+        counterpart has not, or its vocabulary cannot be written for transformers.
+    """
+    family = config.model.family
+    importer = _find(family) if family in MODELS else None
+    if importer is None or importer.save_config is None or importer.save_name is None:
+        raise UsageError(
+            f"models of the family {family} have no counterpart in transformers; export them as a "
+            f"SavedModel (leave --format out)"
+        )
+    foreign = importer.save_config(config) | questions.saved(config, labels)
+    fresh = params_lib.flatten(importer.fresh(config))
+    arrays = engine.revert(
+        params_lib.select(params, lambda p: p not in fresh), importer.table(config)
+    )
+    arrays |= importer.zeros(config)
+    arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
+    others = pretrained.for_transformers(tokenizer)
+    if config.model.pixels:
+        settings = settings or preparation.settings(config)
+        others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
+    hub.write(pathlib.Path(out), foreign, arrays, others=others)
+
+
+def _renamed(
+    arrays: Mapping[str, np.ndarray], importer: Importer, folder: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """The arrays under the table's names."""
+    keys: dict[str, str] = {}
+    for key in arrays:
+        if other := keys.get(name := importer.rename(key)):
+            raise UsageError(
+                f"{folder} has {other} and {key}, which are two names for the same; leave one of "
+                f"them out"
+            )
+        keys[name] = key
+    return {name: arrays[key] for name, key in keys.items()}
+
+
+def _find(model: str) -> Importer:
+    if model not in MODELS:
+        raise UsageError(f"--model={model} cannot be imported; there are {', '.join(MODELS)}")
+    return importlib.import_module(f"mmt_jax.models.{model}.weights").IMPORTER

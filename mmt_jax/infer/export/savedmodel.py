@@ -1,0 +1,222 @@
+"""A trained model as a SavedModel, for TensorFlow and TensorFlow Hub users without JAX.
+
+`signatures['default']` and, where the model has embeddings, `signatures['embed']` are described in
+`infer.export.signature`. For one pair `output` is [2], so that the release's snippet gives a
+scalar; for B pairs it is [B, 2]:
+
+  model = hub.load(folder)
+  output = model.signatures['default'](**inputs)
+  score = tf.nn.softmax(output['output']).numpy()[0]
+
+The folder's `assets` hold all that scoring captions takes: the vocabulary (`spiece.model` or
+`tokenizer.json`, also `model.vocabulary.asset_path`) and the config (`mmt.json`, also
+`model.description.asset_path`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmt_jax import params as params_lib
+from mmt_jax.configs.config import Config, as_dict
+from mmt_jax.data import schema
+from mmt_jax.errors import UsageError
+from mmt_jax.files import whole_folder
+from mmt_jax.infer.export import signature
+from mmt_jax.infer.export.serialization import convert, quiet, readable_stablehlo, tensorflow
+from mmt_jax.models.base import Model
+from mmt_jax.text.store import stored_tokenizer
+from mmt_jax.text.vocabulary import load as load_vocabulary
+from mmt_jax.train.workdir import check_free
+from mmt_jax.typing import Params
+
+DESCRIPTION = "mmt.json"
+
+# Logits that agree to this give probabilities that agree to 1e-5, for they move by half as much.
+_TOLERANCE = 2e-5
+_PROBES = ((1, 2, 2), (3, 7, 4))  # captions, rows and columns of patches or regions
+
+
+def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Writes the best model of a training workdir to the new folder `out`; see `export_model`.
+
+    Raises:
+      UsageError: not a workdir, or a damaged one; and as `export_model`.
+    """
+    from mmt_jax.train import checkpoint
+
+    check_free(out)
+    trained = checkpoint.load(workdir)
+    vocabulary = stored_tokenizer(workdir).model
+    export_model(trained.model, trained.params, vocabulary, out, step=trained.step)
+
+
+def export_model(
+    model: Model,
+    params: Params,
+    vocabulary: bytes,
+    out: str | os.PathLike,
+    *,
+    step: int = 0,
+) -> None:
+    """Writes a SavedModel, which computes in float32, to the new folder `out`.
+
+    What was written is loaded again, called with several shapes and compared with `model` before it
+    takes its place; on any failure nothing is left behind.
+
+    Args:
+      model: scores pairs.
+      params: its parameters.
+      vocabulary: its serialised vocabulary (`Tokenizer.model`).
+      out: the folder to make; an empty one may be there.
+      step: how long it was trained, for the description.
+
+    Raises:
+      UsageError: `out` holds something, the model scores no pairs, or TensorFlow is missing.
+      RuntimeError: what was written does not answer as `model` does.
+    """
+    out = pathlib.Path(out).absolute()
+    check_free(out)
+    if model.config.objective.itm == "none":
+        raise UsageError(
+            f"{model.config.tag or 'this model'} scores no pairs of image and text, so there is "
+            f"nothing to export; export a model that was trained with an ITM loss"
+        )
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
+    params = jax.device_get(params)
+    with whole_folder(out) as part:
+        _write(model, params, vocabulary, step, part)
+        _verify(model, params, part)
+
+
+def description(config: Config, step: int) -> dict[str, Any]:
+    """What `mmt.json` says: the config, the step, and the versions that wrote it."""
+    versions = {}
+    for name in ("mmt_jax", "jax", "tensorflow"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu, or run from a checkout
+            versions[name] = getattr(importlib.import_module(name), "__version__", "unknown")
+    return {"config": as_dict(config), "step": step, "versions": versions}
+
+
+def _signatures(model: Model) -> dict[str, tuple[Callable, dict[str, signature.Field]]]:
+    """Functions of (params, inputs) by name, with their inputs."""
+    found = {
+        "default": (
+            functools.partial(signature.default, model),
+            signature.fields(model.config),
+        )
+    }
+    if model.embeds:
+        found["embed"] = (
+            functools.partial(signature.embed, model),
+            signature.fields(model.config, photos="n"),
+        )
+    return found
+
+
+def _write(
+    model: Model, params: Params, vocabulary: bytes, step: int, folder: pathlib.Path
+) -> None:
+    tf = tensorflow()
+    flat = params_lib.flatten(params)
+    module = tf.Module()
+    module.parameters = [
+        tf.Variable(leaf, trainable=False, name=path) for path, leaf in flat.items()
+    ]
+
+    def serve(name: str) -> Any:
+        function, fields = _signatures(model)[name]
+        converted = convert(function, fields)
+        specs = {  # a spec's name is the keyword that the signature takes
+            key: tf.TensorSpec(field.shape, field.dtype, name=key) for key, field in fields.items()
+        }
+
+        @tf.function(input_signature=[specs], autograph=False)
+        def served(inputs: dict[str, Any]) -> dict[str, Any]:
+            outputs = converted(params_lib.unflatten(dict(zip(flat, module.parameters))), inputs)
+            return _drop_single(tf, outputs) if name == "default" else outputs
+
+        return served
+
+    with tempfile.TemporaryDirectory() as assets, readable_stablehlo(), quiet():
+        about = json.dumps(description(model.config, step), indent=2)
+        filename = load_vocabulary(vocabulary).filename
+        (pathlib.Path(assets) / filename).write_bytes(vocabulary)
+        (pathlib.Path(assets) / DESCRIPTION).write_text(about, encoding="utf-8")
+        module.vocabulary = tf.saved_model.Asset(f"{assets}/{filename}")
+        module.description = tf.saved_model.Asset(f"{assets}/{DESCRIPTION}")
+        served = {name: serve(name) for name in _signatures(model)}
+        tf.saved_model.save(module, str(folder), signatures=served)
+
+
+def _drop_single(tf: Any, outputs: dict[str, Any]) -> dict[str, Any]:
+    """[1, 2] → [2], as the release answers for one pair; [B, 2] stays."""
+    logits = outputs[signature.OUTPUT]
+    shape = tf.shape(logits)
+    single = tf.cast(shape[0] == 1, tf.int32)
+    return {signature.OUTPUT: tf.reshape(logits, shape[single:])}
+
+
+def _verify(model: Model, params: Params, folder: pathlib.Path) -> None:
+    """Compares the SavedModel in `folder` with `model`, both on the CPU."""
+    tf = tensorflow()
+    with quiet(), tf.device("CPU"), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        loaded = tf.saved_model.load(str(folder))
+        for name, (function, _) in _signatures(model).items():
+            expected_of = jax.jit(function)
+            for seed, probe in enumerate(_PROBES):
+                inputs = _probe(model.config, *probe, seed=seed)
+                tensors = {key: tf.constant(value) for key, value in inputs.items()}
+                found = loaded.signatures[name](**tensors)
+                for key, expected in expected_of(params, inputs).items():
+                    _compare(f"{name}: {key}", found[key].numpy(), np.asarray(expected))
+
+
+def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    error = np.abs(found.reshape(expected.shape) - expected).max()
+    limit = _TOLERANCE * max(1.0, np.abs(expected).max())
+    if not error <= limit:  # NaN too
+        raise RuntimeError(
+            f"the SavedModel was written but answers wrongly: {name} is off by {error:.2g}, more "
+            f"than {limit:.2g}; nothing was kept"
+        )
+
+
+def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) -> dict[str, Any]:
+    """Random inputs with padding in both modalities."""
+    rng = np.random.default_rng(seed)
+    length = min(rows * columns, config.data.text_length)
+    token_ids = rng.integers(config.model.vocab_size, size=(pairs, length), dtype=np.int32)
+    text_padding = np.zeros_like(token_ids)
+    text_padding[:, 0 if config.model.cls_index else -1] = 1
+    inputs = {
+        schema.MASKED_TOKENS: token_ids,
+        schema.SEGMENT_IDS: np.zeros_like(token_ids),
+        schema.TOKEN_IDS: token_ids,
+        schema.TEXT_PADDING: text_padding,
+    }
+    if config.model.pixels:
+        side = config.model.patch_size
+        shape = (pairs, rows * side, columns * side, 3)
+        return inputs | {schema.PIXELS: rng.random(shape, np.float32)}
+    shape = (pairs, rows * columns)
+    padding = np.zeros(shape, np.int32)
+    padding[:, 0] = 1
+    return inputs | {
+        schema.BOXES: rng.random((*shape, 5), np.float32),
+        schema.FEATURES: rng.random((*shape, config.model.feature_dim), np.float32),
+        schema.IMAGE_PADDING: padding,
+    }

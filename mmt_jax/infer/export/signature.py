@@ -1,0 +1,84 @@
+"""What an exported model takes and answers: names, shapes and the functions behind them.
+
+`default` takes the seven keys of the release (facts: `mmt_jax.data.schema`), or `image/pixels` in
+place of the three image keys where the model reads pixels. `embed`, of models that score a pair by
+an inner product, takes the same keys; there captions and photos need not be as many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from mmt_jax.configs.config import Config
+from mmt_jax.data import regions, schema
+from mmt_jax.models.base import Model
+from mmt_jax.typing import Array, Image, Params
+
+OUTPUT = "output"
+TEXT_EMBEDDING = "text_embedding"
+IMAGE_EMBEDDING = "image_embedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One input. A dimension is a number, or an expression of the letters that it is free in."""
+
+    dims: tuple[str, ...]
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Sizes; None where any will do."""
+        return tuple(int(dim) if dim.isdecimal() else None for dim in self.dims)
+
+
+def fields(config: Config, *, photos: str = "b") -> dict[str, Field]:
+    """The inputs of a model by key.
+
+    Args:
+      config: its config, sizes filled in.
+      photos: letter of the number of photos; other than "b", there may be more or fewer of them
+        than of captions.
+    """
+    if config.model.pixels:
+        side = config.model.patch_size
+        image = {schema.PIXELS: Field((photos, f"{side}*h", f"{side}*w", "3"), "float32")}
+    else:
+        image = {
+            schema.BOXES: Field((photos, "r", "5"), "float32"),
+            schema.FEATURES: Field((photos, "r", str(config.model.feature_dim)), "float32"),
+            schema.IMAGE_PADDING: Field((photos, "r"), "int32"),
+        }
+    return image | {key: Field(("b", "t"), "int32") for key in schema.TEXT_KEYS}
+
+
+def image(config: Config, inputs: Mapping[str, Array]) -> Image:
+    """The photos among `inputs`: regions, or patches of `image/pixels` [B, H, W, 3] f32."""
+    if config.model.pixels:
+        return regions.pixel_image(
+            inputs[schema.PIXELS],
+            config.model.patch_size,
+            global_region=config.model.global_region,
+        )
+    return schema.to_image(inputs)
+
+
+def default(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """B pairs → `output` [B, 2] f32 logits: softmax(...)[:, 0] is the match probability."""
+    text = model.encode_text(params, schema.to_text(inputs))
+    photos = model.encode_image(params, image(model.config, inputs))
+    return {OUTPUT: model.fuse(params, text, photos).logits[-1]}
+
+
+def embed(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """M captions, N photos → `text_embedding` [M, E] f32 and `image_embedding` [N, E] f32.
+
+    Their inner product ranks pairs. In separable models it is the score, up to a constant.
+    """
+    text = model.encode_text(params, schema.to_text(inputs))
+    photos = model.encode_image(params, image(model.config, inputs))
+    return {
+        TEXT_EMBEDDING: model.embed_text(params, text),
+        IMAGE_EMBEDDING: model.embed_image(params, photos),
+    }

@@ -1,0 +1,109 @@
+"""What stands at the blanks of a sentence: the words that a model trained on hidden ones expects.
+
+A blank is written `<mask>` or `[MASK]`, whatever the model's own token for it is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mmt_jax.errors import UsageError
+from mmt_jax.models.base import Model
+from mmt_jax.text.base import Tokenizer
+from mmt_jax.typing import Array, Image, Params, Text
+
+_BLANK = re.compile(r"<mask>|\[MASK\]")
+
+
+class Word(NamedTuple):
+    """A piece of the vocabulary, without the blank in front of a word, and how likely it is."""
+
+    word: str
+    probability: float
+
+
+def fill(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    sentence: str,
+    image: Image | None,
+    *,
+    top: int,
+) -> list[list[Word]]:
+    """The `top` likeliest pieces at each blank, best first.
+
+    Args:
+      model: in float32.
+      params: its parameters.
+      tokenizer: its tokenizer.
+      sentence: with at least one blank.
+      image: one photo, with a batch axis of 1; None for models that read sentences alone.
+      top: at least 1; no more than the vocabulary has are returned.
+
+    Raises:
+      UsageError: the model has learned no words or lacks a photo, or the sentence has no blank or
+        does not fit.
+    """
+    config = model.config
+    name = config.tag or "this model"
+    if not config.objective.mlm:
+        raise UsageError(
+            f"{name} has no head over words; ask a model that was trained on hidden words "
+            f"(config.objective.mlm)"
+        )
+    if model.fuses and image is None:
+        raise UsageError(f"{name} reads a photo beside the sentence; give one, or its record")
+    if top < 1:
+        raise UsageError(f"the number of words is {top}; ask for 1 or more")
+    ids, length = encode(tokenizer, sentence), config.data.text_length
+    if len(ids) > length - 2:
+        raise UsageError(
+            f"the sentence {sentence!r} has {len(ids)} pieces, but the model reads {length - 2}; "
+            f"shorten it"
+        )
+    text = tokenizer.layout([ids], length=length, layout=config.model.layout)
+    hidden = (text.token_ids == tokenizer.mask_id) & (text.word_ids >= 0)
+    logits = np.asarray(_words(model, params, text, image))[hidden]
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        [Word(tokenizer.piece(index), float(row[index])) for index in indices]
+        for row, indices in zip(probabilities, best.tolist(), strict=True)
+    ]
+
+
+def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
+    """Token ids of a sentence, each blank as the token that hides a word.
+
+    Raises:
+      UsageError: there is no blank.
+    """
+    parts = _BLANK.split(sentence)
+    if len(parts) == 1:
+        raise UsageError(f"the sentence {sentence!r} has no blank; write <mask> for one")
+    if tokenizer.mask_takes_space:
+        parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]
+    ids: list[int] = []
+    for number, part in enumerate(parts):
+        ids += [tokenizer.mask_id] * (number > 0)
+        if part.strip():
+            encoded = tokenizer.encode(part)
+            ids += encoded if number == 0 or part[0].isspace() else tokenizer.within(encoded)
+    return ids
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _words(model: Model, params: Params, text: Text, image: Image | None) -> Array:
+    """Logits over the vocabulary [1, T, V] f32."""
+    encoded = model.encode_text(params, text)
+    states = encoded.states
+    if image is not None:
+        states = model.fuse(params, encoded, model.encode_image(params, image)).text
+    return model.words(params, states).astype(jax.numpy.float32)

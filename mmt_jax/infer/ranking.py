@@ -1,0 +1,85 @@
+"""Ranks from scores, numpy only. Ties count against the model: a constant score ranks last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmt_jax.errors import UsageError
+
+RECALLS = (1, 5, 10)
+BEST = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in RECALLS)
+
+
+def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """The rank of each query's best relevant item: 1 is the top.
+
+    Every irrelevant item that scores at least as much stands ahead; other relevant items do not, so
+    a rank of at most k means that any relevant item is among the first k.
+
+    Args:
+      scores: [Q, I] float, higher = better match.
+      relevant: [Q, I] bool, at least one True in each row.
+
+    Returns:
+      [Q] i64 in 1..I.
+
+    Raises:
+      UsageError: a score is NaN, which has no rank.
+      ValueError: the shapes differ, or a query has no relevant item.
+    """
+    if scores.shape != relevant.shape or scores.ndim != 2:
+        raise ValueError(
+            f"scores {scores.shape} and relevant {relevant.shape} must be equal [Q, I]"
+        )
+    if np.isnan(scores).any():
+        query, item = np.argwhere(np.isnan(scores))[0]
+        raise UsageError(
+            f"the score of query {query} and item {item} is NaN, which cannot be ranked; the "
+            f"model's parameters or the item's features are not finite"
+        )
+    if not relevant.any(axis=1).all():
+        query = np.flatnonzero(~relevant.any(axis=1))[0]
+        raise ValueError(f"query {query} has no relevant item")
+    best = np.max(scores, axis=1, where=relevant, initial=-np.inf, keepdims=True)
+    return 1 + np.count_nonzero((scores >= best) & ~relevant, axis=1)
+
+
+def recall(ranks: np.ndarray, k: int) -> float:
+    """R@k: the share (0..1) of queries that find a relevant item among the first k."""
+    return float(np.mean(ranks <= k))
+
+
+def fractional_recall(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """The mean share of a query's relevant items that are among its first k (0..1).
+
+    This is what kaylode/tern reports as recall: with five relevant captions a photo, at most 1/5 at
+    k = 1. `recall`, the field's R@k, is satisfied with any one of them.
+
+    Args:
+      scores: [Q, I] float, higher = better match; irrelevant items stand ahead of their equals.
+      relevant: [Q, I] bool, at least one True in each row.
+      k: ranks that count.
+    """
+    found = np.lexsort((relevant, -scores), axis=1)[:, :k]
+    hits = np.take_along_axis(relevant, found, axis=1).sum(axis=1)
+    return float(np.mean(hits / relevant.sum(axis=1)))
+
+
+def check_best(name: str) -> None:
+    """Refuses a `config.eval.best` that no evaluation reports, or of which less is better.
+
+    Raises:
+      UsageError: `name` is not in `BEST`.
+    """
+    if name not in BEST:
+        raise UsageError(
+            f"config.eval.best={name!r} cannot choose a checkpoint; take one of {', '.join(BEST)}"
+        )
+
+
+def summary(ranks: np.ndarray) -> Mapping[str, float]:
+    """`r@1`, `r@5` and `r@10` as shares in 0..1, and `median_rank` (1 is best)."""
+    recalls = {f"r@{k}": recall(ranks, k) for k in RECALLS}
+    return {**recalls, "median_rank": float(np.median(ranks))}

@@ -1,0 +1,282 @@
+"""Retrieval in both directions, of all photos at once or within folds.
+
+Image retrieval: a caption finds its photo. Text retrieval: a photo finds any of its captions. R@k
+is a share in 0..1 and ties count against the model (`ranking`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.configs.config import Config, check_ranges
+from mmt_jax.corpus import Photos
+from mmt_jax.data import sources
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer import ranking, relevance
+from mmt_jax.models.base import Model
+from mmt_jax.text import store
+from mmt_jax.text.base import Tokenizer
+from mmt_jax.typing import Params
+
+NDCG = "ndcg@25"
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval:
+    """Ranks of M captions and N photos, each among those of its fold; 1 is best."""
+
+    image_ranks: np.ndarray  # [M] i64: of its photo, for each caption
+    text_ranks: np.ndarray  # [N] i64: of its best caption, for each photo
+    caption_to_image: np.ndarray  # [M] i64
+    image_ids: np.ndarray  # [N] i64
+    ndcg: np.ndarray | None = None  # [M] f64 of each caption, see `relevance`; None = not asked
+
+    @classmethod
+    def of(
+        cls, scores: np.ndarray, examples: Examples, *, first: int = 0, ndcg: bool = False
+    ) -> Retrieval:
+        """Ranks `scores` [M, N] float of N photos, from number `first` on, and their M captions.
+
+        Raises:
+          UsageError: a score is NaN.
+        """
+        start = int(np.searchsorted(examples.caption_to_image, first))
+        captions = slice(start, start + scores.shape[0])
+        photos = slice(first, first + scores.shape[1])
+        caption_to_image = examples.caption_to_image[captions]
+        image_ids = examples.image_ids[photos]
+        relevant = examples.image_ids[caption_to_image][:, None] == image_ids
+        return cls(
+            image_ranks=ranking.ranks(scores, relevant),
+            text_ranks=ranking.ranks(scores.T, relevant.T),
+            caption_to_image=caption_to_image,
+            image_ids=image_ids,
+            ndcg=_ndcg(scores, examples.captions[captions], caption_to_image) if ndcg else None,
+        )
+
+    @classmethod
+    def join(cls, folds: Sequence[Retrieval]) -> Retrieval:
+        """All folds as one, each query ranked as it is in its fold."""
+        parts = [vars(fold) for fold in folds]
+        names = [name for name, value in parts[0].items() if value is not None]
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in names})
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """By direction r@1, r@5, r@10 and median_rank; `num_images` and `num_captions`.
+
+        Where it was asked for, `image_retrieval` has `ndcg@25` too.
+        """
+        graded = {} if self.ndcg is None else {NDCG: float(self.ndcg.mean())}
+        return {
+            "image_retrieval": {**ranking.summary(self.image_ranks), **graded},
+            "text_retrieval": ranking.summary(self.text_ranks),
+            "num_images": len(self.image_ids),
+            "num_captions": len(self.caption_to_image),
+        }
+
+    def flat(self) -> dict[str, float]:
+        """The metrics by path, such as `image_retrieval/r@1`."""
+        return {
+            f"{way}/{name}": value
+            for way in ("image_retrieval", "text_retrieval")
+            for name, value in self.metrics[way].items()
+        }
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Writes the metrics to the JSON file `path`, and the fields of this class beside it.
+
+        The latter are arrays of `NAME.ranks.npz` for `NAME.json`. Each file appears whole or not at
+        all.
+
+        Raises:
+          UsageError: as `output_paths`.
+        """
+        numbers, ranks = output_paths(path)
+        numbers.parent.mkdir(parents=True, exist_ok=True)
+        part = numbers.with_name(f".{numbers.name}.{os.getpid()}")
+        try:
+            with open(part, "wb") as file:
+                arrays = {name: array for name, array in vars(self).items() if array is not None}
+                np.savez_compressed(file, **arrays)
+            os.replace(part, ranks)
+            part.write_text(json.dumps(self.metrics, indent=2) + "\n")
+            os.replace(part, numbers)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """The two files that `Retrieval.write` makes of `path`.
+
+    Raises:
+      UsageError: `path` does not end in .json, or one of the files exists.
+    """
+    numbers = pathlib.Path(path)
+    if numbers.suffix != ".json":
+        raise UsageError(f"{numbers} must end in .json; the ranks go to a .ranks.npz beside it")
+    ranks = numbers.with_suffix(".ranks.npz")
+    for target in (numbers, ranks):
+        if target.exists():
+            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
+    return numbers, ranks
+
+
+def evaluate(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    *,
+    limit: int = 0,
+    fold: int = 0,
+    rerank: int = 0,
+    ndcg: bool = False,
+    pairs: int = 1024,
+    progress: bool = False,
+) -> Retrieval:
+    """Ranks photos for captions and captions for photos.
+
+    Args:
+      model: scores pairs.
+      params: its parameters.
+      examples: photos and captions, tokenised with the model's vocabulary.
+      limit: the first `limit` photos with all their captions; 0 = all.
+      fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
+        1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
+      rerank: score only the pairs among that many best by embeddings (`scoring.rerank`); a match
+        that is not among them ranks last. 0 = all pairs.
+      ndcg: also grade photos by what their captions have in common with the query (`relevance`).
+      pairs: how many are fused at once, about.
+      progress: show a line on stderr while it takes more than a few seconds.
+
+    Raises:
+      UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
+        the data does not fit it, or cannot be cut into such folds; or a score is NaN.
+    """
+    config = model.config
+    if config.objective.itm == "none" and (model.separable or not model.embeds):
+        how = ", or ask this one its questions with --task" if config.model.num_answers else ""
+        raise UsageError(
+            f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
+            f"that was trained with an ITM loss{how}"
+        )
+    score = scoring.score_matrix
+    if rerank:
+        _check_rerank(model, rerank)
+        score = functools.partial(scoring.rerank, top=rerank)
+    count = len(selection(examples, limit)[0])
+    fold = fold or count
+    if fold < 0 or count % fold:
+        raise UsageError(f"{count} photos cannot be cut into folds of {fold}; give a divisor")
+    folds = []
+    for first in range(0, count, fold):
+        images = examples.images(np.arange(first, first + fold))
+        check_width(images.features.shape[-1], config.model.feature_dim)
+        captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
+        texts = examples.texts(captions)
+        scores = score(model, params, texts, images, pairs=pairs, progress=progress)
+        folds.append(Retrieval.of(scores, examples, first=first, ndcg=ndcg))
+    return Retrieval.join(folds)
+
+
+def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np.ndarray:
+    """NDCG@25 of each of the captions, of which number m is of photo `photos[m]`; ascending."""
+    starts = np.searchsorted(photos, np.arange(photos[0], photos[0] + scores.shape[1] + 1))
+    by_photo = [captions[a:b] for a, b in itertools.pairwise(starts)]
+    return relevance.ndcg(scores, relevance.rouge_l(captions, by_photo))
+
+
+def _check_rerank(model: Model, top: int) -> None:
+    if top < 0:
+        raise UsageError(f"rerank is {top}; give a number of pairs, or 0 to score all of them")
+    joint = model.config.objective.itm != "none"
+    if not model.embeds or not joint:
+        lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
+        raise UsageError(
+            f"{model.config.tag or 'this model'} has {lacks}; leave rerank out, and all pairs are "
+            f"scored"
+        )
+
+
+def selection(examples: Examples, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the first `limit` photos and of all their captions; 0 = all.
+
+    Raises:
+      UsageError: `limit` is negative.
+    """
+    if limit < 0:
+        raise UsageError(f"limit is {limit}; give a number of photos, or 0 for all")
+    count = min(limit, len(examples)) or len(examples)
+    return np.arange(count), np.flatnonzero(examples.caption_to_image < count)
+
+
+def evaluator(
+    config: Config, workdir: str | os.PathLike, *, progress: bool = True
+) -> Callable[[Model, Params, Config], dict[str, float]]:
+    """What a training run calls to evaluate: model, parameters and config → `Retrieval.flat`.
+
+    The data is loaded now, so that a wrong source is told before training, and laid out at the
+    first call, when the workdir has its vocabulary.
+
+    Args:
+      config: the run's; `config.eval` says which data, how much of it, and how.
+      workdir: the run's folder.
+      progress: show a line on stderr while an evaluation takes more than a few seconds.
+
+    Raises:
+      UsageError: the data is not there, or does not fit the training data; a number of
+        `config.eval` is out of range; or its `best` is nothing to choose a checkpoint by.
+    """
+    check_ranges(config.eval, path="config.eval")
+    ranking.check_best(config.eval.best)
+    corpora = _load(config)
+    if not config.model.pixels:
+        wanted = config.model.feature_dim or sources.spec(config).feature_dim
+        check_width(corpora[0].feature_dim, wanted)
+
+    @functools.lru_cache(maxsize=1)
+    def examples_of(config: Config) -> Examples:
+        return Examples.of(config, _load(config), _tokenizer(workdir))
+
+    def evaluation(model: Model, params: Params, config: Config) -> dict[str, float]:
+        examples = examples_of(config)
+        return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
+
+    return evaluation
+
+
+def _load(config: Config) -> list[Photos]:
+    source, split = sources.eval_source(config)
+    corpora = sources.load(source, split, pixels=config.model.pixels)
+    return sources.first(corpora, config.eval.limit)
+
+
+def _tokenizer(workdir: str | os.PathLike) -> Tokenizer:
+    """That of a run, or, before its folder has one, of the run in a folder below it starts from."""
+    found = [p for name in store.VOCABULARIES for p in pathlib.Path(workdir).rglob(name)]
+    nearest = min(found, key=lambda path: len(path.parts), default=None)
+    return store.stored_tokenizer(nearest.parent if nearest else workdir)
+
+
+def check_width(found: int, wanted: int | None) -> None:
+    """Refuses features of another width than the model reads.
+
+    Raises:
+      UsageError: they differ.
+    """
+    if found != wanted:
+        raise UsageError(
+            f"the evaluation data has features of width {found}, but the model reads {wanted}; "
+            f"evaluate on records of the detector that it was trained with"
+        )

@@ -1,0 +1,268 @@
+"""Photos as embeddings in a FAISS index: a caption finds its best photos without scoring them all.
+
+An index is a folder: `index.faiss` (vectors of N photos), `photos.jsonl` (image_id and captions of
+each, in the same order) and `index.json` (an `About`: how it was built, and by which model).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from mmt_jax import readers as files
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.errors import UsageError
+from mmt_jax.infer import pairs as scoring
+from mmt_jax.models.base import Model
+from mmt_jax.params import flatten
+from mmt_jax.typing import Params, Text
+
+KINDS = ("flat", "ivf", "hnsw")
+METRICS = ("ip", "cosine")
+
+_ABOUT, _VECTORS, _PHOTOS = "index.json", "index.faiss", "photos.jsonl"
+_POINTS = 39  # photos that FAISS wants for each list of an inverted file
+_NEIGHBOURS = 32  # of a node of the HNSW graph
+_VISITED = 128  # of its nodes, at least, in a search
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What an index holds.
+
+    Attributes:
+      kind: "flat" compares with every photo; "ivf" with those of the nearest lists, "hnsw" along a
+        graph of neighbours: both faster, and both may miss a photo.
+      metric: "ip", the inner product, ranks as the score of a model of two towers does; "cosine"
+        leaves the lengths of the embeddings aside.
+      fingerprint: of the model's parameters.
+      workdir: where the model was.
+      source: where the photos came from.
+      split: of the source.
+    """
+
+    kind: str
+    metric: str
+    fingerprint: str
+    workdir: str = ""
+    source: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A photo that was found: its place in the index, and its score."""
+
+    photo: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """An index in memory.
+
+    Attributes:
+      about: what it holds.
+      image_ids: one for each of the N photos.
+      captions: those of each photo.
+      vectors: the FAISS index.
+    """
+
+    about: About
+    image_ids: tuple[int, ...]
+    captions: tuple[tuple[str, ...], ...]
+    vectors: Any
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def search(self, model: Model, params: Params, texts: Text, *, top: int) -> list[list[Hit]]:
+        """The best photos of each caption, best first.
+
+        Args:
+          model: that wrote the index.
+          params: its parameters.
+          texts: Q captions, numpy.
+          top: photos at most for each; an index that is not flat may find fewer.
+
+        Raises:
+          UsageError: the index is another model's, or `top` is no number of photos.
+        """
+        if top < 1:
+            raise UsageError(f"top is {top}; it must be at least 1")
+        if fingerprint(params) != self.about.fingerprint:
+            raise UsageError(
+                f"the index was written by another model (by what was in {self.about.workdir} "
+                f"then); search with that one, or write a new index"
+            )
+        queries = _prepared(scoring.embed(model, params, texts), self.about.metric)
+        if self.about.kind == "hnsw":
+            self.vectors.hnsw.efSearch = max(_VISITED, top)
+        scores, photos = self.vectors.search(queries, min(top, len(self)))
+        return [
+            [Hit(int(photo), float(score)) for photo, score in zip(*row) if photo >= 0]
+            for row in zip(photos, scores)
+        ]
+
+
+def build(
+    model: Model,
+    params: Params,
+    examples: Examples,
+    *,
+    kind: str = "flat",
+    metric: str = "ip",
+    workdir: str | os.PathLike = "",
+    source: str = "",
+    split: str = "",
+) -> Index:
+    """Embeds all photos of `examples`; the other arguments are those of `About`.
+
+    Raises:
+      UsageError: the model has no embeddings or reads other features, an unknown kind or metric, or
+        FAISS is not installed.
+    """
+    if not model.embeds:
+        raise UsageError(
+            f"{model.config.tag or 'this model'} has no embeddings to be indexed; take a model of "
+            f"two towers, such as baseline_baseline, or rank with `mmt eval` if it scores pairs"
+        )
+    for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
+        if value not in known:
+            raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
+    faiss = _faiss()
+    parts = []
+    for images in examples.all_images():
+        width, wanted = images.features.shape[-1], model.config.model.feature_dim
+        if width != wanted:
+            raise UsageError(
+                f"{source or 'the data'} has features of width {width}, but the model reads "
+                f"{wanted}; index photos of the detector that it was trained with"
+            )
+        parts.append(scoring.embed(model, params, images))
+    starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
+    return Index(
+        About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),
+        tuple(examples.image_ids.tolist()),
+        tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts)),
+        _vectors(faiss, _prepared(np.concatenate(parts), metric), kind),
+    )
+
+
+def _vectors(faiss: Any, rows: np.ndarray, kind: str) -> Any:
+    """The FAISS index of rows [N, E]; its metric is the inner product."""
+    count, width = rows.shape
+    if kind == "flat":
+        vectors = faiss.IndexFlatIP(width)
+    elif kind == "hnsw":
+        vectors = faiss.IndexHNSWFlat(width, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    else:
+        # FAISS's guidelines: some 4 √N lists, of which a search reads the nearest sixteenth here.
+        lists = max(1, min(round(4 * count**0.5), count // _POINTS))
+        vectors = faiss.IndexIVFFlat(
+            faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
+        )
+        vectors.nprobe = min(lists, max(8, lists // 16))
+        vectors.train(rows)
+    vectors.add(rows)
+    return vectors
+
+
+def _prepared(rows: np.ndarray, metric: str) -> np.ndarray:
+    """Embeddings [n, E], of length 1 where their cosines are asked for."""
+    if metric == "cosine":
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def fingerprint(params: Params) -> str:
+    """The same for the same parameters, whatever their path on disk: 32 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path, leaf in flatten(params).items():
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def write(index: Index, folder: str | os.PathLike) -> None:
+    """Writes an index, whole or not at all.
+
+    Raises:
+      UsageError: the folder exists.
+    """
+    folder = check_new(folder)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    part.mkdir(parents=True)
+    try:
+        _faiss().write_index(index.vectors, str(part / _VECTORS))
+        about = json.dumps(dataclasses.asdict(index.about), indent=2)
+        (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
+        with open(part / _PHOTOS, "w", encoding="utf-8") as file:
+            for image_id, captions in zip(index.image_ids, index.captions, strict=True):
+                line = {"image_id": image_id, "captions": captions}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_new(path: str | os.PathLike) -> pathlib.Path:
+    """The path, if nothing is there yet.
+
+    Raises:
+      UsageError: something is.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; remove it or name another")
+    return path
+
+
+def read(folder: str | os.PathLike) -> Index:
+    """Reads what `write` wrote.
+
+    Raises:
+      UsageError: there is no index, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / _ABOUT).is_file():
+        problem = "is no index" if folder.exists() else "does not exist"
+        raise UsageError(f"{folder} {problem}; write one with `mmt index --out={folder}`")
+    faiss = _faiss()
+    try:
+        about = About(**json.loads((folder / _ABOUT).read_text(encoding="utf-8")))
+        vectors = faiss.read_index(str(folder / _VECTORS))
+        photos = [entry for _, entry in files.json_lines(folder / _PHOTOS)]
+        image_ids = tuple(photo["image_id"] for photo in photos)
+        captions = tuple(tuple(photo["captions"]) for photo in photos)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{folder} is damaged ({reason[:200]}); remove it and write it again with `mmt index`"
+        ) from None
+    if vectors.ntotal != len(photos):
+        raise UsageError(
+            f"{folder} is damaged ({vectors.ntotal} vectors for {len(photos)} photos); remove it "
+            f"and write it again with `mmt index`"
+        )
+    return Index(about, image_ids, captions, vectors)
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+
+        return faiss
+    except ModuleNotFoundError:
+        raise UsageError(
+            "an index needs FAISS, which is not installed; run pip install 'mmt_jax[retrieval]'"
+        ) from None

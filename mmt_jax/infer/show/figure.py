@@ -1,0 +1,99 @@
+"""The picture of a view, as a PNG."""
+
+from __future__ import annotations
+
+import os
+import typing
+import warnings
+
+import numpy as np
+
+from mmt_jax.infer.show.view import WHOLE, View
+
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DRAWN = 36  # regions at most; more would hide the photo
+_LABEL = 26  # letters of a region's name
+
+
+def write(view: View, path: str | os.PathLike) -> None:
+    """Draws photo, boxes and names; with a model, attention and changes beside them."""
+    import matplotlib
+
+    with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):
+        warnings.filterwarnings("ignore", "Glyph")  # that no font has: a box is drawn
+        _draw(view).savefig(path, format="png", dpi=110)
+
+
+def _draw(view: View) -> Figure:
+    from matplotlib.figure import Figure
+
+    told = view.explanation
+    shown = _shown(view)
+    figure = Figure(figsize=(15, 8) if told else (8, 8), layout="constrained")
+    columns = figure.subplots(1, 2, width_ratios=(3, 2)) if told else [figure.subplots()]
+    _draw_photo(columns[0], view, shown)
+    if told:
+        columns[1].set_axis_off()
+        parts = columns[1].inset_axes
+        if told.attention is not None:
+            axes = parts((0.25, 0.45, 0.75, 0.5))
+            labels = [f"{i + 1} {view.names[i][:_LABEL]}" for i in shown]
+            axes.imshow(told.attention[:, shown], aspect="auto", cmap="viridis", vmin=0)
+            axes.set_yticks(range(len(told.words)), told.words, fontsize=8)
+            axes.set_xticks(range(len(shown)), labels, fontsize=6, rotation=90)
+            axes.set_title("attention from word to region", fontsize=9)
+        _draw_changes(parts((0.25, 0.0, 0.3, 0.22)), told.words, told.word_changes, "word")
+        rows = [f"{i + 1}" for i in shown]
+        _draw_changes(parts((0.68, 0.0, 0.32, 0.22)), rows, told.region_changes[shown], "region")
+    return figure
+
+
+def _shown(view: View) -> np.ndarray:
+    """Which regions are drawn: all, or those whose hiding changes most, or the first."""
+    count = len(view.boxes)
+    if count <= _DRAWN or view.explanation is None:
+        return np.arange(min(count, _DRAWN))
+    change = np.nan_to_num(np.abs(view.explanation.region_changes))
+    return np.sort(np.argsort(-change, kind="stable")[:_DRAWN])
+
+
+def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    height, width = view.picture.shape[:2]
+    axes.imshow(view.picture)
+    axes.set_axis_off()
+    for i in shown:
+        if view.names[i] == WHOLE:
+            continue
+        ymin, xmin, ymax, xmax = view.boxes[i] * [height, width, height, width]
+        color = f"C{i % 10}"
+        axes.add_patch(
+            Rectangle((xmin, ymin), xmax - xmin, ymax - ymin, fill=False, ec=color, lw=1.5)
+        )
+        axes.text(
+            xmin,
+            ymin,
+            f"{i + 1} {view.names[i][:_LABEL]}",
+            fontsize=7,
+            color="white",
+            va="bottom",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
+        )
+    told = view.explanation
+    axes.set_title(
+        view.caption if told is None else f"{told.probability:.3f}  {view.caption}",
+        pad=16,
+        wrap=True,
+    )
+
+
+def _draw_changes(axes, labels, values: np.ndarray, what: str) -> None:
+    colors = ["C3" if value < 0 else "C0" for value in values]
+    axes.bar(range(len(labels)), np.nan_to_num(values), color=colors)
+    axes.axhline(0, color="black", lw=0.5)
+    axes.set_xticks(range(len(labels)), labels, fontsize=6, rotation=90)
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set_title(f"change of log odds without the {what}", fontsize=8)

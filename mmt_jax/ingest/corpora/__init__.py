@@ -1,0 +1,184 @@
+"""Published corpora by name: prepared once from their files, then read like any TFDS data set.
+
+`mmt data prepare` writes them, `read` gives their examples. For those who live in TFDS, importing
+`mmt_jax.ingest.corpora.builder` makes the name "mmt/flickr30k" known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.corpora import (
+    base,
+    coco_captions,
+    flickr,
+    localized_narratives,
+    questions,
+    statements,
+    visual_genome,
+    web,
+)
+
+CORPORA: tuple[base.Corpus, ...] = (
+    web.CONCEPTUAL_CAPTIONS,
+    web.SBU,
+    visual_genome.CORPUS,
+    coco_captions.CORPUS,
+    localized_narratives.CORPUS,
+    flickr.FLICKR30K,
+    flickr.FLICKR8K,
+    questions.VQAV2,
+    questions.GQA,
+    statements.NLVR2,
+    statements.SNLI_VE,
+    statements.SVO_PROBES,
+)
+
+VERSION = "1.0.0"  # of what an example holds
+INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
+_PLACES = (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")  # in a folder that is given
+
+
+def get(name: str) -> base.Corpus:
+    """The corpus of that name.
+
+    Raises:
+      UsageError: there is none.
+    """
+    known = {corpus.name: corpus for corpus in CORPORA}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"{name!r} is not a corpus; {hint}")
+    return known[name]
+
+
+class Examples(Sequence[dict[str, Any]]):
+    """The examples of a prepared split, read one by one from where they lie.
+
+    Values by name: `image/encoded` (NLVR2: `left/…`, `right/…`; SVO-Probes: `positive/…`,
+    `negative/…`) are the bytes of a JPEG or PNG, `image/hash` 16 hexadecimal digits; texts are str,
+    lists of them list, numbers numpy, boxes [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
+
+    Attributes:
+      names: of the values.
+    """
+
+    def __init__(self, version: pathlib.Path, split: str):
+        tfds = datasets_library()
+        builder = tfds.builder_from_directory(version)
+        self.names: tuple[str, ...] = tuple(builder.info.features)
+        self._photos = {name for name in self.names if name.endswith("/encoded")}
+        as_it_is = {name: tfds.decode.SkipDecoding() for name in self._photos}
+        self._source = builder.as_data_source(split, decoders=as_it_is)
+        self._where = f"{version}, split {split}"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)  # ends an iteration; TFDS raises something else
+        try:
+            values = self._source[index]
+        except Exception as error:  # array_record's RuntimeError, or what protobuf stumbles over
+            raise UsageError(
+                f"{self._where}: example {index} cannot be read ({error}); copy the folder again"
+            ) from None
+        return {
+            name: value if name in self._photos else _decoded(value)
+            for name, value in values.items()
+        }
+
+
+def read(folder: str | os.PathLike, split: str) -> Examples:
+    """The examples of a prepared split, in the order of their keys' hashes.
+
+    Args:
+      folder: as `mmt data prepare --out` made it, or a folder of one corpus in it.
+      split: one of `splits(folder)`.
+
+    Raises:
+      UsageError: no prepared corpus, several of them, no such split, or TFDS is missing; later, a
+        shard is damaged.
+    """
+    version = find(folder)
+    if split not in (known := splits(version)):
+        raise UsageError(f"{version} has no split {split!r}; it has {', '.join(known)}")
+    return Examples(version, split)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [text.decode() for text in value]
+    return value
+
+
+def splits(folder: str | os.PathLike) -> tuple[str, ...]:
+    """The finished splits of a prepared corpus.
+
+    Raises:
+      UsageError: as `find`.
+    """
+    return tuple(split["name"] for split in document(find(folder) / INFO)["splits"])
+
+
+def document(path: pathlib.Path) -> dict[str, Any]:
+    """What a JSON file beside the shards holds.
+
+    Raises:
+      UsageError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}); remove its folder and prepare the corpus again"
+        ) from None
+
+
+def find(folder: str | os.PathLike) -> pathlib.Path:
+    """Where a prepared corpus lies: the folder that holds its shards.
+
+    Raises:
+      UsageError: the folder holds none, or several.
+    """
+    folder = pathlib.Path(folder)
+    for pattern in _PLACES:
+        if found := sorted(path.parent for path in folder.glob(pattern)):
+            break
+    else:
+        raise UsageError(f"{folder} holds no prepared corpus; write one with `mmt data prepare`")
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds several corpora; name one, such as {found[0]}")
+    return found[0]
+
+
+def is_prepared(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds prepared corpora, one or several."""
+    return any(any(pathlib.Path(folder).glob(pattern)) for pattern in _PLACES)
+
+
+def datasets_library() -> Any:
+    """The library `tensorflow_datasets`, which needs no TensorFlow.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        import array_record.python.array_record_module  # noqa: F401
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UsageError(
+            f"prepared corpora need tensorflow-datasets and array-record ({error}); run "
+            f"pip install 'mmt_jax[data]'"
+        ) from None
+    return tfds

@@ -1,0 +1,239 @@
+"""What a corpus is: which published files it is made of, and the examples that they hold.
+
+A corpus's own module only turns its files into `Item`s; photos, hashes, exclusion and writing are
+the same for all of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.errors import UsageError
+
+UNDIVIDED = "full"  # the split of a corpus that nobody divided; "all" is TFDS's for all splits
+_FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A photo that annotations speak of.
+
+    Attributes:
+      id: of the photo in its corpus.
+      files: where it may lie, relative to the raw folder; the first that is there counts.
+      ids: its names in other corpora too, such as "coco:391895" and "flickr:3715786136", by which
+        a photo of one is known in another.
+    """
+
+    id: str
+    files: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """An example whose photos are still to be read.
+
+    Attributes:
+      key: unique within the split.
+      where: the file and line, or the file, that it comes from.
+      pictures: as many as the corpus has `pictures`.
+      fields: values by name, of the kinds that the corpus's `fields` says.
+    """
+
+    key: str
+    where: str
+    pictures: tuple[Picture, ...]
+    fields: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """An entry, or a part of one, that is left out.
+
+    Attributes:
+      where: the file, and the line where it is known.
+      reason: one of a few words, by which they are counted.
+      text: what is wrong with it.
+    """
+
+    where: str
+    reason: str
+    text: str
+
+
+Entries = Iterator[Item | Skipped]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """One corpus.
+
+    Attributes:
+      name: as `--corpus` takes it.
+      title: what it is, with its paper.
+      wants: the files that the raw folder must hold.
+      fields: kind by name of what an example holds beside its photos: "text", "texts", "int",
+        "ints", "floats", or "boxes", which are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
+      splits: the splits whose files a raw folder has.
+      read: the entries of one of them, duplicates included.
+      counts: the field whose elements are counted beside the examples, and compared with what is
+        published.
+      pictures: the names of an example's photos.
+      large: millions of photos or texts: Beam prepares it where no runner is named.
+    """
+
+    name: str
+    title: str
+    wants: str
+    fields: Mapping[str, str]
+    splits: Callable[[Raw], tuple[str, ...]]
+    read: Callable[[Raw, str], Entries]
+    counts: str
+    pictures: tuple[str, ...] = ("image",)
+    large: bool = False
+
+    def entries(self, raw: Raw, split: str) -> Entries:
+        """The entries of a split; of items with the same key only the first is one.
+
+        Raises:
+          UsageError: a file cannot be read, or is not as published.
+        """
+        seen: set[str] = set()
+        for entry in self.read(raw, split):
+            if isinstance(entry, Item):
+                if entry.key in seen:
+                    yield Skipped(entry.where, "duplicate id", f"{entry.key} is there twice")
+                    continue
+                seen.add(entry.key)
+            yield entry
+
+
+class Raw:
+    """A folder of published files, which may be packed by gzip and lie one folder down."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder).absolute()  # workers may stand elsewhere
+        if not self.folder.is_dir():
+            raise UsageError(f"there is no folder {folder}")
+
+    def find(self, name: str) -> pathlib.Path | None:
+        """The file of that name, or None."""
+        return next(iter(self.glob(name)), None)
+
+    def glob(self, pattern: str) -> list[pathlib.Path]:
+        """All files whose name fits, in the folder or right below, sorted by name."""
+        found: dict[str, pathlib.Path] = {}
+        for prefix in ("", "*/"):
+            for suffix in ("", ".gz"):
+                for path in self.folder.glob(prefix + pattern + suffix):
+                    if path.is_file():
+                        found.setdefault(path.name.removesuffix(".gz"), path)
+        return [path for _, path in sorted(found.items())]
+
+    def need(self, name: str) -> pathlib.Path:
+        """The file of that name.
+
+        Raises:
+          UsageError: it is not there.
+        """
+        if path := self.find(name):
+            return path
+        raise UsageError(f"{self.folder} has no {name}, nor {name}.gz, nor a folder that holds it")
+
+    def picture(self, names: Sequence[str]) -> pathlib.Path | None:
+        """The first of a photo's files that is there; None if none is.
+
+        Links are followed, wherever they lead: who has the folder has made them.
+
+        Raises:
+          ValueError: a name leads out of the folder.
+        """
+        for name in names:
+            path = pathlib.PurePosixPath(name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or "\0" in name:
+                raise ValueError(f"{name!r} leads out of {self.folder}")
+            if is_file(self.folder / path):
+                return self.folder / path
+        return None
+
+
+def is_file(path: pathlib.Path) -> bool:
+    """Whether there is such a file; no for names that cannot be one, such as too long ones."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def splits(names: Mapping[str, Sequence[str]]) -> Callable[[Raw], tuple[str, ...]]:
+    """What `Corpus.splits` is where each split has files of its own: all must be there."""
+    return lambda raw: tuple(
+        split for split, files in names.items() if all(raw.find(file) for file in files)
+    )
+
+
+def training(split: str) -> bool:
+    """Whether models may be trained on a split of that name."""
+    return "train" in split or split == UNDIVIDED
+
+
+def flickr_ids(url: str) -> tuple[str, ...]:
+    """The photo's id on Flickr, from its address there; nothing where it lies elsewhere."""
+    match = _FLICKR.search(url)
+    return (f"flickr:{match[1]}",) if match else ()
+
+
+def captions(texts: Iterable[str]) -> list[str]:
+    """Captions without blanks around them, empty ones left out."""
+    return [text for text in (" ".join(text.split()) for text in texts) if text]
+
+
+def to_box(box: Sequence[float], size: tuple[int, int]) -> list[float] | None:
+    """A box in pixels as ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges.
+
+    Args:
+      box: x and y of its upper left corner, its width and its height.
+      size: the photo's width and height.
+
+    Returns:
+      None for a box that is inverted, empty or outside the photo.
+    """
+    x, y, width, height = box
+    corners = np.array([y, x, y + height, x + width], np.float64)
+    limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = np.clip(corners / limits, 0, 1)
+    if not (np.isfinite(corners).all() and (shares[:2] < shares[2:]).all()):
+        return None
+    return shares.tolist()
+
+
+def number(value: Any) -> bool:
+    """Whether a value of JSON is a number that fits in f64."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def count(entries: Iterable[Item | Skipped], field: str) -> tuple[int, int, list[Skipped]]:
+    """Items, elements of their `field`, and what is skipped."""
+    items, elements, skipped = 0, 0, []
+    for entry in entries:
+        if isinstance(entry, Skipped):
+            skipped.append(entry)
+        else:
+            items += 1
+            elements += len(entry.fields[field])
+    return items, elements, skipped
+
+
+def reasons(entries: Iterable[Skipped]) -> dict[str, int]:
+    """How many are skipped for which reason."""
+    return dict(sorted(collections.Counter(entry.reason for entry in entries).items()))

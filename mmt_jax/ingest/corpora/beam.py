@@ -1,0 +1,117 @@
+"""A split written on Apache Beam, for corpora of millions of photos.
+
+Photos do not travel: one worker reads the annotations, which is quick, and groups them by shard;
+each shard's worker then reads its photos and writes the shard. All workers need this package, and
+the raw folder and that of the data set at the same paths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from tensorflow_datasets.core import example_serializer, splits
+
+from mmt_jax.files import whole
+from mmt_jax.ingest.corpora import base, examples
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shards:
+    """Writes shards into a folder, each with a JSON file beside it of how much it holds."""
+
+    maker: examples.Maker
+    features: Any
+    writer: Any
+    folder: str
+
+    def write(self, group: tuple[int, Iterable[base.Item]]) -> None:
+        """Writes a shard that is not there; where Beam does so twice, the files are the same."""
+        shard, items = group
+        path = pathlib.Path(self.folder) / f"{shard:05d}"
+        if path.exists() and path.with_suffix(".json").exists():
+            return
+        rejected: list[base.Skipped] = []
+        done = {"examples": 0, "bytes": 0}
+        ordered = sorted(items, key=lambda item: _number(item.key))
+        with whole(path) as half:
+            self.writer.write(half, self._records(ordered, rejected, done))
+        with whole(path.with_suffix(".json")) as half:
+            half.write_text(json.dumps({**done, "rejected": [vars(entry) for entry in rejected]}))
+
+    def _records(
+        self, items: list[base.Item], rejected: list[base.Skipped], done: dict[str, int]
+    ) -> Iterator[tuple[str, bytes]]:
+        serializer = example_serializer.ExampleSerializer(self.features.get_serialized_info())
+        for item in items:
+            made = self.maker.example(item)
+            if isinstance(made, base.Skipped):
+                rejected.append(made)
+                continue
+            record = serializer.serialize_example(self.features.encode_example(made[1]))
+            done["examples"] += 1
+            done["bytes"] += len(record)
+            yield made[0], record
+
+
+def write(
+    maker: examples.Maker,
+    *,
+    features: Any,
+    writer: Any,
+    template: Any,
+    shards: tuple[pathlib.Path, int],
+    runner: Any,
+    options: Any,
+) -> splits.SplitInfo:
+    """Writes a split and the list of what is left out.
+
+    Args:
+      maker: of its examples.
+      features, writer: TFDS's, of the builder.
+      template: of the names of its shards.
+      shards: where to write them until all are there, and how many; those that are there already
+        stay, those that remain empty are left out.
+      runner, options: as `beam.Pipeline` takes them.
+    """
+    folder = pathlib.Path(template.data_dir)
+    parts, number = shards
+    parts.mkdir(parents=True, exist_ok=True)
+    shard = _Shards(maker, features, writer, str(parts))
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Split" >> beam.Create([maker.split])
+            | "Items" >> beam.FlatMap(lambda split: maker.items())
+            | "Shard" >> beam.Map(lambda item: (_number(item.key) % number, item))
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.Map(shard.write)
+        )
+    done = {path.with_suffix(""): json.loads(path.read_text()) for path in parts.glob("*.json")}
+    filled = sorted(path for path, part in done.items() if part["examples"])
+    for index, path in enumerate(filled):
+        os.replace(path, template.sharded_filepath(shard_index=index, num_shards=len(filled)))
+    with open(examples.rejected(folder, maker.split), "w", encoding="utf-8") as file:
+        for path in sorted(done):
+            file.writelines(json.dumps(entry) + "\n" for entry in done[path]["rejected"])
+    shutil.rmtree(parts)
+    if not filled:
+        raise examples.none(maker)
+    return splits.SplitInfo(
+        name=maker.split,
+        shard_lengths=[done[path]["examples"] for path in filled],
+        num_bytes=sum(done[path]["bytes"] for path in filled),
+        filename_template=template,
+    )
+
+
+def _number(key: str) -> int:
+    """64 bits of a key's hash: the order of examples, which no order of files changes."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8], "big")

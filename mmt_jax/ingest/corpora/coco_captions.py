@@ -1,0 +1,84 @@
+"""MSCOCO captions (Chen et al., 2015, arXiv 1504.00325)."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from mmt_jax import readers as files
+from mmt_jax.ingest.corpora import base, karpathy
+
+_KARPATHY = "dataset_coco.json"
+_ANNOTATIONS = "captions_{split}.json"
+_OFFICIAL = ("train2014", "val2014", "train2017", "val2017")
+
+
+def picture(
+    number: int, folders: tuple[str, ...], ids: tuple[str, ...] = (), name: str | None = None
+) -> base.Picture:
+    """A COCO photo by its id.
+
+    Its file has the number as name in folders of 2017, `COCO_<folder>_<number>` in those of 2014.
+    """
+    names = [f"{folder}/{name}" for folder in folders] if name else []
+    for folder in folders:
+        prefix = "" if folder.endswith("2017") else f"COCO_{folder}_"
+        names.append(f"{folder}/{prefix}{number:012d}.jpg")
+    return base.Picture(str(number), tuple(dict.fromkeys(names)), (f"coco:{number}", *ids))
+
+
+def _splits(raw: base.Raw) -> tuple[str, ...]:
+    if raw.find(_KARPATHY):
+        return karpathy.SPLITS
+    return tuple(name for name in _OFFICIAL if raw.find(_ANNOTATIONS.format(split=name)))
+
+
+def _read(raw: base.Raw, split: str) -> base.Entries:
+    if split in karpathy.SPLITS:
+        yield from karpathy.read(raw.need(_KARPATHY), split, _karpathy_picture)
+    else:
+        yield from _read_annotations(raw.need(_ANNOTATIONS.format(split=split)), split)
+
+
+def _karpathy_picture(where: str, entry: dict) -> base.Picture:
+    number = files.field(entry, "cocoid", int, where)
+    folder = files.field(entry, "filepath", str, where)
+    folders = (folder, "train2017", "val2017")
+    return picture(number, folders, name=files.field(entry, "filename", str, where))
+
+
+def _read_annotations(path: pathlib.Path, split: str) -> base.Entries:
+    texts: dict[int, list[str]] = {}
+    lost: dict[int, str] = {}  # captions of photos that are not listed
+    for where, _, entry in files.json_entries(path, "annotations"):
+        number = files.field(entry, "image_id", int, where)
+        texts.setdefault(number, []).append(files.field(entry, "caption", str, where))
+        lost.setdefault(number, where)
+    for where, _, entry in files.json_entries(path, "images"):
+        number = files.field(entry, "id", int, where)
+        lost.pop(number, None)
+        captions = base.captions(texts.get(number, ()))
+        if not captions:
+            yield base.Skipped(where, "no caption", f"photo {number} has no caption")
+            continue
+        name = files.field(entry, "file_name", str, where)
+        url = entry.get("flickr_url")
+        ids = base.flickr_ids(url) if isinstance(url, str) else ()
+        photo = picture(number, (split,), ids, re.sub(r".*/", "", name))
+        yield base.Item(photo.id, where, (photo,), {"text/captions": captions})
+    for number, where in lost.items():
+        yield base.Skipped(where, "no photo", f"a caption's photo {number} is not among the images")
+
+
+CORPUS = base.Corpus(
+    name="coco_captions",
+    title="MSCOCO captions (Chen et al., 2015, arXiv 1504.00325)",
+    wants=(
+        "dataset_coco.json (Karpathy's splits) or captions_{train,val}{2014,2017}.json; "
+        "photos in {train,val}{2014,2017}/"
+    ),
+    fields={"text/captions": "texts"},
+    splits=_splits,
+    read=_read,
+    counts="text/captions",
+)

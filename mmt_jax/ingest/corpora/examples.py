@@ -1,0 +1,131 @@
+"""Items become examples: their photos are read, hashed, and kept out where they must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest import corpora
+from mmt_jax.ingest.corpora import base, hashes
+from mmt_jax.photos import pictures
+
+# Reasons why the photos of an evaluation are not trained on.
+REMOVED = ("evaluation photo by id", "evaluation photo by hash")
+
+_KEPT = ("JPEG", "PNG")  # what TensorFlow decodes too
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes examples of one split; small enough to be sent to workers.
+
+    Attributes:
+      corpus: its name.
+      folder: of the raw files.
+      split: its name.
+      exclusion: photos to be kept out, or None.
+    """
+
+    corpus: str
+    folder: str
+    split: str
+    exclusion: hashes.Exclusion | None
+
+    def items(self) -> Any:
+        """The split's items."""
+        entries = corpora.get(self.corpus).entries(base.Raw(self.folder), self.split)
+        return (entry for entry in entries if isinstance(entry, base.Item))
+
+    def example(self, item: base.Item) -> tuple[str, dict[str, Any]] | base.Skipped:
+        """Key and values of an example, or why there is none."""
+        corpus = corpora.get(self.corpus)
+        values: dict[str, Any] = {}
+        for name, picture in zip(corpus.pictures, item.pictures, strict=True):
+            photo = self._photo(item.where, picture)
+            if isinstance(photo, base.Skipped):
+                return photo
+            values |= {f"{name}/{part}": value for part, value in photo.items()}
+        for name, kind in corpus.fields.items():
+            values[name] = _value(kind, item.fields[name])
+        return _text(item.key), values
+
+    def _photo(self, where: str, picture: base.Picture) -> dict[str, Any] | base.Skipped:
+        out = self.exclusion
+        if out and (found := out.by_id(picture.ids)):
+            return base.Skipped(where, REMOVED[0], f"photo {picture.id}: {found}")
+        try:
+            path = base.Raw(self.folder).picture(picture.files)
+        except ValueError as error:
+            return base.Skipped(where, "unsafe path", str(error))
+        if path is None:
+            text = f"photo {picture.id}: there is no {picture.files[0]}"
+            return base.Skipped(where, "missing photo", text)
+        try:
+            pixels = pictures.read(path)
+            encoded = _encoded(path, pixels)
+        except (UsageError, OSError) as error:
+            return base.Skipped(where, "unreadable photo", str(error))
+        value = hashes.dhash(pixels)
+        if out and (found := out.by_hash(value)):
+            return base.Skipped(where, REMOVED[1], f"photo {picture.id}: {found}")
+        return {
+            "encoded": encoded,
+            "id": _text(picture.id),
+            "ids": [_text(name) for name in picture.ids],
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+            "hash": f"{value:016x}",
+        }
+
+
+def rejected(folder: str | os.PathLike, split: str) -> pathlib.Path:
+    """The list of what is left out of a split, a JSON object a line."""
+    return pathlib.Path(folder) / f"rejected-{split}.jsonl"
+
+
+def none(maker: Maker) -> UsageError:
+    """What to raise where a split has not one example."""
+    return UsageError(
+        f"{maker.folder}: none of the photos of {maker.split} can be used; there must be "
+        f"{corpora.get(maker.corpus).wants}"
+    )
+
+
+def _encoded(path: pathlib.Path, pixels: np.ndarray) -> bytes:
+    """The file as it is where every reader decodes it to these pixels, else a PNG of them."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+        upright = image.size == pixels.shape[1::-1] and image.getexif().get(0x0112, 1) == 1
+        if image.format in _KEPT and plain and upright:
+            return path.read_bytes()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _value(kind: str, value: Any) -> Any:
+    match kind:
+        case "text":
+            return _text(value)
+        case "texts":
+            return [_text(text) for text in value]
+        case "boxes":
+            return np.asarray(value, np.float32).reshape(-1, 4)
+        case "floats":
+            return np.asarray(value, np.float32)
+        case "ints":
+            return np.asarray(value, np.int64)
+    return value
+
+
+def _text(text: str) -> str:
+    """JSON may hold halves of characters, which cannot be written."""
+    return text.encode("utf-8", "replace").decode()

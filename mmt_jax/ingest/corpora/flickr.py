@@ -1,0 +1,208 @@
+"""Flickr8k (Hodosh et al., 2013) and Flickr30k (Young et al., 2014): five captions a photo.
+
+Flickr30k Entities (Plummer et al., 2015, arXiv 1505.04870) says which boxes its phrases mean; where
+its folders `Annotations` and `Sentences` are there, their phrases and boxes are read too.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import pathlib
+import re
+from xml.etree import ElementTree
+
+from mmt_jax import readers as files
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.corpora import base, karpathy
+
+_CAPTION = re.compile(r"(?P<name>[^#\t]+)#\d+\s*\t(?P<text>.*)")
+_PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?:/[^\s\]]*)? (?P<text>[^\]]*)\]")
+_MAX_XML = 1 << 20  # bytes; the largest file published has some 20,000
+
+_FOLDERS = {
+    "flickr8k": ("Flicker8k_Dataset", "Flickr8k_Dataset", "images", "Images"),
+    "flickr30k": ("flickr30k-images", "flickr30k_images", "images"),
+}
+_TOKENS = {
+    "flickr8k": ("Flickr8k.token.txt",),
+    "flickr30k": ("results_20130124.token", "flickr30k.token.txt"),
+}
+# Lists of a split's photos, by names of files with ".jpg" or without.
+_LISTS = {
+    "flickr8k": {
+        "train": "Flickr_8k.trainImages.txt",
+        "val": "Flickr_8k.devImages.txt",
+        "test": "Flickr_8k.testImages.txt",
+    },
+    "flickr30k": {"train": "train.txt", "val": "val.txt", "test": "test.txt"},
+}
+
+
+def picture(corpus: str, name: str) -> base.Picture:
+    """A photo by the name of its file, which begins with its id on Flickr."""
+    stem = name.removesuffix(".jpg")
+    paths = tuple(f"{folder}/{stem}.jpg" for folder in _FOLDERS[corpus])
+    return base.Picture(stem, paths, (f"flickr:{stem.partition('_')[0]}",))
+
+
+def _splits(corpus: str, raw: base.Raw) -> tuple[str, ...]:
+    if raw.find(f"dataset_{corpus}.json"):
+        return karpathy.SPLITS
+    if _tokens(corpus, raw) is None:
+        return ()
+    lists = tuple(split for split, name in _LISTS[corpus].items() if raw.find(name))
+    return lists or (base.UNDIVIDED,)
+
+
+def _tokens(corpus: str, raw: base.Raw) -> pathlib.Path | None:
+    return next((path for name in _TOKENS[corpus] if (path := raw.find(name))), None)
+
+
+def _read(corpus: str, raw: base.Raw, split: str) -> base.Entries:
+    def of_entry(where: str, entry: dict) -> base.Picture:
+        return picture(corpus, files.field(entry, "filename", str, where))
+
+    if path := raw.find(f"dataset_{corpus}.json"):
+        return karpathy.read(path, split, of_entry)
+    return _read_tokens(corpus, raw, split)
+
+
+def _read_tokens(corpus: str, raw: base.Raw, split: str) -> base.Entries:
+    path = _tokens(corpus, raw)
+    assert path is not None  # there is no split without it
+    texts: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for where, line in files.lines(path):
+        if not line.strip():
+            continue
+        if not (match := _CAPTION.fullmatch(line)):
+            raise UsageError(f"{where}: not a caption; it must be like 1000092795.jpg#0<tab>text")
+        stem = match["name"].removesuffix(".jpg")
+        texts.setdefault(stem, []).append(match["text"])
+        first.setdefault(stem, where)
+    wanted = _listed(corpus, raw, split) if split != base.UNDIVIDED else first
+    for stem, listed in wanted.items():
+        captions = base.captions(texts.get(stem, ()))
+        if not captions:
+            where = first.get(stem, listed)
+            yield base.Skipped(where, "no caption", f"photo {stem} has no caption")
+            continue
+        photo = picture(corpus, stem)
+        yield base.Item(stem, first[stem], (photo,), {"text/captions": captions})
+
+
+def _listed(corpus: str, raw: base.Raw, split: str) -> dict[str, str]:
+    rows = files.lines(raw.need(_LISTS[corpus][split]))
+    return {line.strip().removesuffix(".jpg"): where for where, line in rows if line.strip()}
+
+
+# ---- Entities ------------------------------------------------------------------------------------
+
+
+def _read_entities(raw: base.Raw, split: str) -> base.Entries:
+    boxes, phrases = raw.folder / "Annotations", raw.folder / "Sentences"
+    grounded = boxes.is_dir() and phrases.is_dir()
+    for entry in _read("flickr30k", raw, split):
+        if isinstance(entry, base.Skipped):
+            yield entry
+            continue
+        texts: list[str] = []
+        rows: list[list[float]] = []
+        stem = pathlib.PurePosixPath(entry.key).name  # never a path out of the two folders
+        if grounded and base.is_file(boxes / f"{stem}.xml"):
+            chains, skipped = _boxes(boxes / f"{stem}.xml")
+            yield from skipped
+            for chain, phrase in _phrases(phrases / f"{stem}.txt"):
+                for box in chains.get(chain, ()):
+                    texts.append(phrase)
+                    rows.append(box)
+        fields = {**entry.fields, "phrase/texts": texts, "phrase/bboxes": rows}
+        yield base.Item(entry.key, entry.where, entry.pictures, fields)
+
+
+def _phrases(path: pathlib.Path) -> list[tuple[str, str]]:
+    """Chain and text of each phrase, equal ones of several captions once."""
+    found: dict[tuple[str, str], None] = {}
+    for _, line in files.lines(path):
+        for match in _PHRASE.finditer(line):
+            if text := " ".join(match["text"].split()):
+                found[match["chain"], text] = None
+    return list(found)
+
+
+def _boxes(path: pathlib.Path) -> tuple[dict[str, list[list[float]]], list[base.Skipped]]:
+    """Boxes by chain, and those that are none."""
+    root = _xml(path)
+    size = _numbers(root.find("size"), ("width", "height"), path)
+    chains: dict[str, list[list[float]]] = collections.defaultdict(list)
+    skipped = []
+    for number, thing in enumerate(root.iter("object")):
+        if (corners := thing.find("bndbox")) is None:  # a whole scene, or nothing to be seen
+            continue
+        xmin, ymin, xmax, ymax = _numbers(corners, ("xmin", "ymin", "xmax", "ymax"), path)
+        box = base.to_box((xmin, ymin, xmax - xmin, ymax - ymin), (int(size[0]), int(size[1])))
+        if box is None:
+            text = f"object {number} has corners {xmin, ymin, xmax, ymax}, which enclose nothing"
+            skipped.append(base.Skipped(str(path), "box", text))
+            continue
+        for name in thing.iter("name"):
+            chains[(name.text or "").strip()].append(box)
+    return chains, skipped
+
+
+def _xml(path: pathlib.Path) -> ElementTree.Element:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise UsageError(f"{path} is no annotation: too long, or with entities, which may be bombs")
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
+
+
+def _numbers(
+    parent: ElementTree.Element | None, names: tuple[str, ...], path: pathlib.Path
+) -> list[float]:
+    values = []
+    for name in names:
+        text = "" if parent is None else parent.findtext(name, "")
+        try:
+            value = float(text)
+        except ValueError:
+            raise UsageError(f"{path}: <{name}> is {text!r}; it must be a number") from None
+        if not abs(value) < 1e6:
+            raise UsageError(f"{path}: <{name}> is {text}; it must be a number of pixels")
+        values.append(value)
+    return values
+
+
+_TEXTS = {"text/captions": "texts"}
+
+FLICKR8K = base.Corpus(
+    name="flickr8k",
+    title="Flickr8k (Hodosh et al., 2013)",
+    wants=(
+        "dataset_flickr8k.json, or Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt; "
+        "photos in Flicker8k_Dataset/"
+    ),
+    fields=_TEXTS,
+    splits=functools.partial(_splits, "flickr8k"),
+    read=functools.partial(_read, "flickr8k"),
+    counts="text/captions",
+)
+FLICKR30K = base.Corpus(
+    name="flickr30k",
+    title="Flickr30k (Young et al., 2014), with Entities (Plummer et al., 2015, arXiv 1505.04870)",
+    wants=(
+        "dataset_flickr30k.json, or results_20130124.token (and {train,val,test}.txt); "
+        "photos in flickr30k-images/; of Entities Annotations/ and Sentences/, which may be absent"
+    ),
+    fields=_TEXTS | {"phrase/texts": "texts", "phrase/bboxes": "boxes"},
+    splits=functools.partial(_splits, "flickr30k"),
+    read=_read_entities,
+    counts="text/captions",
+)

@@ -1,0 +1,156 @@
+"""Captions found beside photos of the web: Conceptual Captions and SBU, published as addresses.
+
+Who fetches the photos names their files; the usual names of public downloaders are looked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import pathlib
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+
+from mmt_jax import readers as files
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.corpora import base
+
+# ---- Conceptual Captions -------------------------------------------------------------------------
+
+# Both names of each file are in use.
+_TSV = {
+    "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv"),
+    "val": ("Validation_GCC-1.1.0-Validation.tsv", "Validation-GCC-1.1.0-Validation.tsv"),
+}
+_CC_FOLDERS = {"train": ("training", "train"), "val": ("validation", "val")}
+
+
+def _cc_file(raw: base.Raw, split: str) -> pathlib.Path | None:
+    return next((path for name in _TSV[split] if (path := raw.find(name))), None)
+
+
+def _cc_splits(raw: base.Raw) -> tuple[str, ...]:
+    return tuple(split for split in _TSV if _cc_file(raw, split))
+
+
+def _read_cc(raw: base.Raw, split: str) -> base.Entries:
+    path = _cc_file(raw, split)
+    assert path is not None  # else it is no split
+    for number, (where, line) in enumerate(files.lines(path)):
+        text, tab, url = line.partition("\t")
+        if not tab or not url.strip():
+            raise UsageError(f"{where}: not a caption, a tab and an address")
+        captions = base.captions([text])
+        if not captions:
+            yield base.Skipped(where, "no caption", "the caption is empty")
+            continue
+        photo = _cc_picture(split, number, url.strip())
+        yield base.Item(photo.id, where, (photo,), {"text/captions": captions})
+
+
+def _cc_picture(split: str, number: int, url: str) -> base.Picture:
+    """A photo by its line, counted from 0.
+
+    Its file has that number as name, with eight digits or as it is, or the CRC-32 of its address,
+    or both.
+    """
+    crc = zlib.crc32(url.encode("utf-8", "replace"))
+    stems = (f"{number:08d}", f"{number}", f"{number}_{crc}", f"{crc}")
+    names = itertools.product(_CC_FOLDERS[split], stems, ("", ".jpg"))
+    return base.Picture(
+        f"{split}-{number}",
+        tuple(f"{folder}/{stem}{suffix}" for folder, stem, suffix in names),
+        base.flickr_ids(url),
+    )
+
+
+CONCEPTUAL_CAPTIONS = base.Corpus(
+    name="conceptual_captions",
+    title="Conceptual Captions (Sharma et al., 2018)",
+    wants=(
+        "Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv; photos in training/ and "
+        "validation/, named by line from 0 (00000000.jpg), or by CRC-32 of the address"
+    ),
+    fields={"text/captions": "texts"},
+    splits=_cc_splits,
+    read=_read_cc,
+    counts="text/captions",
+    large=True,
+)
+
+# ---- SBU -----------------------------------------------------------------------------------------
+
+_JSON = "sbu-captions-all.json"
+_URLS = "SBU_captioned_photo_dataset_urls.txt"
+_CAPTIONS = "SBU_captioned_photo_dataset_captions.txt"
+
+
+def _sbu_splits(raw: base.Raw) -> tuple[str, ...]:
+    return ("train",) if raw.find(_JSON) or (raw.find(_URLS) and raw.find(_CAPTIONS)) else ()
+
+
+def _read_sbu(raw: base.Raw, split: str) -> base.Entries:
+    path = raw.find(_JSON)
+    rows = _sbu_json(path) if path else _sbu_lines(raw.need(_URLS), raw.need(_CAPTIONS))
+    for where, url, text in rows:
+        name = pathlib.PurePosixPath(urllib.parse.unquote(_path(url))).name
+        captions = base.captions([text])
+        if not name or not captions:
+            yield base.Skipped(where, "no caption" if name else "no photo", f"{url} has none")
+            continue
+        photo = base.Picture(name, (f"images/{name}", name), base.flickr_ids(url))
+        yield base.Item(name, where, (photo,), {"text/captions": captions})
+
+
+def _path(url: str) -> str:
+    try:
+        return urllib.parse.urlsplit(url.strip()).path
+    except ValueError:  # brackets that are no address
+        return ""
+
+
+def _sbu_lines(urls: pathlib.Path, texts: pathlib.Path) -> Iterator[tuple[str, str, str]]:
+    for url, text in itertools.zip_longest(files.lines(urls), files.lines(texts)):
+        if url is None or text is None:
+            short, long = (urls, texts) if url is None else (texts, urls)
+            raise UsageError(f"{short} has fewer lines than {long}; they must be of one release")
+        yield url[0], url[1], text[1]
+
+
+def _sbu_json(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
+    with contextlib.closing(files.open_text(path)) as file:
+        try:
+            content = json.load(file)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}: not JSON ({error})") from None
+    content = content if isinstance(content, dict) else {}
+    urls, texts = (_strings(content.get(key), path) for key in ("image_urls", "captions"))
+    if len(urls) != len(texts):
+        raise UsageError(
+            f"{path} has {len(urls)} addresses and {len(texts)} captions; it is damaged"
+        )
+    for number, (url, text) in enumerate(zip(urls, texts, strict=True)):
+        yield f"{path}, entry {number}", url, text
+
+
+def _strings(column: object, path: pathlib.Path) -> list[str]:
+    if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
+        raise UsageError(f"{path} must hold lists of strings, `image_urls` and `captions`")
+    return column
+
+
+SBU = base.Corpus(
+    name="sbu",
+    title="SBU Captioned Photos (Ordonez et al., 2011)",
+    wants=(
+        "sbu-captions-all.json, or SBU_captioned_photo_dataset_{urls,captions}.txt; photos in "
+        "images/, named as at the end of their address"
+    ),
+    fields={"text/captions": "texts"},
+    splits=_sbu_splits,
+    read=_read_sbu,
+    counts="text/captions",
+    large=True,
+)

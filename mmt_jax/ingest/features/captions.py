@@ -1,0 +1,143 @@
+"""Captions that lie in a file of their own, joined to photos by `photos.image_id`.
+
+By suffix: `.jsonl` has `{"image_id": …, "captions": […]}` a line; `.json` is COCO's captions file
+(`annotations`) or Karpathy's splits (`images` with `sentences`); any other is a token file as of
+Flickr8k and Flickr30k, `NAME.jpg#0<tab>caption` a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Set
+from typing import Any
+
+from mmt_jax import readers as files
+from mmt_jax.errors import UsageError
+from mmt_jax.ingest.features import tsv
+from mmt_jax.ingest.skipped import Skipped
+from mmt_jax.photo import image_id
+from mmt_jax.text.base import prepare
+
+# Karpathy and Li (2015, arXiv 1412.2306) cut three corpora. COCO's file calls those photos of its
+# val2014 "restval" that are for training too.
+KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """What a file of captions holds.
+
+    Attributes:
+      source: the file.
+      of: the captions of each photo by its id; all of them are in memory.
+      faults: place and reason of each caption that could not be taken.
+    """
+
+    source: str
+    of: dict[int, tuple[str, ...]]
+    faults: list[tuple[str, str]]
+
+    def tell(self, report: Skipped, written: Set[int]) -> None:
+        """Lists the captions that could not be taken, and those of photos that were not written."""
+        for where, reason in self.faults:
+            report.add("damaged caption", where, reason)
+        for number in sorted(self.of.keys() - written):
+            reason = f"photo {number} has captions, but was not written"
+            report.add("caption without photo", self.source, reason)
+
+
+def read(path: pathlib.Path, split: str) -> Captions:
+    """Reads a file of captions.
+
+    Args:
+      path: the file; see the module.
+      split: of Karpathy's file: "train" (with what it calls restval), "val" or "test".
+
+    Raises:
+      UsageError: the file cannot be read, or has no caption.
+    """
+    if path.suffix == ".jsonl":
+        rows, parse = tsv.lines(path, tsv.MAX_JSON), _line
+    elif path.suffix == ".json":
+        rows, parse = _elements(path, split), _element
+    else:
+        rows, parse = tsv.lines(path, tsv.MAX_JSON), _token
+    found = Captions(str(path), {}, [])
+    for where, row in rows:
+        try:
+            number, captions = parse(row, where)
+        except UsageError as error:
+            found.faults.append((where, str(error)))
+            continue
+        kept = tuple(text for text in captions if prepare(text))
+        if len(kept) < len(captions):
+            found.faults.append((where, f"{where}: a caption of the photo {number} is empty"))
+        if kept:
+            found.of[number] = found.of.get(number, ()) + kept
+    if not found.of:
+        first = f"; the first fault: {found.faults[0][1]}" if found.faults else ""
+        raise UsageError(f"{path} has no caption{first}")
+    return found
+
+
+def _line(line: bytes, where: str) -> tuple[int, list[str]]:
+    row = tsv.parsed(line, where)
+    captions = files.field(row, "captions", list, where)
+    if not all(isinstance(text, str) for text in captions):
+        raise UsageError(f"{where}: captions must be strings")
+    return _id(row.get("image_id"), where), captions
+
+
+def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
+    for where, key, row in files.json_members(path, {"annotations", "images"}):
+        if not isinstance(row, dict) or key == "annotations":
+            yield where, row
+        elif "sentences" in row:  # COCO's own images have none
+            if split not in KARPATHY:
+                raise UsageError(f"{path} has Karpathy's splits; --split is one of {[*KARPATHY]}")
+            if row.get("split", split) in KARPATHY[split]:
+                yield where, row
+
+
+def _element(row: Any, where: str) -> tuple[int, list[str]]:
+    if isinstance(row, dict) and "sentences" in row:
+        return _id(row.get("cocoid", row.get("filename")), where), karpathys(row, where)
+    caption = files.field(row, "caption", str, where)
+    return _id(row.get("image_id"), where), [caption]
+
+
+def karpathys(entry: dict[str, Any], where: str) -> list[str]:
+    """The captions of a photo in a file of Karpathy's.
+
+    Raises:
+      UsageError: it has none as published.
+    """
+    rows = files.field(entry, "sentences", list, where)
+    return [
+        files.field(row, "raw", str, f"{where}, sentence {number}")
+        for number, row in enumerate(rows)
+    ]
+
+
+def _token(line: bytes, where: str) -> tuple[int, list[str]]:
+    name, tab, caption = line.partition(b"\t")
+    name, mark, _ = name.rpartition(b"#")
+    if not tab or not mark:
+        raise UsageError(f"{where}: a line must be NAME.jpg#0, a tab and the caption")
+    return image_id(tsv.text(name, where)), [_utf8(caption, where)]
+
+
+def _utf8(value: bytes, where: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
+
+
+def _id(value: Any, where: str) -> int:
+    if isinstance(value, str):
+        return image_id(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{where}: a caption needs the number or the name of its photo")
+    return value

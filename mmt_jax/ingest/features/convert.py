@@ -1,0 +1,151 @@
+"""Photos of any format, joined with their captions, into a split of a region folder."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+from mmt_jax.data.writer import FLOATS, FolderWriter
+from mmt_jax.errors import UsageError
+from mmt_jax.files import NoRoomError, tidy, whole
+from mmt_jax.ingest.features import FORMATS, Format, Item, captions, detections
+from mmt_jax.ingest.skipped import Skipped, Summary
+from mmt_jax.text.base import prepare
+
+CATEGORIES = "categories.txt"  # of features that are made of them; all splits share it
+
+
+def convert(
+    format: str,
+    source: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    captions_file: str | os.PathLike | None = None,
+    split: str = "train",
+    dtype: str = "float16",
+    track: Callable[[Iterable[Item]], Iterable[Item]] = iter,
+) -> Summary:
+    """Converts.
+
+    A photo that is damaged, or has no caption where there are captions, is left out and listed in
+    `<folder>/<split>.skipped.jsonl`; the rest goes on.
+
+    Args:
+      format: a name in `FORMATS`.
+      source: the file or folder to read.
+      folder: the region folder; the split must not be there yet.
+      captions_file: see `captions`; None = those of the format, or none.
+      split: to write.
+      dtype: of the features, "float16" or "float32".
+      track: goes over the items, as a progress bar does.
+
+    Raises:
+      UsageError: unknown format, a file that cannot be read, or no photo in it that can; nothing is
+        written then.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}; it is one of {', '.join(FORMATS)}")
+    if dtype not in FLOATS:
+        raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
+    row, source, folder = FORMATS[format], pathlib.Path(source), pathlib.Path(folder)
+    if not source.exists():
+        raise UsageError(f"there is no {source}")
+    writer = FolderWriter(folder, split, dtype=dtype)
+    with (
+        tidy(folder),
+        _categories(row, source, folder) as names,
+        Skipped(folder, split) as report,
+        writer,
+    ):
+        joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
+        read = row.read
+        if names is not None:
+            writer.num_classes = len(names)
+            read = functools.partial(read, categories=names)
+        written = _write(track(read(source)), row, writer, joined, report)
+        if not written:
+            raise UsageError(f"{source} has no photo to write{report.because}")
+        if joined:
+            joined.tell(report, written.keys())
+    total = sum(written.values())
+    return Summary(folder, len(written), total, report.left, report.path, report.first)
+
+
+def _write(
+    items: Iterable[Item],
+    row: Format,
+    writer: FolderWriter,
+    joined: captions.Captions | None,
+    report: Skipped,
+) -> dict[int, int]:
+    """Writes the photos; returns how many captions each has."""
+    written = {}
+    for item in items:
+        try:
+            found = item.load()
+            if joined is None:
+                texts = tuple(text for text in found.captions if prepare(text))
+                if 0 < len(texts) < len(found.captions):
+                    report.add("damaged caption", item.where, f"one of photo {found.name} is empty")
+            else:
+                texts = joined.of.get(found.image_id, ())
+            if not texts and (row.captions or joined):
+                report.add("without caption", item.where, f"photo {found.name} has no caption")
+                continue
+            photo = detections.photo(found, row.boxes, texts, item.where)
+            classes = writer.num_classes if found.num_classes is None else found.num_classes
+            if writer.num_classes not in (None, classes):
+                raise UsageError(
+                    f"{item.where}: {classes} classes, the photos before it {writer.num_classes}"
+                )
+            writer.add(photo)
+            writer.num_classes = classes
+            written[photo.image_id] = len(texts)
+        except NoRoomError:
+            raise
+        except UsageError as error:
+            report.add("damaged", item.where, error)
+    return written
+
+
+@contextlib.contextmanager
+def _categories(
+    row: Format, source: pathlib.Path, folder: pathlib.Path
+) -> Iterator[list[str] | None]:
+    """The categories that the folder's splits share, or None where features are not made of them.
+
+    Its first split says which; where that fails, they go with it.
+    """
+    path = folder / CATEGORIES
+    if row.categories is None:
+        yield None
+    elif path.exists():
+        yield _listed(path)
+    else:
+        names = _checked(row.categories(source), source)
+        try:
+            with whole(path) as part:
+                part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            yield names
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _listed(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); it names a category a line") from None
+
+
+def _checked(names: list[str], source: pathlib.Path) -> list[str]:
+    if not names:
+        raise UsageError(f"{source} names no category, of which features could be made")
+    for name in names:
+        if name.encode("utf-8", "replace").decode().splitlines() != [name]:
+            raise UsageError(f"{source} has the category {name!r}; a category is one line of text")
+    return names

@@ -1,0 +1,54 @@
+"""The language stack alone, trained on masked words: what `pretrained="bert"` rows start from."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from mmt_jax.configs.config import Config
+from mmt_jax.configs.tasks import SENTENCE
+from mmt_jax.models.base import Encoded, Network
+from mmt_jax.models.mmt.network import check_streams
+from mmt_jax.nn.blocks import split
+from mmt_jax.nn.embed import TextEmbed
+from mmt_jax.nn.heads import SentenceHead, WordHead
+from mmt_jax.nn.streams import Streams
+from mmt_jax.typing import Array, Text
+
+
+class Bert(Network):
+    """Embeddings, language layers, word head; it scores no pairs."""
+
+    itms = ("none",)
+    answers_on = (SENTENCE,)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Network.check`."""
+        check_streams(config)
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        self.text = TextEmbed(config.model, rngs)
+        self.streams = Streams(config.model, rngs)
+        self.cls_index = config.model.cls_index
+        if config.objective.mlm:
+            self.word_head = WordHead(config.model, rngs)
+        if answers := config.model.num_answers:
+            self.answer_head = SentenceHead(
+                config.model.width, answers, rngs, dropout=config.model.dropout
+            )
+
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        """See `Model.encode_text`."""
+        key_embed, key_layers = split(key, 2)
+        x = self.text(text, key=key_embed)
+        states, keys_values = self.streams.encode("text", x, text.mask, key=key_layers)
+        return Encoded(states[-1], text.mask, keys_values, ())
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`."""
+        return item.states[:, self.cls_index]
+
+    def words(self, states: Array) -> Array:
+        """See `Model.words`."""
+        return self.word_head(states, self.text.tokens.embedding[...])

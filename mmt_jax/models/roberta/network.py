@@ -1,0 +1,61 @@
+"""RoBERTa (Liu et al., 2019, arXiv 1907.11692): a text tower, trained on masked words."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+
+from mmt_jax.configs.config import Config
+from mmt_jax.configs.tasks import SENTENCE
+from mmt_jax.models import checks
+from mmt_jax.models.base import Encoded, Network
+from mmt_jax.nn import encoders
+from mmt_jax.nn.heads import SentenceHead
+from mmt_jax.typing import Array, Text
+
+
+class Roberta(Network):
+    """Text encoder and word head; it scores no pairs."""
+
+    itms = ("none",)
+    answers_on = (SENTENCE,)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Network.check`."""
+        checks.heads(config.model, "")
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        model = config.model
+        self.text = encoders.TextEncoder(
+            encoders.Tables.roberta(
+                model.vocab_size, model.max_positions, pad_id=model.pad_id, segments=model.segments
+            ),
+            encoders.Sizes(
+                model.width, model.heads, model.mlp_dim, eps=model.eps, dropout=model.dropout
+            ),
+            model.text_layers,
+            rngs,
+        )
+        if config.objective.mlm:
+            self.word_head = encoders.WordHead(model.width, model.vocab_size, model.eps, rngs)
+        if model.num_answers:
+            self.answer_head = SentenceHead(
+                model.width, model.num_answers, rngs, dropout=model.dropout
+            )
+
+    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
+        """States after the embedding and each layer, [B, T, D]."""
+        return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
+
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        """See `Model.encode_text`."""
+        return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())
+
+    def pool(self, item: Encoded) -> Array:
+        """See `Model.pool`."""
+        return item.states[:, 0]
+
+    def words(self, states: Array) -> Array:
+        """See `Model.words`."""
+        return self.word_head(states, self.text.embed.tokens.embedding[...])

@@ -1,0 +1,283 @@
+"""TERN (Messina et al., ICPR 2020, arXiv 2004.09144): captions and regions as one vector each.
+
+Two readings: the original (mesnico/TERN) and its re-implementation for FAISS (kaylode/tern), which
+share little but the name. Published parts that no output depends on are not built: both maps of
+the original that its shared layers replace, and BERT's pooler.
+
+Padding is read by neither encoder. The re-implementation has no masks, so that its vectors depend
+on what else is in a batch: they are equal to ours where nothing is padded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.configs.config import Config
+from mmt_jax.configs.models import TernConfig
+from mmt_jax.errors import UsageError
+from mmt_jax.models import checks
+from mmt_jax.models.base import Encoded, Fused, Network
+from mmt_jax.nn import encoders
+from mmt_jax.nn.blocks import linear, split
+from mmt_jax.nn.heads import Calibration, RegionHead, unit
+from mmt_jax.typing import Array, Image, Text
+
+BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, area
+
+
+class TwoLayers(nnx.Module):
+    """Linear, ReLU, Linear."""
+
+    def __init__(self, in_dim: int, hidden: int, out_dim: int, rngs: nnx.Rngs):
+        self.hidden = linear(in_dim, hidden, rngs)
+        self.out = linear(hidden, out_dim, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """[..., in] → [..., out]."""
+        return self.out(jax.nn.relu(self.hidden(x)))
+
+
+class ConcatEmbed(nnx.Module):
+    """Two layers over features and box; a slot of zeros in front stands for the photo."""
+
+    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
+        self.mlp = TwoLayers(
+            model.feature_dim + len(BOX), model.image_width, model.image_width, rngs
+        )
+
+    def __call__(self, features: Array, boxes: Array) -> Array:
+        """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
+        x = jnp.concatenate([features, boxes], axis=-1)
+        return self.mlp(jnp.pad(x, ((0, 0), (1, 0), (0, 0))))
+
+
+class SumEmbed(nnx.Module):
+    """Linear(features) + Linear(box); a learned slot in front stands for the photo."""
+
+    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
+        self.features = linear(model.feature_dim, model.image_width, rngs)
+        self.boxes = linear(len(BOX), model.image_width, rngs)
+        self.features_cls = encoders.table(1, model.image_width, rngs)
+        self.boxes_cls = encoders.table(1, model.image_width, rngs)
+
+    def __call__(self, features: Array, boxes: Array) -> Array:
+        """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
+        x = self.features(features) + self.boxes(boxes)
+        cls = self.features_cls.embedding[...] + self.boxes_cls.embedding[...]
+        return jnp.concatenate([jnp.broadcast_to(cls, (len(x), *cls.shape)), x], axis=1)
+
+
+class TwoLayerProjection(nnx.Module):
+    """Two layers of an encoder's width, as `project_text` and `project_image`."""
+
+    def __init__(self, in_dim: int, out_dim: int, rngs: nnx.Rngs):
+        self.mlp = TwoLayers(in_dim, in_dim, out_dim, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """[..., in] → [..., out]."""
+        return self.mlp(x)
+
+
+class Stack(encoders.Stack):
+    """Layers one after the other, and a last norm where each layer has its norms in front."""
+
+    def __init__(self, sizes: encoders.Sizes, depth: int, rngs: nnx.Rngs):
+        super().__init__(sizes, depth, rngs)
+        self.last_norm = sizes.norm(rngs) if sizes.pre_norm and depth else None
+
+    def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> list[Array]:
+        """See `encoders.Stack`; the last norm's output, where there is one, comes last."""
+        states = super().__call__(x, mask, key=key)
+        return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
+
+
+class RegionEncoder(nnx.Module):
+    """Regions and the photo's slot, embedded and reasoned about."""
+
+    def __init__(
+        self,
+        embed: Callable[..., nnx.Module],
+        model: TernConfig,
+        sizes: encoders.Sizes,
+        rngs: nnx.Rngs,
+    ):
+        self.embed = embed(model, rngs)
+        self.stack = Stack(sizes, model.image_layers, rngs)
+
+    def __call__(
+        self, features: Array, boxes: Array, mask: Array, *, key: jax.Array | None = None
+    ) -> list[Array]:
+        """[B, R, F], [B, R, 5], [B, 1 + R] bool → states of `stack`, [B, 1 + R, D] each."""
+        return self.stack(self.embed(features, boxes), mask, key=key)
+
+
+def first(states: Array, mask: Array) -> Array:
+    """[B, S, D] → [B, D]: [CLS], or the slot that stands for the photo."""
+    del mask
+    return states[:, 0]
+
+
+def average(states: Array, mask: Array) -> Array:
+    """[B, S, D] and [B, S] bool → [B, D]: the mean over real elements."""
+    weights = mask[..., None].astype(states.dtype)
+    return (states * weights).sum(axis=1) / weights.sum(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What an implementation of TERN is made of."""
+
+    embed: type[nnx.Module]  # of regions
+    norm: dict[str, Any]  # fields of `encoders.Sizes`, but for the text encoder
+    project: Callable[..., nnx.Module]  # each encoder's states into the common space
+    pool: Callable[[Array, Array], Array]
+
+
+READINGS = {
+    "original": Reading(ConcatEmbed, {"eps": 1e-5, "activation": "relu"}, linear, first),
+    "kaylode": Reading(
+        SumEmbed,
+        {"eps": 1e-6, "pre_norm": True, "sample_norm": True},
+        TwoLayerProjection,
+        average,
+    ),
+}
+
+
+class WordHead(nnx.Module):
+    """Logits over the vocabulary: Linear, GELU, LayerNorm, then the tied token table and a bias."""
+
+    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
+        self.dense = linear(model.width, model.text_width, rngs)
+        self.norm = encoders.layer_norm(model.text_width, 1e-12, rngs)
+        self.bias = nnx.Param(jnp.zeros(model.vocab_size))
+
+    def __call__(self, states: Array, table: Array) -> Array:
+        """[..., D] and the token table [V, text width] → [..., V]."""
+        return self.norm(encoders.gelu(self.dense(states))) @ table.T + self.bias[...]
+
+
+class Tern(Network):
+    """Text encoder, region encoder, projections, shared layers; a score is a cosine."""
+
+    itms = ("contrastive",)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Network.check`."""
+        checks.choice(config.model, "reading", READINGS)
+        checks.heads(config.model, "", "text", "image")
+        if config.objective.hloss:
+            raise UsageError("config.objective.hloss is not for the family tern; unset it")
+
+    @classmethod
+    def separable(cls, config: Config) -> bool:
+        """See `Network.separable`."""
+        del config
+        return True
+
+    def __init__(self, config: Config, rngs: nnx.Rngs):
+        model = config.model
+        assert isinstance(model, TernConfig)
+        reading = READINGS[model.reading]
+        self.pooling = reading.pool
+        self.text = encoders.TextEncoder(
+            encoders.Tables(model.vocab_size, model.max_positions, segments=2, pad_id=model.pad_id),
+            encoders.Sizes(
+                model.text_width, model.text_heads, model.text_mlp_dim, dropout=model.dropout
+            ),
+            model.text_layers,
+            rngs,
+        )
+        own = encoders.Sizes(
+            model.image_width,
+            model.image_heads,
+            model.image_mlp_dim,
+            dropout=model.dropout,
+            **reading.norm,
+        )
+        shared = dataclasses.replace(
+            own, width=model.width, heads=model.heads, mlp_dim=model.mlp_dim
+        )
+        self.image = RegionEncoder(reading.embed, model, own, rngs)
+        self.project_text = reading.project(model.text_width, model.width, rngs)
+        self.project_image = reading.project(model.image_width, model.width, rngs)
+        self.shared = Stack(shared, model.shared_layers, rngs)
+        self.calibration = Calibration()
+        if config.objective.mlm:
+            self.word_head = WordHead(model, rngs)
+        if config.objective.mrm:
+            self.region_head = RegionHead(model, rngs)
+
+    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
+        """States of the text encoder, [B, T, text width], and of the shared layers, [B, T, D].
+
+        Of each part, those before its first layer and after each.
+        """
+        key_encoder, key_shared = split(key, 2)
+        states = self.text(text.token_ids, text.segment_ids, text.mask, key=key_encoder)
+        projected = self.project_text(states[-1])
+        return states + self.shared(projected, text.mask, key=key_shared)
+
+    def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
+        """States of the region layers, [B, 1 + R, image width], and of the shared ones.
+
+        The photo's slot comes first.
+        """
+        key_encoder, key_shared = split(key, 2)
+        boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1)
+        dtype = self.text.embed.tokens.embedding.dtype  # of the computation; records are float32
+        mask = _with_slot(image.mask)
+        states = self.image(
+            image.features.astype(dtype), boxes.astype(dtype), mask, key=key_encoder
+        )
+        return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
+
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        """See `Model.encode_text`; the embedding is the one head."""
+        return self._encoded(self.text_states(text, key=key)[-1], text.mask)
+
+    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+        """See `Model.encode_image`; the embedding is the one head."""
+        return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
+
+    def _encoded(self, states: Array, mask: Array) -> Encoded:
+        return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
+
+    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+        """See `Model.fuse`."""
+        del key
+        scores = (text.heads[0] * image.heads[0]).sum(-1)
+        logits = self.calibration(scores)
+        return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
+
+    def logits(self, scores: Array) -> Array:
+        """See `Model.logits`."""
+        return self.calibration(scores)
+
+    def words(self, states: Array) -> Array:
+        """See `Model.words`."""
+        return self.word_head(states, self.text.embed.tokens.embedding[...])
+
+    def regions(self, states: Array) -> Array:
+        """See `Model.regions`."""
+        return self.region_head(states)
+
+    def embed_text(self, text: Encoded) -> Array:
+        """Unit vectors [B, E] f32."""
+        return text.heads[0]
+
+    def embed_image(self, image: Encoded) -> Array:
+        """Unit vectors [B, E] f32."""
+        return image.heads[0]
+
+
+def _with_slot(mask: Array) -> Array:
+    """[B, R] → [B, 1 + R]: the photo's slot in front is always real."""
+    return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)

@@ -1,0 +1,220 @@
+"""Photos from files: whatever Pillow decodes, upright, as red, green and blue.
+
+Files come from strangers: only formats that are decoded without another program are opened, a
+header that promises too many pixels is refused before they are unpacked, and half a photo is none.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import typing
+import warnings
+
+import numpy as np
+
+from mmt_jax.errors import UsageError
+
+if typing.TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+MAX_PIXELS = 100_000_000  # the largest cameras have that many; uint8 they take 300 MB
+_ORIENTATION = 0x0112  # of EXIF
+_EXTENSIONS = [
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".gif",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".jp2",
+    ".j2k",
+    ".avif",
+    ".heic",  # Pillow does not read it, and says so
+]
+
+
+def library() -> typing.Any:
+    """Pillow's `Image`, with all its decoders.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError(
+            "reading photos needs Pillow, which is missing here; run pip install 'mmt_jax[photos]'"
+        ) from None
+    Image.init()
+    return Image
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Decodes the photo of a file.
+
+    Args:
+      path: of the file; its content, not its name, tells the format.
+
+    Returns:
+      [H, W, 3] uint8, as `decode`.
+
+    Raises:
+      UsageError: there is no such file, or as `decode`.
+    """
+    try:
+        with open(path, "rb") as file:
+            return decode(file, os.fspath(path))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; name a photo in it") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
+    """Decodes one photo.
+
+    The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
+    transparent becomes white; 16 bits a channel become 8; CMYK and others are converted to RGB
+    without a colour profile.
+
+    Args:
+      file: its bytes.
+      where: what errors call it.
+
+    Returns:
+      [H, W, 3] uint8, both sides at least 1.
+
+    Raises:
+      UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
+        MAX_PIXELS, or its values have no agreed range (32 bits a channel).
+    """
+    pillow = library()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
+            known = [name for name in FORMATS if name in pillow.OPEN]
+            with pillow.open(file, formats=known) as image:
+                _check_size(image.size, where)
+                upright = _upright(image)
+                return np.array(_eight_bits(upright, where))
+    except pillow.DecompressionBombError:
+        raise _too_large(where) from None
+    except UsageError:
+        raise
+    except pillow.UnidentifiedImageError:
+        raise UsageError(f"{where} is no picture of a known kind ({', '.join(FORMATS)})") from None
+    except Exception as error:  # decoders raise what their parsers stumble over, of any type
+        raise UsageError(
+            f"{where} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
+            f"damaged: fetch or save it again"
+        ) from None
+
+
+def find(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Files below a folder whose names end as photos' do, sorted by path; hidden ones are left out.
+
+    Links to files are followed, and are there even where they lead nowhere; links to folders not.
+
+    Raises:
+      UsageError: there is no such folder, or no photo in it.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _EXTENSIONS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
+    )
+    if not found:
+        raise UsageError(f"{folder} holds no photo; names must end in {', '.join(_EXTENSIONS)}")
+    return found
+
+
+def crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A part of a picture, resized bilinearly with antialiasing, whatever its shape.
+
+    Args:
+      picture: [H, W, 3] uint8.
+      box: [4]: ymin, xmin, ymax, xmax in 0..1; borders may fall between pixels.
+      size: height and width of the result.
+
+    Returns:
+      [height, width, 3] uint8.
+    """
+    pillow = library()
+    height, width = picture.shape[:2]
+    ymin, xmin, ymax, xmax = np.asarray(box, np.float64) * [height, width, height, width]
+    top, left = int(ymin), int(xmin)  # Pillow's filter would look beyond the box
+    part = picture[top : math.ceil(ymax), left : math.ceil(xmax)]
+    resized = pillow.fromarray(np.ascontiguousarray(part)).resize(
+        size[::-1],
+        pillow.Resampling.BILINEAR,
+        box=(xmin - left, ymin - top, xmax - left, ymax - top),
+    )
+    return np.asarray(resized)
+
+
+def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W, 3] uint8 → [height, width, 3] uint8, bicubic with antialiasing."""
+    pillow = library()
+    resized = pillow.fromarray(picture).resize(size[::-1], pillow.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def _check_size(size: tuple[int, int], where: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(where, size)
+
+
+def _too_large(path: str | os.PathLike, size: tuple[int, int] | None = None) -> UsageError:
+    sides = f"{size[0]} × {size[1]} pixels" if size else "too many pixels"
+    return UsageError(
+        f"{path} has {sides}, more than {MAX_PIXELS:,}; make it smaller, if it is a photo at all"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The first frame, decoded, turned as its camera was held."""
+    from PIL import ImageOps
+
+    image.load()
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception:  # damaged metadata must not cost the photo
+        turned = False
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # one channel of 16 bits, or of 32
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise UsageError(f"{path} has 32 bits a channel; save it with 8")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UsageError(
+            f"{path} has floating-point pixels, whose range nothing tells; save 8 bits"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

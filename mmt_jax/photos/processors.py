@@ -1,0 +1,89 @@
+"""Photos as models that read pixels were trained to see them: resized, cut, values in 0..1.
+
+Colours are normalised inside the models, which take pixels as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from mmt_jax.configs.config import Config
+from mmt_jax.errors import UsageError
+from mmt_jax.photos import pictures
+
+# BridgeTower's: the longer side is at most 1333 / 800 of the shorter, as in Mask R-CNN's recipe.
+_LONGEST = 1333 / 800
+_LINE = 200  # sides of one photo differ by no more than this factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """How one system prepares a photo: the shorter side resized, then the centre cut out.
+
+    Attributes:
+      side: of the square that is cut out, in pixels; the shorter side is resized to it.
+      divisor: 0, or both resized sides are rounded down to its multiples, and the longer is at most
+        1333 / 800 of the shorter. What is then missing to the square is black: of 294 pixels, 288
+        are photo. So BridgeTower's release at Hugging Face does, with 32; its paper's code does
+        not.
+    """
+
+    side: int
+    divisor: int = 0
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 → [side, side, 3] f32 in 0..1."""
+        resized = pictures.resize(picture, self.size(*picture.shape[:2]))
+        return _centre(resized, self.side).astype(np.float32) / np.float32(255)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a photo after resizing.
+
+        Raises:
+          UsageError: the photo is a line, whose longer side would become far too long.
+        """
+        shorter, longer = min(height, width), max(height, width)
+        if longer > _LINE * shorter:
+            raise UsageError(
+                f"a photo of {height} × {width} pixels is too thin to be resized; cut it first"
+            )
+        if not self.divisor:
+            long = int(self.side * longer / shorter)
+            return (self.side, long) if height <= width else (long, self.side)
+        scale = min(self.side / shorter, int(_LONGEST * self.side) / longer)
+        rounded = [int(n * scale + 0.5) // self.divisor * self.divisor for n in (height, width)]
+        return max(rounded[0], self.divisor), max(rounded[1], self.divisor)
+
+
+def of(config: Config, *, divisor: int = 32) -> Processor:
+    """The processor of a model that reads pixels: CLIP's, or BridgeTower's.
+
+    Args:
+      config: of the model.
+      divisor: of BridgeTower's; see `Processor`.
+
+    Raises:
+      UsageError: the model was not published with one.
+    """
+    model = config.model
+    if model.family in ("clip", "bridgetower"):
+        return Processor(model.image_size, divisor if model.family == "bridgetower" else 0)
+    raise UsageError(
+        f"how models of the family {model.family} were shown whole photos is not known; prepare "
+        f"image/pixels yourself and give a record"
+    )
+
+
+def _centre(picture: np.ndarray, side: int) -> np.ndarray:
+    """The middle [side, side] of a picture; where it is smaller, black is around it."""
+    height, width = picture.shape[:2]
+    out = np.zeros((side, side, 3), np.uint8)
+    top, left = (height - side) // 2, (width - side) // 2
+    if top >= 0 and left >= 0:
+        return picture[top : top + side, left : left + side]
+    above, before = max(0, -top), max(0, -left)
+    part = picture[max(0, top) :, max(0, left) :][:side, :side]
+    out[above : above + part.shape[0], before : before + part.shape[1]] = part
+    return out

@@ -1,0 +1,211 @@
+"""The generated corpora, as rows: the zero-shot target, and a stand-in for each training corpus.
+
+| corpus | source | pictures | captions | wrong | style | pictures of |
+|---|---|---|---|---|---|---|
+| target | scenes | 10,000 | 5 | 0 % | plain sentences | the target's world |
+| cc | scenes/cc | 20,000 | 1 | 10 % | alt text | nearly that |
+| sbu | scenes/sbu | 10,000 | 1 | 40 % | chat | another |
+| vg | scenes/vg | 8,000 | 5 | 0 % | region phrases | the target's |
+| mscoco | scenes/mscoco | 10,000 | 5 | 0 % | the target's | the target's |
+| mscoco-narratives | scenes/mscoco-narratives | 8,000 | 1 | 0 % | narration | the target's |
+| oi-narratives | scenes/oi-narratives | 24,000 | 1 | 0 % | narration | another |
+
+Plain sentences are on one to three objects and their places or relations; alt text reaches further
+for its words and at times says "shape" for the shape; chat is in the first person, with far-fetched
+words and few attributes; region phrases are on one or two objects; a narration tells of every
+object in some 50 words.
+
+Pictures are those of the training split; `val` has 500 and `test` 1,000 of each. A wrong caption is
+one of another picture of the corpus. These sizes, shares and styles are ours: they give each corpus
+the property that the study ascribes to the one it stands for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import numpy as np
+
+from mmt_jax.configs.config import DataSpec
+from mmt_jax.corpus import Corpus
+from mmt_jax.errors import UsageError
+from mmt_jax.scenes import detector, grammar, render, styles
+from mmt_jax.scenes.world import Scenes, World, draw_scenes
+
+SPLITS = ("train", "val", "test")
+BLOCK = 256  # pictures drawn from one stream of random numbers
+MAX_PICTURES = 10**8  # of a split; keeps every image id unique and within 32 bits
+VOCABULARY_CAPTIONS = 600  # of each corpus
+
+
+HOME = World()  # the target's
+NEARBY = World(shapes=(3, 3, 2, 2, 3, 2, 2, 3), colours=(3, 2, 2, 2, 3, 2, 2, 2))
+ABROAD = World(
+    counts=(2, 1, 1),
+    shapes=(4, 4, 2, 1, 1, 1, 1, 2),
+    colours=(1, 1, 1, 3, 3, 1, 1, 3),
+    textures=(3, 2, 1),
+    backgrounds=(1, 3, 1, 3, 1, 3),
+)
+OUTDOORS = World(
+    counts=(1, 1, 2),
+    shapes=(1, 2, 2, 2, 4, 3, 3, 1),
+    colours=(1, 3, 3, 2, 1, 2, 3, 1),
+    textures=(3, 1, 2),
+    backgrounds=(1, 1, 3, 4, 1, 4),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One corpus: its name as a data source, its size, and what it is like."""
+
+    source: str
+    train: int  # pictures of the training split
+    captions: int  # captions a picture
+    style: grammar.Style
+    wrong: float = 0.0  # share of captions that are of another picture
+    world: World = HOME
+    val: int = 500
+    test: int = 1000
+
+
+RECIPES = {
+    "target": Recipe("scenes", 10_000, 5, styles.PLAIN),
+    "cc": Recipe("scenes/cc", 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
+    "sbu": Recipe("scenes/sbu", 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
+    "vg": Recipe("scenes/vg", 8_000, 5, styles.PHRASES),
+    "mscoco": Recipe("scenes/mscoco", 10_000, 5, styles.PLAIN),
+    "mscoco-narratives": Recipe("scenes/mscoco-narratives", 8_000, 1, styles.NARRATION),
+    "oi-narratives": Recipe("scenes/oi-narratives", 24_000, 1, styles.NARRATION, world=OUTDOORS),
+}
+CORPORA = tuple(RECIPES)
+
+
+def build(
+    corpus: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
+) -> Corpus:
+    """Generates a split of a corpus.
+
+    Picture i, its regions and its captions are a function of (corpus, split, seed, i) alone.
+
+    Args:
+      corpus: one of `CORPORA`.
+      split: "train", "val" or "test"; no picture is in two of them.
+      seed: 0 or more.
+      size: pictures; None for the corpus' own number.
+      pixels: whether to keep the pictures, at 12 kB each.
+
+    Returns:
+      Features are f16 [rows, `FEATURE_DIM`] in 0..1, as `detector.box_features` makes them; scores
+      and classes are set.
+
+    Raises:
+      UsageError: there is no such corpus or split, or seed or size is out of range.
+    """
+    recipe = _recipe(corpus, split, seed)
+    total: int = getattr(recipe, split) if size is None else size
+    if not 1 <= total <= MAX_PICTURES:
+        raise UsageError(
+            f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
+        )
+
+    pictures, regions, captions = [], [], []
+    for block in range(-(-total // BLOCK)):
+        count = min(BLOCK, total - block * BLOCK)
+        scenes = draw_block(corpus, split, block, seed=seed)
+        drawn = render.render(scenes)
+        found = detector.detect(scenes, drawn, _stream(corpus, split, seed, block, "detector"))
+        regions.append(_first(found, count))
+        captions += caption_block(corpus, split, block, scenes, seed=seed)[0][:count]
+        if pixels:
+            pictures.append(drawn[:count])
+
+    counts = np.concatenate([part.counts for part in regions])
+    first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
+    return Corpus(
+        name=f"{recipe.source} {split}",
+        image_ids=first_id + np.arange(total, dtype=np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        captions=tuple(captions),
+        num_classes=detector.NUM_CLASSES,
+        pixels=np.concatenate(pictures) if pixels else None,
+        boxes=np.concatenate([part.boxes for part in regions]),
+        features=np.concatenate([part.features for part in regions]),
+        scores=np.concatenate([part.scores for part in regions]),
+        class_ids=np.concatenate([part.class_ids for part in regions]),
+        class_probs=np.concatenate([part.class_probs for part in regions]),
+    )
+
+
+def picture(corpus: str, split: str, index: int, *, seed: int = 0) -> np.ndarray:
+    """Picture `index` of what `build` returns: [64, 64, 3] uint8."""
+    _recipe(corpus, split, seed)
+    return render.render(draw_block(corpus, split, index // BLOCK, seed=seed))[index % BLOCK]
+
+
+def spec(vocab_size: int) -> DataSpec:
+    """What a model must know of any generated corpus, read with a vocabulary of that size."""
+    return DataSpec(detector.FEATURE_DIM, detector.NUM_CLASSES, vocab_size)
+
+
+def vocabulary_captions(*, seed: int = 0) -> list[str]:
+    """Captions of all corpora's training splits, to train one vocabulary for all of them."""
+    sample = []
+    for corpus, recipe in RECIPES.items():
+        captions = []
+        for block in range(-(-VOCABULARY_CAPTIONS // (BLOCK * recipe.captions))):
+            scenes = draw_block(corpus, "train", block, seed=seed)
+            for told in caption_block(corpus, "train", block, scenes, seed=seed)[0]:
+                captions += told
+        sample += captions[:VOCABULARY_CAPTIONS]
+    return sample
+
+
+def draw_block(corpus: str, split: str, block: int, *, seed: int) -> Scenes:
+    """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK` of a split."""
+    return draw_scenes(RECIPES[corpus].world, BLOCK, _stream(corpus, split, seed, block, "world"))
+
+
+def caption_block(
+    corpus: str, split: str, block: int, scenes: Scenes, *, seed: int
+) -> tuple[list[tuple[str, ...]], np.ndarray]:
+    """Captions of a block's pictures, and whose they are.
+
+    Returns:
+      BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
+    """
+    recipe = RECIPES[corpus]
+    rng = _stream(corpus, split, seed, block, "pairing")
+    drawn = (BLOCK, recipe.captions)
+    shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < recipe.wrong)
+    about = (np.arange(BLOCK)[:, None] + shift) % BLOCK
+    speaker = grammar.Speaker(recipe.style, random.Random(f"{corpus} {split} {seed} {block}"))
+    told = [scenes.scene(index) for index in range(BLOCK)]
+    return [tuple(speaker.caption(told[i]) for i in row) for row in about.tolist()], about
+
+
+def _recipe(corpus: str, split: str, seed: int) -> Recipe:
+    if corpus not in RECIPES:
+        raise UsageError(f"no generated corpus {corpus!r}; there are {', '.join(CORPORA)}")
+    if split not in SPLITS:
+        raise UsageError(
+            f"no split {split!r} of the generated corpora; there are {', '.join(SPLITS)}"
+        )
+    if seed < 0:
+        raise UsageError(f"seed {seed} of the generated scenes is negative; give 0 or more")
+    return RECIPES[corpus]
+
+
+def _stream(corpus: str, split: str, seed: int, block: int, use: str) -> np.random.Generator:
+    uses = ("world", "detector", "pairing")
+    keys = (CORPORA.index(corpus), SPLITS.index(split), block, uses.index(use))
+    return np.random.default_rng((seed, *keys))
+
+
+def _first(regions: detector.Regions, count: int) -> detector.Regions:
+    """The regions of the first `count` pictures."""
+    rows = regions.counts[:count].sum()
+    columns = {name: column[:rows] for name, column in vars(regions).items() if name != "counts"}
+    return detector.Regions(counts=regions.counts[:count], **columns)
