@@ -11,7 +11,6 @@ from mmt_jax.data import formats, schema
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import relevance, retrieval
-from mmt_jax.text import store
 
 PHOTOS = 4
 # Photo by photo: two captions, one, one, two.
@@ -212,49 +211,38 @@ def test_what_cannot_be_evaluated_is_told():
 
 @pytest.fixture
 def run(tmp_path):
-    """Config and workdir of a run on a region folder."""
-    folder, workdir = tmp_path / "photos", tmp_path / "run"
+    """The config of a run on a region folder."""
+    folder = tmp_path / "photos"
     formats.write(corpus(), folder, "train")
     formats.write(corpus(), folder, "dev")
     data = dataclasses.replace(MODEL.data, source=f"regions:{folder}")
-    return dataclasses.replace(MODEL, data=data, eval=EvalConfig(limit=3)), workdir
+    return dataclasses.replace(MODEL, data=data, eval=EvalConfig(limit=3))
 
 
-def test_evaluator_reads_the_split_for_evaluation_with_the_vocabulary_of_the_run(run):
-    config, workdir = run
-    evaluation = retrieval.evaluator(config, workdir)
-    workdir.mkdir()
-    (workdir / store.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
-    model, params = small_models.build(config)
+def test_evaluator_reads_the_split_for_evaluation_with_the_vocabulary_it_is_given(run):
+    model, params = small_models.build(run)
     expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
-    assert evaluation(model, params, config) == expected
+    evaluation = retrieval.evaluator(run, small_models.TOKENIZER)
+    assert evaluation(model, params) == expected
 
 
-def test_evaluator_finds_the_vocabulary_of_the_run_that_this_one_starts_from(run):
-    config, workdir = run
-    evaluation = retrieval.evaluator(config, workdir)
-    model, params = small_models.build(config)
-    with pytest.raises(UsageError, match="not a training workdir"):
-        evaluation(model, params, config)
-    (workdir / "pretrained").mkdir(parents=True)
-    (workdir / "pretrained" / store.VOCABULARY).write_bytes(small_models.TOKENIZER.model)
-    expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
-    assert evaluation(model, params, config) == expected
+def test_a_model_that_scores_no_pairs_has_no_evaluator(run):
+    objective = dataclasses.replace(run.objective, itm="none")
+    silent = dataclasses.replace(run, objective=objective)
+    assert retrieval.evaluator(silent, small_models.TOKENIZER) is None
 
 
 def test_evaluator_tells_wrong_data_before_training(run, tmp_path):
-    config, workdir = run
-
-    def with_eval(**kwargs):
-        return dataclasses.replace(config, eval=EvalConfig(**kwargs))
+    def check(**kwargs):
+        retrieval.check(dataclasses.replace(run, eval=EvalConfig(**kwargs)))
 
     with pytest.raises(UsageError, match="no split 'test'"):
-        retrieval.evaluator(with_eval(split="test"), workdir)
+        check(split="test")
     with pytest.raises(UsageError, match=r"config\.eval\.limit is -1"):
-        retrieval.evaluator(with_eval(limit=-1), workdir)
+        check(limit=-1)
     with pytest.raises(UsageError, match="median_rank' cannot choose a checkpoint"):
-        retrieval.evaluator(with_eval(best="image_retrieval/median_rank"), workdir)
+        check(best="image_retrieval/median_rank")
     other = tmp_path / "other"
     formats.write(corpus(width=4), other, "dev")
     with pytest.raises(UsageError, match="width 4, but the model reads 6"):
-        retrieval.evaluator(with_eval(source=f"regions:{other}"), workdir)
+        check(source=f"regions:{other}")

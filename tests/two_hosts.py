@@ -23,7 +23,9 @@ def main(folder):
         mesh=(("data", 2),),
         eval=EvalConfig(every=2, split="val", limit=5, best="image_retrieval/r@1"),
     )
-    scores = retrieval.evaluator(config, folder, progress=False)
+
+    def scores(config, tokenizer, _):
+        return retrieval.evaluator(config, tokenizer, progress=False)
 
     def stop(*_):
         if jax.process_index() == 1:
@@ -31,10 +33,10 @@ def main(folder):
         return {}
 
     try:
-        loop.train(config, folder, evaluate=stop, progress=False)
+        loop.train(config, folder, evaluator=lambda *_: stop, progress=False)
     except Interrupted as stopped:
         print(stopped)
-    loop.train(config, folder, evaluate=scores, progress=False)
+    loop.train(config, folder, evaluator=scores, progress=False)
 
 
 if __name__ == "__main__":

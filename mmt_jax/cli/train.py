@@ -45,23 +45,21 @@ def run(args: types.SimpleNamespace) -> None:
     """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
     import jax
 
+    from mmt_jax.infer import retrieval
     from mmt_jax.train import loop
 
-    evaluate = _evaluator(args.config, args.workdir)
-    metrics = loop.train(args.config, args.workdir, evaluate=evaluate)
+    if args.config.pretrained:  # told before that is trained, which may take hours
+        retrieval.check(args.config)
+    metrics = loop.train(args.config, args.workdir, evaluator=_evaluator)
     if jax.process_index() == 0:
         rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
         print(flags.table(["metric", "value"], rows))
 
 
-def _evaluator(config: Any, workdir: str) -> Any:
+def _evaluator(config: Any, tokenizer: Any, labels: Any) -> Any:
     """Of the task, or of retrieval, or nothing where the model scores no pairs."""
     from mmt_jax.infer import retrieval, tasks
-    from mmt_jax.tasks import records
-    from mmt_jax.text import store
 
     if config.task.name:
-        return tasks.evaluator(
-            config, lambda: (store.stored_tokenizer(workdir), records.stored_labels(workdir))
-        )
-    return retrieval.evaluator(config, workdir) if config.objective.itm != "none" else None
+        return tasks.evaluator(config, tokenizer, labels)
+    return retrieval.evaluator(config, tokenizer)

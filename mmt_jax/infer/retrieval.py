@@ -25,7 +25,6 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import pairs as scoring
 from mmt_jax.infer import ranking, relevance
 from mmt_jax.models.base import Model
-from mmt_jax.text import store
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
 
@@ -221,23 +220,15 @@ def selection(examples: Examples, limit: int = 0) -> tuple[np.ndarray, np.ndarra
     return np.arange(count), np.flatnonzero(examples.caption_to_image < count)
 
 
-def evaluator(
-    config: Config, workdir: str | os.PathLike, *, progress: bool = True
-) -> Callable[[Model, Params, Config], dict[str, float]]:
-    """What a training run calls to evaluate: model, parameters and config → `Retrieval.flat`.
-
-    The data is loaded now, so that a wrong source is told before training, and laid out at the
-    first call, when the workdir has its vocabulary.
-
-    Args:
-      config: the run's; `config.eval` says which data, how much of it, and how.
-      workdir: the run's folder.
-      progress: show a line on stderr while an evaluation takes more than a few seconds.
+def check(config: Config) -> None:
+    """Refuses what `evaluator` would; it needs no vocabulary, so no run must be trained for it.
 
     Raises:
       UsageError: the data is not there, or does not fit the training data; a number of
         `config.eval` is out of range; or its `best` is nothing to choose a checkpoint by.
     """
+    if config.objective.itm == "none":
+        return
     check_ranges(config.eval, path="config.eval")
     ranking.check_best(config.eval.best)
     corpora = _load(config)
@@ -245,12 +236,29 @@ def evaluator(
         wanted = config.model.feature_dim or sources.spec(config).feature_dim
         check_width(corpora[0].feature_dim, wanted)
 
-    @functools.lru_cache(maxsize=1)
-    def examples_of(config: Config) -> Examples:
-        return Examples.of(config, _load(config), _tokenizer(workdir))
 
-    def evaluation(model: Model, params: Params, config: Config) -> dict[str, float]:
-        examples = examples_of(config)
+def evaluator(
+    config: Config, tokenizer: Tokenizer, *, progress: bool = True
+) -> Callable[[Model, Params], dict[str, float]] | None:
+    """What a training run calls to evaluate: model and parameters → `Retrieval.flat`.
+
+    Args:
+      config: the run's, sizes filled in; `config.eval` says which data, how much of it, and how.
+      tokenizer: the run's.
+      progress: show a line on stderr while an evaluation takes more than a few seconds.
+
+    Returns:
+      None where the model scores no pairs.
+
+    Raises:
+      UsageError: as `check`.
+    """
+    if config.objective.itm == "none":
+        return None
+    check(config)
+    examples = Examples.of(config, _load(config), tokenizer)
+
+    def evaluation(model: Model, params: Params) -> dict[str, float]:
         return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
 
     return evaluation
@@ -260,13 +268,6 @@ def _load(config: Config) -> list[Photos]:
     source, split = sources.eval_source(config)
     corpora = sources.load(source, split, pixels=config.model.pixels)
     return sources.first(corpora, config.eval.limit)
-
-
-def _tokenizer(workdir: str | os.PathLike) -> Tokenizer:
-    """That of a run, or, before its folder has one, of the run in a folder below it starts from."""
-    found = [p for name in store.VOCABULARIES for p in pathlib.Path(workdir).rglob(name)]
-    nearest = min(found, key=lambda path: len(path.parts), default=None)
-    return store.stored_tokenizer(nearest.parent if nearest else workdir)
 
 
 def check_width(found: int, wanted: int | None) -> None:

@@ -28,6 +28,7 @@ from mmt_jax.tasks import vqa_metric as vqa
 from mmt_jax.tasks.readers import Entry
 from mmt_jax.tasks.records import Records
 from mmt_jax.tasks.snli_ve import LABELS
+from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Params
 
 Answers = Mapping[Any, Any]  # key of an entry → the answer, as the task has it
@@ -140,13 +141,14 @@ def known(task: str) -> None:
 
 
 def evaluator(
-    config: Config, load: Callable[[], tuple[Any, Sequence[str]]]
-) -> Callable[[Model, Params, Config], dict[str, float]] | None:
+    config: Config, tokenizer: Tokenizer, names: Sequence[str]
+) -> Callable[[Model, Params], dict[str, float]] | None:
     """What the loop calls while training; None where the config names nothing to evaluate on.
 
     Args:
-      config: of the run.
-      load: → the run's tokenizer and labels, once it has them.
+      config: of the run, sizes filled in.
+      tokenizer: the run's.
+      names: labels by number.
 
     Raises:
       UsageError: the questions cannot be read, some have no published answer, or their metric is
@@ -159,19 +161,17 @@ def evaluator(
     entries = entries[: config.eval.limit or None]
     _check_metric(task, entries, config.eval.best)
 
-    @functools.lru_cache(maxsize=1)
-    def prepared(config: Config) -> tuple[Records, Sequence[str]]:
-        tokenizer, names = load()
+    @functools.cache
+    def records() -> Records:
         corpora = []
         if {"text", "image"} <= set(TASKS[task.name].reads):
             corpora = sources.load(*sources.eval_source(config), pixels=config.model.pixels)
             if not config.model.pixels:
                 check_width(corpora[0].feature_dim, config.model.feature_dim)
-        return Records(config, entries, names, tokenizer, corpora), names
+        return Records(config, entries, names, tokenizer, corpora)
 
-    def evaluation(model: Model, params: Params, config: Config) -> dict[str, float]:
-        records, names = prepared(config)
-        return evaluate(task.name, entries, answered(model, params, records, names))
+    def evaluation(model: Model, params: Params) -> dict[str, float]:
+        return evaluate(task.name, entries, answered(model, params, records(), names))
 
     return evaluation
 

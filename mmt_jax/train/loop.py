@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -16,6 +16,7 @@ from mmt_jax.configs.config import Config, check_ranges
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
+from mmt_jax.text.base import Tokenizer
 from mmt_jax.train import init, sharding
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.checkpoint import Checkpoints
@@ -26,7 +27,9 @@ from mmt_jax.train.signals import Interrupted, Stop
 from mmt_jax.train.state import State, Window, keys
 from mmt_jax.typing import Params
 
-Evaluate = Callable[[Model, Params, Config], dict[str, float]]
+Evaluate = Callable[[Model, Params], dict[str, float]]
+# Config with its sizes, tokenizer and, of a task, answers by number → None for nothing to evaluate.
+Evaluator = Callable[[Config, Tokenizer, Sequence[str] | None], Evaluate | None]
 
 DTYPES = ("float32", "bfloat16")
 AHEAD = 2  # steps that the host may be ahead of the device: each keeps a batch in its memory
@@ -40,7 +43,7 @@ def train(
     config: Config,
     workdir: str | os.PathLike,
     *,
-    evaluate: Evaluate | None = None,
+    evaluator: Evaluator | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
     """Trains a model, or goes on with one that was stopped.
@@ -51,8 +54,8 @@ def train(
     Args:
       config: of the run; sizes that come from the data may be unset.
       workdir: a new folder, or that of the same run.
-      evaluate: model, parameters and config → values by name; called every `config.eval.every`
-        steps and after the last.
+      evaluator: makes, of what the run is made of, a function of model and parameters that gives
+        values by name; that is called every `config.eval.every` steps and after the last.
       progress: whether to say on stderr how it goes.
 
     Returns:
@@ -77,13 +80,12 @@ def train(
         if not workdirs.has_checkpoint(folder):
             if progress:
                 print(f"{config.pretrained} comes first, in {origins[0]}", file=sys.stderr)
-            train(init.pretraining(config), origins[0], evaluate=evaluate, progress=progress)
+            train(init.pretraining(config), origins[0], evaluator=evaluator, progress=progress)
 
     first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
     setup = prepare(config, folder, origins, first, known=known)
     config = setup.config
-    if config.objective.itm == "none" and not config.task.name:
-        evaluate = None  # such a model scores no pairs
+    evaluate = evaluator(config, setup.tokenizer, setup.labels) if evaluator else None
     iterator = batches(
         setup.examples,
         seed=config.seed,
@@ -163,7 +165,7 @@ class _Run:
                 # Only a state that is known to be finite is evaluated and saved.
                 metrics, window = self._report(step, window), self.program.empty
                 if evaluate:
-                    evaluated = evaluate(self.model, state.params, config)
+                    evaluated = evaluate(self.model, state.params)
                     log.evaluation(step, evaluated)
                     metrics |= evaluated
                 self.checkpoints.save(state, step, position=position, metrics=metrics)
