@@ -24,8 +24,26 @@ ROWS = (
     *(f"{kind}_{x}" for kind in LABELS for x in ("ids", "probs")),
 )
 
-# COCO_val2014_000000393225, flickr30k_000001000092795, vg_713545, 1000092795: names that number.
-_NUMBERED = re.compile(r"(?:[A-Za-z]\w*_)?0*(\d{1,18})")
+# How the names of photos end, and of files of their features; another dot belongs to the name.
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"),
+    ".heic",  # Pillow does not read it, and says so
+)
+_ENDINGS = (*PICTURES, ".npz", ".npy", ".pkl", ".pickle")
+
+# Corpora that number their photos, so that the folder says nothing that the name does not:
+# COCO_val2014_000000393225 or 000000393225, flickr30k_000001000092795 and vg_713545 (features of
+# UNITER), and plain numbers, alone or in the folders of Visual Genome and Flickr30k.
+_NUMBERED = re.compile(
+    r"(?:.*/)?(?:(?:COCO|coco)_(?:train|val|test)\d{4}_)?(\d{12})"
+    r"|(?:.*/)?(?:flickr30k|vg)_0*(\d{1,18})"
+    r"|(?:(?:.*/)?(?:VG_100K|VG_100K_2|flickr30k[-_]images)/)?(0|[1-9]\d{0,17})"
+)
+# Names that no two photos share: Flickr's (1000268201_693b08cb0e), NLVR2's (dev-850-1-img0).
+_NAMED = re.compile(
+    r"(?:.*/)?([1-9]\d{4,}_[0-9a-f]{10}(?:_\w)?|(?:train|dev|test[12])-\d+-\d+-img[01])"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +107,22 @@ def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ids, np.take_along_axis(probs, ids, axis=1).astype(np.float32)
 
 
-def image_id(name: str) -> int:
-    """The id of a photo that files know by name, with or without folder and suffix.
+def stem(name: str) -> str:
+    """The path of a photo without the ending that photos have."""
+    path = pathlib.PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in _ENDINGS else path)
 
-    The number that ends a name such as `COCO_val2014_000000393225.jpg`; names that do not number
-    (`dev-850-1-img0`, Flickr8k's) get 63 bits of their SHA-256, which no order of files changes.
+
+def image_id(name: str) -> int:
+    """The id of a photo that files know by name: its whole path, without its ending.
+
+    Where a corpus numbers its photos (`COCO_val2014_000000393225.jpg`) it is the number, in
+    whatever folder it lies. Other names get 63 bits of the SHA-256 of the path: what differs in
+    anything else is another photo.
     """
-    stem = pathlib.PurePosixPath(name).name
-    stem = re.sub(r"\.[A-Za-z]\w{0,4}$", "", stem)
-    if numbered := _NUMBERED.fullmatch(stem):
-        return int(numbered[1])
-    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") >> 1
+    path = stem(name)
+    if numbered := _NUMBERED.fullmatch(path):
+        return int(next(filter(None, numbered.groups())))
+    if named := _NAMED.fullmatch(path):
+        path = named[1]
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "replace")).digest()[:8], "big") >> 1

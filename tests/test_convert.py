@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import convert_samples as samples
 import numpy as np
@@ -204,3 +205,17 @@ def test_coco_val2017(tmp_path):
     batch = examples.batch(np.array([0, 299]), np.array([0, 5]))
     assert batch.image.features.shape[-1] == len(names) + 5
     np.testing.assert_array_equal(batch.image.features[0, -1, -5:], [0, 0, 1, 1, 1])
+
+
+def test_features_are_joined_by_their_whole_name(tmp_path, source):
+    path = samples.npz(source)
+    for name in ("n02086240_7", "n02123045_7", "00000007", "7", "clip.v1", "clip.v2"):
+        shutil.copy(path / f"{samples.NAMES[0]}.npz", path / f"{name}.npz")
+    names = sorted(file.stem for file in path.iterdir())
+    lines = [{"image_id": f"{name}.jpg", "captions": [f"of {name}"]} for name in names]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    summary = convert("npz", path, tmp_path / "out", captions_file=tmp_path / "c.jsonl")
+    assert (summary.photos, summary.left) == (8, {})
+    for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines():
+        photo = json.loads(line)
+        assert photo["captions"] == [f"of {photo['name']}"]

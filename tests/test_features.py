@@ -278,3 +278,33 @@ def test_the_command_line_on_real_photos(tmp_path, capsys):
     assert corpus.features.shape == (10, 1280)
     assert [len(captions) for captions in corpus.captions] == [5, 5]
     assert main.main(argv) == 2
+
+
+def test_photos_whose_names_end_alike_keep_their_own_captions(tmp_path, detector):
+    names = ["video1/frame_0001.jpg", "video2/frame_0001.jpg", "n02086240_7.JPEG", "7.png"]
+    for number, name in enumerate(names):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (60 * number, 0, 0)).save(path)
+    rows = [{"image_id": name, "captions": [f"of {name}"]} for name in names]
+    rows += [{"image_id": name, "captions": ["of another"]} for name in ("frame_0001.jpg", 1)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = run(tmp_path / "images", tmp_path / "out", captions=tmp_path / "c.jsonl")
+    assert (summary.photos, summary.left) == (4, {"caption without photo": 2})
+    assert "photo frame_0001 has captions, but was not written" in summary.report.read_text()
+    lines = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    for photo in map(json.loads, lines):
+        assert photo["captions"] == [f"of {photo['file']}"]
+
+
+def test_of_photos_with_one_id_only_the_one_that_is_named_gets_captions(tmp_path, detector):
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "a.png", "b.jpg", "b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / name)
+    rows = [{"image_id": name, "captions": [name]} for name in ("a.png", "b.jpg", "b.png")]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = run(tmp_path / "images", tmp_path / "out", captions=tmp_path / "c.jsonl")
+    assert summary.left == {"same id": 1, "without caption": 2, "damaged caption": 1}
+    (photo,) = map(json.loads, (tmp_path / "out" / "train.jsonl").read_text().splitlines())
+    assert (photo["file"], photo["captions"]) == ("a.png", ["a.png"])
+    assert "the photos b.jpg and b.png have one id; neither gets" in summary.report.read_text()

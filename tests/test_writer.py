@@ -221,6 +221,8 @@ def test_memory_does_not_grow_with_the_split(tmp_path):
         ("flickr30k_000001000092795.npz", 1000092795),
         ("vg_713545", 713545),
         ("000000000139", 139),
+        ("raw/train2017/000000000139.jpg", 139),
+        ("VG_100K_2/7.jpg", 7),
     ],
 )
 def test_ids_of_names_that_number(name, number):
@@ -232,7 +234,10 @@ def test_ids_of_other_names():
     named = image_id("dev-850-1-img0")
     assert named == 0xC26D16D088AEC3EC >> 1
     assert named == image_id("images/dev-850-1-img0.png") != image_id("dev-850-1-img1")
-    assert image_id("1000268201_693b08cb0e.jpg") == image_id("1000268201_693b08cb0e")
+    assert image_id("1000268201_693b08cb0e.jpg") == image_id("x/1000268201_693b08cb0e")
+    different = ["a/7.jpg", "b/7.jpg", "7.jpg", "0007.jpg", "x_7.jpg", "7.v1.jpg", "7.v2.jpg"]
+    assert len(set(map(image_id, different))) == len(different)
+    assert image_id("a/7.jpg") == image_id("./a/7.JPEG") == image_id("a/7")
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path):

@@ -10,9 +10,10 @@ Options of a detector follow its model: `labels=FILE` names classes; of classifi
 is the tensor that becomes a region's feature, `colours=unit|signed|raw|imagenet|clip` how they read
 pixels, `scales=2x3` the grid of boxes; of a SavedModel, `boxes=`, `scores=` and `features=` name
 outputs; of torchvision, `weights=` is a file in place of the published ones, which are downloaded.
-EXIF orientation is applied. Captions are joined by the number at the end of a photo's
-name, from JSON Lines of image_id and captions, COCO's or Karpathy's JSON, or a token file. --images
-may be what `mmt data prepare` made: its split SPLIT is read, with the captions that it has.
+EXIF orientation is applied. Captions, from JSON Lines of image_id and captions, COCO's or
+Karpathy's JSON, or a token file, are joined by a photo's path below --images without its ending, or
+by its number where COCO, Visual Genome or Flickr30k number it. --images may be what
+`mmt data prepare` made: its split SPLIT is read, with the captions that it has.
 
 Stopped, the same command goes on where it was. A photo that cannot be read, has no region, or has
 no caption where there are captions, is left out and listed in SPLIT.skipped.jsonl in --out.

@@ -108,11 +108,12 @@ def _of_corpus(
         encoded = examples[index][f"{PICTURE}/encoded"]
         return pictures.decode(io.BytesIO(encoded), f"{folder}, photo {name}")
 
-    shots, known = [], Captions(str(folder), {}, [])
+    shots, known = [], Captions(str(folder))
     for index, example in enumerate(track(examples)):
         name = example[f"{PICTURE}/id"]
         shot = Shot(name, f"{folder}, photo {name}", functools.partial(read, index, name))
         shots.append(shot)
         if texts := example.get(CAPTIONS):
             known.of.setdefault(shot.image_id, tuple(texts))
+            known.names.setdefault(shot.image_id, name)
     return Album(tuple(shots), known if CAPTIONS in examples.names else None)

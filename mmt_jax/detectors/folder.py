@@ -120,18 +120,25 @@ def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
 
 
 def _distinct(album: Album, skipped: Skipped) -> dict[str, Shot]:
-    """Photos by name, each with an id, and a caption where there are captions, of its own."""
-    found: dict[int, str] = {}
-    wanted = {}
+    """Photos by name, each with an id, and a caption where there are captions, of its own.
+
+    Of several with one id that is taken which the file of captions names, else the first.
+    """
+    photos: dict[int, list[Shot]] = {}
     for shot in album.shots:
-        if (number := shot.image_id) in found:
-            reason = f"it has the id {number}, as {found[number]} has; rename one"
-            skipped.add("same id", shot.where, reason)
-        elif album.captions and number not in album.captions.of:
+        if album.captions and shot.image_id not in album.captions.of:
             skipped.add("without caption", shot.where, "it has no caption")
         else:
-            found[number] = shot.name
-            wanted[shot.name] = shot
+            photos.setdefault(shot.image_id, []).append(shot)
+    named = album.captions.names if album.captions else {}
+    wanted = {}
+    for number, shots in photos.items():
+        taken = next((shot for shot in shots if shot.name == named.get(number)), shots[0])
+        wanted[taken.name] = taken
+        for shot in shots:
+            if shot is not taken:
+                reason = f"it has the id {number}, as {taken.name} has; rename one"
+                skipped.add("same id", shot.where, reason)
     return wanted
 
 
@@ -213,19 +220,23 @@ def _join(
             with schema.open_npz(path := shards / f"{shard}.npz") as file:
                 arrays = {name: schema.read_array(file, name, path) for name in file.files}
             for line, ends in zip(_lines(shards, shard), itertools.pairwise(arrays["offsets"])):
-                if line["file"] in wanted:
-                    number = line["image_id"]
-                    writer.add(_photo(arrays, slice(*ends), line, texts.get(number, ())))
-                    written[number] = len(texts.get(number, ()))
+                if shot := wanted.get(line["file"]):
+                    captions_of = texts.get(shot.image_id, ())
+                    writer.add(_photo(arrays, slice(*ends), shot.image_id, line, captions_of))
+                    written[shot.image_id] = len(captions_of)
     if captions:
         captions.tell(skipped, written.keys())
     return written
 
 
 def _photo(
-    arrays: Mapping[str, np.ndarray], rows: slice, line: Mapping, captions: tuple[str, ...]
+    arrays: Mapping[str, np.ndarray],
+    rows: slice,
+    number: int,
+    line: Mapping,
+    captions: tuple[str, ...],
 ) -> Photo:
     """A row of a shard, with the captions that it has now: a shard is written without them."""
     columns = {name: arrays[name][rows] for name in ROWS if name in arrays}
     info = {name: line[name] for name in ("file", "width", "height")}
-    return Photo(line["image_id"], captions, **columns, info=info)
+    return Photo(number, captions, **columns, info=info)

@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import PICTURES
 
 if typing.TYPE_CHECKING:
     from PIL import Image
@@ -22,27 +23,6 @@ if typing.TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 100_000_000  # the largest cameras have that many; uint8 they take 300 MB
 _ORIENTATION = 0x0112  # of EXIF
-_EXTENSIONS = [
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".apng",
-    ".gif",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".jp2",
-    ".j2k",
-    ".avif",
-    ".heic",  # Pillow does not read it, and says so
-]
 
 
 def library() -> typing.Any:
@@ -138,12 +118,12 @@ def find(folder: str | os.PathLike) -> list[pathlib.Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _EXTENSIONS
+        if path.suffix.lower() in PICTURES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not path.is_dir()
     )
     if not found:
-        raise UsageError(f"{folder} holds no photo; names must end in {', '.join(_EXTENSIONS)}")
+        raise UsageError(f"{folder} holds no photo; names must end in {', '.join(PICTURES)}")
     return found
 
 

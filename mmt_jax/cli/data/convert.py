@@ -7,10 +7,11 @@ usage: mmt data convert --format=NAME --in=PATH --out=DIR [--captions=FILE] [--s
 {formats}
 
 Captions are JSON Lines of image_id and captions, COCO's captions JSON, Karpathy's splits (of which
---split is taken) or a token file of Flickr8k and Flickr30k. They find their photos by the number at
-the end of a name. A photo that is damaged, or has no caption where there are captions, is left out,
-counted and listed in DIR/SPLIT.skipped.jsonl; the rest goes on. Where the file itself cannot be
-read, nothing is written. Pickles run no code. Memory holds one photo at a time, and the captions.
+--split is taken) or a token file of Flickr8k and Flickr30k. They find their photos by the whole
+name, or by the number where COCO, Visual Genome or Flickr30k number it. A photo that is damaged, or
+has no caption where there are captions, is left out, counted and listed in DIR/SPLIT.skipped.jsonl;
+the rest goes on. Where the file itself cannot be read, nothing is written. Pickles run no code.
+Memory holds one photo at a time, and the captions.
 
 HDF5 and LMDB need pip install 'mmt_jax[data]'.
 """

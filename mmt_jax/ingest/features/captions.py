@@ -1,4 +1,4 @@
-"""Captions that lie in a file of their own, joined to photos by `photos.image_id`.
+"""Captions that lie in a file of their own, joined to photos by `photo.image_id` and nothing less.
 
 By suffix: `.jsonl` has `{"image_id": …, "captions": […]}` a line; `.json` is COCO's captions file
 (`annotations`) or Karpathy's splits (`images` with `sentences`); any other is a token file as of
@@ -16,7 +16,7 @@ from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.features import tsv
 from mmt_jax.ingest.skipped import Skipped
-from mmt_jax.photo import image_id
+from mmt_jax.photo import image_id, stem
 from mmt_jax.text.base import prepare
 
 # Karpathy and Li (2015, arXiv 1412.2306) cut three corpora. COCO's file calls those photos of its
@@ -31,19 +31,22 @@ class Captions:
     Attributes:
       source: the file.
       of: the captions of each photo by its id; all of them are in memory.
+      names: what the file calls each photo, its number or its name, by its id.
       faults: place and reason of each caption that could not be taken.
     """
 
     source: str
-    of: dict[int, tuple[str, ...]]
-    faults: list[tuple[str, str]]
+    of: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    names: dict[int, int | str] = dataclasses.field(default_factory=dict)
+    faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def tell(self, report: Skipped, written: Set[int]) -> None:
         """Lists the captions that could not be taken, and those of photos that were not written."""
         for where, reason in self.faults:
             report.add("damaged caption", where, reason)
         for number in sorted(self.of.keys() - written):
-            reason = f"photo {number} has captions, but was not written"
+            name = stem(str(self.names[number]))
+            reason = f"photo {name} has captions, but was not written"
             report.add("caption without photo", self.source, reason)
 
 
@@ -63,25 +66,33 @@ def read(path: pathlib.Path, split: str) -> Captions:
         rows, parse = _elements(path, split), _element
     else:
         rows, parse = tsv.lines(path, tsv.MAX_JSON), _token
-    found = Captions(str(path), {}, [])
+    found, shared = Captions(str(path)), set()
     for where, row in rows:
         try:
-            number, captions = parse(row, where)
+            name, captions = parse(row, where)
         except UsageError as error:
             found.faults.append((where, str(error)))
             continue
+        number = name if isinstance(name, int) else image_id(name)
+        if (first := found.names.setdefault(number, name)) != name:
+            reason = f"the photos {first} and {name} have one id; neither gets captions"
+            found.faults.append((where, f"{where}: {reason}"))
+            shared.add(number)
+            continue
         kept = tuple(text for text in captions if prepare(text))
         if len(kept) < len(captions):
-            found.faults.append((where, f"{where}: a caption of the photo {number} is empty"))
+            found.faults.append((where, f"{where}: a caption of the photo {name} is empty"))
         if kept:
             found.of[number] = found.of.get(number, ()) + kept
+    for number in shared:
+        found.of.pop(number, None)
     if not found.of:
         first = f"; the first fault: {found.faults[0][1]}" if found.faults else ""
         raise UsageError(f"{path} has no caption{first}")
     return found
 
 
-def _line(line: bytes, where: str) -> tuple[int, list[str]]:
+def _line(line: bytes, where: str) -> tuple[int | str, list[str]]:
     row = tsv.parsed(line, where)
     captions = files.field(row, "captions", list, where)
     if not all(isinstance(text, str) for text in captions):
@@ -100,7 +111,7 @@ def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
                 yield where, row
 
 
-def _element(row: Any, where: str) -> tuple[int, list[str]]:
+def _element(row: Any, where: str) -> tuple[int | str, list[str]]:
     if isinstance(row, dict) and "sentences" in row:
         return _id(row.get("cocoid", row.get("filename")), where), karpathys(row, where)
     caption = files.field(row, "caption", str, where)
@@ -120,12 +131,12 @@ def karpathys(entry: dict[str, Any], where: str) -> list[str]:
     ]
 
 
-def _token(line: bytes, where: str) -> tuple[int, list[str]]:
+def _token(line: bytes, where: str) -> tuple[int | str, list[str]]:
     name, tab, caption = line.partition(b"\t")
     name, mark, _ = name.rpartition(b"#")
     if not tab or not mark:
         raise UsageError(f"{where}: a line must be NAME.jpg#0, a tab and the caption")
-    return image_id(tsv.text(name, where)), [_utf8(caption, where)]
+    return tsv.text(name, where), [_utf8(caption, where)]
 
 
 def _utf8(value: bytes, where: str) -> str:
@@ -135,9 +146,7 @@ def _utf8(value: bytes, where: str) -> str:
         raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
 
 
-def _id(value: Any, where: str) -> int:
-    if isinstance(value, str):
-        return image_id(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+def _id(value: Any, where: str) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise UsageError(f"{where}: a caption needs the number or the name of its photo")
     return value
