@@ -44,7 +44,7 @@ TOWERS = {
     "clip": ClipConfig(patch_size=16),  # BridgeTower base's
 }
 BERT_ADAM: dict[str, Any] = {"name": "bert_adam", "schedule": "warmup_linear"}
-NAMES = [name for name in TASKS if name != "lxmert"]
+NAMES = [name for name, row in TASKS.items() if row.metric]
 
 # Steps, batch, learning rate, warm-up and weight decay of BridgeTower's fine-tuning; steps are its
 # epochs over the training examples.

@@ -27,9 +27,9 @@ from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
 from mmt_jax.photo import image_id
-from mmt_jax.tasks import glue, readers, records
-from mmt_jax.tasks import nlvr2_metric as nlvr2
-from mmt_jax.tasks import vqa_metric as vqa
+from mmt_jax.tasks import gqa, labels, nlvr2
+from mmt_jax.tasks import registry as kinds
+from mmt_jax.tasks.base import Entry
 from mmt_jax.train import optim, sharding
 from mmt_jax.typing import Batch
 
@@ -136,24 +136,24 @@ def test_vqa(answering, folder, tmp_path, capsys):
     more = (f"--annotations={annotations}",)
     found = evaluate("vqa", workdir, questions, out, capsys, *more, folder=folder)
     assert found == {"accuracy": 1.0, "other": 1.0}
-    entries = readers.read("vqa", str(questions), str(annotations))
-    assert vqa.evaluate([entry.example for entry in entries], vqa.read(out))["accuracy"] == 1
+    given = {row["question_id"]: row["answer"] for row in json.loads(out.read_text())}
+    assert given == {n: ["yes", "no", "red", "2"][n % 4] for n in range(COUNT)}
     # Equally frequent answers stand by alphabet.
-    assert json.loads((workdir / records.LABELS).read_text()) == ["2", "no", "red", "yes"]
+    assert json.loads((workdir / labels.FILE).read_text()) == ["2", "no", "red", "yes"]
 
 
 def test_files_that_tell_no_answers_are_answered_all_the_same(answering, folder, tmp_path, capsys):
     workdir, questions, _ = answering
     out = tmp_path / "test.json"
     assert evaluate("vqa", workdir, questions, out, capsys, folder=folder) == {}
-    assert len(vqa.read(tmp_path / "test.json")) == COUNT
+    assert len(json.loads((tmp_path / "test.json").read_text())) == COUNT
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--task=vqa"], "needs its published file: .*--questions"),
-        (["--task=coco", "--questions={q}"], "no metric of coco; there are vqa, gqa"),
+        (["--task=coco", "--questions={q}"], "no task 'coco'; there are vqa, gqa"),
         (["--task=gqa", "--questions={q}"], "was trained on vqa; train it with .*tasks.py:gqa"),
         (["--task=vqa", "--questions={q}", "--data={w}"], "features of width 5, but .* 6"),
         (["--task=vqa", "--questions={x}"], "1 of 1 entries are about .*lacks, .*7 about 99"),
@@ -198,7 +198,7 @@ def test_another_task_starts_from_it_with_a_head_of_its_own(answering, folder, t
     assert "taken from" in said
     assert "fresh: 6 arrays" in said
     assert "answer_head" in said
-    assert json.loads((tmp_path / "work" / records.LABELS).read_text()) == ["A", "B"]
+    assert json.loads((tmp_path / "work" / labels.FILE).read_text()) == ["A", "B"]
 
 
 def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
@@ -212,7 +212,7 @@ def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     train("nlvr2", "lxmert", tmp_path / "work", path, folder, **LXMERT)
     found = evaluate("nlvr2", tmp_path / "work", path, out, capsys, folder=folder)
     assert found == {"accuracy": 1.0, "consistency": 1.0}
-    assert nlvr2.read(out)["dev-1-0-0"] is False
+    assert "dev-1-0-0,False" in out.read_text().splitlines()
 
 
 def test_snli_ve_with_a_model_of_the_study(tmp_path, capsys, folder):
@@ -367,23 +367,34 @@ def minival(path, *labels):
     return str(path)
 
 
-def evaluator(task, best, questions):
+def evaluator(task, best, questions, folder=None):
     config = Config(
-        task=TaskConfig(name=task, eval_questions=questions), eval=EvalConfig(best=best)
+        task=TaskConfig(name=task, eval_questions=questions),
+        eval=EvalConfig(best=best, source=f"regions:{folder}", split="train"),
     )
+    config = with_spec(config, dataclasses.replace(tiny_spec(2), feature_dim=6))
     return tasks.evaluator(config, small_models.TOKENIZER, ["yes", "no"])
 
 
 def test_questions_nobody_answered_are_refused_before_training(tmp_path):
     path = minival(tmp_path / "minival.json", {"yes": 1}, None)
-    with pytest.raises(UsageError, match=r"minival\.json has no answer to 1, as in test splits"):
+    with pytest.raises(UsageError, match=r"minival\.json.*: 1 has no published answer, as in test"):
         evaluator("vqa", "accuracy", path)
 
 
-def test_questions_whose_answers_are_worth_nothing_count(tmp_path):
+def test_questions_about_photos_that_are_not_there_are_refused_before_training(tmp_path, folder):
+    path = minival(tmp_path / "minival.json", *[{"yes": 1}] * COUNT)
+    assert evaluator("vqa", "accuracy", path, folder)
+    text = pathlib.Path(path).read_text().replace("000000000001", "000000000099")
+    pathlib.Path(path).write_text(text)
+    with pytest.raises(UsageError, match=r"1 of 8 entries are about photos .* first is 1 about"):
+        evaluator("vqa", "accuracy", path, folder)
+
+
+def test_questions_whose_answers_are_worth_nothing_count(tmp_path, folder):
     path = minival(tmp_path / "minival.json", {"yes": 1}, {})
-    assert evaluator("vqa", "accuracy", path)
-    found = tasks.evaluate("vqa", readers.read("vqa", path), {0: "yes", 1: "yes"})
+    assert evaluator("vqa", "accuracy", path, folder)
+    found = kinds.get("vqa").metrics(kinds.read("vqa", path), {0: "yes", 1: "yes"})
     assert found["accuracy"] == 0.5
 
 
@@ -395,12 +406,18 @@ def test_a_metric_that_the_task_has_not_is_refused_before_training(tmp_path):
         evaluator("glue/CoLA", "accuracy", str(table))
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if name != "lxmert"])
+@pytest.mark.parametrize("task", [name for name, row in TASKS.items() if row.metric])
 def test_experiments_choose_by_a_metric_of_their_task(task):
     model = {SENTENCE: "bert", PHOTO: "clip"}.get(TASKS[task].reads, "lxmert")
     best = experiment(f"{task},model={model},scale=tiny").eval.best
-    first = glue.TASKS[task.removeprefix("glue/")].metrics[0] if "/" in task else "accuracy"
-    assert best == first
+    answer = "score" if task == "glue/STS-B" else next(iter(kinds.get(task).classes), "yes")
+    entry = Entry("dev-0-0-0", worth={answer: 1.0})
+    if task == "nlvr2":
+        entry = nlvr2.Pair(entry.key, worth=entry.worth)
+    if task == "gqa":
+        entry = gqa.Question(entry.key, worth=entry.worth)
+    answer = 1.0 if task == "glue/STS-B" else answer
+    assert best == next(iter(kinds.get(task).metrics([entry], {entry.key: answer})))
 
 
 @pytest.mark.parametrize(
@@ -439,7 +456,7 @@ def test_questions_that_are_no_text_are_told(tmp_path):
     path = tmp_path / "questions.zip"
     path.write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(UsageError, match=r"questions\.zip is not UTF-8"):
-        readers.read("vqa", str(path))
+        kinds.read("vqa", str(path))
 
 
 # ---- Heads ---------------------------------------------------------------------------------------
@@ -449,19 +466,21 @@ def test_questions_that_are_no_text_are_told(tmp_path):
 def test_records_that_a_model_cannot_read_are_told(family):
     task = {"roberta": "vqa", "bert": "nlvr2", "clip": "glue/RTE"}.get(family, "cifar")
     model = Config().model if family == "mmt" else None
-    kinds = {"lxmert": SMALL, "bridgetower": BridgeTowerConfig(), "roberta": RobertaConfig()}
+    sizes = {"lxmert": SMALL, "bridgetower": BridgeTowerConfig(), "roberta": RobertaConfig()}
     if family == "bert":
         model = type(Config().model)(family="bert", layers=("text",))
     if family == "clip":
         model = ClipConfig()
     with pytest.raises(UsageError, match=f"records of {task} hold .*the family {family}"):
-        built(model or kinds[family], task)
+        built(model or sizes[family], task)
 
 
 def test_every_task_has_a_reader_and_all_but_pretraining_a_metric():
-    assert readers.READERS.keys() == TASKS.keys()
-    assert tasks.ROWS.keys() == TASKS.keys() - {"lxmert"}
-    assert {row.loss for row in TASKS.values()} <= answers.LOSSES.keys()
+    for name, row in TASKS.items():
+        task = kinds.get(name)
+        assert row.loss in answers.LOSSES
+        assert bool(row.metric) is (name != "lxmert")
+        assert row.loss == "soft" or task.classes or name in ("cifar", "lxmert")
 
 
 def test_a_second_photo_has_a_token_type_that_starts_as_that_of_the_first():

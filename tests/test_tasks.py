@@ -9,7 +9,7 @@ import pytest
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
-from mmt_jax.tasks import cifar, glue, nlvr2, snli_ve, vqa
+from mmt_jax.tasks import cifar, glue, gqa, nlvr2, registry, snli_ve, vqa
 
 
 def write(folder, name, content):
@@ -164,39 +164,40 @@ def vqa_files(folder, ids=(262148000, 262148001), annotated=None):
 
 
 def test_vqa_joins_questions_and_answers(tmp_path):
-    first, second = vqa.read_vqa(*vqa_files(tmp_path))
-    assert (first.question_id, first.image_id, first.kind) == (262148000, 262148, "number")
-    assert first.text == "How many 262148000?"
-    # Annotators' answers lose punctuation, but stay as they are otherwise.
-    assert first.scores == pytest.approx({"2": 1.0, "Two": 0.6, "3": 0.3})
-    assert second.scores == {"yes": 1.0}
+    first, second = vqa.read(*vqa_files(tmp_path))
+    assert (first.key, first.photos, first.kind) == (262148000, (262148,), "number")
+    assert first.sentences == ("How many 262148000?",)
+    assert first.worth == pytest.approx({"2": 1.0, "3": 0.3})
+    assert [first.value(answer) for answer in ("two!", "3", "4")] == pytest.approx([1, 0.3, 0])
+    assert second.worth == {"yes": 1.0}
+    assert [second.value(answer) for answer in ("yes", "Yes", "a yes")] == [1, 0, 0]
     assert first.consensus == "2"
 
 
 def test_vqa_test_splits_have_no_answers(tmp_path):
     questions, _ = vqa_files(tmp_path)
-    assert [question.scores for question in vqa.read_vqa(questions)] == [None, None]
+    assert [question.worth for question in vqa.read(questions)] == [None, None]
 
 
 def test_vqa_files_of_two_splits_are_told(tmp_path):
     pair = vqa_files(tmp_path, ids=(1000, 2000), annotated=(1000, 3000))
     with pytest.raises(UsageError, match="entry 1: question 2000 has no answers"):
-        list(vqa.read_vqa(*pair))
+        list(vqa.read(*pair))
     pair = vqa_files(tmp_path, ids=(1000,), annotated=(1000, 3000))
     with pytest.raises(UsageError, match="lacks question 3000"):
-        list(vqa.read_vqa(*pair))
+        list(vqa.read(*pair))
     questions, _ = vqa_files(tmp_path, ids=(1000, 1000))
     with pytest.raises(UsageError, match="question 1000 is there twice"):
-        list(vqa.read_vqa(questions))
+        list(vqa.read(questions))
 
 
 def test_vqa_entries_that_lack_something_are_told(tmp_path):
     path = write(tmp_path, "q.json", {"questions": [{"question_id": 3, "question": "What?"}]})
     with pytest.raises(UsageError, match="`image_id` is missing; there is question_id, question"):
-        list(vqa.read_vqa(path))
+        list(vqa.read(path))
     path = write(tmp_path, "q.json", {"questions": [{"question_id": "3", "image_id": 1}]})
     with pytest.raises(UsageError, match="`question_id` must be int, not '3'"):
-        list(vqa.read_vqa(path))
+        list(vqa.read(path))
 
 
 def test_lxmert_files(tmp_path):
@@ -208,18 +209,18 @@ def test_lxmert_files(tmp_path):
         "question_type": "what is this",
         "sent": "What is this photo taken looking through?",
     }
-    (question,) = vqa.read_lxmert(write(tmp_path, "minival.json", [entry]))
-    assert (question.question_id, question.image_id) == (458752000, 458752)
-    assert question.scores == {"net": 1, "web": 0.3}
+    (question,) = vqa.read(write(tmp_path, "minival.json", [entry]))
+    assert (question.key, question.photos) == (458752000, (458752,))
+    assert question.worth == {"net": 1, "web": 0.3}
     # An answer outside the published ones is worth nothing; in test splits nobody knows.
     unlisted = entry | {"label": {}}
     unknown = {key: value for key, value in entry.items() if key != "label"}
-    found = vqa.read_lxmert(write(tmp_path, "minival.json", [unlisted, unknown]))
-    assert [question.scores for question in found] == [{}, None]
+    found = vqa.read(write(tmp_path, "minival.json", [unlisted, unknown]))
+    assert [question.worth for question in found] == [{}, None]
     with pytest.raises(UsageError, match="COCO_val2014_000000393267"):
-        list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"img_id": "458752"}])))
+        list(vqa.read(write(tmp_path, "minival.json", [entry | {"img_id": "458752"}])))
     with pytest.raises(UsageError, match="`net` must be a number, not '1'"):
-        list(vqa.read_lxmert(write(tmp_path, "minival.json", [entry | {"label": {"net": "1"}}])))
+        list(vqa.read(write(tmp_path, "minival.json", [entry | {"label": {"net": "1"}}])))
 
 
 def test_gqa(tmp_path):
@@ -227,13 +228,13 @@ def test_gqa(tmp_path):
     known = entry | {"answer": "yes", "types": {"structural": "verify", "semantic": "global"}}
     chosen = known | {"answer": "pipe", "types": {"structural": "query", "semantic": "rel"}}
     path = write(tmp_path, "q.json", {"02930152": known, "07333408": chosen, "1": entry})
-    first, second, third = vqa.read_gqa(path)
-    assert (first.question_id, first.image_id, first.kind) == ("02930152", "2354786", "binary")
-    assert (second.scores, second.kind, second.consensus) == ({"pipe": 1.0}, "open", "pipe")
-    assert (third.scores, third.kind) == (None, "")
+    first, second, third = gqa.read(path)
+    assert (first.key, first.photos, first.kind) == ("02930152", ("2354786",), "binary")
+    assert (second.worth, second.kind) == ({"pipe": 1.0}, "open")
+    assert (third.worth, third.kind) == (None, "")
     path = write(tmp_path, "q.json", {"1": entry | {"answer": "yes"}})
     with pytest.raises(UsageError, match="entry 0: `types` is missing"):
-        list(vqa.read_gqa(path))
+        list(gqa.read(path))
 
 
 # ---- NLVR2 and SNLI-VE ---------------------------------------------------------------------------
@@ -249,9 +250,9 @@ PAIR = {
 def test_nlvr2(tmp_path):
     path = write(tmp_path, "dev.json", json.dumps(PAIR) + "\n\n" + json.dumps(PAIR) + "\n")
     first, _ = nlvr2.read(path)
-    assert first.image_ids == ("dev-850-2-img0", "dev-850-2-img1")
+    assert first.photos == ("dev-850-2-img0", "dev-850-2-img1")
     assert first.sentence_id == "dev-850-1"
-    assert first.label is False
+    assert first.worth == {"False": 1}
 
 
 @pytest.mark.parametrize(
@@ -286,9 +287,9 @@ def test_snli_ve(tmp_path):
     }
     path = write(tmp_path, "snli_ve_dev.jsonl", json.dumps(entry))
     (hypothesis,) = snli_ve.read(path)
-    assert hypothesis.image_id == "4705552913"
-    assert hypothesis.text == "The sisters are hugging goodbye."
-    assert snli_ve.LABELS[hypothesis.label] == "neutral"
+    assert hypothesis.photos == ("4705552913",)
+    assert hypothesis.sentences == ("The sisters are hugging goodbye.",)
+    assert hypothesis.worth == {"neutral": 1}
     path = write(tmp_path, "snli_ve_dev.jsonl", json.dumps(entry | {"gold_label": "-"}))
     with pytest.raises(UsageError, match=":1: `gold_label` is '-'"):
         list(snli_ve.read(path))
@@ -307,37 +308,38 @@ def test_cifar10_binary(tmp_path):
         path = tmp_path / f"data_batch_{number}.bin"
         path.write_bytes(photo(2, seed=number) + photo(0, seed=number + 10))
     (tmp_path / "test_batch.bin").write_bytes(photo(1, seed=0))
-    train = cifar.read(tmp_path, "train")
-    assert train.classes == ("airplane", "automobile", "bird")
-    assert train.labels.tolist() == [2, 0] * 5
+    train = list(cifar.read(str(tmp_path)))
+    assert [entry.best for entry in train] == ["bird", "airplane"] * 5
+    assert registry.get("cifar").listed(train, 9) == ("airplane", "bird")
     planes = np.frombuffer(photo(seed=13), np.uint8).reshape(3, 32, 32)  # red, green, blue
-    np.testing.assert_array_equal(train.pixels[5], np.stack(planes, axis=-1))
-    assert cifar.read(tmp_path, "test").pixels.shape == (1, 32, 32, 3)
-    with pytest.raises(UsageError, match="no split 'val'"):
-        cifar.read(tmp_path, "val")
+    np.testing.assert_array_equal(train[5].pixels, np.stack(planes, axis=-1))
+    (test,) = cifar.read(f"{tmp_path}:test")
+    assert test.best == "automobile"
+    with pytest.raises(UsageError, match=r":val is not .* a split is train or test"):
+        list(cifar.read(f"{tmp_path}:val"))
 
 
 def test_cifar100_takes_the_fine_labels(tmp_path):
     (tmp_path / "fine_label_names.txt").write_text("apple\nbaby\nbear\n")
     (tmp_path / "coarse_label_names.txt").write_text("fruit\n")
     (tmp_path / "test.bin").write_bytes(photo(0, 2, seed=0) + photo(0, 1, seed=1))
-    assert cifar.read(tmp_path, "test").labels.tolist() == [2, 1]
+    assert [entry.best for entry in cifar.read(f"{tmp_path}:test")] == ["bear", "baby"]
     (tmp_path / "test.bin").write_bytes(photo(0, 3, seed=0))
     with pytest.raises(UsageError, match="a label 3, but there are 3 classes"):
-        cifar.read(tmp_path, "test")
+        list(cifar.read(f"{tmp_path}:test"))
     (tmp_path / "test.bin").write_bytes(photo(0, 2, seed=0)[:-1])
     with pytest.raises(UsageError, match=r"test\.bin has 3073 bytes"):
-        cifar.read(tmp_path, "test")
+        list(cifar.read(f"{tmp_path}:test"))
     with pytest.raises(UsageError, match=r"train\.bin cannot be read"):
-        cifar.read(tmp_path, "train")
+        list(cifar.read(str(tmp_path)))
 
 
 def test_cifar_pickles_are_refused(tmp_path):
     with pytest.raises(UsageError, match="is not the binary version"):
-        cifar.read(tmp_path, "train")
+        list(cifar.read(str(tmp_path)))
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({}))
     with pytest.raises(UsageError, match="pickles, which may run code"):
-        cifar.read(tmp_path, "train")
+        list(cifar.read(str(tmp_path)))
 
 
 # ---- GLUE ----------------------------------------------------------------------------------------
@@ -346,33 +348,38 @@ def test_cifar_pickles_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("task", "table", "expected"),
     [
-        ("CoLA", "gj04\t1\t\tThe cat sat.\ngj04\t0\t*\tSat the.", [("The cat sat.",), 1]),
+        ("CoLA", "gj04\t1\t\tThe cat sat.\ngj04\t0\t*\tSat the.", [("The cat sat.",), "1"]),
         ("CoLA", "index\tsentence\n0\tBill runs.", [("Bill runs.",), None]),
-        ("SST-2", "sentence\tlabel\nhide new secretions \t0", [("hide new secretions ",), 0]),
+        ("SST-2", "sentence\tlabel\nhide new secretions \t0", [("hide new secretions ",), "0"]),
         (
             "MRPC",
             '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\t"No," he said.\tNo.',
-            [('"No," he said.', "No."), 1],
+            [('"No," he said.', "No."), "1"],
         ),
-        ("STS-B", "index\tsentence1\tsentence2\tscore\n0\tA.\tB.\t2.750", [("A.", "B."), 2.75]),
+        ("STS-B", "index\tsentence1\tsentence2\tscore\n0\tA.\tB.\t2.75", [("A.", "B."), "score"]),
         (
             "MNLI",
             "index\tsentence1\tsentence2\tlabel1\tgold_label\n0\tA.\tB.\tneutral\tentailment",
-            [("A.", "B."), 1],
+            [("A.", "B."), "entailment"],
         ),
-        ("QNLI", "index\tquestion\tsentence\tlabel\n0\tQ?\tS.\tnot_entailment", [("Q?", "S."), 1]),
+        (
+            "QNLI",
+            "index\tquestion\tsentence\tlabel\n0\tQ?\tS.\tnot_entailment",
+            [("Q?", "S."), "not_entailment"],
+        ),
     ],
 )
 def test_glue(tmp_path, task, table, expected):
-    first, *_ = glue.read(task, write(tmp_path, "dev.tsv", table))
-    assert [first.sentences, first.label] == expected
+    first, *_ = registry.read(f"glue/{task}", str(write(tmp_path, "dev.tsv", table)))
+    assert [first.sentences, first.best if first.worth else None] == expected
+    assert task != "STS-B" or first.worth == {"score": 2.75}
 
 
 def test_qqp_leaves_broken_lines_out(tmp_path):
     head = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
     rows = '1\t2\t3\tWho?\tWhat?\t0\n"\tWas he real?\t0\n4\t5\t6\tHow?\tHow so?\t1\n'
-    examples = list(glue.read("QQP", write(tmp_path, "train.tsv", head + rows)))
-    assert [example.label for example in examples] == [0, 1]
+    examples = list(glue.read(write(tmp_path, "train.tsv", head + rows), task="QQP"))
+    assert [example.best for example in examples] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -383,9 +390,9 @@ def test_qqp_leaves_broken_lines_out(tmp_path):
         ("STS-B", "sentence1\tsentence2\tscore\nA.\tB.\tnan", ":2: `score` is 'nan'.* a number"),
         ("RTE", "sentence\tlabel\nA.\t1", "no column 'sentence1', which RTE has"),
         ("RTE", "", "is empty"),
-        ("SST2", "", "no task 'SST2'; it has CoLA, SST-2"),
+        ("SST2", "", "no task 'glue/SST2'; there are .*glue/CoLA, glue/SST-2"),
     ],
 )
 def test_glue_names_what_is_wrong(tmp_path, task, table, message):
     with pytest.raises(UsageError, match=message):
-        list(glue.read(task, write(tmp_path, "dev.tsv", table)))
+        registry.read(f"glue/{task}", str(write(tmp_path, "dev.tsv", table)))

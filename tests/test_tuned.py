@@ -19,7 +19,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.hub import questions
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers
-from mmt_jax.tasks import glue, records
+from mmt_jax.tasks import glue, labels, records
 from mmt_jax.train import checkpoint, init
 from mmt_jax.typing import Batch
 
@@ -74,7 +74,7 @@ def test_glue_is_answered_as_in_pytorch_and_goes_back(tmp_path, capsys, family):
     workdir, out = tmp_path / "run", tmp_path / "out"
     argv = ["import", f"--from={tmp_path / 'in'}", f"--model={family}", f"--out={workdir}"]
     assert cli.main([*argv, "--task=glue/MNLI"]) == 0
-    assert json.loads((workdir / records.LABELS).read_text()) == list(MNLI)
+    assert json.loads((workdir / labels.FILE).read_text()) == list(MNLI)
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "in")
     inputs = tokenizer([list(pair) for pair in SENTENCES], padding=True, return_tensors="pt")
@@ -114,7 +114,7 @@ def test_glue_is_answered_as_in_pytorch_and_goes_back(tmp_path, capsys, family):
 def test_classes_have_many_names(tmp_path, task, names, expected):
     tuned(tmp_path / "in", "bert", names)
     found = importers.load(tmp_path / "in", "bert", task=f"glue/{task}")
-    assert json.loads(found.others[records.LABELS]) == expected
+    assert json.loads(found.others[labels.FILE]) == expected
     assert found.config.task.name == f"glue/{task}"
 
 
@@ -177,7 +177,7 @@ def test_lxmerts_best_on_questions(tmp_path):
     names = ["yes", "no", "red", "2", "a dog", "left"]
     theirs.config.id2label = dict(enumerate(names))
     expected = importers.load(lxmert.saved(theirs, tmp_path / "hf"), "lxmert")
-    assert json.loads(expected.others[records.LABELS]) == names
+    assert json.loads(expected.others[labels.FILE]) == names
     state = {released(key): value for key, value in theirs.state_dict().items()}
     assert {"logit_fc.0.weight", "lxrt_encoder.model.module.bert.pooler.dense.bias"} < state.keys()
     (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": n, "dsets": []} for n in names]))
@@ -203,7 +203,7 @@ def test_lxmerts_best_on_two_photos(tmp_path):
     state |= {f"logit_fc.{key}": value for key, value in head.state_dict().items()}
     found = importers.load(best(tmp_path / "in", state), "lxmert")
     assert found.config.task.name == "nlvr2"
-    assert json.loads(found.others[records.LABELS]) == ["False", "True"]
+    assert json.loads(found.others[labels.FILE]) == ["False", "True"]
     text, left, inputs = lxmert.pairs(theirs)
     right = jax.tree.map(lambda x: x[::-1].copy(), left)
     other = {k: v.flip(0) if k.startswith("visual") else v for k, v in inputs.items()}
@@ -243,7 +243,7 @@ def test_bridgetowers_heads(tmp_path, task, name, photos, size):
     found = importers.load(folder, "bridgetower")
     assert found.config.task.name == task
     named = {"nlvr2": ["False", "True"], "snli_ve": ["contradiction", "neutral", "entailment"]}
-    assert json.loads(found.others.get(records.LABELS, "0")) == named.get(task, 0)
+    assert json.loads(found.others.get(labels.FILE, "0")) == named.get(task, 0)
 
     text, image, inputs = bridgetower.pairs()
     images, passes = [image], [inputs]

@@ -70,27 +70,24 @@ def run(args: types.SimpleNamespace) -> None:
 def _answer(args: types.SimpleNamespace) -> None:
     """Answers a task's questions, prints the metric and writes the answers."""
     from mmt_jax.configs.tasks import TASKS
-    from mmt_jax.data import sources
-    from mmt_jax.infer import retrieval, tasks
-    from mmt_jax.tasks import answers, predictions, readers, records
+    from mmt_jax.infer import tasks
+    from mmt_jax.tasks import labels, records, registry
     from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
-    tasks.known(args.task)
+    task = registry.scored(args.task)
     if args.out:
-        predictions.check_free(args.out)
-    names = answers.read_classes(args.labels) if args.labels else None
+        registry.check_free(args.out)
+    names = labels.read(args.labels) if args.labels else None
     trained = checkpoint.load(args.workdir)
-    names = names or records.stored_labels(args.workdir)
+    names = names or labels.stored(args.workdir)
     model = tasks.answering(trained.model, args.task, names)
-    entries = readers.read(args.task, args.questions, args.annotations)
+    entries = registry.read(args.task, args.questions, args.annotations)
     entries = entries[: args.limit or None]
     corpora = []
-    if {"text", "image"} <= set(TASKS[args.task].reads):
+    if TASKS[args.task].photos:
         _needs(args)
-        corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels)
-        if not model.config.model.pixels:
-            retrieval.check_width(corpora[0].feature_dim, model.config.model.feature_dim)
+        corpora = tasks.photos(model.config, args.data, args.split)
     tokenizer = store.stored_tokenizer(args.workdir)
     found = tasks.answered(
         model,
@@ -100,10 +97,10 @@ def _answer(args: types.SimpleNamespace) -> None:
         batch_size=max(1, trained.config.eval.pairs // 16),
     )
     if args.out:
-        tasks.write(args.task, args.out, found)
+        registry.write(args.task, args.out, found)
     print(f"{len(found)} answers to {args.task}")
     if all(entry.worth is not None for entry in entries):
-        values = tasks.evaluate(args.task, entries, found)
+        values = task.metrics(entries, found)
         print(flags.table(["metric", "value"], [[n, f"{v:.4g}"] for n, v in values.items()]))
 
 

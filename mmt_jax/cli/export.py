@@ -48,7 +48,7 @@ def _hugging_face(workdir: str, out: str) -> None:
 
     from mmt_jax import hub as importers
     from mmt_jax.hub import preparation
-    from mmt_jax.tasks import records
+    from mmt_jax.tasks import labels
     from mmt_jax.text import store
     from mmt_jax.train import checkpoint
     from mmt_jax.train import workdir as workdirs
@@ -63,7 +63,7 @@ def _hugging_face(workdir: str, out: str) -> None:
         tokenizer,
         out,
         settings=preparation.read(workdir),
-        labels=records.known_labels(workdir),
+        labels=labels.known(workdir),
     )
 
 

@@ -1,8 +1,8 @@
 """What is asked of records beside whether caption and photo match, as rows of data.
 
-A task is what a record holds, in which way its answers are learned, and how many labels there are.
-Its files are read by `mmt_jax.tasks`, its metric is in `mmt_jax.infer.tasks`; models, trainer
-and exporter know `reads` and `loss` alone.
+A task is what a record holds and in which way its answers are learned, which is all that models,
+trainer and exporter know of it. Its files, labels and metric are in the module of `mmt_jax.tasks`
+that has its name up to the slash.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ PAIR, PAIR_OF_PHOTOS, SENTENCE, PHOTO = (
     ("text",),
     ("image",),
 )
-GLUE = ("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +24,17 @@ class Task:
     Attributes:
       reads: what a record holds, in order.
       loss: a name in `mmt_jax.objectives.answers.LOSSES`.
-      metric: the one by which the best checkpoint is chosen.
+      metric: the one by which the best checkpoint is chosen; "" = of pre-training, without any.
     """
 
     reads: tuple[str, ...]
     loss: str = "label"
     metric: str = "accuracy"
+
+    @property
+    def photos(self) -> bool:
+        """Whether it asks about photos of `data.source`; those of others come with the task."""
+        return {"text", "image"} <= {*self.reads}
 
 
 TASKS: dict[str, Task] = {
@@ -39,13 +43,17 @@ TASKS: dict[str, Task] = {
     "nlvr2": Task(PAIR_OF_PHOTOS),
     "snli_ve": Task(PAIR),
     "cifar": Task(PHOTO),
-    **{f"glue/{name}": Task(SENTENCE) for name in GLUE},
     "glue/CoLA": Task(SENTENCE, metric="matthews"),
+    "glue/SST-2": Task(SENTENCE),
     "glue/MRPC": Task(SENTENCE, metric="f1"),
-    "glue/QQP": Task(SENTENCE, metric="f1"),
     "glue/STS-B": Task(SENTENCE, "value", metric="spearman"),
+    "glue/QQP": Task(SENTENCE, metric="f1"),
+    "glue/MNLI": Task(SENTENCE),
+    "glue/QNLI": Task(SENTENCE),
+    "glue/RTE": Task(SENTENCE),
+    "glue/WNLI": Task(SENTENCE),
     # Captions, and questions of several tasks that some of them answer.
-    "lxmert": Task(PAIR),
+    "lxmert": Task(PAIR, metric=""),
 }
 
 

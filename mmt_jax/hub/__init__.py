@@ -24,7 +24,7 @@ from mmt_jax.hub import preparation, questions
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.weights import Importer
-from mmt_jax.tasks import records
+from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.text import pretrained
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
@@ -93,7 +93,7 @@ def load(
     params = params_lib.merge(params, params_lib.unflatten(fresh))
     others = _others(folder, config)
     if names:
-        others[records.LABELS] = records.as_json(names)
+        others[labels_lib.FILE] = labels_lib.as_json(names)
     return Imported(config, params, tokenizer, others)
 
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.tasks import GLUE, PAIR, TASKS
+from mmt_jax.configs.tasks import PAIR, TASKS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
-from mmt_jax.tasks import answers, readers
+from mmt_jax.tasks import labels as labels_lib
+from mmt_jax.tasks import registry as tasks
 
 TUNED_ON = "finetuning_task"  # where transformers' scripts write the task, in GLUE's case
 UNNAMED = "LABEL_"  # and a number: what transformers writes where nobody gave a name
@@ -26,7 +27,11 @@ _CLASSES = {
     **dict.fromkeys(("label_1", "acceptable", "positive"), "1"),
     **dict.fromkeys(("equivalent", "duplicate", "entailment"), "1"),
 }
-_GLUE = {name.replace("-", "").lower(): f"glue/{name}" for name in GLUE}
+_GLUE = {
+    name.removeprefix("glue/").replace("-", "").lower(): name
+    for name in TASKS
+    if name.startswith("glue/")
+}
 
 
 def asked(config: Config, foreign: Mapping[str, Any], task: str, *, name: str) -> Config:
@@ -105,12 +110,12 @@ def labels(
         raise UsageError(f"--labels names answers, and {name} has no head of them; leave it out")
     if not size:
         return ()
-    classes = readers.READERS[task].labels([], 1) if task else ()
+    classes = tasks.get(task).classes if task else ()
     if classes and size != len(classes):
         raise UsageError(f"{name} has a head of {size} answers, and {task} has {len(classes)}")
     where, found = f"id2label of {name}/config.json", _named(foreign, size)
     if given:
-        where, found = str(given), answers.read_classes(given)
+        where, found = str(given), labels_lib.read(given)
         if len(found) != size:
             raise UsageError(f"{where} lists {len(found)} answers, and {name} has a head of {size}")
     if not classes:

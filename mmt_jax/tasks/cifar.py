@@ -3,73 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
+from mmt_jax.tasks import base
 
-SPLITS = ("train", "test")
 _SIDE = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Photos:
-    """Labelled photos.
-
-    Attributes:
-      pixels: [N, 32, 32, 3] u8.
-      labels: [N] i32, indices into `classes`.
-      classes: their names.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
     """Where the binary version of a data set keeps what."""
 
-    files: dict[str, tuple[str, ...]]  # by split
     names: str
-    labels: int  # bytes of labels before the pixels; the last of them counts
+    labels: int  # bytes of labels before the pixels, of which the last counts
+    files: dict[str, tuple[str, ...]]  # by split
 
 
 _LAYOUTS = (
     _Layout(
+        "batches.meta.txt",
+        1,
         {
             "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
             "test": ("test_batch.bin",),
         },
-        names="batches.meta.txt",
-        labels=1,
     ),
-    _Layout(
-        {"train": ("train.bin",), "test": ("test.bin",)}, names="fine_label_names.txt", labels=2
-    ),
+    _Layout("fine_label_names.txt", 2, {"train": ("train.bin",), "test": ("test.bin",)}),
 )
 
 
-def read(folder: str | os.PathLike, split: str) -> Photos:
-    """Reads a split of the binary version: `cifar-10-batches-bin` or `cifar-100-binary`.
+def read(path: str) -> Iterator[base.Entry]:
+    """Reads a split of the binary version: `cifar-10-batches-bin:test`, `cifar-100-binary:test`.
 
-    CIFAR-100's labels are the fine ones.
+    Without a colon that is `train`. CIFAR-100's labels are the fine ones.
 
     Raises:
-      UsageError: no such split, the folder holds something else (such as the Python version, which
-        is pickles), or a file is damaged.
+      UsageError: the folder holds something else (such as the Python version, which is pickles), or
+        a file is damaged.
     """
-    if split not in SPLITS:
-        raise UsageError(f"CIFAR has no split {split!r}; it has {' and '.join(SPLITS)}")
-    folder = pathlib.Path(folder)
+    name, _, split = path.rpartition(":")
+    if split not in ("train", "test"):
+        name, split = path, "train"
+    folder = pathlib.Path(name)
     layout = _layout(folder)
-    classes = tuple(text for _, text in files.lines(folder / layout.names) if text)
-    pixels, labels = zip(*(_read(folder / n, layout, len(classes)) for n in layout.files[split]))
-    return Photos(np.concatenate(pixels), np.concatenate(labels), classes)
+    classes = [text for _, text in files.lines(folder / layout.names) if text]
+    number = 0
+    for file in layout.files[split]:
+        for label, pixels in zip(*_read(folder / file, layout.labels, len(classes))):
+            photo = {"pixels": pixels, "worth": {classes[label]: 1.0}}
+            yield base.Entry(number, photos=(number,), where=str(folder / file), **photo)
+            number += 1
 
 
 def _layout(folder: pathlib.Path) -> _Layout:
@@ -83,24 +71,40 @@ def _layout(folder: pathlib.Path) -> _Layout:
         )
     raise UsageError(
         f"{folder} is not the binary version of CIFAR: it has neither "
-        f"{' nor '.join(layout.names for layout in _LAYOUTS)}"
+        f"{' nor '.join(layout.names for layout in _LAYOUTS)}; behind a colon, a split is train or "
+        f"test"
     )
 
 
-def _read(path: pathlib.Path, layout: _Layout, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: pathlib.Path, bytes_: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and pixels [N, 32, 32, 3] uint8."""
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    width = layout.labels + 3 * _SIDE**2
+    width = bytes_ + 3 * _SIDE**2
     if not len(content) or len(content) % width:
         raise UsageError(
             f"{path} has {len(content)} bytes, no multiple of {width}; it is damaged: unpack it "
             f"again"
         )
     rows = content.reshape(-1, width)
-    labels = rows[:, layout.labels - 1].astype(np.int32)
+    labels = rows[:, bytes_ - 1]
     if labels.max() >= classes:
         raise UsageError(f"{path} has a label {labels.max()}, but there are {classes} classes")
-    planes = rows[:, layout.labels :].reshape(-1, 3, _SIDE, _SIDE)
-    return planes.transpose(0, 2, 3, 1), labels
+    return labels, rows[:, bytes_:].reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+
+
+def _listed(entries: Sequence[base.Entry], least: int) -> tuple[str, ...]:
+    """Those that occur, by alphabet, as published."""
+    del least
+    return tuple(sorted({entry.best for entry in entries}))
+
+
+def _written(found: base.Answers) -> str:
+    """As Kaggle takes it: photos count from 1."""
+    lines = [f"{number + 1},{name}\n" for number, name in found.items()]
+    return "id,label\n" + "".join(lines)
+
+
+TASKS = {"cifar": base.Task(read, _written, listed=_listed)}

@@ -3,85 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from mmt_jax import readers as files
+from mmt_jax.configs import tasks as rows
 from mmt_jax.errors import UsageError
+from mmt_jax.tasks import base
 
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
+VALUE = "score"  # what stands for the label where a number is asked for
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Table:
     """What a task's tables hold.
 
     Attributes:
       sentences: names of the columns with the one or two sentences.
       label: that of the label.
       classes: the labels; () = the label is a number.
-      metrics: those that the benchmark reports (see `glue_metric`), the first chosen by.
-      header: whether the first line of train and dev names the columns; CoLA's does not.
+      also: metrics that the benchmark reports beside that of the task's row in `configs.tasks`.
+      header: columns of train and dev where their first line does not name them, as in CoLA.
       gaps: whether published tables hold broken lines, which are left out; QQP's do.
     """
 
     sentences: tuple[str, ...]
-    label: str
-    classes: tuple[str, ...]
-    metrics: tuple[str, ...]
+    label: str = "label"
+    classes: tuple[str, ...] = _BINARY
+    also: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     gaps: bool = False
 
 
 _TWO = ("sentence1", "sentence2")
-TASKS = {
-    "CoLA": Task(
-        ("sentence",),
-        "label",
-        _BINARY,
-        ("matthews",),
-        header=("source", "label", "mark", "sentence"),
-    ),
-    "SST-2": Task(("sentence",), "label", _BINARY, ("accuracy",)),
-    "MRPC": Task(("#1 String", "#2 String"), "Quality", _BINARY, ("f1", "accuracy")),
-    "STS-B": Task(_TWO, "score", (), ("spearman", "pearson")),
-    "QQP": Task(("question1", "question2"), "is_duplicate", _BINARY, ("f1", "accuracy"), gaps=True),
-    "MNLI": Task(_TWO, "gold_label", ("contradiction", "entailment", "neutral"), ("accuracy",)),
-    "QNLI": Task(("question", "sentence"), "label", _ENTAILMENT, ("accuracy",)),
-    "RTE": Task(_TWO, "label", _ENTAILMENT, ("accuracy",)),
-    "WNLI": Task(_TWO, "label", _BINARY, ("accuracy",)),
+_NLI = ("contradiction", "entailment", "neutral")
+TABLES = {
+    "CoLA": Table(("sentence",), header=("source", "label", "mark", "sentence")),
+    "SST-2": Table(("sentence",)),
+    "MRPC": Table(("#1 String", "#2 String"), "Quality", also=("accuracy",)),
+    "STS-B": Table(_TWO, "score", (), ("pearson",)),
+    "QQP": Table(("question1", "question2"), "is_duplicate", also=("accuracy",), gaps=True),
+    "MNLI": Table(_TWO, "gold_label", _NLI),
+    "QNLI": Table(("question", "sentence"), classes=_ENTAILMENT),
+    "RTE": Table(_TWO, classes=_ENTAILMENT),
+    "WNLI": Table(_TWO),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One or two sentences and what is asked of them.
-
-    Attributes:
-      sentences: one or two.
-      label: an index into the task's `classes`, or a number where it has none; None in test tables.
-    """
-
-    sentences: tuple[str, ...]
-    label: int | float | None
-
-
-def read(task: str, path: str | os.PathLike) -> Iterator[Example]:
-    """Reads a table as published, such as `RTE/dev.tsv`.
+def read(path: str | os.PathLike, *, task: str) -> Iterator[base.Entry]:
+    """Reads a table as published, such as `RTE/dev.tsv`; without labels it is a test table.
 
     Args:
-      task: a name in `TASKS`.
-      path: of the table; one without a column of labels is a test table.
+      path: of the table.
+      task: a name in `TABLES`.
 
     Raises:
-      UsageError: no such task, the file cannot be read, or a line is not what the task has.
+      UsageError: the file cannot be read, or a line is not what the task has.
     """
-    if task not in TASKS:
-        raise UsageError(f"GLUE has no task {task!r}; it has {', '.join(TASKS)}")
-    about, table = TASKS[task], files.lines(path)
+    about, table = TABLES[task], files.lines(path)
     first = next(table, None)
     if first is None:
         raise UsageError(f"{path} is empty; download it again")
@@ -94,25 +80,104 @@ def read(task: str, path: str | os.PathLike) -> Iterator[Example]:
             f"{path} has no column {missing[0]!r}, which {task} has; it has {', '.join(names)}"
         )
     columns = [names.index(name) for name in about.sentences]
-    label = names.index(about.label) if about.label in names else None
+    number = 0
     for where, line in table:
         cells = line.split("\t")
         if len(cells) == len(names):
-            value = None if label is None else _label(about, cells[label], where)
-            yield Example(tuple(cells[column] for column in columns), value)
+            sentences = tuple(cells[column] for column in columns)
+            labelled = about.label in names
+            worth = _worth(about, cells[names.index(about.label)], where) if labelled else None
+            yield base.Entry(number, sentences, worth=worth, where=where)
+            number += 1
         elif not about.gaps:
             raise UsageError(
                 f"{where}: {len(cells)} columns, but the table has {len(names)}; download it again"
             )
 
 
-def _label(about: Task, cell: str, where: str) -> int | float:
+def _worth(about: Table, cell: str, where: str) -> dict[str, float]:
     if about.classes and cell in about.classes:
-        return about.classes.index(cell)
+        return {cell: 1.0}
     try:
         if not about.classes and math.isfinite(value := float(cell)):
-            return value
+            return {VALUE: value}
     except ValueError:
         pass
     wanted = " or ".join(about.classes) or "a number"
     raise UsageError(f"{where}: `{about.label}` is {cell!r}; it must be {wanted}")
+
+
+def metrics(entries: Sequence[base.Entry], found: base.Answers, *, task: str) -> dict[str, float]:
+    """The metrics that the benchmark reports for a task of `TABLES`.
+
+    Raises:
+      UsageError: as `base.check`.
+    """
+    base.check(entries, found)
+    about = TABLES[task]
+    right = [entry.best if about.classes else entry.value(VALUE) for entry in entries]
+    pair = right, [found[entry.key] for entry in entries]
+    labels, predicted = (
+        np.array([about.classes.index(x) if about.classes else x for x in side], float)
+        for side in pair
+    )
+    if not np.isfinite(predicted).all():
+        raise UsageError(f"an answer to {task} is not finite, which no metric can tell")
+    names = (rows.TASKS[f"glue/{task}"].metric, *about.also)
+    return {name: METRICS[name](labels, predicted) for name in names}
+
+
+def _written(found: base.Answers, *, task: str) -> str:
+    """The table that the benchmark's server takes."""
+    names = found if TABLES[task].classes else {key: f"{x:.3f}" for key, x in found.items()}
+    return "index\tprediction\n" + "".join(f"{key}\t{name}\n" for key, name in names.items())
+
+
+def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """The share of right labels."""
+    return float(np.mean(labels == predicted))
+
+
+def f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Harmonic mean of precision and recall of class 1; 0 where neither has any."""
+    both = np.sum((labels == 1) & (predicted == 1))
+    either = np.sum(labels == 1) + np.sum(predicted == 1)
+    return float(2 * both / either) if either else 0.0
+
+
+def pearson(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Pearson's correlation; 0 where one side is constant."""
+    if np.ptp(labels) == 0 or np.ptp(predicted) == 0:  # rounding would make a correlation of it
+        return 0.0
+    a, b = labels - labels.mean(), predicted - predicted.mean()
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def spearman(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Pearson's correlation of the ranks; equals share the mean of theirs."""
+    return pearson(_ranks(labels), _ranks(predicted))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[group]
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": pearson,  # Matthews' correlation (1975) of two classes is Pearson's of 0 and 1
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+TASKS = {
+    f"glue/{task}": base.Task(
+        functools.partial(read, task=task),
+        functools.partial(_written, task=task),
+        functools.partial(metrics, task=task),
+        classes=table.classes or (VALUE,),
+    )
+    for task, table in TABLES.items()
+}

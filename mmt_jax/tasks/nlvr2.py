@@ -5,43 +5,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
+from mmt_jax.tasks import base
 
 _IDENTIFIER = re.compile(r"\w+-\d+-\d+-\d+")  # split, set, pair, sentence
 _DIRECTORY = re.compile(r"\d*")
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """A sentence about two photos.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pair(base.Entry):
+    """A sentence about two photos; its key is such as "dev-850-0-0": split, set, pair, sentence.
 
     Attributes:
-      identifier: unique, such as "dev-850-0-0": split, set, pair of photos, sentence.
-      text: the sentence.
-      label: whether it is true.
       directory: of train, the folder of its photos; "" elsewhere.
-      where: the file and line that it was read from; "" elsewhere.
     """
 
-    identifier: str
-    text: str
-    label: bool
     directory: str = ""
-    where: str = dataclasses.field(default="", compare=False)
-
-    @property
-    def image_ids(self) -> tuple[str, str]:
-        """Names of the left and the right photo, without ".png"."""
-        stem = self.identifier.rpartition("-")[0]
-        return f"{stem}-img0", f"{stem}-img1"
 
     @property
     def sentence_id(self) -> str:
         """Equal for all pairs of photos that the same sentence was written about."""
-        split, group, _, sentence = self.identifier.split("-")
+        split, group, _, sentence = str(self.key).split("-")
         return f"{split}-{group}-{sentence}"
 
 
@@ -52,13 +39,11 @@ def read(path: str | os.PathLike) -> Iterator[Pair]:
       UsageError: the file cannot be read, or a line lacks something.
     """
     for where, entry in files.json_lines(path):
-        identifier = files.field(entry, "identifier", str, where)
-        if not _IDENTIFIER.fullmatch(identifier):
-            raise UsageError(
-                f"{where}: `identifier` is {identifier!r}; it must be like dev-850-0-0"
-            )
-        label = str(entry.get("label")).lower()
-        if label not in ("true", "false"):
+        name = files.field(entry, "identifier", str, where)
+        if not _IDENTIFIER.fullmatch(name):
+            raise UsageError(f"{where}: `identifier` is {name!r}; it must be like dev-850-0-0")
+        label = str(entry.get("label")).capitalize()
+        if label not in ("True", "False"):
             raise UsageError(
                 f"{where}: `label` is {entry.get('label')!r}; it must be True or False"
             )
@@ -66,4 +51,23 @@ def read(path: str | os.PathLike) -> Iterator[Pair]:
         directory = str(entry.get("directory", ""))
         if not _DIRECTORY.fullmatch(directory):
             raise UsageError(f"{where}: `directory` is {directory!r}; it must be a number")
-        yield Pair(identifier, text, label == "true", directory, where)
+        stem = name.rpartition("-")[0]
+        photos = f"{stem}-img0", f"{stem}-img1"
+        yield Pair(name, (text,), photos, {label: 1.0}, where=where, directory=directory)
+
+
+def metrics(pairs: Sequence[Pair], found: base.Answers) -> dict[str, float]:
+    """`accuracy`, and `consistency`: the share of sentences that are right of all their photos."""
+    result = base.accuracy(pairs, found)
+    sentences: dict[str, bool] = {}
+    for pair in pairs:
+        right = pair.value(found[pair.key]) == 1
+        sentences[pair.sentence_id] = sentences.get(pair.sentence_id, True) and right
+    return result | {"consistency": sum(sentences.values()) / len(sentences)}
+
+
+def _written(found: base.Answers) -> str:
+    return "".join(f"{name},{label}\n" for name, label in found.items())
+
+
+TASKS = {"nlvr2": base.Task(read, _written, metrics, classes=("False", "True"))}

@@ -1,12 +1,10 @@
-"""A task's entries laid out as batches, and its labels, which live in the workdir."""
+"""A task's entries laid out as batches."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,65 +15,11 @@ from mmt_jax.corpus import Photos
 from mmt_jax.data import regions
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole
 from mmt_jax.photos import processors
-from mmt_jax.tasks import answers, readers
-from mmt_jax.tasks.readers import Entry
+from mmt_jax.tasks import labels, registry
+from mmt_jax.tasks.base import Entry
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
-
-LABELS = "labels.json"
-
-
-def labels(config: Config, entries: Sequence[Entry], workdir: str | os.PathLike) -> tuple[str, ...]:
-    """The answers by number: the workdir's, `config.task.labels`, or those of the entries.
-
-    Raises:
-      UsageError: there is none.
-    """
-    if stored := known_labels(workdir):
-        return stored
-    if config.task.labels:
-        return answers.read_classes(config.task.labels)
-    found = readers.READERS[config.task.name].labels(entries, config.task.least)
-    if not found:
-        raise UsageError(
-            f"no answer of {config.task.questions} is given {config.task.least} times; lower "
-            f"config.task.least, or name a list of answers as config.task.labels"
-        )
-    return found
-
-
-def stored_labels(workdir: str | os.PathLike) -> tuple[str, ...]:
-    """The labels of a run.
-
-    Raises:
-      UsageError: it has none.
-    """
-    names = known_labels(workdir)
-    if not names:
-        raise UsageError(
-            f"{workdir} has no {LABELS}: it was not trained on a task; of imported weights, give "
-            f"the published list of answers as --labels"
-        )
-    return names
-
-
-def known_labels(workdir: str | os.PathLike) -> tuple[str, ...]:
-    """The labels of a run; () = it has none."""
-    path = pathlib.Path(workdir) / LABELS
-    return answers.read_classes(path) if path.is_file() else ()
-
-
-def store_labels(names: Sequence[str], workdir: str | os.PathLike) -> None:
-    """Writes them, whole or not at all."""
-    with whole(pathlib.Path(workdir) / LABELS) as part:
-        part.write_bytes(as_json(names))
-
-
-def as_json(names: Sequence[str]) -> bytes:
-    """What `labels.json` holds."""
-    return (json.dumps(names, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +37,25 @@ class Asked:
 
 
 def asked(config: Config, workdir: str | os.PathLike) -> Asked:
-    """Entries and labels of a run's task.
+    """Entries and labels of a run's task; the labels are the workdir's, where it has some.
 
     Raises:
       UsageError: an unknown task, a file with a fault, or no labels.
     """
-    name = config.task.name
-    if name not in TASKS:
-        raise UsageError(f"config.task.name={name!r} is unknown; there are {', '.join(TASKS)}")
-    entries = readers.read(name, config.task.questions, config.task.annotations)
-    photos = {"text", "image"} <= set(TASKS[name].reads)
-    return Asked(entries, labels(config, entries, workdir), photos)
+    task = config.task
+    entries = registry.read(task.name, task.questions, task.annotations)
+    names = labels.known(workdir)
+    if not names and task.labels:
+        names = labels.read(task.labels)
+    if not names:
+        about = registry.get(task.name)
+        names = about.classes or about.listed(entries, task.least)
+    if not names:
+        raise UsageError(
+            f"no answer of {task.questions} is given {task.least} times; lower config.task.least, "
+            f"or name a list of answers as config.task.labels"
+        )
+    return Asked(entries, names, TASKS[task.name].photos)
 
 
 class Records:
@@ -121,35 +73,35 @@ class Records:
         names: Sequence[str],
         tokenizer: Tokenizer,
         corpora: Sequence[Photos],
+        *,
+        say: Callable[[str], None] | None = None,
     ):
         """Lays entries out.
 
         Args:
           config: of the run.
-          entries: see `readers.read`.
+          entries: see `registry.read`.
           names: the labels by number.
           tokenizer: of the run.
           corpora: hold the photos that entries name; none where these bring theirs along.
+          say: told how many entries are left out for photos that are in no corpus; None = such
+            entries are refused.
 
         Raises:
-          UsageError: a photo is in no corpus.
+          UsageError: a photo is in no corpus, or in several.
         """
-        self.entries, self.sizes, self._config = entries, (len(entries),), config
-        reads = TASKS[config.task.name].reads
-        self._texts = self._photos = None
-        if "text" in reads:
-            self._texts = texts(config, [entry.sentences for entry in entries], tokenizer)
-        if reads == ("image",):
-            self._numbers = np.arange(len(entries))[:, None]
-            self._processor = processors.Processor(config.model.image_size)
-        elif "image" in reads:
+        self._config, self._reads = config, TASKS[config.task.name].reads
+        self._photos = self._texts = None
+        if TASKS[config.task.name].photos:
             bare = [corpus.bare() for corpus in corpora]  # captions are the entries' own
             self._photos = Examples.of(config, bare, tokenizer, bare=True)
-            self._numbers = _numbers(entries, self._photos.image_ids, corpora)
+            entries, self._numbers = _joined(entries, self._photos.image_ids, corpora, say)
         else:
             self._numbers = np.arange(len(entries))[:, None]
-        self._reads = reads
-        self._targets = answers.targets([entry.worth or {} for entry in entries], names)
+        if "text" in self._reads:
+            self._texts = texts(config, [entry.sentences for entry in entries], tokenizer)
+        self.entries, self.sizes = entries, (len(entries),)
+        self._targets = labels.Targets(names)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -167,16 +119,16 @@ class Records:
         if self._texts is not None:
             text = Text(*(getattr(self._texts, f.name)[rows] for f in dataclasses.fields(Text)))
         first = self._numbers[rows, 0].astype(np.int32)
-        image = images[0] if images else None
-        return Batch(text, image, first, tuple(images[1:]), self._targets[rows])
+        targets = self._targets([self.entries[row] for row in rows])
+        return Batch(text, images[0] if images else None, first, tuple(images[1:]), targets)
 
     def _images(self, rows: np.ndarray, place: int) -> Image:
         if self._photos is not None:
             return self._photos.images(self._numbers[rows, place])
-        pixels = [self._processor(self.entries[row].pixels) for row in rows]
-        return regions.pixel_image(
-            np.stack(pixels), self._config.model.patch_size, global_region=False
-        )
+        model = self._config.model
+        processor = processors.Processor(model.image_size)
+        pixels = [processor(self.entries[row].pixels) for row in rows]
+        return regions.pixel_image(np.stack(pixels), model.patch_size, global_region=False)
 
 
 def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Tokenizer) -> Text:
@@ -212,32 +164,38 @@ def texts(config: Config, sentences: Sequence[tuple[str, ...]], tokenizer: Token
     return laid
 
 
-def _numbers(
-    entries: Sequence[Entry], image_ids: np.ndarray, corpora: Sequence[Photos]
-) -> np.ndarray:
-    """[N, n] i64: which photo stands where in each entry."""
-    where = {int(number): row for row, number in enumerate(image_ids)}
-    wanted = [[_id(photo) for photo in entry.photos] for entry in entries]
-    if len(where) < len(image_ids):
-        numbers, counts = np.unique(image_ids, return_counts=True)
-        twice = {*numbers[counts > 1].tolist()}
-        asked = [number for ids in wanted for number in ids if number in twice]
-        if asked:
+def _joined(
+    entries: Sequence[Entry],
+    image_ids: np.ndarray,
+    corpora: Sequence[Photos],
+    say: Callable[[str], None] | None,
+) -> tuple[Sequence[Entry], np.ndarray]:
+    """The N entries whose photos are there, and [N, n] i64: which photo stands where in each."""
+    source = ", ".join(corpus.name for corpus in corpora)
+    ids, rows, counts = np.unique(image_ids, return_index=True, return_counts=True)
+    where, twice = dict(zip(ids.tolist(), rows.tolist())), {*ids[counts > 1].tolist()}
+    kept, numbers, lacking = [], [], []
+    for entry in entries:
+        wanted = [_id(photo) for photo in entry.photos]
+        if shared := twice.intersection(wanted):
             raise UsageError(
-                f"photo {asked[0]} is in {' and '.join(corpus.name for corpus in corpora)} more "
-                f"than once; give the one source that the task's photos are of"
+                f"photo {shared.pop()} is in {source} more than once; give the one source that the "
+                f"task's photos are of"
             )
-    missing = [
-        entry for entry, ids in zip(entries, wanted) if any(number not in where for number in ids)
-    ]
-    if missing:
-        photos = " and ".join(str(photo) for photo in missing[0].photos)
-        raise UsageError(
-            f"{len(missing)} of {len(entries)} entries are about photos that "
-            f"{', '.join(corpus.name for corpus in corpora)} lacks, the first is "
-            f"{missing[0].key!r} about {photos}; give the source and split that hold them"
+        if where.keys() >= {*wanted}:
+            kept.append(entry)
+            numbers.append([where[number] for number in wanted])
+        else:
+            lacking.append(entry)
+    if lacking:
+        told = (
+            f"{len(lacking)} of {len(entries)} entries are about photos that {source} lacks, the "
+            f"first is {lacking[0].key!r} about {' and '.join(map(str, lacking[0].photos))}"
         )
-    return np.array([[where[number] for number in ids] for ids in wanted], np.int64)
+        if say is None or not kept:
+            raise UsageError(f"{told}; give the source and split that hold them")
+        say(f"{told}; they are left out")
+    return kept, np.array(numbers, np.int64)
 
 
 def _id(photo: int | str) -> int:

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
+from mmt_jax.tasks import base
 
 LABELS = ("contradiction", "neutral", "entailment")
 
 
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """A sentence that a photo entails, contradicts, or leaves open.
-
-    Attributes:
-      pair_id: unique, such as "4705552913.jpg#2r1n".
-      image_id: Flickr30k's, such as "4705552913".
-      text: the sentence.
-      label: an index into `LABELS`.
-      where: the file and line that it was read from; "" elsewhere.
-    """
-
-    pair_id: str
-    image_id: str
-    text: str
-    label: int
-    where: str = dataclasses.field(default="", compare=False)
-
-
-def read(path: str | os.PathLike) -> Iterator[Hypothesis]:
-    """Reads a split as published, such as `snli_ve_dev.jsonl`.
+def read(path: str | os.PathLike) -> Iterator[base.Entry]:
+    """Reads a split as published, such as `snli_ve_dev.jsonl`; an entry's kind is its label.
 
     Raises:
       UsageError: the file cannot be read, or a line lacks something.
@@ -44,10 +25,15 @@ def read(path: str | os.PathLike) -> Iterator[Hypothesis]:
                 f"{where}: `gold_label` is {label!r}; it must be {', '.join(LABELS[:-1])} or "
                 f"{LABELS[-1]}"
             )
-        yield Hypothesis(
+        yield base.Entry(
             files.field(entry, "pairID", str, where),
-            files.field(entry, "Flickr30K_ID", str, where),
-            files.field(entry, "sentence2", str, where),
-            LABELS.index(label),
-            where,
+            (files.field(entry, "sentence2", str, where),),
+            (files.field(entry, "Flickr30K_ID", str, where),),
+            {label: 1.0},
+            kind=label,
+            where=where,
         )
+
+
+# Nobody has published a form of answers, so they have the names of the data set's files.
+TASKS = {"snli_ve": base.Task(read, base.rows("pairID", "gold_label"), classes=LABELS)}

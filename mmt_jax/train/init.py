@@ -16,7 +16,8 @@ from mmt_jax.configs.config import SIZES, Config, ModelConfig, as_dict, resolve
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
 from mmt_jax.nn.blocks import kinds
-from mmt_jax.tasks import answers, records
+from mmt_jax.tasks import labels as labels_lib
+from mmt_jax.tasks import vqa
 from mmt_jax.train import checkpoint
 from mmt_jax.typing import Params
 
@@ -111,7 +112,7 @@ def _taken(
     theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
     if type(theirs) is type(ours):
-        taken = _answers(model.adopt(taken), records.known_labels(workdir), labels, say)
+        taken = _answers(model.adopt(taken), labels_lib.known(workdir), labels, say)
     if theirs.family == "bert" != ours.family:
         encoder = "embed" in wanted["text"]
         taken = _encoder(source.params, wanted) if encoder else _language(source, model)
@@ -146,14 +147,14 @@ def _answers(
     """Parameters of a run whose head knows the answers `theirs`, for one that knows `ours`.
 
     As LXMERT goes from pre-training to a task: an answer starts as the source has it, by its normal
-    form (`tasks.answers.normalise`), and one that the source does not know with zeros. Without
+    form (`tasks.vqa.normalise`), and one that the source does not know with zeros. Without
     an answer in common the head is left out.
     """
     if "answer_head" not in source or not theirs or not ours or [*theirs] == [*ours]:
         return source
-    known = {answers.normalise(name): number for number, name in reversed([*enumerate(theirs)])}
+    known = {vqa.normalise(name): number for number, name in reversed([*enumerate(theirs)])}
     known |= {name: number for number, name in enumerate(theirs)}
-    places = [known.get(name, known.get(answers.normalise(name), -1)) for name in ours]
+    places = [known.get(name, known.get(vqa.normalise(name), -1)) for name in ours]
     rows = np.array(places)
     say(f"{(rows >= 0).sum()} of {len(ours)} answers are known there")
     if (rows < 0).all():

@@ -17,6 +17,7 @@ from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
+from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.tasks import records
 from mmt_jax.tasks.records import Records
 from mmt_jax.text import store
@@ -42,7 +43,7 @@ class Setup:
         """Writes the vocabulary, and the answers of a task, to a run's folder."""
         store.store_tokenizer(self.tokenizer, folder)
         if self.labels is not None:
-            records.store_labels(self.labels, folder)
+            labels_lib.store(self.labels, folder)
 
 
 def prepare(
@@ -87,7 +88,7 @@ def prepare(
         source = init.params(origins, model, key, said.append, labels=labels or ())
     corpora = _corpora(config) if task is None or task.photos else []
     examples = (
-        Records(config, task.entries, task.labels, tokenizer, corpora)
+        Records(config, task.entries, task.labels, tokenizer, corpora, say=said.append)
         if task
         else Examples.of(config, corpora, tokenizer)
     )
@@ -96,5 +97,9 @@ def prepare(
 
 def _corpora(config: Config) -> list[Photos]:
     return sources.load(
-        config.data.source, config.data.split, size=config.data.size, pixels=config.model.pixels
+        config.data.source,
+        config.data.split,
+        size=config.data.size,
+        pixels=config.model.pixels,
+        bare=bool(config.task.name),  # its sentences are not the photos' captions
     )

@@ -19,7 +19,7 @@ from mmt_jax.configs.config import SIZES, Config, as_dict, resolve
 from mmt_jax.errors import UsageError
 from mmt_jax.files import lock
 from mmt_jax.params import flatten
-from mmt_jax.tasks.records import LABELS
+from mmt_jax.tasks.labels import FILE as LABELS
 from mmt_jax.text.store import VOCABULARIES
 
 CONFIG = "config.json"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mmt_jax.ingest.corpora import base, coco_captions, visual_genome
-from mmt_jax.tasks import vqa
+from mmt_jax.tasks import gqa, vqa
+from mmt_jax.tasks.base import Entry
 
 _FIELDS = {
     "question/ids": "texts",
@@ -20,23 +21,23 @@ _FIELDS = {
 }
 
 
-def _by_photo(questions: Iterable[vqa.Question]) -> dict[str, list[vqa.Question]]:
-    photos: dict[str, list[vqa.Question]] = {}
+def _by_photo(questions: Iterable[Entry]) -> dict[str, list[Entry]]:
+    photos: dict[str, list[Entry]] = {}
     for question in questions:
-        photos.setdefault(str(question.image_id), []).append(question)
+        photos.setdefault(str(question.photos[0]), []).append(question)
     return photos
 
 
-def _item(photo: base.Picture, questions: list[vqa.Question]) -> base.Item:
+def _item(photo: base.Picture, questions: list[Entry]) -> base.Item:
     """An example; what is wrong with its photo is told of its first question."""
     answers = [
         (number, text, score)
         for number, question in enumerate(questions)
-        for text, score in (question.scores or {}).items()
+        for text, score in (question.worth or {}).items()
     ]
     fields = {
-        "question/ids": [str(question.question_id) for question in questions],
-        "question/texts": [question.text for question in questions],
+        "question/ids": [str(question.key) for question in questions],
+        "question/texts": [question.sentences[0] for question in questions],
         "question/kinds": [question.kind for question in questions],
         "answer/questions": [number for number, _, _ in answers],
         "answer/texts": [text for _, text, _ in answers],
@@ -62,7 +63,7 @@ def _read_vqa(raw: base.Raw, split: str) -> base.Entries:
     part, answered, folder = _VQA[split]
     path = raw.need(_QUESTIONS.format(part=part))
     answers = raw.need(_ANSWERS.format(part=part)) if answered else None
-    for number, questions in _by_photo(vqa.read_vqa(path, answers)).items():
+    for number, questions in _by_photo(vqa.read(path, answers)).items():
         folders = (folder, folder.replace("2014", "2017"))
         yield _item(coco_captions.picture(int(number), folders), questions)
 
@@ -92,7 +93,7 @@ _GQA = {split: f"{split}_balanced_questions.json" for split in ("train", "val", 
 
 
 def _read_gqa(raw: base.Raw, split: str) -> base.Entries:
-    for name, questions in _by_photo(vqa.read_gqa(raw.need(_GQA[split]))).items():
+    for name, questions in _by_photo(gqa.read(raw.need(_GQA[split]))).items():
         yield _item(visual_genome.picture(name), questions)
 
 

@@ -10,6 +10,7 @@ from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base, flickr
 from mmt_jax.tasks import nlvr2, snli_ve
+from mmt_jax.tasks.base import Entry
 
 # ---- NLVR2 ---------------------------------------------------------------------------------------
 
@@ -26,14 +27,14 @@ def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
                 (f"images/{split}/{group}{name}.png", f"{split}/{name}.png", f"images/{name}.png"),
                 (f"nlvr2:{name}",),
             )
-            for name in pair.image_ids
+            for name in map(str, pair.photos)
         )
         fields = {
-            "text/captions": [pair.text],
+            "text/captions": [*pair.sentences],
             "sentence/id": pair.sentence_id,
-            "label": int(pair.label),
+            "label": int(pair.best == "True"),
         }
-        yield base.Item(pair.identifier, pair.where, photos, fields)
+        yield base.Item(str(pair.key), pair.where, photos, fields)
 
 
 NLVR2 = base.Corpus(
@@ -56,15 +57,15 @@ _SNLI_VE = {name: f"snli_ve_{name}.jsonl" for name in ("train", "dev", "test")}
 
 
 def _read_snli_ve(raw: base.Raw, split: str) -> base.Entries:
-    photos: dict[str, list[snli_ve.Hypothesis]] = {}
+    photos: dict[str, list[Entry]] = {}
     for hypothesis in snli_ve.read(raw.need(_SNLI_VE[split])):
-        photos.setdefault(hypothesis.image_id, []).append(hypothesis)
+        photos.setdefault(str(hypothesis.photos[0]), []).append(hypothesis)
     for name, hypotheses in photos.items():
         photo = flickr.picture("flickr30k", name)
         fields = {
-            "hypothesis/ids": [hypothesis.pair_id for hypothesis in hypotheses],
-            "hypothesis/texts": [hypothesis.text for hypothesis in hypotheses],
-            "hypothesis/labels": [hypothesis.label for hypothesis in hypotheses],
+            "hypothesis/ids": [hypothesis.key for hypothesis in hypotheses],
+            "hypothesis/texts": [hypothesis.sentences[0] for hypothesis in hypotheses],
+            "hypothesis/labels": [snli_ve.LABELS.index(each.kind) for each in hypotheses],
         }
         yield base.Item(photo.id, hypotheses[0].where, (photo,), fields)
 

@@ -1,0 +1,150 @@
+"""What every task is made of: entries, what answers to them are worth, and files of answers."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax.errors import UsageError
+
+Answers = Mapping[Any, Any]  # key of an entry → a label, or the number that is asked for
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One record: what is shown and asked, and what answers are worth.
+
+    Attributes:
+      key: names it in files of answers.
+      sentences: none, one or two.
+      photos: names or ids of what it shows, in order.
+      worth: answer → what it is worth in 0..1, or `value` → the number that is asked for; {} = none
+        is worth anything, None = nobody has published what is right.
+      form: of an answer, by which it is found in `worth`.
+      kind: of the question, for metrics by kind; "" = none.
+      consensus: the answer that counts for lists of the frequent ones; "" = the worthiest.
+      pixels: [H, W, 3] uint8 of a task that brings its photos along.
+      where: the file and line that it was read from.
+    """
+
+    key: int | str
+    sentences: tuple[str, ...] = ()
+    photos: tuple[int | str, ...] = ()
+    worth: Mapping[str, float] | None = None
+    form: Callable[[str], str] = str
+    kind: str = ""
+    consensus: str = ""
+    pixels: np.ndarray | None = None
+    where: str = dataclasses.field(default="", compare=False)
+
+    def value(self, answer: str) -> float:
+        """What an answer is worth, to the metric and as a target of training alike."""
+        return (self.worth or {}).get(self.form(answer), 0.0)
+
+    @property
+    def best(self) -> str:
+        """The worthiest answer; "" where none is worth anything."""
+        worth = self.worth or {}
+        return max(worth, key=worth.__getitem__, default="")
+
+
+def accuracy(entries: Sequence[Entry], found: Answers) -> dict[str, float]:
+    """`accuracy`, what answers are worth on average, and that of each kind of entry.
+
+    Raises:
+      UsageError: as `check`.
+    """
+    check(entries, found)
+    kinds: dict[str, list[float]] = {}
+    for entry in entries:
+        kinds.setdefault(entry.kind, []).append(entry.value(found[entry.key]))
+    total = statistics.fmean(value for values in kinds.values() for value in values)
+    return {"accuracy": total} | {k: statistics.fmean(kinds[k]) for k in sorted(kinds) if k}
+
+
+def check(entries: Sequence[Entry], found: Answers) -> None:
+    """Refuses answers that cannot be scored.
+
+    Raises:
+      UsageError: there is no entry, answers are missing or too many, or nobody has published what
+        is right; the first of these is named.
+    """
+    if not entries:
+        raise UsageError("there is no example to evaluate")
+    keys = {entry.key for entry in entries}
+    apart = {"missing": keys - found.keys(), "of no example": found.keys() - keys}
+    for problem, names in apart.items():
+        if names:
+            raise UsageError(
+                f"{len(names)} answers are {problem}, such as that to {min(names)!r}; there must "
+                f"be one to each of the {len(keys)} examples"
+            )
+    for entry in entries:
+        if entry.worth is None:
+            raise UsageError(
+                f"{entry.where}: {entry.key} has no published answer, as in test splits; send the "
+                f"answers to the task's server, or evaluate on a split that has them"
+            )
+
+
+def frequent(
+    entries: Sequence[Entry], least: int, form: Callable[[str], str] = str
+) -> tuple[str, ...]:
+    """Answers that `least` or more entries have as consensus, the most frequent first.
+
+    Answers of one form are one, and equally frequent ones stand by alphabet. An answer is spelled
+    as it is in most of those of its entries that take it to the letter, else in that form.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    spelled: dict[str, collections.Counter[str]] = {}
+    for entry in entries:
+        if entry.worth:
+            answer = entry.consensus or entry.best
+            counts[common := form(answer)] += 1
+            own = spelled.setdefault(common, collections.Counter())
+            if entry.form is not form:
+                own[answer] += 1
+
+    def ordered(counted: collections.Counter[str]) -> list[str]:
+        return sorted(counted, key=lambda answer: (-counted[answer], answer))
+
+    kept = [answer for answer in ordered(counts) if counts[answer] >= least]
+    return tuple(next(iter(ordered(spelled[answer])), answer) for answer in kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a task's file says of it.
+
+    Attributes:
+      read: the published file of questions and, if `annotations`, that of answers → entries.
+      written: answers → the text of a file as the task's server or official script takes it.
+      metrics: of entries and answers, by name, each in 0..1 but for correlations; the first of them
+        is that of the task's row in `mmt_jax.configs.tasks`.
+      classes: the labels by number, where the task has them from the start.
+      listed: entries, and how often a label must be given → the labels, where it has not.
+      annotations: whether the answers may be in a file of their own.
+    """
+
+    read: Callable[..., Iterator[Entry]]
+    written: Callable[[Answers], str] = str
+    metrics: Callable[[Sequence[Any], Answers], dict[str, float]] = accuracy
+    classes: tuple[str, ...] = ()
+    listed: Callable[[Sequence[Entry], int], tuple[str, ...]] = frequent
+    annotations: bool = False
+
+
+def rows(key: str, answer: str) -> Callable[[Answers], str]:
+    """Writes answers as a JSON list of objects with these two fields."""
+
+    def written(found: Answers) -> str:
+        listed = [{key: name, answer: value} for name, value in found.items()]
+        return json.dumps(listed, indent=1) + "\n"
+
+    return written
