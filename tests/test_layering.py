@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # The rooms of the house from the ground up: each may import those before it, and none after.
 FLOORS = [
-    *["errors", "typing", "params", "photo", "files", "readers", "corpus", "placement"],
+    *["errors", "typing", "params", "photo", "files", "readers", "corpus", "placement", "progress"],
     *["configs", "text", "photos", "scenes", "data"],
     *["nn", "models", "objectives", "tasks", "hub", "ingest"],
     *["train", "detectors", "infer", "study", "cli"],

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from mmt_jax import placement
 from mmt_jax.models.base import Encoded, Model, take
+from mmt_jax.progress import Counter
 from mmt_jax.typing import Array, Image, Params, Text
 
 _BUCKET = 8  # lengths are rounded up to a multiple: a shape that is new must be compiled
@@ -112,20 +111,19 @@ def rerank(
         (chunk, _encode_text(model, params, placement.put(chunk.take(texts), whole)))
         for chunk in _chunks(texts.mask, max(1, pairs // side))
     ]
-    meter = _Meter(int(chosen.sum())) if progress else None
-    for photos in _chunks(images.mask, side):
-        encoded = _encode_image(model, params, placement.put(photos.take(images), whole))
-        places, blocks = [], []
-        for chunk, text in captions:
-            rows = np.nonzero(chosen[np.ix_(chunk.index, photos.index)])
-            if len(rows[0]):
-                places.append((chunk.index[rows[0]], photos.index[rows[1]]))
-                rows = placement.put(_filled(rows, spread.num_devices), spread)
-                blocks.append(_fuse_rows(model, params, text, encoded, *rows))
-        for place, block in zip(places, jax.device_get(blocks), strict=True):
-            scores[place] = block[: len(place[0])]
-        if meter:
-            meter.add(sum(len(place[0]) for place in places))
+    with Counter("pairs", int(chosen.sum()), shown=progress) as counter:
+        for photos in _chunks(images.mask, side):
+            encoded = _encode_image(model, params, placement.put(photos.take(images), whole))
+            places, blocks = [], []
+            for chunk, text in captions:
+                rows = np.nonzero(chosen[np.ix_(chunk.index, photos.index)])
+                if len(rows[0]):
+                    places.append((chunk.index[rows[0]], photos.index[rows[1]]))
+                    rows = placement.put(_filled(rows, spread.num_devices), spread)
+                    blocks.append(_fuse_rows(model, params, text, encoded, *rows))
+            for place, block in zip(places, jax.device_get(blocks), strict=True):
+                scores[place] = block[: len(place[0])]
+            counter.add(sum(len(place[0]) for place in places))
     return scores
 
 
@@ -217,16 +215,15 @@ def pairwise(
         (chunk, encode_text(chunk.take(texts)))
         for chunk in _chunks(text_mask, max(1, pairs // side), multiple)
     ]
-    meter = _Meter(scores.size) if progress else None
-    for photos in _chunks(image_mask, side):
-        encoded = encode_image(photos.take(images))
-        # Asked for all at once, the blocks are computed while later ones are still being sent off.
-        blocks = jax.device_get([score(text, encoded) for _, text in captions])
-        for (chunk, _), block in zip(captions, blocks, strict=True):
-            block = block[: len(chunk.index), : len(photos.index)]
-            scores[np.ix_(chunk.index, photos.index)] = block
-        if meter:
-            meter.add(num_texts * len(photos.index))
+    with Counter("pairs", scores.size, shown=progress) as counter:
+        for photos in _chunks(image_mask, side):
+            encoded = encode_image(photos.take(images))
+            # Asked for all at once, blocks are computed while later ones are still being sent off.
+            blocks = jax.device_get([score(text, encoded) for _, text in captions])
+            for (chunk, _), block in zip(captions, blocks, strict=True):
+                block = block[: len(chunk.index), : len(photos.index)]
+                scores[np.ix_(chunk.index, photos.index)] = block
+            counter.add(num_texts * len(photos.index))
     return scores
 
 
@@ -299,29 +296,3 @@ def _embed_text(model: Model, params: Params, texts: Text) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _embed_image(model: Model, params: Params, images: Image) -> Array:
     return model.embed_image(params, model.encode_image(params, images))
-
-
-class _Meter:
-    """A line on stderr: pairs done, pairs per second, time left. Silent for the first seconds."""
-
-    def __init__(self, total: int):
-        self._total, self._done = total, 0
-        self._start = self._shown = time.monotonic()
-        self._tty = sys.stderr.isatty()
-
-    def add(self, count: int) -> None:
-        """Counts pairs that were scored; shows the line now and then, and at the end."""
-        self._done += count
-        now, done = time.monotonic(), self._done == self._total
-        spent, was_shown = now - self._start, self._shown > self._start
-        if now - self._shown < (2 if self._tty else 20) and not (done and was_shown):
-            return
-        self._shown = now
-        left = spent * (self._total - self._done) / self._done
-        line = (
-            f"scored {self._done:,} of {self._total:,} pairs, {self._done / spent:,.0f} a second, "
-            f"{left // 60:.0f}:{left % 60:02.0f} left"
-        )
-        end = "\n" if done or not self._tty else ""
-        sys.stderr.write(f"\r{line:<78}{end}" if self._tty else line + end)
-        sys.stderr.flush()
