@@ -30,7 +30,7 @@ PICTURES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"),
     ".heic",  # Pillow does not read it, and says so
 )
-_ENDINGS = (*PICTURES, ".npz", ".npy", ".pkl", ".pickle")
+_ENDINGS = ((".npz", ".npy", ".pkl", ".pickle"), PICTURES)  # of dev-850-1-img0.png.npz, both
 
 # Corpora that number their photos, so that the folder says nothing that the name does not:
 # COCO_val2014_000000393225 or 000000393225, flickr30k_000001000092795 and vg_713545 (features of
@@ -40,9 +40,11 @@ _NUMBERED = re.compile(
     r"|(?:.*/)?(?:flickr30k|vg)_0*(\d{1,18})"
     r"|(?:(?:.*/)?(?:VG_100K|VG_100K_2|flickr30k[-_]images)/)?(0|[1-9]\d{0,17})"
 )
-# Names that no two photos share: Flickr's (1000268201_693b08cb0e), NLVR2's (dev-850-1-img0).
+# Names that no two photos share: Flickr's (1000268201_693b08cb0e), NLVR2's (dev-850-1-img0, which
+# UNITER's features call nlvr2_dev-850-1-img0).
 _NAMED = re.compile(
-    r"(?:.*/)?([1-9]\d{4,}_[0-9a-f]{10}(?:_\w)?|(?:train|dev|test[12])-\d+-\d+-img[01])"
+    r"(?:.*/)?(?:nlvr2_)?"
+    r"([1-9]\d{4,}_[0-9a-f]{10}(?:_\w)?|(?:train|dev|test[12])-\d+-\d+-img[01])"
 )
 
 
@@ -110,7 +112,10 @@ def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def stem(name: str) -> str:
     """The path of a photo without the ending that photos have."""
     path = pathlib.PurePosixPath(name)
-    return str(path.with_suffix("") if path.suffix.lower() in _ENDINGS else path)
+    for endings in _ENDINGS:
+        if path.suffix.lower() in endings:
+            path = path.with_suffix("")
+    return str(path)
 
 
 def image_id(name: str) -> int:

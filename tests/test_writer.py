@@ -234,7 +234,9 @@ def test_ids_of_other_names():
     named = image_id("dev-850-1-img0")
     assert named == 0xC26D16D088AEC3EC >> 1
     assert named == image_id("images/dev-850-1-img0.png") != image_id("dev-850-1-img1")
+    assert named == image_id("nlvr2_dev-850-1-img0.npz") == image_id("dev-850-1-img0.png.npz")
     assert image_id("1000268201_693b08cb0e.jpg") == image_id("x/1000268201_693b08cb0e")
+    assert image_id("COCO_val2014_000000393225.jpg.npy") == 393225
     different = ["a/7.jpg", "b/7.jpg", "7.jpg", "0007.jpg", "x_7.jpg", "7.v1.jpg", "7.v2.jpg"]
     assert len(set(map(image_id, different))) == len(different)
     assert image_id("a/7.jpg") == image_id("./a/7.JPEG") == image_id("a/7")
