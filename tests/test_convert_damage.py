@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from mmt_jax.data import formats
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest.features import captions, detections, tsv
+from mmt_jax.ingest import boxes as boxes_lib
+from mmt_jax.ingest.features import captions, tsv
 from mmt_jax.ingest.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}
@@ -383,9 +384,9 @@ def test_an_empty_caption_among_others_is_told(tmp_path, source):
 
 def test_categories_of_a_split_that_fails_go_with_it(tmp_path, source):
     photo = {"image_id": 7, "width": 9, "height": 9, "captions": ["a cat"]}
-    boxes = [{"xyxy": [0, 0, 99, 99], "category": "cat"}]
+    boxes = [{"xyxy": [0, 5, 9, 3], "category": "cat"}]
     (source / "x.jsonl").write_text(json.dumps(photo | {"boxes": boxes}))
-    with pytest.raises(UsageError, match=r"no photo to write.*outside the photo"):
+    with pytest.raises(UsageError, match=r"no photo to write.*inverted"):
         convert("boxes-jsonl", source / "x.jsonl", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -441,10 +442,53 @@ def test_conventions_agree_on_the_same_box(size, corners):
         "yxyx 0..1": [y1, x1, y2, x2],
         "xywh pixels": [x1 * w, y1 * h, (x2 - x1) * w, (y2 - y1) * h],
     }
-    assert set(written) == set(detections.CONVENTIONS)
+    assert set(written) == set(boxes_lib.CONVENTIONS)
     for convention, box in written.items():
-        found = detections.normalised(np.array([box]), convention, size, "it")
-        np.testing.assert_allclose(found, [[y1, x1, y2, x2]], atol=1e-6)
+        found = boxes_lib.placed(np.array([box]), convention, size, "it")
+        np.testing.assert_allclose(found.corners, [[y1, x1, y2, x2]], atol=1e-6)
+        assert not found.cut.any()
+
+
+@pytest.mark.parametrize("format", ["coco-instances", "boxes-jsonl"])
+def test_boxes_that_people_drew_are_cut_at_the_edge(tmp_path, source, format):
+    """Of a photo of 100 × 50 pixels: as xyxy, and what is left of each in 0..1."""
+    drawn = [(10, 10, 60, 40), (-3, 10, 50, 60), (90, -20, 300, 25), (10, 10, 60, 10)]
+    drawn += [(120, 10, 130, 20), (0, 0, 100.5, 50)]
+    left = [[0.2, 0.1, 0.8, 0.6], [0.2, 0, 1, 0.5], [0, 0.9, 0.5, 1], [0, 0, 1, 1]]
+    if format == "boxes-jsonl":
+        rows = [{"xyxy": box, "category": "dog"} for box in drawn]
+        photo = {"image_id": 1, "width": 100, "height": 50, "captions": ["a dog"], "boxes": rows}
+        text = json.dumps(photo)
+    else:
+        rows = [
+            {"image_id": 1, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for x1, y1, x2, y2 in drawn
+        ]
+        images = [{"id": number, "width": 100, "height": 50} for number in (1, 2)]
+        categories = [{"id": 1, "name": "dog"}]
+        text = json.dumps({"images": images, "annotations": rows, "categories": categories})
+    (source / "x").write_text(text)
+    summary = convert(format, source / "x", tmp_path / "out", dtype="float32")
+    assert (summary.cut, summary.left) == (2, {"box without area": 2})
+    assert "cut at the edge of their photo: 2" in str(summary)
+    with np.load(tmp_path / "out" / "train.npz") as file:
+        boxes, features = file["boxes"][1:5], file["features"][1:5]
+        assert file["image_ids"].tolist() == ([1] if format == "boxes-jsonl" else [1, 2])
+    np.testing.assert_allclose(boxes, left, atol=1e-6)
+    np.testing.assert_allclose(features[:, 1:5], left, atol=1e-6)
+
+
+def test_a_detectors_boxes_a_little_outside_are_cut_too(tmp_path, source):
+    """Regions that lie wholly outside go with their features; far outside is another convention."""
+    boxes = np.array([[-3, 10, 50, 54], [101, 10, 105, 20], [10, 10, 20, 20]], np.float32)
+    features = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    path = source / "x.tsv"
+    path.write_text(row(boxes, features, size=(100, 50), count=3) + "\n")
+    summary = convert("bottom-up-tsv", path, tmp_path / "out")
+    assert (summary.cut, summary.left) == (1, {"box without area": 1})
+    with np.load(tmp_path / "out" / "train.npz") as file:
+        np.testing.assert_allclose(file["boxes"][1], [0.2, 0, 1, 0.5])
+        assert file["features"].tolist() == [[3, 4], [1, 2], [5, 6]]
 
 
 # What the fuzz found, kept.

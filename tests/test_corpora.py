@@ -133,7 +133,10 @@ def test_flickr_names_its_photos_in_their_addresses(url, ids):
     ],
 )
 def test_boxes_become_shares_of_the_photo(box, expected):
-    assert base.to_box(box, (200, 100)) == (expected and pytest.approx(expected))
+    found = base.ground([("here", "a dog", box)], (200, 100))
+    np.testing.assert_allclose(found.boxes, [expected] if expected else np.zeros((0, 4)), atol=1e-7)
+    assert [skip.reason for skip in found.skipped] == ([] if expected else ["box"])
+    assert found.cut == (box[0] == -10)
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x.jpg", "..\\x.jpg", "a\0b"])

@@ -117,6 +117,50 @@ def test_phrases_objects_and_attributes_of_visual_genome(prepared):
         {"box": 1},
     )
     assert "region_descriptions.json:1, entry 0, row 2" in box.where
+    assert report(prepared / "out", "visual_genome", "train")["boxes cut"] == 1
+
+
+# What EXIF 2.3, 4.6.4 makes of a stored picture: transposed first, then rows, columns mirrored.
+TURNS = {1: "", 2: "x", 3: "xy", 4: "y", 5: "t", 6: "tx", 7: "txy", 8: "ty"}
+
+
+@pytest.mark.parametrize("seen", ["as the file lies", "upright"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_boxes_turn_with_their_photo(tmp_path, orientation, seen):
+    """What is red is what the boxes hold, whichever way their annotators saw the photo."""
+    stored = np.full((40, 60, 3), (0, 0, 255), np.uint8)
+    stored[0:10, 40:60] = (255, 0, 0)
+    turned = stored
+    for turn in TURNS[orientation]:
+        turned = {"t": turned.swapaxes(0, 1), "x": turned[:, ::-1], "y": turned[::-1]}[turn]
+    if seen == "upright" and orientation < 5:
+        pytest.skip("nothing tells that the annotators saw it mirrored")
+    frame = turned if seen == "upright" else stored
+    rows, columns = np.nonzero(frame[..., 0])
+    x, y = columns.min(), rows.min()
+    box = {"x": int(x), "y": int(y), "w": int(np.ptp(columns)) + 1, "h": int(np.ptp(rows)) + 1}
+    image = {"image_id": 7, "width": frame.shape[1], "height": frame.shape[0]}
+    region = {"x": box["x"], "y": box["y"], "width": box["w"], "height": box["h"], "phrase": "red"}
+    raw = tmp_path / "raw"
+    samples.put(raw / "image_data.json", [image])
+    samples.put(raw / "region_descriptions.json", [{"id": 7, "regions": [region]}])
+    samples.put(raw / "objects.json", [{"image_id": 7, "objects": [{**box, "names": ["red"]}]}])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (raw / "VG_100K").mkdir()
+    Image.fromarray(stored).save(
+        raw / "VG_100K/7.jpg", quality=95, subsampling=0, exif=exif, format="JPEG"
+    )
+    assert prepare("visual_genome", raw, tmp_path / "out") == 0
+    example = read(tmp_path / "out", "visual_genome", "train")["7"]
+    pixels = np.asarray(Image.open(io.BytesIO(example["image/encoded"])))
+    assert pixels.shape == turned.shape
+    rows, columns = np.nonzero(pixels[..., 0] > 128)
+    (ymin, xmin, ymax, xmax), (height, width) = example["text/bboxes"][0], pixels.shape[:2]
+    found = [ymin * height, xmin * width, ymax * height, xmax * width]
+    expected = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(example["object/bboxes"], example["text/bboxes"])
 
 
 def test_captions_of_several_sources(prepared):
@@ -246,6 +290,43 @@ def test_beam_goes_on_with_the_shards_that_are_missing(tmp_path, monkeypatch, ca
     monkeypatch.setattr(examples.Maker, "example", example)
     assert prepare(name, raw, tmp_path / "once", runner="DirectRunner") == 0
     assert files(out) == files(tmp_path / "once")
+
+
+@pytest.mark.parametrize("late", ["photos", "captions"])
+def test_beam_heeds_what_comes_while_it_is_stopped(tmp_path, monkeypatch, late):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+    name, raw, out = "conceptual_captions", tmp_path / "raw", tmp_path / "out"
+    example, seen = examples.Maker.example, []
+
+    def table(said):
+        rows = [f"{said} {number}\thttp://a.org/{number}.jpg" for number in range(4)]
+        samples.put(raw / "Train_GCC-training.tsv", samples.lines(rows))
+
+    def lost(self, item):
+        seen.append(item.key)
+        if len(seen) == 4:
+            raise RuntimeError("a worker is gone")
+        return example(self, item)
+
+    def photos():
+        for number in range(4):
+            samples.photo(raw / f"training/{number:08d}.jpg", number)
+
+    table("before")
+    if late == "captions":
+        photos()
+    monkeypatch.setattr(examples.Maker, "example", lost)
+    assert prepare(name, raw, out, runner="DirectRunner") == 2
+    if late == "captions":
+        table("edited")
+    else:
+        photos()
+    assert prepare(name, raw, out, runner="DirectRunner") == 0
+    said = {example["text/captions"][0] for example in read(out, name, "train").values()}
+    word = "edited" if late == "captions" else "before"
+    assert said == {f"{word} {number}" for number in range(4)}
+    assert report(out, name, "train")["skipped"] == {}
 
 
 # ---- Evaluation photos stay out ------------------------------------------------------------------

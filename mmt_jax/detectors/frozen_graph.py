@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from mmt_jax import photo as photos
-from mmt_jax.data import schema
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
+from mmt_jax.ingest import boxes as boxes_lib
 
 INPUT = "image_tensor"
 BOXES, FEATURES, COUNT = "detection_boxes", "detection_features", "num_detections"
@@ -63,7 +63,7 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
             f"the detector returns boxes {boxes.shape} and features {features.shape}; they must be "
             f"[n, 4] and [n, F] or [n, h, w, F]"
         )
-    schema.check_coordinates(boxes, "the detector's boxes")
+    boxes = boxes_lib.placed(boxes, "yxyx 0..1", None, "the detector").corners
     if features.ndim == 4:
         features = features.mean(axis=(1, 2))
     ids = probs = None

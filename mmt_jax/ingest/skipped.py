@@ -23,8 +23,9 @@ class Summary:
       photos: that it holds.
       captions: of these.
       left: how many were left out, by kind: photos that are "damaged", have the "same id" as
-        another, are "not detected" or "without caption"; each "damaged caption"; and "caption
-        without photo", which counts photos of the file of captions.
+        another, are "not detected" or "without caption"; each "damaged caption" and "box without
+        area"; and "caption without photo", which counts photos of the file of captions.
+      cut: how many boxes were cut at the edge of their photo.
       report: the file that lists them, or None.
       first: the first reason.
       kept: of the photos, found finished from an earlier run.
@@ -37,12 +38,15 @@ class Summary:
     report: pathlib.Path | None
     first: str | None
     kept: int = 0
+    cut: int = 0
 
     def __str__(self) -> str:
         lines = []
         if self.left:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left.items()))
             lines += [f"skipped: {kinds}; the first: {self.first}", f"{self.report} lists them"]
+        if self.cut:
+            lines.append(f"boxes that were cut at the edge of their photo: {self.cut}")
         kept = f", {self.kept} of them from before" if self.kept else ""
         lines.append(f"{self.folder} holds {self.photos} photos{kept} and {self.captions} captions")
         if not self.captions:
@@ -59,11 +63,13 @@ class Skipped:
     Attributes:
       left: how many, by kind.
       first: the first reason, or None.
+      cut: how many boxes were cut at the edge of their photo, which are not listed.
     """
 
     def __init__(self, folder: str | os.PathLike, split: str):
         self.left: collections.Counter[str] = collections.Counter()
         self.first: str | None = None
+        self.cut = 0
         self._path = pathlib.Path(folder) / f"{split}.skipped.jsonl"
         self._writing = contextlib.ExitStack()
         self._file: TextIO | None = None
@@ -78,13 +84,13 @@ class Skipped:
         """The first reason, as the end of a sentence."""
         return f"; the first reason: {self.first}" if self.first else ""
 
-    def add(self, kind: str, where: str, reason: object) -> None:
-        """Counts and lists one; a reason that does not say where is told where.
+    def add(self, kind: str, where: str, reason: object, count: int = 1) -> None:
+        """Counts and lists one, or several of one place; a reason is told where it is one.
 
         Raises:
           NoRoomError: the folder cannot be written; so does the end of the block.
         """
-        self.left[kind] += 1
+        self.left[kind] += count
         reason = str(reason) if where in str(reason) else f"{where}: {reason}"
         self.first = self.first or reason
         if self._file is None:

@@ -6,6 +6,8 @@ header that promises too many pixels is refused before they are unpacked, and ha
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import math
 import os
 import pathlib
@@ -62,6 +64,46 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise UsageError(f"{path} is a folder; name a photo in it") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the head of a photo's file says.
+
+    Attributes:
+      size: width and height as the file has them, not turned.
+      orientation: of EXIF, 1 to 8; 1 is upright.
+      plain: whether every reader decodes the file to what `read` makes of it.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    plain: bool
+
+    def orientation_of(self, frame: tuple[int, int]) -> int:
+        """The orientation of boxes that were drawn in a frame of this width and height.
+
+        As the file's, unless the frame is that of the upright photo. Where both are alike, as of a
+        square, it is the file's: tools that draw boxes seldom heed EXIF.
+        """
+        wide, stored = frame[0] - frame[1], self.size[0] - self.size[1]
+        return 1 if self.orientation >= 5 and wide * stored < 0 else self.orientation
+
+
+def header(path: str | os.PathLike) -> Header:
+    """What is known of a photo's file that `read` could read."""
+    with library().open(path) as image:
+        orientation = _orientation(image)
+        plain = image.mode in ("RGB", "L") and not image.has_transparency_data
+        known = image.format in ("JPEG", "PNG")  # which TensorFlow decodes too
+        return Header(image.size, orientation, plain and known and orientation == 1)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """[H, W, 3] uint8 as a PNG's bytes."""
+    buffer = io.BytesIO()
+    library().fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
@@ -175,11 +217,15 @@ def _upright(image: Image.Image) -> Image.Image:
     from PIL import ImageOps
 
     image.load()
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        found = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged metadata must not cost the photo
-        turned = False
-    return ImageOps.exif_transpose(image) if turned else image
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:

@@ -15,7 +15,8 @@ All annotations are read before anything is written: a damaged file, or one that
 published, is an error that names file and line, and nothing is touched. What is wrong with a single
 entry (a photo that is missing, truncated or no picture, a caption without photo, a photo without
 caption, an id that is there twice, a box that is inverted or outside, a path that leaves --raw) is
-counted, and listed in rejected-SPLIT.jsonl; the rest goes on.
+counted, and listed in rejected-SPLIT.jsonl; the rest goes on. A box that sticks out of its photo is
+cut at the edge, and a photo that EXIF turns is turned with its boxes.
 
 A split that is finished is not prepared again. Of one that was interrupted the shards that Beam has
 finished stay, and the same command goes on with the others; without Beam it is begun anew.
@@ -85,11 +86,12 @@ def run(args: types.SimpleNamespace) -> None:
     if args.json:
         print(json.dumps(reports, indent=2))
         return
-    header = ("split", "examples", "annotated", "skipped", "removed")
+    header = ("split", "examples", "annotated", "skipped", "removed", "boxes cut")
     print(flags.table(header, [_row(report) for report in reports]))
 
 
 def _row(report: dict) -> tuple[str, ...]:
     numbers = [report["examples"], report["annotated"]]
     numbers += [sum(report[key].values()) for key in ("skipped", "removed")]
+    numbers.append(report.get("boxes cut", 0))  # reports of before have none
     return report["split"], *(f"{number:,}" for number in numbers)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.errors import UsageError
+from mmt_jax.ingest import boxes
 
 UNDIVIDED = "full"  # the split of a corpus that nobody divided; "all" is TFDS's for all splits
 _FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
@@ -47,12 +48,17 @@ class Item:
       where: the file and line, or the file, that it comes from.
       pictures: as many as the corpus has `pictures`.
       fields: values by name, of the kinds that the corpus's `fields` says.
+      frame: width and height that the annotators of its boxes saw, which tell whether the photo was
+        turned by its EXIF tag then.
+      cut: how many of its boxes were cut at the photo's edges.
     """
 
     key: str
     where: str
     pictures: tuple[Picture, ...]
     fields: Mapping[str, Any]
+    frame: tuple[int, int] | None = None
+    cut: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,41 +203,52 @@ def captions(texts: Iterable[str]) -> list[str]:
     return [text for text in (" ".join(text.split()) for text in texts) if text]
 
 
-def to_box(box: Sequence[float], size: tuple[int, int]) -> list[float] | None:
-    """A box in pixels as ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges.
+@dataclasses.dataclass(frozen=True)
+class Grounded:
+    """Texts of one photo with a box each.
+
+    Attributes:
+      texts: with words in them.
+      boxes: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges.
+      cut: how many were.
+      skipped: what has no words, or no box within the photo.
+    """
+
+    texts: list[str] = dataclasses.field(default_factory=list)
+    boxes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    cut: int = 0
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+
+    def fields(self, texts: str) -> dict[str, Any]:
+        """Both under their names in an example: `phrase/texts` has `phrase/bboxes` beside it."""
+        return {texts: self.texts, f"{texts.partition('/')[0]}/bboxes": self.boxes}
+
+
+def ground(rows: Sequence[tuple[str, str, Sequence[Any]]], size: tuple[int, int]) -> Grounded:
+    """Places the boxes that people drew for texts.
 
     Args:
-      box: x and y of its upper left corner, its width and its height.
+      rows: place and text of each, and x and y of the upper left corner, width and height, in
+        pixels, if they are numbers.
       size: the photo's width and height.
-
-    Returns:
-      None for a box that is inverted, empty or outside the photo.
     """
-    x, y, width, height = box
-    corners = np.array([y, x, y + height, x + width], np.float64)
-    limits = np.array([size[1], size[0], size[1], size[0]], np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = np.clip(corners / limits, 0, 1)
-    if not (np.isfinite(corners).all() and (shares[:2] < shares[2:]).all()):
-        return None
-    return shares.tolist()
+    table = [box if all(map(number, box)) else (0, 0, 0, 0) for _, _, box in rows]
+    shares = np.array(table, np.float64).reshape(-1, 4) / np.tile(np.maximum(size, 1), 2)
+    found, skipped = boxes.placed(shares, "xywh 0..1", None, "boxes", little=np.inf), []
+    for (place, text, box), empty in zip(rows, found.empty, strict=True):
+        if not text:
+            skipped.append(Skipped(place, "no caption", "a box without words"))
+        elif empty:
+            reason = f"x, y, width, height are {list(box)} in a photo of {size}: no box within it"
+            skipped.append(Skipped(place, "box", reason))
+    kept = np.array([bool(text) for _, text, _ in rows], bool) & ~found.empty
+    texts = [text for (_, text, _), keep in zip(rows, kept, strict=True) if keep]
+    return Grounded(texts, found.corners[kept], int(found.cut[kept].sum()), skipped)
 
 
 def number(value: Any) -> bool:
     """Whether a value of JSON is a number that fits in f64."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def count(entries: Iterable[Item | Skipped], field: str) -> tuple[int, int, list[Skipped]]:
-    """Items, elements of their `field`, and what is skipped."""
-    items, elements, skipped = 0, 0, []
-    for entry in entries:
-        if isinstance(entry, Skipped):
-            skipped.append(entry)
-        else:
-            items += 1
-            elements += len(entry.fields[field])
-    return items, elements, skipped
 
 
 def reasons(entries: Iterable[Skipped]) -> dict[str, int]:

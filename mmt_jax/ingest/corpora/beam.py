@@ -33,10 +33,10 @@ class _Shards:
     folder: str
 
     def write(self, group: tuple[int, Iterable[base.Item]]) -> None:
-        """Writes a shard that is not there; where Beam does so twice, the files are the same."""
+        """Writes a shard that is not done; where Beam does so twice, the files are the same."""
         shard, items = group
         path = pathlib.Path(self.folder) / f"{shard:05d}"
-        if path.exists() and path.with_suffix(".json").exists():
+        if self._done(path, items := list(items)):
             return
         rejected: list[base.Skipped] = []
         done = {"examples": 0, "bytes": 0}
@@ -45,6 +45,15 @@ class _Shards:
             self.writer.write(half, self._records(ordered, rejected, done))
         with whole(path.with_suffix(".json")) as half:
             half.write_text(json.dumps({**done, "rejected": [vars(entry) for entry in rejected]}))
+
+    def _done(self, path: pathlib.Path, items: list[base.Item]) -> bool:
+        """Whether the shard is there, and no photo has arrived that it lacks."""
+        if not (path.exists() and path.with_suffix(".json").exists()):
+            return False
+        rejected = json.loads(path.with_suffix(".json").read_text())["rejected"]
+        missing = {line["where"] for line in rejected if line["reason"] == examples.MISSING}
+        late = [item for item in items if item.where in missing]
+        return all(isinstance(self.maker.example(item), base.Skipped) for item in late)
 
     def _records(
         self, items: list[base.Item], rejected: list[base.Skipped], done: dict[str, int]
@@ -95,11 +104,11 @@ def write(
             | "Write" >> beam.Map(shard.write)
         )
     done = {path.with_suffix(""): json.loads(path.read_text()) for path in parts.glob("*.json")}
-    filled = sorted(path for path, part in done.items() if part["examples"])
+    filled = sorted((path for path in done if done[path]["examples"]), key=_shard)
     for index, path in enumerate(filled):
         os.replace(path, template.sharded_filepath(shard_index=index, num_shards=len(filled)))
     with open(examples.rejected(folder, maker.split), "w", encoding="utf-8") as file:
-        for path in sorted(done):
+        for path in sorted(done, key=_shard):
             file.writelines(json.dumps(entry) + "\n" for entry in done[path]["rejected"])
     shutil.rmtree(parts)
     if not filled:
@@ -110,6 +119,10 @@ def write(
         num_bytes=sum(done[path]["bytes"] for path in filled),
         filename_template=template,
     )
+
+
+def _shard(path: pathlib.Path) -> int:
+    return int(path.name)
 
 
 def _number(key: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pathlib
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest import corpora
+from mmt_jax.ingest import boxes, corpora
 from mmt_jax.ingest.corpora import base, hashes
 from mmt_jax.photos import pictures
 
 # Reasons why the photos of an evaluation are not trained on.
 REMOVED = ("evaluation photo by id", "evaluation photo by hash")
 
-_KEPT = ("JPEG", "PNG")  # what TensorFlow decodes too
+MISSING = "missing photo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +45,24 @@ class Maker:
         """Key and values of an example, or why there is none."""
         corpus = corpora.get(self.corpus)
         values: dict[str, Any] = {}
+        orientation = 1
         for name, picture in zip(corpus.pictures, item.pictures, strict=True):
             photo = self._photo(item.where, picture)
             if isinstance(photo, base.Skipped):
                 return photo
-            values |= {f"{name}/{part}": value for part, value in photo.items()}
+            found, header = photo
+            values |= {f"{name}/{part}": value for part, value in found.items()}
+            if item.frame:
+                orientation = header.orientation_of(item.frame)
         for name, kind in corpus.fields.items():
             values[name] = _value(kind, item.fields[name])
+            if kind == "boxes":
+                values[name] = boxes.upright(values[name], orientation)
         return _text(item.key), values
 
-    def _photo(self, where: str, picture: base.Picture) -> dict[str, Any] | base.Skipped:
+    def _photo(
+        self, where: str, picture: base.Picture
+    ) -> tuple[dict[str, Any], pictures.Header] | base.Skipped:
         out = self.exclusion
         if out and (found := out.by_id(picture.ids)):
             return base.Skipped(where, REMOVED[0], f"photo {picture.id}: {found}")
@@ -65,16 +72,16 @@ class Maker:
             return base.Skipped(where, "unsafe path", str(error))
         if path is None:
             text = f"photo {picture.id}: there is no {picture.files[0]}"
-            return base.Skipped(where, "missing photo", text)
+            return base.Skipped(where, MISSING, text)
         try:
-            pixels = pictures.read(path)
-            encoded = _encoded(path, pixels)
+            pixels, header = pictures.read(path), pictures.header(path)
+            encoded = path.read_bytes() if header.plain else pictures.png(pixels)
         except (UsageError, OSError) as error:
             return base.Skipped(where, "unreadable photo", str(error))
         value = hashes.dhash(pixels)
         if out and (found := out.by_hash(value)):
             return base.Skipped(where, REMOVED[1], f"photo {picture.id}: {found}")
-        return {
+        values = {
             "encoded": encoded,
             "id": _text(picture.id),
             "ids": [_text(name) for name in picture.ids],
@@ -82,6 +89,7 @@ class Maker:
             "width": pixels.shape[1],
             "hash": f"{value:016x}",
         }
+        return values, header
 
 
 def rejected(folder: str | os.PathLike, split: str) -> pathlib.Path:
@@ -95,20 +103,6 @@ def none(maker: Maker) -> UsageError:
         f"{maker.folder}: none of the photos of {maker.split} can be used; there must be "
         f"{corpora.get(maker.corpus).wants}"
     )
-
-
-def _encoded(path: pathlib.Path, pixels: np.ndarray) -> bytes:
-    """The file as it is where every reader decodes it to these pixels, else a PNG of them."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        plain = image.mode in ("RGB", "L") and not image.has_transparency_data
-        upright = image.size == pixels.shape[1::-1] and image.getexif().get(0x0112, 1) == 1
-        if image.format in _KEPT and plain and upright:
-            return path.read_bytes()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _value(kind: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ its folders `Annotations` and `Sentences` are there, their phrases and boxes are
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import pathlib
 import re
@@ -101,24 +102,26 @@ def _listed(corpus: str, raw: base.Raw, split: str) -> dict[str, str]:
 
 
 def _read_entities(raw: base.Raw, split: str) -> base.Entries:
-    boxes, phrases = raw.folder / "Annotations", raw.folder / "Sentences"
-    grounded = boxes.is_dir() and phrases.is_dir()
+    folders = raw.folder / "Annotations", raw.folder / "Sentences"
+    grounded = all(folder.is_dir() for folder in folders)
     for entry in _read("flickr30k", raw, split):
         if isinstance(entry, base.Skipped):
             yield entry
             continue
-        texts: list[str] = []
-        rows: list[list[float]] = []
+        found, size = base.Grounded(), None
         stem = pathlib.PurePosixPath(entry.key).name  # never a path out of the two folders
-        if grounded and base.is_file(boxes / f"{stem}.xml"):
-            chains, skipped = _boxes(boxes / f"{stem}.xml")
-            yield from skipped
-            for chain, phrase in _phrases(phrases / f"{stem}.txt"):
-                for box in chains.get(chain, ()):
-                    texts.append(phrase)
-                    rows.append(box)
-        fields = {**entry.fields, "phrase/texts": texts, "phrase/bboxes": rows}
-        yield base.Item(entry.key, entry.where, entry.pictures, fields)
+        if grounded and base.is_file(path := folders[0] / f"{stem}.xml"):
+            size, chains = _boxes(path)
+            phrases = _phrases(folders[1] / f"{stem}.txt")
+            rows = [(p, text, box) for chain, text in phrases for p, box in chains.get(chain, ())]
+            found = base.ground(rows, size)
+            yield from found.skipped
+        yield dataclasses.replace(
+            entry,
+            fields=entry.fields | found.fields("phrase/texts"),
+            frame=size,
+            cut=found.cut,
+        )
 
 
 def _phrases(path: pathlib.Path) -> list[tuple[str, str]]:
@@ -131,24 +134,21 @@ def _phrases(path: pathlib.Path) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _boxes(path: pathlib.Path) -> tuple[dict[str, list[list[float]]], list[base.Skipped]]:
-    """Boxes by chain, and those that are none."""
+def _boxes(
+    path: pathlib.Path,
+) -> tuple[tuple[int, int], dict[str, list[tuple[str, list[float]]]]]:
+    """The photo's width and height; place and x, y, width, height of each box, by chain."""
     root = _xml(path)
-    size = _numbers(root.find("size"), ("width", "height"), path)
-    chains: dict[str, list[list[float]]] = collections.defaultdict(list)
-    skipped = []
+    width, height = map(int, _numbers(root.find("size"), ("width", "height"), path))
+    chains: dict[str, list[tuple[str, list[float]]]] = collections.defaultdict(list)
     for number, thing in enumerate(root.iter("object")):
         if (corners := thing.find("bndbox")) is None:  # a whole scene, or nothing to be seen
             continue
         xmin, ymin, xmax, ymax = _numbers(corners, ("xmin", "ymin", "xmax", "ymax"), path)
-        box = base.to_box((xmin, ymin, xmax - xmin, ymax - ymin), (int(size[0]), int(size[1])))
-        if box is None:
-            text = f"object {number} has corners {xmin, ymin, xmax, ymax}, which enclose nothing"
-            skipped.append(base.Skipped(str(path), "box", text))
-            continue
+        box = [xmin, ymin, xmax - xmin, ymax - ymin]
         for name in thing.iter("name"):
-            chains[(name.text or "").strip()].append(box)
-    return chains, skipped
+            chains[(name.text or "").strip()].append((f"{path}, object {number}", box))
+    return (width, height), chains
 
 
 def _xml(path: pathlib.Path) -> ElementTree.Element:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import corpora
 from mmt_jax.ingest.corpora import base, examples, hashes, published
@@ -30,8 +32,10 @@ class _Survey:
 
     items: int
     elements: int
+    cut: int  # boxes that were cut at the photo's edges
     skipped: list[base.Skipped]
     doubts: list[str]
+    digest: str  # of the annotations
 
 
 def prepare(
@@ -104,12 +108,22 @@ def prepare(
 
 
 def _survey(corpus: base.Corpus, raw: base.Raw, split: str) -> _Survey:
-    items, elements, skipped = base.count(corpus.entries(raw, split), corpus.counts)
+    items = elements = cut = 0
+    skipped, digest = [], hashlib.sha256()
+    for entry in corpus.entries(raw, split):
+        if isinstance(entry, base.Skipped):
+            skipped.append(entry)
+            continue
+        items += 1
+        elements += len(entry.fields[corpus.counts])
+        cut += entry.cut
+        fields = [np.asarray(field).tolist() for field in entry.fields.values()]
+        digest.update(repr((entry.where, entry.pictures, fields)).encode("utf-8", "replace"))
     if not items:
         why = "; ".join(f"{number} × {reason}" for reason, number in base.reasons(skipped).items())
         raise UsageError(f"{raw.folder}: the split {split} has no example ({why or 'empty'})")
     doubts = list(published.check_counts(corpus, split, items, elements))
-    return _Survey(items, elements, skipped, doubts)
+    return _Survey(items, elements, cut, skipped, doubts, digest.hexdigest())
 
 
 def _shards(
@@ -117,7 +131,7 @@ def _shards(
 ) -> tuple[pathlib.Path, int]:
     """Where Beam writes the shards of a split, and how many: the same for the same work."""
     number = -(-photos // _PHOTOS)
-    work = json.dumps([str(raw.folder), survey.items, survey.elements, sources, number])
+    work = json.dumps([str(raw.folder), survey.digest, sources, number])
     return part / hashlib.sha256(work.encode()).hexdigest()[:16], number
 
 
@@ -248,6 +262,7 @@ def _write_report(
         "examples": sum(map(int, info["shardLengths"])),
         "annotated": survey.items,
         corpus.counts: survey.elements,
+        "boxes cut": survey.cut,
         "skipped": {key: value for key, value in counts.items() if key not in examples.REMOVED},
         "removed": {key: value for key, value in counts.items() if key in examples.REMOVED},
         "exclude": _sources(split, exclusion),

@@ -1,26 +1,32 @@
 """Visual Genome (Krishna et al., 2016, arXiv 1602.07332): phrases, objects and attributes by box.
 
-Annotators drew across the edges of many photos: such boxes are cut there. Objects and attributes
-are held in memory while the descriptions of the regions are read one photo at a time.
+Annotators drew across the edges of many photos: such boxes are cut there, and counted. They saw the
+files as they lie, unturned. Objects and attributes are held in memory while the descriptions of the
+regions are read one photo at a time.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterator
-
-import numpy as np
+from typing import Any
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base
 
-_REGIONS = "region_descriptions.json"
 _IMAGES = "image_data.json"
-_OBJECTS = "objects.json"
-_ATTRIBUTES = "attributes.json"
 _MAX_SIDE = 100_000  # pixels
 _FOLDERS = ("VG_100K", "VG_100K_2", "images")
+
+# Things with boxes: file, its list in each entry, names of a box's numbers, and of the words.
+_REGIONS, _OBJECTS, _ATTRIBUTES = "text/captions", "object/names", "attribute/names"
+_THINGS = {
+    _REGIONS: ("region_descriptions.json", "regions", ("x", "y", "width", "height"), "phrase"),
+    _OBJECTS: ("objects.json", "objects", ("x", "y", "w", "h"), "names"),
+    _ATTRIBUTES: ("attributes.json", "attributes", ("x", "y", "w", "h"), "attributes"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,34 +44,32 @@ def picture(name: str, ids: tuple[str, ...] = ()) -> base.Picture:
 
 def _read(raw: base.Raw, split: str) -> base.Entries:
     photos = _photos(raw)
-    objects: dict[int, dict] = {}
-    for reader in (_objects, _attributes):
-        for entry in reader(raw, photos):
-            if isinstance(entry, base.Skipped):
-                yield entry
-            else:
-                objects.setdefault(entry[0], {}).update(entry[1])
+    fields: dict[int, dict[str, Any]] = collections.defaultdict(dict)
+    cut = collections.Counter()
+    for kind in (_OBJECTS, _ATTRIBUTES):
+        for number, _, found in _things(raw, kind, photos) if raw.find(_THINGS[kind][0]) else ():
+            yield from found.skipped
+            fields[number] |= found.fields(kind)
+            cut[number] += found.cut
     described = set()
-    for where, _, entry in files.json_entries(raw.need(_REGIONS)):
-        number = _image_id(entry, where)
+    for number, where, found in _things(raw, _REGIONS, photos):
         described.add(number)
         if (photo := photos.get(number)) is None:
             yield base.Skipped(where, "no photo", f"photo {number} is not in {_IMAGES}")
             continue
-        texts, boxes = [], []
-        for place, row in _rows(files.field(entry, "regions", list, where), where):
-            box = _box(row, ("x", "y", "width", "height"), photo.size, place)
-            phrase = base.captions([files.field(row, "phrase", str, place)])
-            if isinstance(box, base.Skipped) or not phrase:
-                yield box if isinstance(box, base.Skipped) else _empty(place)
-                continue
-            texts += phrase
-            boxes.append(box)
-        if not texts:
+        yield from found.skipped
+        if not found.texts:
             yield base.Skipped(where, "no caption", f"photo {number} has no region with a phrase")
             continue
-        fields = {"text/captions": texts, "text/bboxes": boxes, **_NONE, **objects.get(number, {})}
-        yield base.Item(str(number), where, (picture(str(number), photo.ids),), fields)
+        own = dict.fromkeys(CORPUS.fields, ()) | found.fields(_REGIONS) | fields[number]
+        yield base.Item(
+            str(number),
+            where,
+            (picture(str(number), photo.ids),),
+            own,
+            frame=photo.size,
+            cut=found.cut + cut[number],
+        )
     for number, photo in photos.items():
         if number not in described:
             yield base.Skipped(photo.where, "no caption", f"photo {number} has no regions")
@@ -82,86 +86,39 @@ def _photos(raw: base.Raw) -> dict[int, _Photo]:
             for corpus, key in (("coco", "coco_id"), ("flickr", "flickr_id"))
             if isinstance(entry.get(key), int) and not isinstance(entry[key], bool)
         )
-        photos.setdefault(_image_id(entry, where), _Photo(where, (width, height), ids))
+        photos.setdefault(_number(entry, where), _Photo(where, (width, height), ids))
     return photos
 
 
-_NONE = {"object/names": [], "object/bboxes": [], "attribute/names": [], "attribute/bboxes": []}
-
-
-def _objects(raw: base.Raw, photos: dict[int, _Photo]) -> Iterator[tuple[int, dict] | base.Skipped]:
-    """Names and boxes of each photo's objects; an object has its first name."""
-    for number, photo, where, row in _things(raw, _OBJECTS, "objects", photos):
-        names, boxes = [], []
-        for place, thing in _rows(row, where):
-            box = _box(thing, ("x", "y", "w", "h"), photo.size, place)
-            name = base.captions(_strings(thing, "names", place)[:1])
-            if isinstance(box, base.Skipped) or not name:
-                yield box if isinstance(box, base.Skipped) else _empty(place)
-                continue
-            names += name
-            boxes.append(box)
-        yield number, {"object/names": names, "object/bboxes": np.asarray(boxes, np.float32)}
-
-
-def _attributes(
-    raw: base.Raw, photos: dict[int, _Photo]
-) -> Iterator[tuple[int, dict] | base.Skipped]:
-    """Each attribute with the box of what has it; most things have none."""
-    for number, photo, where, row in _things(raw, _ATTRIBUTES, "attributes", photos):
-        names, boxes = [], []
-        for place, thing in _rows(row, where):
-            if not (found := base.captions(_strings(thing, "attributes", place))):
-                continue
-            box = _box(thing, ("x", "y", "w", "h"), photo.size, place)
-            if isinstance(box, base.Skipped):
-                yield box
-                continue
-            names += found
-            boxes += [box] * len(found)
-        yield number, {"attribute/names": names, "attribute/bboxes": np.asarray(boxes, np.float32)}
-
-
 def _things(
-    raw: base.Raw, name: str, key: str, photos: dict[int, _Photo]
-) -> Iterator[tuple[int, _Photo, str, list]]:
-    """Id, photo, place and rows of each entry of a file that may be absent."""
-    if (path := raw.find(name)) is None:
-        return
-    for where, _, entry in files.json_entries(path):
-        number = _image_id(entry, where)
+    raw: base.Raw, kind: str, photos: dict[int, _Photo]
+) -> Iterator[tuple[int, str, base.Grounded]]:
+    """Id, place and things of each entry of a file; nothing of photos that are not there."""
+    name, key, sides, words = _THINGS[kind]
+    for where, _, entry in files.json_entries(raw.need(name)):
+        number, rows = _number(entry, where), []
+        for index, row in enumerate(files.field(entry, key, list, where)):
+            row, place = row if isinstance(row, dict) else {}, f"{where}, row {index}"
+            texts = base.captions(_words(kind, row, words, place))
+            if texts or kind != _ATTRIBUTES:  # most things have no attribute
+                rows += [(place, text, [row.get(side) for side in sides]) for text in texts or [""]]
         if number in photos:
-            yield number, photos[number], where, files.field(entry, key, list, where)
+            yield number, where, base.ground(rows, photos[number].size)
+        else:
+            yield number, where, base.Grounded()
 
 
-def _rows(rows: list, where: str) -> Iterator[tuple[str, dict]]:
-    for number, row in enumerate(rows):
-        yield f"{where}, row {number}", row if isinstance(row, dict) else {}
+def _words(kind: str, row: dict, name: str, where: str) -> list[str]:
+    if kind == _REGIONS:
+        return [files.field(row, name, str, where)]
+    values = row.get(name) if isinstance(row.get(name), list) else []
+    words = [text for text in values or () if isinstance(text, str)]
+    return words[:1] if kind == _OBJECTS else words  # of an object's names the first
 
 
-def _strings(row: dict, key: str, where: str) -> list[str]:
-    values = row.get(key)
-    return [text for text in values if isinstance(text, str)] if isinstance(values, list) else []
-
-
-def _image_id(entry: dict, where: str) -> int:
-    """Older releases say `id` in place of `image_id`."""
+def _number(entry: dict, where: str) -> int:
+    """The photo's id; older releases say `id` in place of `image_id`."""
     return files.field(entry, "image_id" if "image_id" in entry else "id", int, where)
-
-
-def _box(
-    row: dict, names: tuple[str, ...], size: tuple[int, int], where: str
-) -> list[float] | base.Skipped:
-    values: list = [row.get(name) for name in names]
-    box = base.to_box(values, size) if all(map(base.number, values)) else None
-    if box is None:
-        text = f"{', '.join(names)} are {values} in a photo of {size}: no box within it"
-        return base.Skipped(where, "box", text)
-    return box
-
-
-def _empty(where: str) -> base.Skipped:
-    return base.Skipped(where, "no caption", "a box without words")
 
 
 CORPUS = base.Corpus(
@@ -179,7 +136,7 @@ CORPUS = base.Corpus(
         "attribute/names": "texts",
         "attribute/bboxes": "boxes",
     },
-    splits=base.splits({"train": (_REGIONS, _IMAGES)}),
+    splits=base.splits({"train": (_THINGS[_REGIONS][0], _IMAGES)}),
     read=_read,
     counts="text/captions",
     large=True,

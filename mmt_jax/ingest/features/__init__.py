@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
 
-from mmt_jax.ingest.features import boxes, folders, stores, tsv
+from mmt_jax.ingest.features import annotated, folders, stores, tsv
 from mmt_jax.ingest.features.detections import Detections, Item, photo
 
 __all__ = ["FORMATS", "Detections", "Format", "Item", "photo"]
@@ -64,14 +64,14 @@ FORMATS = {
     "boxes-jsonl": Format(
         "annotated boxes with a category and captions, no pixels",
         "xyxy pixels",
-        boxes.read_lines,
-        categories=boxes.categories_of_lines,
+        annotated.read_lines,
+        categories=annotated.categories_of_lines,
         captions=True,
     ),
     "coco-instances": Format(
         "COCO's instances file, no pixels",
         "xywh pixels",
-        boxes.read_coco,
-        categories=boxes.categories_of_coco,
+        annotated.read_coco,
+        categories=annotated.categories_of_coco,
     ),
 }

@@ -71,7 +71,9 @@ def convert(
         if joined:
             joined.tell(report, written.keys())
     total = sum(written.values())
-    return Summary(folder, len(written), total, report.left, report.path, report.first)
+    return Summary(
+        folder, len(written), total, report.left, report.path, report.first, cut=report.cut
+    )
 
 
 def _write(
@@ -95,7 +97,7 @@ def _write(
             if not texts and (row.captions or joined):
                 report.add("without caption", item.where, f"photo {found.name} has no caption")
                 continue
-            photo = detections.photo(found, row.boxes, texts, item.where)
+            photo = detections.photo(found, texts, item.where)
             classes = writer.num_classes if found.num_classes is None else found.num_classes
             if writer.num_classes not in (None, classes):
                 raise UsageError(
@@ -104,6 +106,10 @@ def _write(
             writer.add(photo)
             writer.num_classes = classes
             written[photo.image_id] = len(texts)
+            report.cut += found.cut
+            if found.lost:
+                reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"
+                report.add("box without area", item.where, reason, found.lost)
         except NoRoomError:
             raise
         except UsageError as error:

@@ -1,6 +1,6 @@
 """What a detector found in one photo, as files hold it, and the way from there to a `Photo`.
 
-Where boxes lie is declared by each format (`CONVENTIONS`) and checked, never guessed.
+Where boxes lie is declared by each format (`boxes.CONVENTIONS`) and checked, never guessed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,12 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import Photo, image_id, top, with_whole
+from mmt_jax.ingest import boxes
+from mmt_jax.photo import ROWS, Photo, image_id, top, with_whole
 
-# Order of a box's numbers, and their unit.
-CONVENTIONS = ("xyxy pixels", "xyxy 0..1", "yxyx 0..1", "xywh pixels")
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
-
-# How far boxes may leave the photo before they are wrong: a pixel, or the rounding of float16.
-_SLACK_PIXELS = 1.0
-_SLACK = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Detections:
     Attributes:
       name: of the photo, or its number.
       features: [n, F] float, without the whole photo.
-      boxes: [n, 4] in the format's convention.
+      boxes: [n, 4] in the format's convention; `inside` brings them into ours.
       size: the photo's width and height in pixels, or None where boxes are normalised.
       scores: [n], or None.
       class_ids: [n], each region's likeliest class, whose probability is `class_probs` [n]; or
@@ -41,6 +36,7 @@ class Detections:
       whole: [F], the whole photo's feature; None = the mean of the regions'.
       captions: none where the format has none.
       info: what else is known of the photo.
+      cut, lost: how many boxes were cut at the photo's edges, and went for want of an area.
     """
 
     name: str | int
@@ -55,6 +51,8 @@ class Detections:
     whole: np.ndarray | None = None
     captions: tuple[str, ...] = ()
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cut: int = 0
+    lost: int = 0
 
     @property
     def image_id(self) -> int:
@@ -96,13 +94,15 @@ class Names:
     attribute_ids: str | None = None
     attribute_scores: str | None = None
     class_probs: str | None = None  # of all classes
+    convention: str = "xyxy pixels"  # of the boxes
 
 
 def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: str) -> Detections:
-    """Detections out of named arrays, cut to the regions that `count` says.
+    """Detections out of named arrays, cut to the regions that `count` says, `inside` the photo.
 
     Raises:
-      UsageError: a field is missing, of the wrong type or of a length that disagrees.
+      UsageError: a field is missing, of the wrong type or of a length that disagrees, or as
+        `inside`.
     """
     features = array(fields, names.features, "f", 2, where)
     count = len(features)
@@ -128,13 +128,13 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
     attribute_ids = column(names.attribute_ids, "iu", 1)
     attribute_probs = column(names.attribute_scores, "f", 1)
     both = attribute_ids is not None and attribute_probs is not None
-    boxes = column(names.boxes, "iuf", 2)
-    if boxes is None:
+    drawn = column(names.boxes, "iuf", 2)
+    if drawn is None:
         raise UsageError(f"{where}: the field {names.boxes} is missing")
-    return Detections(
+    found = Detections(
         name=name,
         features=features[:count],
-        boxes=boxes,
+        boxes=drawn,
         size=(
             number(fields.get(names.width), names.width, where, high=MAX_SIDE),
             number(fields.get(names.height), names.height, where, high=MAX_SIDE),
@@ -145,6 +145,7 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
         attribute_ids=attribute_ids if both else None,
         attribute_probs=attribute_probs if both else None,
     )
+    return inside(found, names.convention, where)
 
 
 def array(fields: Mapping[str, Any], key: str, kinds: str, rank: int, where: str) -> np.ndarray:
@@ -179,28 +180,47 @@ def check_count(count: int, where: str) -> None:
         raise UsageError(f"{where}: {count} regions; a photo has from 1 to {MAX_REGIONS:,}")
 
 
-def photo(found: Detections, convention: str, captions: tuple[str, ...], where: str) -> Photo:
-    """The photo as a region folder holds it.
+def inside(found: Detections, convention: str, where: str) -> Detections:
+    """The same with boxes as ymin, xmin, ymax, xmax in 0..1, cut; regions without area are gone.
 
     Args:
       found: the detections.
-      convention: of its boxes, one of `CONVENTIONS`.
+      convention: of its boxes, one of `boxes.CONVENTIONS`.
+      where: for messages.
+
+    Raises:
+      UsageError: boxes against the convention; see `boxes.placed`.
+    """
+    placed = boxes.placed(found.boxes, convention, found.size, where)
+    if len(placed.corners) != len(found.features):
+        raise UsageError(f"{where}: {len(placed.corners)} boxes for {len(found.features)} features")
+    kept = ~placed.empty
+    columns = {name: getattr(found, name) for name in ROWS if name != "boxes"}
+    return dataclasses.replace(
+        found,
+        **{name: values[kept] for name, values in columns.items() if values is not None},
+        boxes=placed.corners[kept],
+        cut=int(placed.cut[kept].sum()),
+        lost=int(placed.empty.sum()),
+    )
+
+
+def photo(found: Detections, captions: tuple[str, ...], where: str) -> Photo:
+    """The photo as a region folder holds it.
+
+    Args:
+      found: the detections, `inside` the photo.
       captions: of the photo.
       where: for messages.
 
     Raises:
-      UsageError: boxes against the convention, or impossible probabilities. What else may be wrong
-        is for `FolderWriter.add` to find.
+      UsageError: impossible probabilities, or no region. What else may be wrong is for
+        `FolderWriter.add` to find.
     """
-    count = len(found.features)
-    boxes = normalised(found.boxes, convention, found.size, where)
-    if len(boxes) != count:
-        raise UsageError(f"{where}: {len(boxes)} boxes for {count} features")
-    if found.whole is None:
-        check_count(count, where)
+    whole = found.whole
+    if whole is None:
+        check_count(len(found.features), where)
         whole = found.features.mean(axis=0, dtype=np.float32)
-    else:
-        whole = found.whole
     ids, probs = _classes(found, where)
     attributes, likely = _one_a_row(found.attribute_ids, found.attribute_probs, "attribute", where)
     size = dict(zip(("width", "height"), found.size, strict=True)) if found.size else {}
@@ -209,7 +229,7 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
         image_id=found.image_id,
         captions=captions,
         features=found.features,
-        boxes=boxes,
+        boxes=found.boxes,
         scores=found.scores,
         class_ids=ids,
         class_probs=probs,
@@ -218,58 +238,6 @@ def photo(found: Detections, convention: str, captions: tuple[str, ...], where: 
         info={**name, **size, **found.info},
     )
     return with_whole(regions, whole)
-
-
-def normalised(
-    boxes: np.ndarray, convention: str, size: tuple[int, int] | None, where: str
-) -> np.ndarray:
-    """Boxes as ymin, xmin, ymax, xmax in 0..1.
-
-    Args:
-      boxes: [n, 4] numbers.
-      convention: one of `CONVENTIONS`.
-      size: width and height in pixels, which boxes in pixels need.
-      where: for messages.
-
-    Returns:
-      [n, 4] f32; what leaves the photo by rounding alone (a pixel, or 0.001) is cut off.
-
-    Raises:
-      UsageError: boxes that are not finite, negative, inverted or outside, or that are in pixels by
-        declaration and all within one pixel.
-    """
-    order, unit = convention.split()
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise UsageError(f"{where}: boxes has shape {boxes.shape}, it must be [n, 4]")
-    if not np.isfinite(boxes).all():
-        raise UsageError(f"{where}: boxes hold NaN or infinity")
-    corners = boxes.astype(np.float64)
-    if order == "xywh":
-        corners[:, 2:] += corners[:, :2]
-    if order == "yxyx":
-        corners = corners[:, [1, 0, 3, 2]]
-    slack = _SLACK
-    if unit == "pixels":
-        if size is None:
-            raise UsageError(f"{where}: width and height are missing, and boxes are in pixels")
-        if len(corners) and min(size) > 4 and (np.abs(corners) <= 1).all():
-            raise UsageError(
-                f"{where}: all boxes lie within one pixel; boxes of this format are {convention}, "
-                f"these look normalised"
-            )
-        corners /= np.tile(size, 2)
-        slack = _SLACK_PIXELS / np.tile(size, 2)
-    inside = (corners >= -slack) & (corners <= 1 + slack)
-    ordered = (corners[:, 2:] >= corners[:, :2]).all(axis=1)
-    photo = f"the photo of {size[0]} × {size[1]} pixels" if size else "the photo"
-    for fine, fault in ((inside.all(axis=1), f"outside {photo}"), (ordered, "inverted")):
-        if not fine.all():
-            row = np.flatnonzero(~fine)[0]
-            raise UsageError(
-                f"{where}: box {row} is {boxes[row].tolist()}, {fault}; boxes of this format are "
-                f"{convention}"
-            )
-    return np.clip(corners, 0, 1)[:, [1, 0, 3, 2]].astype(np.float32)
 
 
 def _one_a_row(

@@ -123,7 +123,8 @@ def _uniter(path: pathlib.Path) -> Detections:
         if column is not None and len(column) != len(features):
             raise UsageError(f"{where}: {name} has {len(column)} rows, features {len(features)}")
     detections.check_count(len(features), where)
-    return Detections(path.stem, features, boxes[:, :4], scores=scores, class_probs=probs)
+    found = Detections(path.stem, features, boxes[:, :4], scores=scores, class_probs=probs)
+    return detections.inside(found, "xyxy 0..1", where)
 
 
 def _mmt(path: pathlib.Path) -> Detections:
@@ -137,12 +138,13 @@ def _mmt(path: pathlib.Path) -> Detections:
     real = record[schema.IMAGE_PADDING] == 0
     real[-1] = False  # the whole photo
     features = record[schema.FEATURES]
-    return Detections(
+    found = Detections(
         name=path.stem,
         features=features[real],
         boxes=record[schema.BOXES][real, :4],
         whole=features[-1],
     )
+    return detections.inside(found, "yxyx 0..1", where)
 
 
 _RECORD = {schema.BOXES: 2, schema.FEATURES: 2, schema.IMAGE_PADDING: 1}

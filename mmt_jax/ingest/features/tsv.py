@@ -216,7 +216,8 @@ def _vinvl(line: bytes, where: str) -> Detections:
             f"{where}: the last six numbers of a feature are not xmin, ymin, xmax, ymax, width and "
             f"height of its box; take the features of 2,054 numbers"
         )
-    return Detections(text(key, where), features, geometry[:, :4])
+    found = Detections(text(key, where), features, geometry[:, :4])
+    return detections.inside(found, "xyxy 0..1", where)
 
 
 def _vinvl_json(value: bytes, where: str) -> list[str | bytes]:

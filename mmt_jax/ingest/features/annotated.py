@@ -21,6 +21,7 @@ import numpy as np
 from mmt_jax import readers as files
 from mmt_jax.data import regions
 from mmt_jax.errors import UsageError
+from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest.features import detections, tsv
 from mmt_jax.ingest.features.detections import Detections, Item
 
@@ -148,19 +149,23 @@ def _annotated(
     info: Mapping[str, Any],
     captions: tuple[str, ...] = (),
 ) -> Detections:
+    placed = boxes_lib.placed(boxes, convention, size, where, little=np.inf)
+    kept = ~placed.empty
+    corners, classes = placed.corners[kept], classes[kept]
     hot = np.eye(width, dtype=np.float32)[classes]
-    corners = detections.normalised(boxes, convention, size, where)
     histogram = hot.mean(axis=0) if len(hot) else np.zeros(width, np.float32)
     return Detections(
         name=number,
         features=np.concatenate([hot, regions.with_area(corners)], axis=1),
-        boxes=boxes,
+        boxes=corners,
         size=size,
         class_ids=classes,
         class_probs=np.ones(len(classes), np.float32),
         whole=np.concatenate([histogram, np.array(regions.GLOBAL_BOX, np.float32)]),
         captions=captions,
         info=info,
+        cut=int(placed.cut[kept].sum()),
+        lost=int(placed.empty.sum()),
     )
 
 
