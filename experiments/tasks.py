@@ -47,14 +47,12 @@ BERT_ADAM: dict[str, Any] = {"name": "bert_adam", "schedule": "warmup_linear"}
 NAMES = [name for name, row in TASKS.items() if row.metric]
 
 # Steps, batch, learning rate, warm-up and weight decay of BridgeTower's fine-tuning; steps are its
-# epochs over the training examples.
+# epochs over the training examples. Where none is published, as of GQA, they are VQAv2's.
 BRIDGETOWER = {
     "vqa": (12_800, 512, 1e-5, 0.06, 0.05),
-    "gqa": (12_800, 512, 1e-5, 0.06, 0.05),  # no recipe is published: VQAv2's
     "nlvr2": (13_500, 64, 5e-6, 0.1, 0.008),
     "snli_ve": (41_400, 64, 3e-6, 0.06, 0.01),
 }
-HEAD_RATE = {"vqa": 50.0, "gqa": 50.0, "nlvr2": 10.0, "snli_ve": 10.0}
 # The same of LXMERT's, which decays every parameter and clips at 5; without SNLI-VE.
 LXMERT = {
     "vqa": (79_000, 32, 5e-5, 0.1, 0.01),
@@ -79,7 +77,7 @@ def get_config(arg: str = "vqa,model=lxmert") -> ConfigDict:
         tag=f"{config.tag}_{task.replace('/', '-')}",
         pretrained="",
         objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0),
-        task=TaskConfig(name=task, least=1 if task == "gqa" else 9),
+        task=TaskConfig(name=task, least=TASKS[task].least),
         eval=EvalConfig(best=TASKS[task].metric),
     )
     return to_config_dict(_recipe(config, task) if scale == "full" else config)
@@ -117,11 +115,12 @@ def _recipe(config: Config, task: str) -> Config:
         return _with(config, 10 * 50_000 // 512, 512, 2e-5, 0.06, 0.01, b2=0.98)
     if config.model.family == "bridgetower":
         # The published config's own table, with the head before it.
-        table = ((r"answer_head/.*", HEAD_RATE[task]), *config.optim.lr_table)
+        rate = 50.0 if TASKS[task].loss == "soft" else 10.0
+        table = ((r"answer_head/.*", rate), *config.optim.lr_table)
         # LayerNorm in its heads decays too.
         decays = ((r"answer_head/norm/scale", 1.0), *config.optim.decay_table)
         rows: dict[str, Any] = {"lr_table": table, "decay_table": decays, "b2": 0.98, "eps": 1e-8}
-        return _with(config, *BRIDGETOWER[task], **rows)
+        return _with(config, *BRIDGETOWER.get(task, BRIDGETOWER["vqa"]), **rows)
     steps, batch, lr, warmup, decay = LXMERT.get(task, LXMERT["vqa"])
     table = () if config.model.family == "lxmert" else OptimConfig().decay_table
     return _with(

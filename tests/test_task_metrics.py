@@ -515,3 +515,51 @@ def test_ndcg_by_hand():
     worst = half / math.log2(3) + 1 / math.log2(4)
     np.testing.assert_allclose(relevance.ndcg(np.zeros((1, 3)), graded), [worst / best])
     np.testing.assert_array_equal(relevance.ndcg(np.zeros((1, 3)), np.zeros((1, 3))), [0])
+
+
+def by_hand(scores, gains, k):
+    """NDCG of one query: among equals the model is given the worst order."""
+    order = sorted(range(len(scores)), key=lambda item: (-scores[item], gains[item]))
+    total = best = 0.0
+    for place, (item, gain) in enumerate(zip(order[:k], sorted(gains, reverse=True)), 2):
+        total += gains[item] / math.log2(place)
+        best += gain / math.log2(place)
+    return total / best if best else 0.0
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_graded_and_plain_ranks_of_scores_at_random(seed):
+    """Captions of few words, scores with ties and infinities, more and fewer items than k."""
+    rng = np.random.default_rng(seed)
+
+    def sentences(count):
+        words = [*"abcdef", "Dog", "dog's"]
+        return [" ".join(rng.choice(words, rng.integers(0, 6))) for _ in range(count)]
+
+    queries, photos = (
+        sentences(6),
+        [sentences(rng.integers(1, 4)) for _ in range(rng.integers(1, 40))],
+    )
+    graded = relevance.rouge_l(queries, photos)
+    for row, query in zip(graded, queries):
+        for found, captions in zip(row, photos):
+            asked, said = query.lower().split(), [text.lower().split() for text in captions]
+            common = [longest_common(asked, text) for text in said]
+            precision = max(common) / max(len(asked), 1)
+            recall = max(n / max(len(text), 1) for n, text in zip(common, said))
+            expected = f_measure(precision, recall) if max(common) else 0
+            assert found == pytest.approx(expected, rel=1e-6)
+    scores = rng.integers(0, 5, graded.shape).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.05] = -np.inf
+    k = int(rng.choice([1, 3, 25]))
+    gains = 2.0 ** graded.astype(float) - 1
+    expected = [by_hand(*row, k) for row in zip(scores.tolist(), gains.tolist())]
+    np.testing.assert_allclose(relevance.ndcg(scores, graded, k=k), expected, rtol=1e-9)
+
+    right = rng.integers(0, len(photos), len(queries))
+    relevant = right[:, None] == np.arange(len(photos))
+    ahead = [sum(row >= row[item]) for row, item in zip(scores, right)]  # itself among them
+    found = ranking.summary(ranking.ranks(scores, relevant))
+    middle = (sorted(ahead)[2] + sorted(ahead)[3]) / 2
+    shares = {f"r@{k}": sum(rank <= k for rank in ahead) / 6 for k in (1, 5, 10)}
+    assert found == pytest.approx({**shares, "median_rank": middle})

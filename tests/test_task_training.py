@@ -8,6 +8,8 @@ import pathlib
 import re
 import runpy
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from mmt_jax.cli import main
 from mmt_jax.configs.config import Config, EvalConfig, ObjectiveConfig, resolve, with_spec
 from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
 from mmt_jax.configs.tasks import PHOTO, SENTENCE, TASKS, TaskConfig
+from mmt_jax.configs.tasks import Task as Row
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats, sources
 from mmt_jax.errors import UsageError
@@ -27,7 +30,7 @@ from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
 from mmt_jax.photo import image_id
-from mmt_jax.tasks import gqa, labels, nlvr2
+from mmt_jax.tasks import base, gqa, labels, nlvr2
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
 from mmt_jax.train import optim, sharding
@@ -61,7 +64,7 @@ PAIRS = [f"dev-{n}-0-img{side}" for n in range(COUNT) for side in (0, 1)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photos 0 to 7, and those of NLVR2's pairs: random regions and pixels, nothing alike."""
+    """Photos 0 to 7, and those of NLVR2's pairs, without captions: regions and pixels at random."""
     ids = np.array([*range(COUNT), *map(image_id, PAIRS)])
     rng, count = np.random.default_rng(0), len(ids)
     boxes = np.tile(np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], np.float32), (count, 1))
@@ -71,7 +74,7 @@ def folder(tmp_path_factory):
         np.arange(count + 1) * 2,
         rng.normal(size=(2 * count, 6)).astype(np.float32),
         boxes,
-        (("a photo",),) * count,
+        ((),) * count,
         pixels=rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
     )
     path = tmp_path_factory.mktemp("photos")
@@ -166,7 +169,7 @@ def test_wrong_use_of_eval_is_told(answering, folder, tmp_path, capsys, argument
     (tmp_path / "l.json").write_text('["yes"]')
     absent = {"question_id": 7, "image_id": 99, "question": "is it there?"}
     (tmp_path / "x.json").write_text(json.dumps({"questions": [absent]}))
-    (wide,) = sources.load(f"regions:{folder}", "train")
+    (wide,) = sources.load(f"regions:{folder}", "train", bare=True)
     formats.write(dataclasses.replace(wide, features=wide.features[:, :5]), tmp_path, "train")
     names = {
         "w": f"regions:{tmp_path}",
@@ -213,6 +216,28 @@ def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     found = evaluate("nlvr2", tmp_path / "work", path, out, capsys, folder=folder)
     assert found == {"accuracy": 1.0, "consistency": 1.0}
     assert "dev-1-0-0,False" in out.read_text().splitlines()
+
+
+def test_entries_without_their_photos_are_left_out_of_training_alone(tmp_path, capsys, folder):
+    lines = [
+        {"identifier": f"dev-{n}-0-0", "sentence": f"it is {word}", "label": "True"}
+        for n, word in enumerate([*WORDS, "lost"])
+    ]
+    path = tmp_path / "train.json"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    train("nlvr2", "lxmert", tmp_path / "work", path, folder, **LXMERT, steps=2)
+    told = capsys.readouterr().err
+    lacks = f"1 of 9 entries are about photos that regions:{folder} lacks, the first is 'dev-8-0-0'"
+    assert told.count(lacks) == 1
+    assert "they are left out" in told
+    argv = ["eval", f"--workdir={tmp_path / 'work'}", "--task=nlvr2", f"--questions={path}"]
+    assert main.main([*argv, f"--data=regions:{folder}", "--split=train"]) == 2
+    assert lacks in capsys.readouterr().err
+    path.write_text(json.dumps(lines[-1]))
+    argv = ["train", f"--config={ROOT}/experiments/tasks.py:nlvr2,model=lxmert,scale=tiny"]
+    argv += [f"--config.data.source=regions:{folder}", f"--config.task.questions={path}"]
+    assert main.main([*argv, f"--workdir={tmp_path / 'none'}"]) == 2
+    assert "1 of 1 entries are about photos" in capsys.readouterr().err
 
 
 def test_snli_ve_with_a_model_of_the_study(tmp_path, capsys, folder):
@@ -541,3 +566,28 @@ def test_experiments_are_models_whose_rules_all_apply(arg, scale):
 def test_an_experiment_that_there_is_not():
     with pytest.raises(UsageError, match="'vqa' is no config of a task; write TASK,model=NAME"):
         experiment("vqa")
+
+
+# ---- A task of one's own -------------------------------------------------------------------------
+
+
+def test_a_new_task_is_a_module_and_a_row(tmp_path, capsys, monkeypatch):
+    """Which word a sentence begins with, by lines of "word rest"."""
+
+    def read(path):
+        for n, line in enumerate(pathlib.Path(path).read_text().splitlines()):
+            yield Entry(n, (line,), worth={line.split()[0]: 1.0})
+
+    module = types.ModuleType("mmt_jax.tasks.first")
+    module.TASKS = {"first": base.Task(read, lambda found: " ".join(found.values()))}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(TASKS, "first", Row(SENTENCE))
+
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"{('one', 'two')[n % 2]} {word}" for n, word in enumerate(WORDS)))
+    sizes = {"width": 16, "mlp_dim": 16, "heads": 2, "text_layers": 1}
+    more = {f"model.{name}": value for name, value in sizes.items()}
+    train("first", "roberta", tmp_path / "work", path, **more)
+    found = evaluate("first", tmp_path / "work", path, tmp_path / "out.txt", capsys)
+    assert found == {"accuracy": 1}
+    assert (tmp_path / "out.txt").read_text() == " ".join(["one", "two"] * 4)

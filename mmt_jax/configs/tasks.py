@@ -25,11 +25,13 @@ class Task:
       reads: what a record holds, in order.
       loss: a name in `mmt_jax.objectives.answers.LOSSES`.
       metric: the one by which the best checkpoint is chosen; "" = of pre-training, without any.
+      least: how often an answer is given where it is one of the field's usual classes.
     """
 
     reads: tuple[str, ...]
     loss: str = "label"
     metric: str = "accuracy"
+    least: int = 9
 
     @property
     def photos(self) -> bool:
@@ -39,7 +41,7 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "vqa": Task(PAIR, "soft"),
-    "gqa": Task(PAIR, "soft"),
+    "gqa": Task(PAIR, "soft", least=1),
     "nlvr2": Task(PAIR_OF_PHOTOS),
     "snli_ve": Task(PAIR),
     "cifar": Task(PHOTO),
