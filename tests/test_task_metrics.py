@@ -446,18 +446,6 @@ def test_a_value_that_is_none_is_refused(value):
 # ---- Retrieval -----------------------------------------------------------------------------------
 
 
-def test_fractional_recall_counts_every_relevant_item():
-    scores = np.array([[0.9, 0.8, 0.7, 0.1], [0.4, 0.3, 0.2, 0.4]])
-    relevant = np.array([[True, False, True, True], [True, False, False, False]])
-    # The second query's only relevant item is tied with an irrelevant one, which stands ahead.
-    assert ranking.fractional_recall(scores, relevant, 1) == pytest.approx((1 / 3 + 0) / 2)
-    assert ranking.fractional_recall(scores, relevant, 3) == pytest.approx((2 / 3 + 1) / 2)
-    any_hit = ranking.recall(ranking.ranks(scores, relevant), 1)
-    assert any_hit == 0.5
-    five = np.repeat(np.eye(3, dtype=bool), 5, axis=1)  # five captions a photo, all found first
-    assert ranking.fractional_recall(five.astype(float), five, 1) == pytest.approx(1 / 5)
-
-
 def f_measure(precision, recall):
     return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
 

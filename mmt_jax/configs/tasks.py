@@ -44,7 +44,7 @@ TASKS: dict[str, Task] = {
     "gqa": Task(PAIR, "soft", least=1),
     "nlvr2": Task(PAIR_OF_PHOTOS),
     "snli_ve": Task(PAIR),
-    "cifar": Task(PHOTO),
+    "cifar": Task(PHOTO, least=1),
     "glue/CoLA": Task(SENTENCE, metric="matthews"),
     "glue/SST-2": Task(SENTENCE),
     "glue/MRPC": Task(SENTENCE, metric="f1"),

@@ -51,22 +51,6 @@ def recall(ranks: np.ndarray, k: int) -> float:
     return float(np.mean(ranks <= k))
 
 
-def fractional_recall(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """The mean share of a query's relevant items that are among its first k (0..1).
-
-    This is what kaylode/tern reports as recall: with five relevant captions a photo, at most 1/5 at
-    k = 1. `recall`, the field's R@k, is satisfied with any one of them.
-
-    Args:
-      scores: [Q, I] float, higher = better match; irrelevant items stand ahead of their equals.
-      relevant: [Q, I] bool, at least one True in each row.
-      k: ranks that count.
-    """
-    found = np.lexsort((relevant, -scores), axis=1)[:, :k]
-    hits = np.take_along_axis(relevant, found, axis=1).sum(axis=1)
-    return float(np.mean(hits / relevant.sum(axis=1)))
-
-
 def check_best(name: str) -> None:
     """Refuses a `config.eval.best` that no evaluation reports, or of which less is better.
 

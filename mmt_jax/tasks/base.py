@@ -24,8 +24,8 @@ class Entry:
       key: names it in files of answers.
       sentences: none, one or two.
       photos: names or ids of what it shows, in order.
-      worth: answer → what it is worth in 0..1, or `value` → the number that is asked for; {} = none
-        is worth anything, None = nobody has published what is right.
+      worth: answer → what it is worth in 0..1, or the one label → the number that is asked for;
+        {} = none is worth anything, None = nobody has published what is right.
       form: of an answer, by which it is found in `worth`.
       kind: of the question, for metrics by kind; "" = none.
       consensus: the answer that counts for lists of the frequent ones; "" = the worthiest.

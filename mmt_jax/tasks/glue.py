@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -96,13 +97,11 @@ def read(path: str | os.PathLike, *, task: str) -> Iterator[base.Entry]:
 
 
 def _worth(about: Table, cell: str, where: str) -> dict[str, float]:
-    if about.classes and cell in about.classes:
+    if cell in about.classes:
         return {cell: 1.0}
-    try:
+    with contextlib.suppress(ValueError):
         if not about.classes and math.isfinite(value := float(cell)):
             return {VALUE: value}
-    except ValueError:
-        pass
     wanted = " or ".join(about.classes) or "a number"
     raise UsageError(f"{where}: `{about.label}` is {cell!r}; it must be {wanted}")
 
@@ -133,11 +132,6 @@ def _written(found: base.Answers, *, task: str) -> str:
     return "index\tprediction\n" + "".join(f"{key}\t{name}\n" for key, name in names.items())
 
 
-def accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """The share of right labels."""
-    return float(np.mean(labels == predicted))
-
-
 def f1(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Harmonic mean of precision and recall of class 1; 0 where neither has any."""
     both = np.sum((labels == 1) & (predicted == 1))
@@ -165,7 +159,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy,
+    "accuracy": lambda labels, predicted: float(np.mean(labels == predicted)),
     "f1": f1,
     "matthews": pearson,  # Matthews' correlation (1975) of two classes is Pearson's of 0 and 1
     "pearson": pearson,

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mmt_jax import photo as photo_names
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.corpus import Photos
 from mmt_jax.data import regions
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import image_id
 from mmt_jax.photos import processors
 from mmt_jax.tasks import labels, registry
 from mmt_jax.tasks.base import Entry
@@ -22,40 +22,22 @@ from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a run is trained to answer."""
-
-    entries: list[Entry]
-    labels: tuple[str, ...]
-    photos: bool  # whether the source's photos are needed
-
-    @property
-    def sentences(self) -> list[str]:
-        """All of them, for a vocabulary."""
-        return [sentence for entry in self.entries for sentence in entry.sentences]
-
-
-def asked(config: Config, workdir: str | os.PathLike) -> Asked:
+def asked(config: Config, workdir: str | os.PathLike) -> tuple[list[Entry], tuple[str, ...]]:
     """Entries and labels of a run's task; the labels are the workdir's, where it has some.
 
     Raises:
       UsageError: an unknown task, a file with a fault, or no labels.
     """
-    task = config.task
+    task, about = config.task, registry.get(config.task.name)
     entries = registry.read(task.name, task.questions, task.annotations)
-    names = labels.known(workdir)
-    if not names and task.labels:
-        names = labels.read(task.labels)
-    if not names:
-        about = registry.get(task.name)
-        names = about.classes or about.listed(entries, task.least)
+    names = labels.known(workdir) or (labels.read(task.labels) if task.labels else about.classes)
+    names = names or about.listed(entries, task.least)
     if not names:
         raise UsageError(
             f"no answer of {task.questions} is given {task.least} times; lower config.task.least, "
             f"or name a list of answers as config.task.labels"
         )
-    return Asked(entries, names, TASKS[task.name].photos)
+    return entries, names
 
 
 class Records:
@@ -176,7 +158,7 @@ def _joined(
     where, twice = dict(zip(ids.tolist(), rows.tolist())), {*ids[counts > 1].tolist()}
     kept, numbers, lacking = [], [], []
     for entry in entries:
-        wanted = [_id(photo) for photo in entry.photos]
+        wanted = [p if isinstance(p, int) else image_id(p) for p in entry.photos]
         if shared := twice.intersection(wanted):
             raise UsageError(
                 f"photo {shared.pop()} is in {source} more than once; give the one source that the "
@@ -196,7 +178,3 @@ def _joined(
             raise UsageError(f"{told}; give the source and split that hold them")
         say(f"{told}; they are left out")
     return kept, np.array(numbers, np.int64)
-
-
-def _id(photo: int | str) -> int:
-    return photo if isinstance(photo, int) else photo_names.image_id(photo)

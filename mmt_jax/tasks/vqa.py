@@ -7,7 +7,6 @@ al., 2015, arXiv 1505.00468; GT-Vision-Lab/VQA on GitHub, as of March 2021).
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import os
 import re
@@ -48,6 +47,7 @@ _APOSTROPHES = {
 } | {"somebody'd": "somebodyd"}  # the one row of the official table that takes it away
 
 
+@functools.lru_cache(maxsize=1 << 17)  # annotators repeat each other
 def normalise(answer: str) -> str:
     """The normal form of an answer.
 
@@ -120,23 +120,16 @@ def _published(
     questions: str | os.PathLike, annotations: str | os.PathLike | None
 ) -> Iterator[Entry]:
     answered = {} if annotations is None else _annotations(annotations)
-    seen = set()
     for where, _, entry in files.json_entries(questions, "questions"):
         number = files.field(entry, "question_id", int, where)
-        if number in seen:
-            raise UsageError(f"{where}: question {number} is there twice")
-        seen.add(number)
         photo = files.field(entry, "image_id", int, where)
         text = files.field(entry, "question", str, where)
-        question = Entry(number, (text,), (photo,), where=where)
-        if annotations is not None:
-            if number not in answered:
-                raise UsageError(
-                    f"{where}: question {number} has no answers in {annotations}; give the "
-                    f"annotations of the same split"
-                )
-            question = dataclasses.replace(question, **answered.pop(number))
-        yield question
+        if annotations is not None and number not in answered:
+            raise UsageError(
+                f"{where}: question {number} has no answers in {annotations}; give the "
+                f"annotations of the same split"
+            )
+        yield Entry(number, (text,), (photo,), where=where, **answered.pop(number, {}))
     if answered:
         raise UsageError(
             f"{questions} lacks question {next(iter(answered))}, which {annotations} answers; give "

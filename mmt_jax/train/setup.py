@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 
 from mmt_jax.configs.config import Config, with_spec
+from mmt_jax.configs.tasks import TASKS
 from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
@@ -72,26 +73,24 @@ def prepare(
     for origin in origins if not known else ():
         workdirs.read_config(origin)  # before a vocabulary is looked for there
     given = [folder] if known else [path for path in origins[:1] if store.has_vocabulary(path)]
-    task = records.asked(config, folder) if config.task.name else None
-    tokenizer = sources.tokenizer(
-        config, next(iter(given), None), sentences=task and task.sentences
-    )
+    asked = config.task.name
+    entries, labels = records.asked(config, folder) if asked else ([], None)
+    sentences = [sentence for entry in entries for sentence in entry.sentences]
+    tokenizer = sources.tokenizer(config, next(iter(given), None), sentences=sentences)
     spec = sources.spec(config, tokenizer)
-    if task:
-        spec = dataclasses.replace(spec, num_answers=len(task.labels))
+    if labels:
+        spec = dataclasses.replace(spec, num_answers=len(labels))
     config = with_spec(config, spec)
     model = registry.build(config)
-    labels = task.labels if task else None
     said: list[str] = []
     source = None
     if origins and not workdirs.has_checkpoint(folder):
         source = init.params(origins, model, key, said.append, labels=labels or ())
-    corpora = _corpora(config) if task is None or task.photos else []
-    examples = (
-        Records(config, task.entries, task.labels, tokenizer, corpora, say=said.append)
-        if task
-        else Examples.of(config, corpora, tokenizer)
-    )
+    corpora = _corpora(config) if not asked or TASKS[asked].photos else []
+    if labels:
+        examples = Records(config, entries, labels, tokenizer, corpora, say=said.append)
+    else:
+        examples = Examples.of(config, corpora, tokenizer)
     return Setup(config, tokenizer, labels, examples, model, source, said)
 
 
