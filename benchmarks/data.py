@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from timing import flops, machine
 
+from mmt_jax import photo
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import RELEASE_SPEC, Config, with_spec
 from mmt_jax.corpus import Corpus
@@ -95,10 +96,12 @@ def _photos(count: int, args: argparse.Namespace) -> Iterator[Corpus]:
             name="random",
             image_ids=ids,
             offsets=np.arange(len(ids) + 1) * rows,
-            features=rng.random((total, args.features), np.float32).astype(np.float16),
-            boxes=corners,
             captions=tuple((" ".join(rng.choice(WORDS, 12)),) for _ in ids),
-            scores=rng.random(total, np.float32),
+            rows=photo.rows(
+                rng.random((total, args.features), np.float32).astype(np.float16),
+                corners,
+                scores=rng.random(total, np.float32),
+            ),
         )
 
 

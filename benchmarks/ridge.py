@@ -24,6 +24,7 @@ from mmt_jax.data import sources
 from mmt_jax.data.regions import decode
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
+from mmt_jax.photo import FEATURES
 from mmt_jax.text.base import prepare
 
 WORDS = 3000
@@ -42,10 +43,10 @@ def photo_features(corpora: Sequence[Photos], *, regions: bool) -> np.ndarray:
 
 
 def _features(corpus: Corpus, regions: bool) -> np.ndarray:
-    decoded = decode(corpus.features)
+    decoded = decode(corpus.rows[FEATURES])
     rows = np.sign(decoded) * np.sqrt(np.abs(decoded))
     starts, counts = corpus.offsets[:-1], np.diff(corpus.offsets)[:, None]
-    whole = rows[starts]
+    whole = rows[corpus.offsets[1:] - 1]
     if not regions:
         return whole
     others = np.add.reduceat(rows, starts, axis=0) - whole

@@ -6,11 +6,15 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from mmt_jax.errors import UsageError
+
+_STAGED = ".rows"  # how the names of folders end that `staged` makes
+_LOCK = "lock"  # in such a folder, held by who writes there
 
 
 class NoRoomError(UsageError):
@@ -43,13 +47,58 @@ def whole_folder(path: str | os.PathLike) -> contextlib.AbstractContextManager[p
 @contextlib.contextmanager
 def _becomes(path: pathlib.Path, remove: Callable[[pathlib.Path], None]) -> Iterator[pathlib.Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # hosts may share a folder
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
             os.replace(part, path)
         finally:
             remove(part)
+
+
+@contextlib.contextmanager
+def staged(folder: str | os.PathLike, name: str, *, last: str) -> Iterator[pathlib.Path]:
+    """A hidden folder within `folder`, whose files move there where the block ends well.
+
+    What a killed process left under the same name goes.
+
+    Args:
+      folder: made where it is missing.
+      name: of what is written; two cannot write the same.
+      last: the ending of the file that moves last, without which the others are not read.
+
+    Raises:
+      UsageError: another process is writing the same.
+      NoRoomError: it cannot be written; nothing is kept.
+    """
+    folder = pathlib.Path(folder)
+    with writing(folder), contextlib.ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{name}.{'[!.]' * 8}{_STAGED}"):
+            if _in_use(left):
+                raise UsageError(
+                    f"another run is writing the split {name!r} of {folder}; wait until it ends, "
+                    f"or name another split or folder"
+                )
+            shutil.rmtree(left, ignore_errors=True)
+        part = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=_STAGED, dir=folder))
+        stack.callback(shutil.rmtree, part, ignore_errors=True)
+        lock(stack.enter_context((part / _LOCK).open("wb")))
+        yield part
+        for path in sorted(part.iterdir(), key=lambda path: path.name.endswith(last)):
+            if path.name != _LOCK:
+                os.replace(path, folder / path.name)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Around what writes to `path`.
+
+    Raises:
+      NoRoomError: in place of what the system says.
+    """
+    try:
+        yield
     except OSError as error:
         raise NoRoomError(
             f"{path} cannot be written ({error.strerror or error}); make room there or name another"
@@ -85,3 +134,11 @@ def lock(file: BinaryIO) -> bool:
     except (ImportError, OSError):
         pass
     return True
+
+
+def _in_use(part: pathlib.Path) -> bool:
+    try:
+        with (part / _LOCK).open("rb") as file:
+            return not lock(file)
+    except OSError:
+        return False

@@ -1,4 +1,9 @@
-"""One photo on its way into a region folder, and what its name says of its id."""
+"""The record of one photo: its keys, and its regions as rows.
+
+Keys, order of a box and place of the whole photo are those of the exported signature, on disk, in
+memory and in batches alike. The published region folders, which have others, are translated where
+they are read and written (`data.published`); the signature's masks in `data.schema`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +16,22 @@ from typing import Any
 
 import numpy as np
 
-TOP = 16  # classes that are kept of a region's distribution
-WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of a photo's first row
+Rows = Mapping[str, np.ndarray]  # [rows, …] by key
 
-# What a detector says of a row, each as `KIND_ids` and `KIND_probs`, → the name of its number.
+BOXES = "image/bboxes"  # [R, 5] f32: ymin, xmin, ymax, xmax in 0..1, then the area
+FEATURES = "image/detection_features"  # [R, F]
+SCORES = "image/scores"  # [R] f32: of the best class that is not background
+PIXELS = "image/pixels"  # [H, W, 3]
+
+# What a detector says of a region, each as [R, k] `image/KIND_ids` (i32) and `image/KIND_probs`
+# (f32), best first; what the probabilities lack to 1 is spread evenly over the other classes, and
+# where all are 0 there is no distribution. → what their number is called.
 LABELS = {"class": "num_classes", "attribute": "num_attributes"}
-# Arrays of [rows, …], of which those after the first two are optional.
-ROWS = (
-    "features",
-    "boxes",
-    "scores",
-    *(f"{kind}_{x}" for kind in LABELS for x in ("ids", "probs")),
-)
+IDS = {kind: f"image/{kind}_ids" for kind in LABELS}
+PROBS = {kind: f"image/{kind}_probs" for kind in LABELS}
+
+WHOLE = (0.0, 0.0, 1.0, 1.0, 1.0)  # the box of the whole photo, which is the last row
+TOP = 16  # classes that are kept of a region's distribution
 
 # How the names of photos end, and of files of their features; another dot belongs to the name.
 PICTURES = (
@@ -55,49 +64,52 @@ class Photo:
     Attributes:
       image_id: unique within a split.
       captions: none where they are not known.
-      features: [rows, F] f32 or f16, or uint8 companded as in `Corpus`. Row 0 is the whole photo:
-        its own feature, or the mean of the regions' where the format has none.
-      boxes: [rows, 4] f32: ymin, xmin, ymax, xmax in 0..1; row 0 is `WHOLE`.
-      scores: [rows] f32, or None.
-      class_ids, class_probs: [rows, k], the likeliest classes of each row, or None; a row whose
-        probabilities are all 0 has no class distribution.
-      attribute_ids, attribute_probs: [rows, j], attributes likewise.
+      rows: by key, see `rows`; features f32 or f16, or uint8 companded as `regions.encode` does.
       info: what else the photo's line says: width and height in pixels, file name, ….
       pixels: [H, W, 3] uint8, of one size within a split, or None.
     """
 
     image_id: int
     captions: tuple[str, ...]
-    features: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray | None = None
-    class_ids: np.ndarray | None = None
-    class_probs: np.ndarray | None = None
-    attribute_ids: np.ndarray | None = None
-    attribute_probs: np.ndarray | None = None
+    rows: Rows
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pixels: np.ndarray | None = None
 
 
-def with_whole(regions: Photo, feature: np.ndarray) -> Photo:
-    """A photo of which only regions are known, with `feature` [F] of the whole in a row above them.
+def rows(
+    features: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    whole: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    **labels: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """A photo's rows out of what a detector says.
 
-    Its score is 1; of classes and attributes it has none.
+    Args:
+      features: [n, F].
+      boxes: [n, 4]: ymin, xmin, ymax, xmax in 0..1.
+      whole: [F], the whole photo's feature, which gets a row behind the others, with the score 1
+        and no classes; None = the last row is the whole photo already.
+      scores: [n], or None.
+      **labels: [n, k] `class_ids`, `class_probs`, `attribute_ids`, `attribute_probs`, or None.
     """
+    named = {FEATURES: features, BOXES: with_area(boxes), SCORES: scores}
+    named |= {f"image/{name}": values for name, values in labels.items()}
+    found = {key: values for key, values in named.items() if values is not None}
+    if whole is None:
+        return found
+    last = {FEATURES: whole, BOXES: WHOLE, SCORES: 1}
+    return {
+        key: np.concatenate([v, np.full((1, *v.shape[1:]), last.get(key, 0), v.dtype)])
+        for key, v in found.items()
+    }
 
-    def rows(first: Any, values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
-        return np.concatenate([np.full_like(values, first, shape=(1, *values.shape[1:])), values])
 
-    labels = [f"{kind}_{part}" for kind in LABELS for part in ("ids", "probs")]
-    return dataclasses.replace(
-        regions,
-        features=np.concatenate([feature[None], regions.features]),
-        boxes=rows(WHOLE, regions.boxes),
-        scores=rows(1, regions.scores),
-        **{name: rows(0, getattr(regions, name)) for name in labels},
-    )
+def with_area(boxes: np.ndarray) -> np.ndarray:
+    """[..., 4] boxes → [..., 5] f32: the box's share of the image is appended."""
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return np.concatenate([boxes, area[..., None]], axis=-1, dtype=np.float32)
 
 
 def top(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

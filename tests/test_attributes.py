@@ -16,6 +16,7 @@ from mmt_jax.data import formats, pipeline, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
+from mmt_jax.photo import FEATURES, IDS, PROBS
 from mmt_jax.text import sentencepiece, vocabulary
 
 SIZES = {
@@ -30,10 +31,14 @@ SIZES = {
 def corpus(photos=4, *, attributes=7, **changes):
     """Each region's attribute is its class modulo the number of attributes."""
     data = test_pipeline.corpus(photos, **changes)
-    data = dataclasses.replace(data, features=np.round(data.features))  # float16 holds these
-    labels = {"attribute_ids": data.class_ids[:, :1] % attributes}
-    labels["attribute_probs"] = np.linspace(0.1, 0.9, len(data.features), dtype=np.float32)[:, None]
-    return dataclasses.replace(data, num_attributes=attributes, **labels)
+    features = data.rows[FEATURES]
+    data = test_pipeline.with_rows(
+        data,
+        detection_features=np.round(features),  # float16 holds these
+        attribute_ids=data.rows[IDS["class"]][:, :1] % attributes,
+        attribute_probs=np.linspace(0.1, 0.9, len(features), dtype=np.float32)[:, None],
+    )
+    return dataclasses.replace(data, num_attributes=attributes)
 
 
 def config(source, num_attributes=None):
@@ -63,10 +68,10 @@ def test_lxmert_learns_attributes_that_lie_in_a_folder_or_in_packed_records(tmp_
         images.append(examples.images(np.arange(4)))
     jax.tree.map(np.testing.assert_array_equal, *images)
     batch = examples.batch(np.arange(4), np.arange(4))
-    probs = data.attribute_probs[np.setdiff1d(np.arange(len(data.features)), data.offsets)]
-    counts = np.diff(data.offsets) - 1
+    known, whole = data.rows[PROBS["attribute"]], data.offsets[1:] - 1
+    probs = known[np.setdiff1d(np.arange(len(known)), whole)]
     regions = images[0].attribute_probs[..., 0]
-    alone = data.attribute_probs[data.offsets[:-1][counts == 0]]  # of photos without a region
+    alone = known[whole[np.diff(data.offsets) == 1]]  # of photos without a region
     np.testing.assert_allclose(regions.sum(), probs.sum() + alone.sum(), rtol=1e-3)
 
     model = registry.build(built)
@@ -91,8 +96,7 @@ def test_attributes_that_nobody_asks_for_stay_on_disk(tokenizer):
 
 
 def test_attributes_that_a_model_asks_for_must_be_there(tmp_path):
-    plain = {"attribute_ids": None, "attribute_probs": None, "num_attributes": 0}
-    formats.write(dataclasses.replace(corpus(), **plain), tmp_path, "train")
+    formats.write(test_pipeline.corpus(4), tmp_path, "train")
     asked = config(f"regions:{tmp_path}", 7)
     with pytest.raises(UsageError, match=r"num_attributes is 7, but the data .* has 0"):
         with_spec(asked, sources.spec(asked))

@@ -13,6 +13,7 @@ from mmt_jax.data import formats
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.features import FORMATS
 from mmt_jax.ingest.features.convert import convert
+from mmt_jax.photo import BOXES, IDS
 
 COCO = pathlib.Path(__file__).parents[2] / "shared" / "data" / "coco_val2017" / "annotations.jsonl"
 
@@ -28,38 +29,44 @@ def captions(tmp_path):
     return samples.captions(tmp_path)
 
 
+def read(folder, split="train"):
+    """The split as it is read, and its arrays as they are published."""
+    with np.load(folder / f"{split}.npz") as file:
+        return formats.read(folder, split), {name: file[name] for name in file.files}
+
+
 @pytest.mark.parametrize("case", samples.DETECTED)
 def test_each_layout_becomes_the_same_folder(tmp_path, source, captions, case):
     format, write, classes = samples.DETECTED[case]
     summary = convert(format, write(source), tmp_path / "out", captions_file=captions)
     assert (summary.photos, summary.captions, summary.left) == (2, 3, {})
     assert not list((tmp_path / "out").glob("*skipped*"))
-    corpus = formats.read(tmp_path / "out", "train")
+    corpus, arrays = read(tmp_path / "out")
     assert corpus.image_ids.tolist() == samples.IMAGE_IDS
     assert corpus.captions == (("a room", "a table"), ("a bear",))
     assert corpus.offsets.tolist() == samples.OFFSETS
-    assert corpus.features.dtype == np.float16
-    np.testing.assert_array_equal(corpus.features, samples.ROWS)
+    assert arrays["features"].dtype == np.float16
+    np.testing.assert_array_equal(arrays["features"], samples.ROWS)
     half = format == "uniter-npz"  # its boxes are float16
-    np.testing.assert_allclose(corpus.boxes, samples.CORNERS, atol=1e-3 if half else 1e-6)
+    np.testing.assert_allclose(arrays["boxes"], samples.CORNERS, atol=1e-3 if half else 1e-6)
     if classes == "all":
         assert corpus.num_classes == 5
-        assert corpus.class_ids.tolist() == [
+        assert arrays["class_ids"].tolist() == [
             [0, 0, 0, 0, 0],
             [4, 2, 3, 0, 1],
             [0, 1, 2, 3, 4],
             [0, 0, 0, 0, 0],
             [2, 0, 1, 3, 4],
         ]
-        assert corpus.class_probs[1].tolist() == [0.625, 0.25, 0.125, 0, 0]
-        assert not corpus.class_probs[[0, 3]].any()  # the whole photo is of no class
+        assert arrays["class_probs"][1].tolist() == [0.625, 0.25, 0.125, 0, 0]
+        assert not arrays["class_probs"][[0, 3]].any()  # the whole photo is of no class
     elif classes == "likeliest":
-        assert corpus.class_ids[[1, 2, 4]].tolist() == [[4], [0], [2]]
-        assert corpus.class_probs[[1, 2, 4]].tolist() == [[0.625], [0.5], [1]]
+        assert arrays["class_ids"][[1, 2, 4]].tolist() == [[4], [0], [2]]
+        assert arrays["class_probs"][[1, 2, 4]].tolist() == [[0.625], [0.5], [1]]
     else:
-        assert corpus.class_ids is None
+        assert "class_ids" not in arrays
     if classes:
-        assert corpus.scores.tolist() == [1, 0.625, 0.5, 1, 1]
+        assert arrays["scores"].tolist() == [1, 0.625, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -71,10 +78,10 @@ def test_attributes_are_kept_as_classes_are_and_sizes_in_the_lines(
     convert(format, write(source), tmp_path / "out", captions_file=captions)
     line = json.loads((tmp_path / "out" / "train.jsonl").read_text().splitlines()[0])
     assert (line["name"], line["width"], line["height"]) == (samples.NAMES[0], 640, 480)
-    corpus = formats.read(tmp_path / "out", "train")
+    corpus, arrays = read(tmp_path / "out")
     assert corpus.num_attributes == 12
-    assert corpus.attribute_ids[:3].tolist() == [[0], [11], [7]]  # the whole photo has none
-    assert corpus.attribute_probs[:3].tolist() == [[0], [0.5], [0.5]]
+    assert arrays["attribute_ids"][:3].tolist() == [[0], [11], [7]]  # the whole photo has none
+    assert arrays["attribute_probs"][:3].tolist() == [[0], [0.5], [0.5]]
 
 
 @pytest.mark.parametrize("format", samples.ANNOTATED_FORMATS)
@@ -83,7 +90,7 @@ def test_annotated_boxes(tmp_path, source, captions, format):
     path = samples.ANNOTATED_FORMATS[format](source)
     given = {} if FORMATS[format].captions else {"captions_file": captions}
     convert(format, path, tmp_path / "out", dtype="float32", **given)
-    corpus = formats.read(tmp_path / "out", "train")
+    corpus, arrays = read(tmp_path / "out")
     assert (tmp_path / "out" / "categories.txt").read_text() == "bed\ntable\n"
     assert corpus.captions == (("a room", "a table"), ("a bear",))
     assert corpus.offsets.tolist() == [0, 4, 5]
@@ -94,11 +101,11 @@ def test_annotated_boxes(tmp_path, source, captions, format):
         [0, 1, 0, 0, 0.5, 1, 0.5],
         [0, 0, 0, 0, 1, 1, 1],
     ]
-    np.testing.assert_allclose(corpus.features, expected, atol=1e-6)
-    np.testing.assert_allclose(corpus.boxes, corpus.features[:, 2:6])
+    np.testing.assert_allclose(arrays["features"], expected, atol=1e-6)
+    np.testing.assert_allclose(arrays["boxes"], arrays["features"][:, 2:6])
     assert corpus.num_classes == 2
-    assert corpus.class_ids[1:4].tolist() == [[1], [0], [1]]
-    assert corpus.class_probs.tolist() == [[0], [1], [1], [1], [0]]
+    assert arrays["class_ids"][1:4].tolist() == [[1], [0], [1]]
+    assert arrays["class_probs"].tolist() == [[0], [1], [1], [1], [0]]
 
 
 def test_splits_of_a_folder_share_their_categories(tmp_path, source):
@@ -109,7 +116,7 @@ def test_splits_of_a_folder_share_their_categories(tmp_path, source):
     summary = convert("boxes-jsonl", source / "val.jsonl", tmp_path / "out", split="val")
     assert (summary.photos, summary.left) == (1, {"damaged": 1})
     assert "zebra" in summary.first
-    assert formats.read(tmp_path / "out", "val").class_ids[1].tolist() == [1]
+    assert read(tmp_path / "out", "val")[1]["class_ids"].tolist() == [[0], [1]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # as Windows begins files
@@ -199,8 +206,9 @@ def test_coco_val2017(tmp_path):
     first = json.loads(head[0])
     x1, y1, x2, y2 = first["boxes"][0]["xyxy"]
     size = np.array([first["height"], first["width"]] * 2)
-    np.testing.assert_allclose(corpora[0].boxes[1], [y1, x1, y2, x2] / size, atol=1e-6)
-    assert names[corpora[0].class_ids[1, 0]] == first["boxes"][0]["category"]
+    rows = corpora[0].rows
+    np.testing.assert_allclose(rows[BOXES][0, :4], [y1, x1, y2, x2] / size, atol=1e-6)
+    assert names[rows[IDS["class"]][0, 0]] == first["boxes"][0]["category"]
     examples = Examples.of(config, corpora, sources.tokenizer(config))
     batch = examples.batch(np.array([0, 299]), np.array([0, 5]))
     assert batch.image.features.shape[-1] == len(names) + 5

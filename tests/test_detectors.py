@@ -12,6 +12,8 @@ from mmt_jax.configs.config import Config, ObjectiveConfig
 from mmt_jax.configs.models import ClipConfig
 from mmt_jax.detectors import base, proposals
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import BOXES as BBOXES
+from mmt_jax.photo import FEATURES, IDS, PROBS, SCORES
 from mmt_jax.photos import pictures
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -212,14 +214,14 @@ def test_features_do_not_depend_on_the_batch_and_fit_a_region_folder(name, reque
     first, last = (together[i].features[0] for i in (0, 2))
     assert np.abs(first - last).max() > 1e-3  # other photos have other features
     photo = base.photo(together[0], image_id=1)
-    rows = len(photo.features)
-    assert photo.boxes.shape == (rows, 4)
-    assert photo.boxes[0].tolist() == [0, 0, 1, 1]
-    assert photo.features.dtype == photo.boxes.dtype == np.float32
+    boxes, features = photo.rows[BBOXES], photo.rows[FEATURES]
+    assert boxes.shape == (len(features), 5)
+    assert boxes[-1].tolist() == [0, 0, 1, 1, 1]
+    assert features.dtype == boxes.dtype == np.float32
     if detector.num_classes:
-        assert photo.class_ids.max() < detector.num_classes
-        assert (photo.class_probs.sum(axis=1) <= 1.001).all()
-        assert (np.diff(photo.scores[1:]) <= 0).all()
+        assert photo.rows[IDS["class"]].max() < detector.num_classes
+        assert (photo.rows[PROBS["class"]].sum(axis=1) <= 1.001).all()
+        assert (np.diff(photo.rows[SCORES][:-1]) <= 0).all()
 
 
 def test_a_frozen_graph_is_assembled_as_the_release_assembles_it(frozen):
@@ -235,8 +237,8 @@ def test_a_frozen_graph_is_assembled_as_the_release_assembles_it(frozen):
     assert found.class_ids.tolist() == [[2, 1, 0], [1, 0, 2], [0, 1, 2]]
     np.testing.assert_allclose(found.class_probs[0], [0.7, 0.2, 0.1])
     photo = base.photo(found, image_id=7)
-    np.testing.assert_allclose(photo.features[0], [5.5, 11])  # the mean of the three
-    assert photo.class_probs[0].sum() == 0
+    np.testing.assert_allclose(photo.rows[FEATURES][-1], [5.5, 11])  # the mean of the three
+    assert photo.rows[PROBS["class"]][-1].sum() == 0
     # As in the notebook, the lowest-scoring region makes room for the mean of the others.
     record = base.record(photo, max_regions=100, reading="release")
     np.testing.assert_allclose(
@@ -261,7 +263,7 @@ def test_classifiers_read_the_whole_photo_and_parts_of_it(name, request):
     (found,) = detector.detect([half])
     assert len(found.boxes) == 1 + 1 + 4
     rows = {tuple(np.round(box.astype(float), 2)): i for i, box in enumerate(found.boxes)}
-    np.testing.assert_allclose(found.features[0], [0.5, 0.1, 0], atol=0.01)
+    np.testing.assert_allclose(found.features[-1], [0.5, 0.1, 0], atol=0.01)
     lower = rows[0.33, 0.0, 1.0, 0.67]
     np.testing.assert_allclose(found.features[lower], [0.75, 0.15, 0], atol=0.01)
     logits = np.random.default_rng(0).normal(size=(3, 5)).T @ found.features[lower]
@@ -277,7 +279,7 @@ def test_clip_patches_are_regions_of_a_photo_seen_whole(grid):
     (before,) = detector.detect([photo])
     # 12 × 12 patches are more than 100: squares of two make 6 × 6.
     assert len(before.boxes) == 1 + 36
-    np.testing.assert_allclose(before.boxes[8], [1 / 6, 1 / 6, 2 / 6, 2 / 6])
+    np.testing.assert_allclose(before.boxes[7], [1 / 6, 1 / 6, 2 / 6, 2 / 6])
     assert before.features.shape == (37, 8)
 
 

@@ -16,6 +16,7 @@ from mmt_jax.detectors import folder
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import corpora
+from mmt_jax.photo import BOXES, FEATURES
 from mmt_jax.photos import pictures
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -89,8 +90,9 @@ def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, det
         rows = slice(*corpus.offsets[index : index + 2])
         assert corpus.captions[index] == (f"photo {number}",)
         expected = np.tile(np.array([number, 2 * number, 0]) / 255, (3, 1))
-        np.testing.assert_allclose(corpus.features[rows], expected, rtol=1e-6)
-        assert corpus.boxes[rows].tolist() == [[0, 0, 1, 1], [0, 0, 0.5, 1], [0.5, 0, 1, 1]]
+        np.testing.assert_allclose(corpus.rows[FEATURES][rows], expected, rtol=1e-6)
+        boxes = corpus.rows[BOXES][rows].tolist()
+        assert boxes == [[0, 0, 0.5, 1, 0.5], [0.5, 0, 1, 1, 0.5], [0, 0, 1, 1, 1]]
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     assert summary.left == {
         "damaged": 1,
@@ -137,7 +139,7 @@ def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
     assert sum(detector.seen) == 3
     one, other = formats.read(whole, "train"), formats.read(out, "train")
     np.testing.assert_array_equal(one.image_ids, other.image_ids)
-    np.testing.assert_array_equal(one.features, other.features)
+    np.testing.assert_array_equal(one.rows[FEATURES], other.rows[FEATURES])
     assert one.captions == other.captions
     assert (whole / "train.jsonl").read_bytes() == (out / "train.jsonl").read_bytes()
 
@@ -275,7 +277,7 @@ def test_the_command_line_on_real_photos(tmp_path, capsys):
     assert main.main(argv) == 0
     assert "holds 2 photos" in capsys.readouterr().out
     corpus = formats.read(tmp_path / "out", "val")
-    assert corpus.features.shape == (10, 1280)
+    assert corpus.rows[FEATURES].shape == (10, 1280)
     assert [len(captions) for captions in corpus.captions] == [5, 5]
     assert main.main(argv) == 2
 

@@ -12,11 +12,13 @@ from mmt_jax.configs.config import Config, DataConfig, EvalConfig, MMTConfig
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats, regions, sources
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, rows
 from mmt_jax.text import sentencepiece, vocabulary
 from mmt_jax.text.store import VOCABULARY
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 FLICKR = SHARED / "flickr8k_entities"
+CLASS_IDS, CLASS_PROBS = IDS["class"], PROBS["class"]
 
 ARRAYS = {
     "offsets": np.array([0, 2, 5]),
@@ -47,15 +49,22 @@ def test_reading_what_a_user_wrote(tmp_path):
     assert corpus.captions == (("a dog", "a brown dog"), ("two cats",))
     np.testing.assert_array_equal(corpus.image_ids, [7, 8])
     np.testing.assert_array_equal(corpus.offsets, [0, 2, 5])
-    np.testing.assert_array_equal(corpus.features, ARRAYS["features"])
-    np.testing.assert_array_equal(corpus.class_ids, ARRAYS["class_ids"])
-    np.testing.assert_allclose(corpus.class_probs, ARRAYS["class_probs"])
+    whole_last = [1, 0, 3, 4, 2]
+    assert corpus.rows.keys() == {BOXES, FEATURES, CLASS_IDS, CLASS_PROBS}
+    np.testing.assert_array_equal(corpus.rows[FEATURES], ARRAYS["features"][whole_last])
+    np.testing.assert_array_equal(corpus.rows[CLASS_IDS], ARRAYS["class_ids"][whole_last])
+    np.testing.assert_allclose(corpus.rows[CLASS_PROBS], ARRAYS["class_probs"][whole_last])
+    expected = [[0.1, 0.2, 0.3, 0.4, 0.04], [0, 0, 1, 1, 1]] * 2
+    expected.insert(3, [0.5, 0, 1, 0.5, 0.25])
+    np.testing.assert_allclose(corpus.rows[BOXES], expected, rtol=1e-5)
     assert corpus.num_classes == 10
-    assert corpus.class_ids.dtype == np.int32
-    assert corpus.class_probs.dtype == corpus.boxes.dtype == np.float32
-    assert corpus.scores is None
+    assert corpus.rows[CLASS_IDS].dtype == np.int32
+    assert corpus.rows[CLASS_PROBS].dtype == corpus.rows[BOXES].dtype == np.float32
     assert corpus.pixels is None
     assert "photos" in corpus.name
+
+
+BOXED = np.array([[0, 0, 1, 1], [0.25, 0, 0.5, 1], [0, 0, 1, 1]], np.float32)
 
 
 def _corpora():
@@ -63,20 +72,22 @@ def _corpora():
         name="test",
         image_ids=np.array([3, 1], np.int64),
         offsets=np.array([0, 1, 3], np.int64),
-        features=np.arange(6, dtype=np.uint8).reshape(3, 2),
-        boxes=np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0.25, 0, 0.5, 1]], np.float32),
         captions=(("a dog",), ("ein Hündchen", "日本")),
+        rows=rows(np.arange(6, dtype=np.uint8).reshape(3, 2), BOXED),
     )
     yield plain
     yield dataclasses.replace(
         plain,
-        features=np.ones((3, 2), np.float16),
-        scores=np.array([1, 0.5, 0.25], np.float32),
-        class_ids=np.array([[0], [1], [4]], np.int32),
-        class_probs=np.array([[1], [0.5], [0.25]], np.float32),
+        rows=rows(
+            np.ones((3, 2), np.float16),
+            BOXED,
+            scores=np.array([1, 0.25, 0.5], np.float32),
+            class_ids=np.array([[0], [4], [1]], np.int32),
+            class_probs=np.array([[1], [0.25], [0.5]], np.float32),
+            attribute_ids=np.array([[0, 0], [4, 2], [1, 6]], np.int32),
+            attribute_probs=np.array([[0, 0], [0.25, 0], [0.5, 0.25]], np.float32),
+        ),
         num_classes=9,
-        attribute_ids=np.array([[0, 0], [1, 6], [4, 2]], np.int32),
-        attribute_probs=np.array([[0, 0], [0.5, 0.25], [0.25, 0]], np.float32),
         num_attributes=7,
         pixels=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3),
     )
@@ -88,13 +99,12 @@ def test_write_then_read(tmp_path, corpus):
     formats.write(corpus, folder, "val")
     assert sorted(p.name for p in folder.iterdir()) == ["val.jsonl", "val.npz"]
     read = formats.read(folder, "val", pixels=corpus.pixels is not None)
-    for field in dataclasses.fields(Corpus):
-        if field.name == "name":
-            continue
-        ours, theirs = getattr(corpus, field.name), getattr(read, field.name)
-        np.testing.assert_equal(theirs, ours, field.name)
-        if isinstance(ours, np.ndarray):
-            assert ours.dtype == theirs.dtype, field.name
+    for name in {field.name for field in dataclasses.fields(Corpus)} - {"name", "rows"}:
+        np.testing.assert_equal(getattr(read, name), getattr(corpus, name), name)
+    assert read.rows.keys() == corpus.rows.keys()
+    for key, values in corpus.rows.items():
+        np.testing.assert_array_equal(read.rows[key], values, key)
+        assert read.rows[key].dtype == values.dtype, key
     spec = formats.spec(folder)
     assert (spec.feature_dim, spec.num_classes) == (2, corpus.num_classes)
     assert spec.num_attributes == corpus.num_attributes
@@ -149,11 +159,14 @@ BAD_ARRAYS = {
     "no class_probs": ({"class_probs": None}, "class_ids and class_probs need each other"),
     "float offsets": ({"offsets": np.array([0.0, 2, 5])}, "offsets must be a list of integers"),
     "short": ({"offsets": np.array([0, 5])}, r"offsets are for 1 photos, but train\.jsonl has 2"),
-    "beyond": (_with("offsets", 2, 6), "run from 0 to 6, they must run from 0 to the 5 rows"),
-    "descending": ({"offsets": np.array([0, 6, 5])}, "photo 1 has no row"),
-    "without rows": ({"offsets": np.array([0, 0, 5])}, "photo 0 has no row"),
+    "beyond": (_with("offsets", 2, 6), "ascend from 0 to the number of rows, 5"),
+    "descending": ({"offsets": np.array([0, 6, 5])}, "ascend from 0 to the number of rows, 5"),
+    "without rows": (
+        {"offsets": np.array([0, 0, 5])},
+        "at least the row of the whole photo",
+    ),
     "other ids": ({"image_ids": np.array([8, 7])}, r"image_ids are not those of train\.jsonl"),
-    "double": ({"features": ARRAYS["features"].astype(float)}, "features is float64"),
+    "double": ({"features": ARRAYS["features"].astype(float)}, "features has .* dtype float64"),
     "nan": (_with("features", (3, 1), np.nan), "features holds NaN or infinity in row 3"),
     "nan box": (_with("boxes", (1, 1), np.nan), "boxes row 1 .*outside"),
     "pixels as boxes": (_with("boxes", (4, 2), 300), "boxes row 4 .*outside 0..1"),
@@ -162,7 +175,7 @@ BAD_ARRAYS = {
     "few boxes": ({"boxes": np.zeros((4, 4), np.float32)}, r"boxes has shape \(4, 4\)"),
     "scalar scores": ({"scores": np.float32(1)}, r"scores has shape \(\)"),
     "words as scores": ({"scores": np.array(["high"] * 5)}, "scores has shape .* and dtype <U4"),
-    "many num_classes": ({"num_classes": np.array([9, 9])}, "num_classes is int64 .*one integer"),
+    "many num_classes": ({"num_classes": np.array([9, 9])}, "num_classes is .*one integer"),
     "nan scores": ({"scores": np.full(5, np.nan, np.float32)}, "scores holds NaN"),
     "class beyond": ({"num_classes": np.int64(9)}, "class_ids run from 0 to 9, but there are 9"),
     "probs": (_with("class_probs", (2, 0), 0.9), "sum to at most 1"),
@@ -186,15 +199,15 @@ def test_a_split_without_rows_of_features(tmp_path):
 
 
 BAD_LINES = {
-    "not json": ([LINES[0], "{"], 2, "not JSON"),
-    "not a photo": (["[]", LINES[1]], 1, "integer `image_id`"),
-    "string id": ([LINES[0], {"image_id": "8", "captions": ["x"]}], 2, "integer `image_id`"),
+    "not json": ([LINES[0], "{"], 2, "no photo .Expecting property name"),
+    "not a photo": (["[]", LINES[1]], 1, "no photo"),
+    "string id": ([LINES[0], {"image_id": "8", "captions": ["x"]}], 2, "image_id is '8'.*integer"),
     "huge id": ([LINES[0], {"image_id": 2**63, "captions": ["x"]}], 2, "64 bits"),
     "duplicate": ([LINES[0], LINES[0]], 2, "image_id 7 is that of line 1"),
-    "no captions": ([LINES[0], {"image_id": 8}], 2, "needs `captions`"),
-    "one string": ([LINES[0], {"image_id": 8, "captions": "two cats"}], 2, "needs `captions`"),
+    "no captions": ([LINES[0], {"image_id": 8}], 2, "'captions'.*list of strings"),
+    "one string": ([LINES[0], {"image_id": 8, "captions": "cats"}], 2, "'cats'.*list of strings"),
     "none": ([LINES[0], {"image_id": 8, "captions": []}], 2, "photo 8 has no caption"),
-    "empty": ([LINES[0], {"image_id": 8, "captions": ["two", " "]}], 2, "photo 8 has an empty"),
+    "empty": ([LINES[0], {"image_id": 8, "captions": ["two", " "]}], 2, "photo 8 .*empty one"),
 }
 
 
@@ -209,7 +222,7 @@ def test_bad_lines(tmp_path, case):
 def test_lines_that_are_not_text(tmp_path):
     store(tmp_path)
     (tmp_path / "train.jsonl").write_bytes(b'{"image_id": 7, "captions": ["\xff\xfe"]}\n')
-    with pytest.raises(UsageError, match=r"train\.jsonl:1: not JSON"):
+    with pytest.raises(UsageError, match=r"train\.jsonl:1: no photo"):
         formats.read(tmp_path, "train")
 
 
@@ -264,7 +277,7 @@ def test_a_folder_that_changed_is_read_again(tmp_path):
     store(tmp_path, features=ARRAYS["features"] + 1)
     os.utime(tmp_path / "train.npz", ns=(1, 1))
     (after,) = sources.load(f"regions:{tmp_path}", "train")
-    np.testing.assert_array_equal(after.features, before.features + 1)
+    np.testing.assert_array_equal(after.rows[FEATURES], before.rows[FEATURES] + 1)
     captions = tmp_path / "train.jsonl"
     captions.write_text(captions.read_text().replace(before.captions[0][0], "another"))
     os.utime(captions, ns=(1, 1))
@@ -307,8 +320,8 @@ def test_first_photos_of_several_corpora():
     kept = sources.first([least, full], 3)
     assert [len(corpus) for corpus in kept] == [2, 1]
     head = kept[1]
-    assert (len(head.captions), len(head.features), len(head.scores)) == (1, 1, 1)
-    assert (len(head.class_ids), len(head.pixels), head.offsets.tolist()) == (1, 1, [0, 1])
+    assert (len(head.captions), len(head.pixels), head.offsets.tolist()) == (1, 1, [0, 1])
+    assert {len(values) for values in head.rows.values()} == {1}
     assert len(sources.first([least, full], 1)) == 1
 
 
@@ -394,11 +407,12 @@ def test_a_region_without_classes_is_told_from_a_whole_photo_without(tmp_path, r
 @pytest.mark.skipif(not FLICKR.exists(), reason="Flickr8k's regions are not here")
 def test_flickr8k():
     corpus = formats.read(FLICKR, "dev")
-    assert (len(corpus), corpus.features.shape, corpus.num_classes) == (1000, (7656, 1280), 1001)
-    assert corpus.features.dtype == np.uint8
+    features = corpus.rows[FEATURES]
+    assert (len(corpus), features.shape, corpus.num_classes) == (1000, (7656, 1280), 1001)
+    assert features.dtype == np.uint8
     assert all(len(captions) == 5 for captions in corpus.captions)
     np.testing.assert_allclose(
-        regions.decode(corpus.features[:5]), (corpus.features[:5] / 8.0) ** 2 * 0.0058821, rtol=1e-6
+        regions.decode(features[:5]), (features[:5] / 8.0) ** 2 * 0.0058821, rtol=1e-6
     )
 
 
@@ -406,7 +420,7 @@ def test_flickr8k():
 def test_blocks_of_arrays_that_do_not_belong_together(tmp_path, name):
     longer = np.concatenate([ARRAYS[name][:1], ARRAYS[name]])
     store(tmp_path, **{name: longer})
-    with pytest.raises(UsageError, match=rf"{name} has 6 rows, it must have 5"):
+    with pytest.raises(UsageError, match=rf"{name} has shape \(6, .*, it must have 5 rows"):
         next(formats.blocks(tmp_path, "train"))
 
 
@@ -418,9 +432,12 @@ def test_blocks_are_the_split_in_parts(tmp_path):
         assert [len(part) for part in parts] == [size] * (len(whole) // size) + (
             [len(whole) % size] if len(whole) % size else []
         )
-        for name in ("image_ids", "features", "boxes", "class_ids", "class_probs"):
-            joined = np.concatenate([getattr(part, name) for part in parts])
-            np.testing.assert_array_equal(joined, getattr(whole, name))
+        np.testing.assert_array_equal(
+            np.concatenate([part.image_ids for part in parts]), whole.image_ids
+        )
+        for key, values in whole.rows.items():
+            joined = np.concatenate([part.rows[key] for part in parts])
+            np.testing.assert_array_equal(joined, values)
         assert sum((part.captions for part in parts), ()) == whole.captions
         assert {part.num_classes for part in parts} == {whole.num_classes}
 
@@ -434,9 +451,18 @@ def test_a_fault_in_a_block_names_where_it_begins(tmp_path):
     next(blocks)
     with pytest.raises(UsageError, match=r"counted from photo \d+: boxes row \d+ .*outside 0..1"):
         list(blocks)
-    store(tmp_path / "columns", boxes=np.asfortranarray(boxes))
-    with pytest.raises(UsageError, match="column by column"):
-        list(formats.blocks(tmp_path / "columns", "train"))
+
+
+def test_arrays_that_stand_column_by_column(tmp_path):
+    columns = {name: np.asfortranarray(ARRAYS[name]) for name in ("features", "boxes")}
+    store(tmp_path / "columns", **columns)
+    whole = formats.read(store(tmp_path / "rows"), "train")
+    for part in (
+        formats.read(tmp_path / "columns", "train"),
+        *formats.blocks(tmp_path / "columns", "train", photos=2),
+    ):
+        for key, values in whole.rows.items():
+            np.testing.assert_array_equal(part.rows[key], values)
 
 
 def test_an_outline_reads_no_features(tmp_path):

@@ -14,33 +14,56 @@ from mmt_jax.corpus import Corpus
 from mmt_jax.data import feed, pipeline, regions
 from mmt_jax.errors import UsageError
 from mmt_jax.objectives import losses
+from mmt_jax.photo import FEATURES, rows
 from mmt_jax.text import sentencepiece, vocabulary
 
 SENTENCE = "a red dog runs over two green hills near some old trees and a lake"
 
 
-def corpus(photos, *, name="one", seed=0, captions=2, first_id=0, dtype=np.float32, **changes):
+def corpus(
+    photos,
+    *,
+    name="one",
+    seed=0,
+    captions=2,
+    first_id=0,
+    dtype=np.float32,
+    classes=9,
+    pixels=None,
+):
     """Photos of 0 to 4 regions beside the whole photo, captions of 1 to 7 words."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 6, photos)
-    rows = int(counts.sum())
-    corners = np.sort(rng.random((rows, 2, 2), np.float32), axis=1).reshape(rows, 4)
-    fields = {
-        "name": name,
-        "image_ids": first_id + np.arange(photos),
-        "offsets": np.concatenate([[0], np.cumsum(counts)]),
-        "features": (rng.random((rows, 6)) * 255).astype(dtype),
-        "boxes": corners,
-        "captions": tuple(
-            tuple(" ".join(rng.choice(SENTENCE.split(), 1 + (i + j) % 7)) for j in range(captions))
-            for i in range(photos)
-        ),
-        "scores": rng.random(rows, np.float32),
-        "class_ids": rng.integers(0, 9, (rows, 2)).astype(np.int32),
-        "class_probs": np.full((rows, 2), 0.4, np.float32),
-        "num_classes": 9,
+    count, offsets = int(counts.sum()), np.concatenate([[0], np.cumsum(counts)])
+    corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
+    corners[offsets[1:] - 1] = [0, 0, 1, 1]
+    features = (rng.random((count, 6)) * 255).astype(dtype)
+    texts = tuple(
+        tuple(" ".join(rng.choice(SENTENCE.split(), 1 + (i + j) % 7)) for j in range(captions))
+        for i in range(photos)
+    )
+    labels = {
+        "scores": rng.random(count, np.float32),
+        "class_ids": rng.integers(0, 9, (count, 2)).astype(np.int32),
+        "class_probs": np.full((count, 2), 0.4, np.float32),
     }
-    return Corpus(**fields | changes)
+    if not classes:
+        del labels["class_ids"], labels["class_probs"]
+    return Corpus(
+        name=name,
+        image_ids=first_id + np.arange(photos),
+        offsets=offsets,
+        captions=texts,
+        rows=rows(features, corners, **labels),
+        num_classes=classes,
+        pixels=pixels,
+    )
+
+
+def with_rows(data, **changed):
+    """The corpus with other rows, by the last part of their keys."""
+    named = {f"image/{name}": values for name, values in changed.items()}
+    return dataclasses.replace(data, rows=data.rows | named)
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +147,7 @@ def test_a_mixture_is_its_parts_side_by_side(tokenizer):
     """Also where one stores uint8 and has no classes, and the other has more regions."""
     parts = [
         corpus(4),
-        corpus(
-            5, seed=1, first_id=4, dtype=np.uint8, class_ids=None, class_probs=None, num_classes=0
-        ),
+        corpus(5, seed=1, first_id=4, dtype=np.uint8, classes=0),
         corpus(3, seed=2, first_id=9, dtype=np.float16, captions=1),
     ]
     mixed = pipeline.Examples(parts, tokenizer)
@@ -147,11 +168,12 @@ def test_a_mixture_is_its_parts_side_by_side(tokenizer):
 
 def test_a_shorter_list_of_classes_means_the_same_in_a_mixture(tokenizer):
     short = corpus(4)
-    rows = len(short.features)
-    ids = np.stack([np.arange(rows) % 9, np.arange(1, rows + 1) % 9], axis=1).astype(np.int32)
-    short = dataclasses.replace(short, class_ids=ids)
-    wide = {"class_ids": np.zeros((rows, 4), np.int32), "class_probs": np.zeros((rows, 4))}
-    parts = [short, dataclasses.replace(short, image_ids=short.image_ids + 4, **wide)]
+    count = short.offsets[-1]
+    ids = np.stack([np.arange(count) % 9, np.arange(1, count + 1) % 9], axis=1).astype(np.int32)
+    short = with_rows(short, class_ids=ids)
+    wide = {"class_ids": np.zeros((count, 4), np.int32), "class_probs": np.zeros((count, 4))}
+    other = dataclasses.replace(short, image_ids=short.image_ids + 4)
+    parts = [short, with_rows(other, **wide)]
     found = []
     for corpora in (parts, parts[:1]):
         image = pipeline.Examples(corpora, tokenizer).images(np.arange(4))
@@ -304,11 +326,11 @@ def test_wrong_arguments(examples):
 
 def test_corpora_that_do_not_fit(tokenizer):
     wide = corpus(2, name="two")
-    wide = dataclasses.replace(wide, features=np.zeros((len(wide.features), 8), np.float32))
+    wide = with_rows(wide, detection_features=np.zeros((wide.offsets[-1], 8), np.float32))
     with pytest.raises(UsageError, match="one has features of width 6, two of 8"):
         pipeline.Examples([corpus(2), wide], tokenizer)
     with pytest.raises(UsageError, match="different numbers of classes: one 9, two 10"):
-        pipeline.Examples([corpus(2), corpus(2, name="two", num_classes=10)], tokenizer)
+        pipeline.Examples([corpus(2), corpus(2, name="two", classes=10)], tokenizer)
     with pytest.raises(UsageError, match="one has no pixels"):
         pipeline.Examples([corpus(2)], tokenizer, patch_size=2)
     small = corpus(1, pixels=np.zeros((1, 4, 4, 3), np.uint8))
@@ -401,8 +423,8 @@ def test_a_cut_batch_has_the_loss_and_gradient_of_the_whole_one(layout):
     tokenizer = sentencepiece.SentencePiece(
         vocabulary.vocabulary([SENTENCE] * 20, tiny.SPEC.vocab_size)
     )
-    data = corpus(30, class_ids=None, class_probs=None, num_classes=0)
-    data = dataclasses.replace(data, features=data.features / 255)
+    data = corpus(30, classes=0)
+    data = with_rows(data, detection_features=data.rows[FEATURES] / 255)
     examples = pipeline.Examples([data], tokenizer, text_length=16, layout=layout)
     size = (12, 4)
     pairs = np.arange(30), np.arange(0, 60, 2)

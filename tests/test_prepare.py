@@ -16,7 +16,7 @@ from mmt_jax.data import formats, writer
 from mmt_jax.ingest import corpora
 from mmt_jax.ingest.corpora import base, examples, hashes
 from mmt_jax.ingest.corpora import prepare as prepare_lib
-from mmt_jax.photo import WHOLE, Photo, image_id
+from mmt_jax.photo import WHOLE, Photo, image_id, rows
 from mmt_jax.photos import pictures
 
 
@@ -225,8 +225,7 @@ def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
             photo = Photo(
                 image_id=image_id(example["image/id"]),
                 captions=tuple(example["text/captions"]),
-                features=pixels.mean((0, 1))[None] / 255,
-                boxes=np.array([WHOLE], np.float32),
+                rows=rows(pixels.mean((0, 1))[None] / 255, np.array([WHOLE[:4]], np.float32)),
             )
             folder.add(photo)
     corpus = formats.read(tmp_path, "train")

@@ -1,21 +1,22 @@
 """Packed records: the same batches as what was packed, and what is refused."""
 
-import dataclasses
 import itertools
 import json
 import multiprocessing
 import pickle
+import shutil
 
 import grain
 import jax
 import numpy as np
 import pytest
-from test_pipeline import SENTENCE, corpus
+from test_pipeline import SENTENCE, corpus, with_rows
 
 from mmt_jax.cli import main
 from mmt_jax.configs.config import Config, DataConfig
 from mmt_jax.data import feed, formats, packing, pipeline, records, regions, sources
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import FEATURES
 from mmt_jax.text import sentencepiece, vocabulary
 
 pytest.importorskip("array_record")
@@ -29,7 +30,7 @@ def tokenizer():
 def halves(photos, **changes):
     """A corpus whose features float16 holds exactly."""
     data = corpus(photos, **changes)
-    return dataclasses.replace(data, features=data.features.astype(np.float16))
+    return with_rows(data, detection_features=data.rows[FEATURES].astype(np.float16))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_what_is_asked_of_a_source(folders, tokenizer):
     assert model[0] == model[1]
     (whole,), (opened,) = (sources.load(source, "train", pixels=True) for source in folders)
     _same(regions.record(whole, 17), regions.record(opened, 17))
-    np.testing.assert_array_equal(opened.pixels, whole.pixels)
+    np.testing.assert_array_equal(opened.take(np.arange(300)).pixels, whole.pixels)
     (few,) = sources.first([opened], 7)
     _same(
         pipeline.Examples([few], tokenizer).images(np.arange(7)),
@@ -100,7 +101,7 @@ def _config(source):
 
 def test_a_mixture_with_what_is_in_memory(folders, tokenizer):
     plain, packed = folders
-    other = corpus(9, seed=4, first_id=9000, class_ids=None, class_probs=None, num_classes=0)
+    other = corpus(9, seed=4, first_id=9000, classes=0)
     found = [
         pipeline.Examples([*sources.load(source, "train"), other], tokenizer) for source in folders
     ]
@@ -119,20 +120,21 @@ def test_photos_are_read_in_the_order_asked_for(folders):
     photos = np.array([299, 3, 3, 150])
     for reader in (opened, pickle.loads(pickle.dumps(opened))):
         part, expected = reader.take(photos), whole.take(photos)
-        for name in ("features", "boxes", "scores", "class_ids", "class_probs", "offsets"):
-            np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
+        np.testing.assert_array_equal(part.offsets, expected.offsets)
+        for key, values in expected.rows.items():
+            np.testing.assert_array_equal(part.rows[key], values)
         assert reader.captions[299] == whole.captions[299]
 
 
 def test_float32_is_rounded_and_uint8_is_kept(tmp_path):
     data = corpus(20)
-    small = dataclasses.replace(data, features=data.features / 3)
+    small = with_rows(data, detection_features=data.rows[FEATURES] / 3)
     packing.pack([small], tmp_path, "train")
     part = records.read(tmp_path, "train").take(np.arange(20))
-    assert part.features.dtype == np.float16
-    np.testing.assert_allclose(part.features, small.features, rtol=2**-11)
+    assert part.rows[FEATURES].dtype == np.float16
+    np.testing.assert_allclose(part.rows[FEATURES], small.rows[FEATURES], rtol=2**-11)
     packing.pack([corpus(20, dtype=np.uint8)], tmp_path, "dev")
-    assert records.read(tmp_path, "dev").take(np.arange(2)).features.dtype == np.uint8
+    assert records.read(tmp_path, "dev").take(np.arange(2)).rows[FEATURES].dtype == np.uint8
     assert records.splits(tmp_path) == ("dev", "train")
 
 
@@ -148,12 +150,77 @@ def test_packing_again_gives_the_same_bytes(folders, tmp_path):
         ).read_bytes()
 
 
+def test_records_of_the_first_format(folders, tmp_path, tokenizer):
+    """Its arrays are those of a region folder: names, the whole photo first, four numbers a box."""
+    module = pytest.importorskip("array_record.python.array_record_module")
+    plain, packed = folders
+    with np.load(tmp_path / "plain" / "train.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    folder = shutil.copytree(_folder(folders), tmp_path / "first")
+    said = json.loads((folder / "train.json").read_text())
+    for row in said["files"]:
+        if row["file"].endswith(".array_record"):
+            (folder / row["file"]).unlink()
+    names = ["features", "boxes", "scores", "class_ids", "class_probs", "pixels"]
+    shard = folder / "train-00000-of-00001.array_record"
+    writer = module.ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
+    for photo, (start, end) in enumerate(itertools.pairwise(arrays["offsets"])):
+        own = [arrays[name][start:end] for name in names[:-1]] + [arrays["pixels"][photo]]
+        writer.write(b"".join(values.tobytes() for values in own))
+    writer.close()
+    columns = [(name, arrays[name].dtype.str, arrays[name].shape[1:]) for name in names]
+    files = [row for row in said["files"] if not row["file"].endswith(".array_record")]
+    files.append({"file": shard.name, "bytes": shard.stat().st_size, "sha256": ""})
+    said |= {"format": "mmt_jax records 1", "columns": columns, "files": files}
+    (folder / "train.json").write_text(json.dumps(said))
+    source = f"records:{folder}"
+    assert sources.spec(_config(source)) == sources.spec(_config(packed))
+    for options in ({}, {"patch_size": 8}):
+        examples = (_examples(each, tokenizer, **options) for each in (plain, source))
+        streams = (feed.batches(each, seed=2, batch_size=48) for each in examples)
+        for one, other in itertools.islice(zip(*streams, strict=True), 3):
+            _same(one, other)
+
+
+def test_shards_are_read_by_number(folders, tokenizer):
+    """Shard 100000 follows 99999, which it does not as text."""
+    folder = _folder(folders)
+    expected = records.read(folder, "train").take(np.arange(300))
+    said = json.loads((folder / "train.json").read_text())
+    for row in said["files"]:
+        if row["file"].endswith(".array_record"):
+            number = 99999 + int(row["file"].split("-")[1])
+            name = f"train-{number:05d}-of-100001.array_record"
+            (folder / row["file"]).rename(folder / name)
+            row["file"] = name
+    said["files"].sort(key=lambda row: row["file"])
+    (folder / "train.json").write_text(json.dumps(said))
+    found = records.read(folder, "train").take(np.arange(300))
+    np.testing.assert_array_equal(found.rows[FEATURES], expected.rows[FEATURES])
+
+
+def test_what_a_killed_run_left_goes_with_the_next(tmp_path):
+    def blocks():
+        yield corpus(3)
+        (parts,) = tmp_path.iterdir()
+        shutil.copytree(parts, tmp_path / "copy")
+
+    packing.pack(blocks(), tmp_path, "train")
+    for path in tmp_path.glob("train*"):
+        path.unlink()
+    left = tmp_path / ".train.abcdefgh.rows"
+    (tmp_path / "copy").rename(left)
+    packing.pack([corpus(3)], tmp_path, "train")
+    assert not left.exists()
+    assert len(records.read(tmp_path, "train")) == 3
+
+
 # Bad input: nothing is taken for whole that is not.
 
 
 def test_what_cannot_be_packed_leaves_nothing(tmp_path):
     huge = corpus(4)
-    huge.features[-1, 0] = 1e6
+    huge.rows[FEATURES][-1, 0] = 1e6
     for blocks, message in (
         ([corpus(3), huge], "photo 3 has features up to 1e.06"),
         ([], "has no photo"),

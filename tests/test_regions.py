@@ -8,40 +8,42 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
 
+from mmt_jax import photo
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
 
 
 def corpus(counts, *, scores=None, width=3):
-    """Photos of 1 + count rows; row r has the feature [r, r + 0.5, …] and its own box."""
+    """Photos of count + 1 rows; row r has the feature [r, r + 0.5, …] and its own box."""
     rows = len(counts) + sum(counts)
     features = np.arange(rows, dtype=np.float32)[:, None] + np.linspace(0, 1, width)
+    offsets = np.cumsum([0, *(count + 1 for count in counts)])
     side = np.linspace(0.1, 0.9, rows)
     boxes = np.stack([side * 0, side * 0, side, side / 2], axis=1).astype(np.float32)
+    boxes[offsets[1:] - 1] = [0, 0, 1, 1]
     return Corpus(
         name="test",
         image_ids=np.arange(len(counts)),
-        offsets=np.cumsum([0, *(count + 1 for count in counts)]),
-        features=features.astype(np.float32),
-        boxes=boxes,
+        offsets=offsets,
         captions=(("a dog",),) * len(counts),
-        scores=None if scores is None else np.array(scores, np.float32),
-        class_ids=np.arange(rows, dtype=np.int32)[:, None] + 1,
-        class_probs=np.full((rows, 1), 0.5, np.float32),
+        rows=photo.rows(
+            features.astype(np.float32),
+            boxes,
+            scores=None if scores is None else np.array(scores, np.float32),
+            class_ids=np.arange(rows, dtype=np.int32)[:, None] + 1,
+            class_probs=np.full((rows, 1), 0.5, np.float32),
+        ),
         num_classes=rows + 1,
     )
 
 
-def assemble(c, table, reading="plain"):
-    return regions.assemble(
-        table,
-        features=lambda rows: regions.decode(c.features[rows]),
-        boxes=regions.with_area(c.boxes),
-        class_ids=c.class_ids,
-        class_probs=c.class_probs,
-        reading=reading,
-    )
+def image(c, **reads):
+    """All photos of a corpus as one batch."""
+    keys = (photo.FEATURES, photo.BOXES, photo.IDS["class"], photo.PROBS["class"])
+    shapes, width = {key: c.shapes[key] for key in keys}, regions.width(c.offsets, **reads)
+    parts = [(np.arange(len(c)), c)]
+    return schema.to_image(regions.batch(parts, shapes, width=width, **reads))
 
 
 def test_companded_features_by_hand():
@@ -62,36 +64,36 @@ def test_companding_inverts_itself():
 
 def test_area_column():
     boxes = np.array([[0.1, 0.2, 0.6, 0.4], [0, 0, 1, 1]], np.float32)
-    np.testing.assert_allclose(regions.with_area(boxes)[:, 4], [0.1, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(photo.with_area(boxes)[:, 4], [0.1, 1.0], rtol=1e-6)
 
 
 def test_plain_slots_by_hand():
-    # Photo 0: whole 0, regions 1..3. Photo 1: whole 4 alone. Photo 2: whole 5, region 6.
+    # Photo 0: regions 0..2, whole 3. Photo 1: whole 4 alone. Photo 2: region 5, whole 6.
     offsets = np.array([0, 4, 5, 7])
-    scores = np.array([9, 0.2, 0.9, 0.5, 9, 9, 0.1])
+    scores = np.array([0.2, 0.9, 0.5, 9, 9, 0.1, 9])
     np.testing.assert_array_equal(
         regions.slots(offsets, scores, max_regions=100),
-        [[2, 3, 1, 0], [-1, -1, -1, 4], [-1, -1, 6, 5]],
+        [[1, 2, 0, 3], [-1, -1, -1, 4], [-1, -1, 5, 6]],
     )
     np.testing.assert_array_equal(
-        regions.slots(offsets, scores, max_regions=2), [[2, 3, 0], [-1, -1, 4], [-1, 6, 5]]
+        regions.slots(offsets, scores, max_regions=2), [[1, 2, 3], [-1, -1, 4], [-1, 5, 6]]
     )
 
 
 def test_without_scores_and_with_equal_ones_the_order_stays():
     offsets = np.array([0, 5])
     for scores in (None, np.ones(5)):
-        np.testing.assert_array_equal(regions.slots(offsets, scores, max_regions=3), [[1, 2, 3, 0]])
+        np.testing.assert_array_equal(regions.slots(offsets, scores, max_regions=3), [[0, 1, 2, 4]])
 
 
 def test_release_slots_lose_the_lowest_score():
     offsets = np.array([0, 4])
-    scores = np.array([9, 0.2, 0.9, 0.5])
+    scores = np.array([0.2, 0.9, 0.5, 9])
     for cap, expected in (
-        (100, [[2, 3, 0]]),  # no more than fit: the last is overwritten
-        (3, [[2, 3, 0]]),
-        (2, [[2, 3, 0]]),  # more than fit: the best ones, none is lost
-        (1, [[2, 0]]),
+        (100, [[1, 2, 3]]),  # no more than fit: the last is overwritten
+        (3, [[1, 2, 3]]),
+        (2, [[1, 2, 3]]),  # more than fit: the best ones, none is lost
+        (1, [[1, 3]]),
     ):
         table = regions.slots(offsets, scores, max_regions=cap, reading="release")
         np.testing.assert_array_equal(table, expected)
@@ -103,18 +105,18 @@ def test_release_like_the_notebook_does_it():
     for n in (1, 2, 5, 99, 100, 101, 130):
         scores = rng.permutation(n + 1) / (n + 1)
         c = corpus([n], scores=scores, width=4)
-        best = np.argsort(-scores[1:])[:100] + 1
+        best = np.argsort(-scores[:-1])[:100]
+        rows = c.rows[photo.FEATURES]
         features, boxes = np.zeros((101, 4)), np.zeros((101, 5))
         padding = np.ones(101, int)
         if n > 100:
-            features[:100], boxes[:100] = c.features[best], regions.with_area(c.boxes)[best]
+            features[:100], boxes[:100] = rows[best], c.rows[photo.BOXES][best]
             padding[:] = 0
         else:
-            features[101 - n :] = c.features[best]
-            boxes[101 - n :] = regions.with_area(c.boxes)[best]
+            features[101 - n :], boxes[101 - n :] = rows[best], c.rows[photo.BOXES][best]
             padding[101 - n :] = 0
         real = padding[:-1] == 0
-        features[-1] = features[:-1][real].mean(0) if real.any() else c.features[0]
+        features[-1] = features[:-1][real].mean(0) if real.any() else rows[-1]
         boxes[-1] = [0, 0, 1, 1, 1]
 
         ours = regions.record(c, 0, max_regions=100, reading="release")
@@ -127,47 +129,41 @@ def test_release_like_the_notebook_does_it():
 
 
 def test_without_a_global_region_by_hand():
-    c = corpus([2, 0, 3], scores=[9, 1, 2, 9, 9, 1, 3, 2])
-    table = regions.slots(c.offsets, c.scores, max_regions=2, global_region=False)
-    # Rows 0, 3 and 4 are the whole photos; one that has no region stands for itself.
-    np.testing.assert_array_equal(table, [[2, 1], [-1, 3], [6, 7]])
-    image = regions.assemble(
-        table,
-        features=lambda rows: regions.decode(c.features[rows]),
-        boxes=regions.with_area(c.boxes),
-        global_region=False,
-    )
-    np.testing.assert_array_equal(image.features[[0, 1], 1], c.features[[1, 3]])
-    np.testing.assert_array_equal(image.boxes[0, 1, :4], c.boxes[1])
-    record = regions.record(c, 2, max_regions=2, global_region=False)
-    np.testing.assert_array_equal(record[schema.FEATURES], c.features[[6, 7]])
+    c = corpus([2, 0, 3], scores=[1, 2, 9, 9, 1, 3, 2, 9])
+    reads = {"max_regions": 2, "global_region": False}
+    # Rows 2, 3 and 7 are the whole photos; one that has no region stands for itself.
+    table = regions.slots(c.offsets, c.rows[photo.SCORES], **reads)
+    np.testing.assert_array_equal(table, [[1, 0], [-1, 3], [5, 6]])
+    found, features = image(c, **reads), c.rows[photo.FEATURES]
+    np.testing.assert_array_equal(found.features[[0, 1], 1], features[[0, 3]])
+    np.testing.assert_array_equal(found.boxes[0, 1], c.rows[photo.BOXES][0])
+    record = regions.record(c, 2, **reads)
+    np.testing.assert_array_equal(record[schema.FEATURES], features[[5, 6]])
     schema.validate_record(record, max_regions=2, global_region=False)
     only = regions.slots(np.array([0, 1, 2]), max_regions=5, global_region=False)
     np.testing.assert_array_equal(only, [[0], [1]])
 
 
 def test_plain_image_by_hand():
-    c = corpus([2, 0], scores=[9, 0.1, 0.8, 9])
-    image = assemble(c, regions.slots(c.offsets, c.scores, max_regions=10))
-    np.testing.assert_array_equal(image.mask, [[True, True, True], [False, False, True]])
-    np.testing.assert_array_equal(image.features[0], c.features[[2, 1, 0]])
-    np.testing.assert_array_equal(image.features[1], [[0] * 3, [0] * 3, c.features[3]])
-    np.testing.assert_array_equal(image.boxes[:, -1], [[0, 0, 1, 1, 1]] * 2)
-    np.testing.assert_array_equal(image.boxes[0, :2], regions.with_area(c.boxes[[2, 1]]))
-    np.testing.assert_array_equal(image.class_ids[..., 0], [[3, 2, 1], [0, 0, 4]])
-    np.testing.assert_array_equal(image.class_probs[..., 0], [[0.5] * 3, [0, 0, 0.5]])
+    c = corpus([2, 0], scores=[0.1, 0.8, 9, 9])
+    found, features = image(c, max_regions=10), c.rows[photo.FEATURES]
+    np.testing.assert_array_equal(found.mask, [[True, True, True], [False, False, True]])
+    np.testing.assert_array_equal(found.features[0], features[[1, 0, 2]])
+    np.testing.assert_array_equal(found.features[1], [[0] * 3, [0] * 3, features[3]])
+    np.testing.assert_array_equal(found.boxes[:, -1], [[0, 0, 1, 1, 1]] * 2)
+    np.testing.assert_array_equal(found.boxes[0, :2], c.rows[photo.BOXES][[1, 0]])
+    np.testing.assert_array_equal(found.class_ids[..., 0], [[2, 1, 3], [0, 0, 4]])
+    np.testing.assert_array_equal(found.class_probs[..., 0], [[0.5] * 3, [0, 0, 0.5]])
 
 
 def test_release_image_by_hand():
-    c = corpus([3, 1], scores=[9, 0.1, 0.8, 0.5, 9, 0.5])
-    table = regions.slots(c.offsets, c.scores, max_regions=10, reading="release")
-    image = assemble(c, table, reading="release")
-    np.testing.assert_array_equal(
-        image.features[0], [*c.features[[2, 3]], c.features[[2, 3]].mean(0)]
-    )
-    np.testing.assert_array_equal(image.class_probs[..., 0], [[0.5, 0.5, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(image.features[1, -1], c.features[4])
-    np.testing.assert_array_equal(image.mask[1], [False, False, True])
+    c = corpus([3, 1], scores=[0.1, 0.8, 0.5, 9, 0.5, 9])
+    found = image(c, max_regions=10, reading="release")
+    features = c.rows[photo.FEATURES]
+    np.testing.assert_array_equal(found.features[0], [*features[[1, 2]], features[[1, 2]].mean(0)])
+    np.testing.assert_array_equal(found.class_probs[..., 0], [[0.5, 0.5, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(found.features[1, -1], features[5])
+    np.testing.assert_array_equal(found.mask[1], [False, False, True])
 
 
 @settings(deadline=None, max_examples=50)
@@ -179,14 +175,14 @@ def test_release_image_by_hand():
 )
 def test_slots_hold_the_best_regions_of_the_right_photo(counts, cap, reading, seed):
     c = corpus(counts)
-    scores = np.random.default_rng(seed).integers(0, 4, len(c.features)).astype(np.float32)
+    scores = np.random.default_rng(seed).integers(0, 4, c.offsets[-1]).astype(np.float32)
     table = regions.slots(c.offsets, scores, max_regions=cap, reading=reading)
     for i, count in enumerate(counts):
         row = table[i]
-        mine = range(c.offsets[i] + 1, c.offsets[i + 1])
+        mine = range(c.offsets[i], c.offsets[i + 1] - 1)
         keep = min(count, cap) if reading == "plain" or count > cap else max(count - 1, 0)
         expected = sorted(mine, key=lambda r: -scores[r])[:keep]
-        assert row[row >= 0].tolist() == [*expected, c.offsets[i]]
+        assert row[row >= 0].tolist() == [*expected, c.offsets[i + 1] - 1]
         assert (row[: len(row) - keep - 1] == -1).all()
 
 
@@ -196,7 +192,8 @@ def test_a_record_is_sound():
         for reading in regions.READINGS:
             fields = regions.record(c, index, reading=reading)
             schema.validate_record(fields, feature_dim=3)
-    np.testing.assert_array_equal(regions.record(c, 1)[schema.FEATURES], c.features[[7, 6, 5]])
+    found = regions.record(c, 1)[schema.FEATURES]
+    np.testing.assert_array_equal(found, c.rows[photo.FEATURES][[6, 5, 7]])
 
 
 def test_the_release_reading_needs_a_global_region():

@@ -11,6 +11,7 @@ from mmt_jax.data import formats, schema
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import relevance, retrieval
+from mmt_jax.photo import WHOLE, rows
 
 PHOTOS = 4
 # Photo by photo: two captions, one, one, two.
@@ -28,12 +29,13 @@ def corpus(*, image_ids=(10, 11, 12, 13), width=small_models.FEATURE_DIM):
     rng = np.random.default_rng(0)
     offsets = np.array([0, 3, 4, 8, 10])
     low = rng.uniform(0, 0.5, (10, 2))
+    boxes = np.concatenate([low, low + 0.4], axis=1).astype(np.float32)
+    boxes[offsets[1:] - 1] = WHOLE[:4]
     return Corpus(
         name="photos",
         image_ids=np.array(image_ids),
         offsets=offsets,
-        features=rng.normal(size=(10, width)).astype(np.float32),
-        boxes=np.concatenate([low, low + 0.4], axis=1).astype(np.float32),
+        rows=rows(rng.normal(size=(10, width)).astype(np.float32), boxes),
         captions=CAPTIONS,
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from mmt_jax import scenes
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, SCORES
 from mmt_jax.scenes import corpora, detector, lexicon, render, world
 
 CLEAN = [name for name, recipe in scenes.RECIPES.items() if recipe.wrong == 0]
@@ -139,8 +140,7 @@ def told_block(corpus, split="train", block=0, seed=0):
 
 
 def arrays(corpus):
-    columns = dataclasses.asdict(corpus)
-    return {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+    return corpus.rows | {"image_ids": corpus.image_ids, "offsets": corpus.offsets}
 
 
 # Captions
@@ -249,13 +249,12 @@ def test_same_seed_same_corpus_and_another_seed_another():
 
 def test_a_picture_does_not_depend_on_how_many_are_built():
     few, many = (scenes.build("sbu", "train", size=size, pixels=True) for size in (260, 300))
-    rows = few.offsets[-1]
     assert few.captions == many.captions[:260]
     np.testing.assert_array_equal(few.offsets, many.offsets[:261])
     np.testing.assert_array_equal(few.image_ids, many.image_ids[:260])
     np.testing.assert_array_equal(few.pixels, many.pixels[:260])
-    for name in ("features", "boxes", "scores", "class_ids", "class_probs"):
-        np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[:rows])
+    for key, values in few.rows.items():
+        np.testing.assert_array_equal(values, many.rows[key][: few.offsets[-1]])
     assert len(few) == 260
 
 
@@ -287,7 +286,7 @@ def test_default_sizes_and_captions_a_picture():
     assert target.pixels is None
     assert target.feature_dim == scenes.FEATURE_DIM == 176
     assert target.num_classes == scenes.NUM_CLASSES == 65
-    assert target.offsets[-1] == len(target.features) == len(target.boxes) == len(target.scores)
+    assert {len(values) for values in target.rows.values()} == {target.offsets[-1]}
     sizes = [recipe.train for recipe in scenes.RECIPES.values()]
     assert max(sizes) >= 2 * min(sizes)
 
@@ -304,11 +303,6 @@ def test_vocabulary_captions_are_of_every_corpus():
     assert captions == scenes.vocabulary_captions()
     for corpus in scenes.CORPORA:
         assert scenes.build(corpus, "train", size=1).captions[0][0] in captions
-
-
-def test_spec_has_the_sizes_of_the_data():
-    spec = scenes.spec(2000)
-    assert (spec.feature_dim, spec.num_classes, spec.vocab_size) == (176, 65, 2000)
 
 
 @pytest.mark.parametrize(
@@ -361,9 +355,10 @@ def slow_feature(image, box):
 def test_features_are_those_of_the_pixels():
     built = scenes.build("target", "val", size=2, pixels=True)
     for picture in range(2):
-        rows = slice(built.offsets[picture], built.offsets[picture] + 3)
-        for box, feature in zip(built.boxes[rows], built.features[rows]):
-            slow = slow_feature(built.pixels[picture], box)
+        end = built.offsets[picture + 1]  # where the whole photo is
+        for row in (end - 3, end - 2, end - 1):
+            slow = slow_feature(built.pixels[picture], built.rows[BOXES][row, :4])
+            feature = built.rows[FEATURES][row]
             np.testing.assert_allclose(feature, slow, atol=6e-4)  # stored as f16
 
 
@@ -385,6 +380,7 @@ def test_feature_of_a_hand_made_picture():
 def test_boxes_cover_the_objects_and_classes_name_them():
     drawn = corpora.draw_block("target", "val", 0, seed=0)
     built = scenes.build("target", "val", size=60)
+    boxes = built.rows[BOXES][:, :4]
     empty = render.render(dataclasses.replace(drawn, present=np.zeros_like(drawn.present)))
     covered, named = [], []
     for slot in range(world.MAX_THINGS):
@@ -393,26 +389,26 @@ def test_boxes_cover_the_objects_and_classes_name_them():
         changed = (render.render(dataclasses.replace(drawn, present=alone)) != empty).any(axis=-1)
         for picture in np.flatnonzero(alone[:60, slot]):
             ys, xs = np.nonzero(changed[picture])
-            rows = np.arange(built.offsets[picture] + 1, built.offsets[picture + 1])
+            rows = np.arange(built.offsets[picture], built.offsets[picture + 1] - 1)
             centre = drawn.centre[picture, slot] / 64
-            off = np.abs(built.boxes[rows].reshape(-1, 2, 2).mean(axis=1) - centre).max(axis=1)
-            tall = np.ptp(built.boxes[rows, ::2], axis=1) * 64
+            off = np.abs(boxes[rows].reshape(-1, 2, 2).mean(axis=1) - centre).max(axis=1)
+            tall = np.ptp(boxes[rows, ::2], axis=1) * 64
             misfit = np.abs(tall - 2 * world.RADII[drawn.size[picture, slot]])
             row = rows[np.argmin(off * 64 + misfit)]
-            low_y, low_x, high_y, high_x = built.boxes[row] * 64
+            low_y, low_x, high_y, high_x = boxes[row] * 64
             inside = (ys + 1 > low_y) & (ys < high_y) & (xs + 1 > low_x) & (xs < high_x)
             covered.append(inside.mean())
             label = 1 + drawn.shape[picture, slot] * 8 + drawn.colour[picture, slot]
-            named.append(built.class_ids[row, 0] == label)
+            named.append(built.rows[IDS["class"]][row, 0] == label)
     assert np.mean(np.array(covered) > 0.95) > 0.93  # the others were missed
     assert 0.7 < np.mean(named) < 0.97
 
 
 def test_class_distributions_are_valid():
     built = scenes.build("cc", "val", size=200)
-    whole = np.zeros(len(built.boxes), bool)
-    whole[built.offsets[:-1]] = True
-    ids, probs = built.class_ids, built.class_probs
+    ids, probs, scores = (built.rows[key] for key in (IDS["class"], PROBS["class"], SCORES))
+    whole = np.zeros(len(scores), bool)
+    whole[built.offsets[1:] - 1] = True
     assert ids.min() >= 0
     assert ids.max() < scenes.NUM_CLASSES
     assert all(len(set(row)) == len(row) for row in ids.tolist())
@@ -421,18 +417,19 @@ def test_class_distributions_are_valid():
     assert (probs.sum(axis=1) < 1).all()
     assert (probs[whole] == 0).all()
     best = np.where(ids > 0, probs, 0).max(axis=1)
-    np.testing.assert_allclose(built.scores[~whole], best[~whole], rtol=1e-6)
-    assert (built.scores[whole] == 1).all()
+    np.testing.assert_allclose(scores[~whole], best[~whole], rtol=1e-6)
+    assert (scores[whole] == 1).all()
     assert np.mean(ids[~whole, 0] == 0) < 0.1  # spurious regions, and a few objects
 
 
-def test_whole_photo_comes_first_and_boxes_are_proper():
+def test_whole_photo_comes_last_and_boxes_are_proper():
     built = scenes.build("vg", "val", size=200)
-    assert (built.boxes[built.offsets[:-1]] == (0, 0, 1, 1)).all()
-    assert built.boxes.min() >= 0
-    assert built.boxes.max() <= 1
-    assert (built.boxes[:, :2] < built.boxes[:, 2:]).all()
+    boxes, features = built.rows[BOXES], built.rows[FEATURES]
+    assert (boxes[built.offsets[1:] - 1] == (0, 0, 1, 1, 1)).all()
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
+    assert (boxes[:, :2] < boxes[:, 2:4]).all()
     regions = np.diff(built.offsets) - 1
     assert 3 < regions.mean() < 5
-    assert built.features.min() >= 0
-    assert built.features.max() <= 1
+    assert features.min() >= 0
+    assert features.max() <= 1

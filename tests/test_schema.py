@@ -70,7 +70,7 @@ FAULTS = {
     "area": (_set(schema.BOXES, (1, 4), 0.5), "row 1 gives the area 0.5.*enclose 0.25"),
     "four columns": (_put(schema.BOXES, lambda v: v[:, :4]), "4 wide"),
     "mask values": (_set(schema.IMAGE_PADDING, 1, 2), "1 for padding and 0 for real"),
-    "all padding": (_set(schema.IMAGE_PADDING, slice(None), 1), "every region as padding"),
+    "all padding": (_set(schema.IMAGE_PADDING, slice(None), 1), "1 for padding and 0 for real"),
     "global padded": (_set(schema.IMAGE_PADDING, 3, 1), "last slot is the global region"),
 }
 
@@ -86,7 +86,7 @@ def test_faults(fault):
 
 def test_no_slots():
     none = {key: value[:0] for key, value in record().items()}
-    with pytest.raises(UsageError, match="no region"):
+    with pytest.raises(UsageError, match="of which there must be one"):
         schema.validate_record(none)
 
 

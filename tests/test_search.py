@@ -19,6 +19,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import pairs as scoring
 from mmt_jax.infer.search import index as indices
 from mmt_jax.infer.search import sheet
+from mmt_jax.photo import FEATURES, WHOLE, rows
 
 pytest.importorskip("faiss")
 
@@ -32,13 +33,16 @@ def corpus(*, pixels=True):
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 4, PHOTOS))])
     low = rng.uniform(0, 0.5, (offsets[-1], 2))
+    boxes = np.concatenate([low, low + 0.4], axis=1).astype(np.float32)
+    boxes[offsets[1:] - 1] = WHOLE[:4]
     words = small_models.CAPTIONS
     return Corpus(
         name="photos",
         image_ids=np.arange(PHOTOS) * 7 + 100,
         offsets=offsets,
-        features=rng.normal(size=(offsets[-1], small_models.FEATURE_DIM)).astype(np.float32),
-        boxes=np.concatenate([low, low + 0.4], axis=1).astype(np.float32),
+        rows=rows(
+            rng.normal(size=(offsets[-1], small_models.FEATURE_DIM)).astype(np.float32), boxes
+        ),
         captions=tuple(
             (words[i % 4], f"{words[(i + 1) % 4]} <b>&")[: 1 + i % 2] for i in range(PHOTOS)
         ),
@@ -140,7 +144,9 @@ def test_what_cannot_be_indexed(towers, examples):
     merged = small_models.build(small_models.config(("text", "merged")))
     with pytest.raises(UsageError, match="has no embeddings to be indexed"):
         indices.build(*merged, examples)
-    photos = dataclasses.replace(corpus(), features=corpus().features[:, 1:])
+    photos = corpus()
+    narrow = photos.rows | {FEATURES: photos.rows[FEATURES][:, 1:]}
+    photos = dataclasses.replace(photos, rows=narrow)
     narrow = Examples.of(TOWERS, [photos], small_models.TOKENIZER)
     with pytest.raises(UsageError, match="features of width 5, but the model reads 6; index"):
         indices.build(*towers, narrow)

@@ -29,7 +29,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
-from mmt_jax.photo import image_id
+from mmt_jax.photo import FEATURES, image_id, rows
 from mmt_jax.tasks import base, gqa, labels, nlvr2
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
@@ -67,14 +67,13 @@ def folder(tmp_path_factory):
     """Photos 0 to 7, and those of NLVR2's pairs, without captions: regions and pixels at random."""
     ids = np.array([*range(COUNT), *map(image_id, PAIRS)])
     rng, count = np.random.default_rng(0), len(ids)
-    boxes = np.tile(np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], np.float32), (count, 1))
+    boxes = np.tile(np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1]], np.float32), (count, 1))
     corpus = Corpus(
-        "photos",
-        ids,
-        np.arange(count + 1) * 2,
-        rng.normal(size=(2 * count, 6)).astype(np.float32),
-        boxes,
-        ((),) * count,
+        name="photos",
+        image_ids=ids,
+        offsets=np.arange(count + 1) * 2,
+        captions=((),) * count,
+        rows=rows(rng.normal(size=(2 * count, 6)).astype(np.float32), boxes),
         pixels=rng.integers(0, 256, (count, 8, 8, 3), np.uint8),
     )
     path = tmp_path_factory.mktemp("photos")
@@ -170,7 +169,8 @@ def test_wrong_use_of_eval_is_told(answering, folder, tmp_path, capsys, argument
     absent = {"question_id": 7, "image_id": 99, "question": "is it there?"}
     (tmp_path / "x.json").write_text(json.dumps({"questions": [absent]}))
     (wide,) = sources.load(f"regions:{folder}", "train", bare=True)
-    formats.write(dataclasses.replace(wide, features=wide.features[:, :5]), tmp_path, "train")
+    narrow = wide.rows | {FEATURES: wide.rows[FEATURES][:, :5]}
+    formats.write(dataclasses.replace(wide, rows=narrow), tmp_path, "train")
     names = {
         "w": f"regions:{tmp_path}",
         "q": questions,

@@ -9,28 +9,42 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from mmt_jax import photo as photos
 from mmt_jax.data import formats
 from mmt_jax.data.writer import FolderWriter
 from mmt_jax.errors import UsageError
 from mmt_jax.files import tidy, whole_folder
-from mmt_jax.photo import Photo, image_id
+from mmt_jax.photo import BOXES, FEATURES, Photo, image_id
 
+ROWS = photos.rows(
+    np.array([[1, 4], [1.5, 2]], np.float32),
+    np.array([[0.25, 0, 0.5, 1], [0, 0, 1, 1]], np.float32),
+    scores=np.array([0.5, 1], np.float32),
+    class_ids=np.array([[2, 3], [0, 1]]),
+    class_probs=np.array([[1, 0], [0.5, 0.25]], np.float32),
+)
 PHOTO = Photo(
     image_id=7,
     captions=("a dog", "ein Hündchen"),
-    features=np.array([[1.5, 2], [1, 4]], np.float32),
-    boxes=np.array([[0, 0, 1, 1], [0.25, 0, 0.5, 1]], np.float32),
-    scores=np.array([1, 0.5], np.float32),
-    class_ids=np.array([[0, 1], [2, 3]]),
-    class_probs=np.array([[0.5, 0.25], [1, 0]], np.float32),
+    rows=ROWS,
     info={"width": 640, "file_name": "7.jpg"},
 )
 OTHER = dataclasses.replace(PHOTO, image_id=-3, captions=("two cats",), info={})
 
 
-def write(folder, photos, **options):
+def changed(photo, **rows):
+    """The photo with other rows, by the last part of their keys; None drops one."""
+    found = photo.rows | {
+        next((key for key in photo.rows if key.endswith(name)), f"image/{name}"): values
+        for name, values in rows.items()
+    }
+    kept = {key: values for key, values in found.items() if values is not None}
+    return dataclasses.replace(photo, rows=kept)
+
+
+def write(folder, wanted, **options):
     with FolderWriter(folder, "train", **options) as writer:
-        for photo in photos:
+        for photo in wanted:
             writer.add(photo)
 
 
@@ -40,23 +54,28 @@ def test_what_is_written_is_read(tmp_path):
     assert corpus.image_ids.tolist() == [7, -3]
     assert corpus.captions == (("a dog", "ein Hündchen"), ("two cats",))
     assert corpus.offsets.tolist() == [0, 2, 4]
-    assert corpus.features.dtype == np.float16
-    assert corpus.features.tolist() == [[1.5, 2], [1, 4]] * 2
-    assert corpus.boxes.tolist() == [[0, 0, 1, 1], [0.25, 0, 0.5, 1]] * 2
-    assert corpus.scores.tolist() == [1, 0.5] * 2
-    assert corpus.class_ids.tolist() == [[0, 1], [2, 3]] * 2
-    assert corpus.class_probs.tolist() == [[0.5, 0.25], [1, 0]] * 2
+    assert corpus.rows.keys() == ROWS.keys()
+    assert corpus.rows[FEATURES].dtype == np.float16
+    for key, values in ROWS.items():
+        np.testing.assert_array_equal(corpus.rows[key], np.concatenate([values, values]))
+    assert corpus.rows[BOXES].tolist() == [[0.25, 0, 0.5, 1, 0.25], [0, 0, 1, 1, 1]] * 2
     assert corpus.num_classes == 5
+    # As published: the whole photo first, and a box of four numbers.
+    with np.load(tmp_path / "a" / "b" / "train.npz") as file:
+        assert file["features"].tolist() == [[1.5, 2], [1, 4]] * 2
+        assert file["boxes"].tolist() == [[0, 0, 1, 1], [0.25, 0, 0.5, 1]] * 2
+        assert file["class_ids"].tolist() == [[0, 1], [2, 3]] * 2
     first = json.loads((tmp_path / "a" / "b" / "train.jsonl").read_text().splitlines()[0])
     assert (first["width"], first["file_name"]) == (640, "7.jpg")
 
 
 def test_float32_keeps_what_float16_cannot_hold(tmp_path):
-    large = dataclasses.replace(PHOTO, features=PHOTO.features * 1e6)
+    large = changed(PHOTO, features=ROWS[FEATURES] * 1e6)
     with pytest.raises(UsageError, match=r"photo 7: features reach 4e\+06.*store float32"):
         write(tmp_path, [large])
     write(tmp_path, [large], dtype="float32")
-    np.testing.assert_array_equal(formats.read(tmp_path, "train").features, large.features)
+    kept = formats.read(tmp_path, "train").rows[FEATURES]
+    np.testing.assert_array_equal(kept, large.rows[FEATURES])
 
 
 def test_a_refused_photo_leaves_no_trace(tmp_path):
@@ -66,47 +85,63 @@ def test_a_refused_photo_leaves_no_trace(tmp_path):
             with pytest.raises(UsageError, match="photo 7 is there twice"):
                 writer.add(PHOTO)
         with pytest.raises(UsageError, match="NaN"):
-            writer.add(dataclasses.replace(OTHER, features=PHOTO.features * np.nan))
+            writer.add(changed(OTHER, features=ROWS[FEATURES] * np.nan))
         writer.add(OTHER)
         assert len(writer) == 2
     assert formats.read(tmp_path, "train").image_ids.tolist() == [7, -3]
 
 
 def _boxes(*row):
-    return {"boxes": np.array([[0, 0, 1, 1], row], np.float32)}
+    return {"bboxes": photos.with_area(np.array([row, [0, 0, 1, 1]], np.float32))}
 
 
-BAD = {
+BAD_ROWS = {
     "no rows": ({"features": np.zeros((0, 2), np.float32)}, r"features has shape \(0, 2\)"),
     "integers": ({"features": np.zeros((2, 2), np.int64)}, "features are int64"),
     "companded": ({"features": np.zeros((2, 2), np.uint8)}, "not stored as float16"),
     "narrow": ({"features": np.zeros((2, 1), np.float32)}, r"features has the shape \[…, 1\]"),
-    "fewer boxes": ({"boxes": PHOTO.boxes[:1]}, r"boxes is float32 \(1, 4\)"),
+    "fewer boxes": ({"bboxes": ROWS[BOXES][:1]}, r"image/bboxes \(1, 5\)"),
+    "no area": ({"bboxes": ROWS[BOXES][:, :4]}, r"image/bboxes \(2, 4\)"),
+    "whole first": ({"bboxes": ROWS[BOXES][::-1]}, "the last row is the whole photo"),
     "inverted": (_boxes(0.5, 0, 0.25, 1), "boxes row 1 .*inverted"),
     "pixels as boxes": (_boxes(5, 0, 25, 1), "boxes row 1 .*outside 0..1"),
-    "nan box": (_boxes(np.nan, 0, 0.25, 1), "boxes holds NaN"),
-    "nan scores": ({"scores": np.array([1, np.inf])}, "scores holds NaN"),
+    "nan box": (_boxes(np.nan, 0, 0.25, 1), "boxes row 1 .*nan.*outside"),
+    "nan scores": ({"scores": np.array([np.inf, 1])}, "scores holds NaN or infinity in row 1"),
     "no scores": ({"scores": None}, "scores is missing"),
     "no probs": ({"class_probs": None}, "need each other"),
-    "class beyond": ({"class_ids": np.array([[0, 1], [2, 9]])}, "class 9, but there are 9"),
-    "class below": ({"class_ids": np.array([[0, 1], [2, -9]])}, "class -9"),
-    "float ids": ({"class_ids": np.ones((2, 2))}, "class_ids is float64"),
+    "class beyond": ({"class_ids": np.array([[2, 9], [0, 1]])}, "from 0 to 9, but there are 9"),
+    "class below": ({"class_ids": np.array([[2, -9], [0, 1]])}, "class_ids run from -9"),
+    "float ids": ({"class_ids": np.ones((2, 2))}, "class_ids has .* dtype float64"),
     "probs": ({"class_probs": np.full((2, 2), 0.75)}, "sum to at most 1"),
+    "class of 64 bits": ({"class_ids": np.array([[2, 2**32], [0, 1]])}, "to 4294967296, but"),
+}
+BAD = {
     "pixels": ({"pixels": np.zeros((4, 4), np.uint8)}, "pixels must be uint8"),
-    "class of 64 bits": ({"class_ids": np.array([[0, 1], [2, 2**32]])}, "beyond 32 bits"),
     "surrogate": ({"captions": ("\ud800",)}, "must be plain text"),
     "nan in info": ({"info": {"scale": np.nan}}, "must be plain text"),
     "huge id": ({"image_id": 2**63}, "64 bits"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", BAD | BAD_ROWS)
 def test_bad_photos(tmp_path, case):
-    changes, message = BAD[case]
+    if case in BAD:
+        changes, message = BAD[case]
+        bad = dataclasses.replace(OTHER, **changes)
+    else:
+        changes, message = BAD_ROWS[case]
+        bad = changed(OTHER, **changes)
     with FolderWriter(tmp_path, "train", num_classes=9) as writer:
         writer.add(PHOTO)
-        with pytest.raises(UsageError, match=rf"photo {changes.get('image_id', -3)}.*{message}"):
-            writer.add(dataclasses.replace(OTHER, **changes))
+        with pytest.raises(UsageError, match=rf"photo {bad.image_id}.*{message}"):
+            writer.add(bad)
+
+
+def test_ids_fit_into_32_bits_where_nobody_says_how_many_there_are(tmp_path):
+    with FolderWriter(tmp_path, "train") as writer:
+        writer.add(PHOTO)
+        with pytest.raises(UsageError, match="to 4294967296"):
+            writer.add(changed(OTHER, class_ids=np.array([[2, 2**32], [0, 1]])))
 
 
 @pytest.mark.parametrize("there", ["train.npz", "train.jsonl"])
@@ -120,12 +155,12 @@ def test_nothing_is_overwritten(tmp_path, there):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_split_is_not_there(tmp_path, error):
-    def photos():
+    def stopping():
         yield PHOTO
         raise error
 
     with pytest.raises(error):
-        write(tmp_path, photos())
+        write(tmp_path, stopping())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +182,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, room):
     generator = np.random.default_rng(0)
     features = generator.random((2, 75_000), np.float32)
     pixels = generator.integers(256, size=(300, 300, 3), dtype=np.uint8)
-    photo = dataclasses.replace(PHOTO, features=features, pixels=pixels)
+    photo = dataclasses.replace(changed(PHOTO, features=features), pixels=pixels)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
@@ -205,7 +240,7 @@ def test_memory_does_not_grow_with_the_split(tmp_path):
     boxes = np.tile(np.array([[0, 0, 1, 1]], np.float32), (37, 1))
     tracemalloc.start()
     try:
-        photo = Photo(image_id=0, captions=(), features=features, boxes=boxes)
+        photo = Photo(image_id=0, captions=(), rows=photos.rows(features, boxes))
         write(tmp_path, (dataclasses.replace(photo, image_id=i) for i in range(100)))
         _, peak = tracemalloc.get_traced_memory()
     finally:

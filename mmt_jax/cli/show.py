@@ -90,6 +90,7 @@ def _detected(args: types.SimpleNamespace, scorer):
     from mmt_jax.data import regions
     from mmt_jax.detectors import base
     from mmt_jax.infer.show import view as views
+    from mmt_jax.photo import BOXES, SCORES
     from mmt_jax.photos import pictures
 
     if not args.detector:
@@ -101,7 +102,8 @@ def _detected(args: types.SimpleNamespace, scorer):
         data, wanted = scorer.config.data, scorer.config.model.global_region
         reading = {"max_regions": data.max_regions, "reading": data.regions}
         reading["global_region"] = wanted
-    rows = regions.slots(np.array([0, len(photo.features)]), photo.scores, **reading)[0]
+    boxes = photo.rows[BOXES]
+    rows = regions.slots(np.array([0, len(boxes)]), photo.rows.get(SCORES), **reading)[0]
     names = views.names(photo, rows, detector.labels)
-    view = views.View(picture, photo.boxes[rows], names, args.caption)
+    view = views.View(picture, boxes[rows, :4], names, args.caption)
     return view, base.record(photo, **reading)

@@ -21,37 +21,29 @@ photo i; the first of them is the whole photo, the others are its regions:
 
 Without a split `train`, classes and attributes are counted in the first split by name. A split that
 holds larger ids than that has as many as they need: it can still be evaluated.
+
+This is what is published, so it is what is written too: a second format would have to be read for
+ever beside it. `published` turns its rows into those of `photo`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from mmt_jax.corpus import Corpus, Outline
-from mmt_jax.data import schema
+from mmt_jax.data import published
+from mmt_jax.data.npz import Npz
+from mmt_jax.data.source import Source, Spec
 from mmt_jax.data.writer import FolderWriter
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import LABELS, ROWS, Photo
+from mmt_jax.photo import LABELS, Photo
 from mmt_jax.text.base import prepare
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSpec:
-    """What a folder's records look like."""
-
-    feature_dim: int
-    num_classes: int  # 0: no class distribution
-    num_attributes: int  # 0: none
-    counted: tuple[str, ...]  # which of these two are not stored, but the largest id plus 1
-    unlabelled: bool  # some regions have no class distribution
 
 
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
@@ -72,21 +64,22 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def spec(folder: str | os.PathLike) -> FolderSpec:
+def spec(folder: str | os.PathLike) -> Spec:
     """What a folder's first split (`train` where there is one) holds; its features are not read.
 
     Raises:
       UsageError: as `splits`, or the split cannot be read.
     """
-    path = pathlib.Path(folder) / f"{_reference_split(folder)}.npz"
-    with schema.open_npz(path) as file:
-        shape = _shape(file, "features", path)
-        if len(shape) != 2:
-            raise UsageError(f"{path}: features has shape {shape}, it must be [rows, F]")
-        numbers = {name: _number(file, kind, path) for kind, name in LABELS.items()}
-        counted = tuple(name for name in numbers if name not in file.files)
-        unlabelled = _unlabelled(file, path)
-        return FolderSpec(shape[1], **numbers, counted=counted, unlabelled=unlabelled)
+    with Npz(_reference(folder)) as file:
+        _, width = _shape(file)
+        unlabelled = "class_probs" not in file
+        if not unlabelled:
+            probs = np.atleast_2d(file.read("class_probs"))
+            known = probs.any(axis=1)
+            whole = np.isin(np.arange(len(probs)), file.read("offsets"))  # never hidden
+            unlabelled = not (known | whole).all()
+        numbers = {number: _number(kind, file) for kind, number in LABELS.items()}
+        return Spec(feature_dim=width, unlabelled=unlabelled, **numbers)
 
 
 def read(
@@ -103,97 +96,51 @@ def read(
     Raises:
       UsageError: naming the file, and the line, row or photo, of the first fault.
     """
-    folder = _with_split(folder, split)
-    image_ids, captions = _read_lines(folder / f"{split}.jsonl", bare=bare)
-    path = folder / f"{split}.npz"
-    with schema.open_npz(path) as file:
-        arrays = {name: schema.read_array(file, name, path) for name in _wanted(file, path, pixels)}
-    return _corpus(arrays, image_ids, captions, _numbers(folder, arrays), path)
+    return next(blocks(folder, split, photos=0, pixels=pixels, bare=bare))
 
 
 def blocks(
-    folder: str | os.PathLike, split: str, *, photos: int = 256, pixels: bool = False
+    folder: str | os.PathLike,
+    split: str,
+    *,
+    photos: int = 256,
+    pixels: bool = False,
+    bare: bool = False,
 ) -> Iterator[Corpus]:
-    """One split, `photos` at a time: of its features, no more than that is in memory.
+    """One split, `photos` at a time (0: all): of its features, no more than that is in memory.
 
     Raises:
       UsageError: as `read`; what is wrong with a block is told when it is reached.
     """
-    folder = _with_split(folder, split)
-    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
-    path = folder / f"{split}.npz"
-    with schema.open_npz(path) as file, contextlib.ExitStack() as stack:
-        small = {"offsets", "image_ids"} & set(wanted := _wanted(file, path, pixels))
-        whole = {name: schema.read_array(file, name, path) for name in small}
-        _check_numbers(whole, path)
-        _check_photos(
-            whole | {"features": range(_shape(file, "features", path)[0])}, image_ids, path
-        )
-        labels = {f"{kind}_ids" for kind in LABELS} & set(wanted)
-        ids = {name: schema.read_array(file, name, path) for name in labels}
-        numbers, offsets = _numbers(folder, ids), whole["offsets"].astype(np.int64)
-        columns = {
-            name: stack.enter_context(schema.stream_array(file, name, path))
-            for name in wanted
-            if name not in small
-        }
-        rows = {name: offsets[-1] for name in columns}
-        rows |= {"pixels": len(image_ids)} if pixels else {}
-        for name, wanted_rows in rows.items():
-            if (found := _shape(file, name, path)[0]) != wanted_rows:
-                raise UsageError(f"{path}: {name} has {found} rows, it must have {wanted_rows}")
-        for start in range(0, len(image_ids), photos):
-            own = slice(start, start + photos)
-            bounds = offsets[start : start + photos + 1]
-            counts = {name: bounds[-1] - bounds[0] for name in columns}
-            counts |= {"pixels": len(bounds) - 1} if pixels else {}
-            arrays = {name: read(counts[name]) for name, read in columns.items()}
-            arrays["offsets"] = bounds - bounds[0]
-            where = path.with_name(f"{path.name}, counted from photo {start}")
-            yield _corpus(arrays, image_ids[own], captions[own], numbers, where)
-
-
-def _numbers(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Numbers of classes and attributes of a split whose ids are these, by name."""
-    reference, numbers = spec(folder), {}
-    for kind, name in LABELS.items():
-        numbers[name] = getattr(reference, name)
-        if (ids := arrays.get(f"{kind}_ids")) is not None and name in reference.counted:
-            numbers[name] = max(numbers[name], int(ids.max(initial=0)) + 1)
-    return numbers
-
-
-def _corpus(
-    arrays: dict,
-    image_ids: np.ndarray,
-    captions: tuple,
-    numbers: Mapping[str, int],
-    path: pathlib.Path,
-) -> Corpus:
-    """The arrays of a split, or of some of its photos, once they have been checked."""
-    _check_numbers(arrays, path)
-    _check_photos(arrays, image_ids, path)
-    _check_rows(arrays, path)
-    labels: dict[str, Any] = {}
-    for kind, name in LABELS.items():
-        ids, probs = f"{kind}_ids", f"{kind}_probs"
-        if ids in arrays:
-            _check_labels(arrays[ids], arrays[probs], kind, numbers[name], path)
-            labels[ids] = arrays[ids].astype(np.int32, copy=False)
-            labels[probs] = arrays[probs].astype(np.float32, copy=False)
-            labels[name] = numbers[name]
-    scores = arrays.get("scores")
-    return Corpus(
-        name=f"regions:{path.parent}",
-        image_ids=image_ids,
-        offsets=arrays["offsets"].astype(np.int64),
-        features=arrays["features"],
-        boxes=arrays["boxes"].astype(np.float32, copy=False),
-        captions=captions,
-        scores=None if scores is None else scores.astype(np.float32, copy=False),
-        pixels=arrays.get("pixels"),
-        **labels,
-    )
+    with _opened(folder, split) as file:
+        image_ids, captions = _lines(_lines_of(file), bare=bare)
+        offsets = _offsets(file, image_ids)
+        with Npz(_reference(folder)) as reference:
+            numbers = {number: _number(kind, reference, file) for kind, number in LABELS.items()}
+        there = [name for name in published.NAMES if name in file or name in ("features", "boxes")]
+        columns = {name: file.rows(name, offsets[-1]) for name in there}
+        pictures = file.rows("pixels", len(image_ids)) if pixels else None
+        step = photos or len(image_ids)
+        for start in range(0, len(image_ids), step):
+            bounds = offsets[start : start + step + 1]
+            arrays = {name: rows(bounds[-1] - bounds[0]) for name, rows in columns.items()}
+            where = f"{file.path}, counted from photo {start}" if photos else str(file.path)
+            published.check(arrays, numbers, where)
+            drawn = pictures(len(bounds) - 1) if pictures else None
+            if drawn is not None and (drawn.dtype != np.uint8 or drawn.shape[3:] != (3,)):
+                raise UsageError(
+                    f"{where}: pixels is {drawn.dtype} {drawn.shape}, it must be uint8 [N, H, W, 3]"
+                )
+            labels = {n: numbers[n] for kind, n in LABELS.items() if f"{kind}_ids" in arrays}
+            yield Corpus(
+                name=f"regions:{file.path.parent}",
+                image_ids=image_ids[start : start + step],
+                offsets=bounds - bounds[0],
+                captions=captions[start : start + step],
+                rows=published.rows(arrays, bounds - bounds[0]),
+                pixels=drawn,
+                **labels,
+            )
 
 
 def outline(folder: str | os.PathLike, split: str) -> Outline:
@@ -202,14 +149,9 @@ def outline(folder: str | os.PathLike, split: str) -> Outline:
     Raises:
       UsageError: as `read`, where it is these that have the fault.
     """
-    folder = _with_split(folder, split)
-    image_ids, captions = _read_lines(folder / f"{split}.jsonl")
-    path = folder / f"{split}.npz"
-    with schema.open_npz(path) as file:
-        rows = _shape(file, "features", path)[0]
-        arrays = {"offsets": schema.read_array(file, "offsets", path), "features": range(rows)}
-    _check_photos(arrays, image_ids, path)
-    return Outline(captions, np.diff(arrays["offsets"].astype(np.int64)) - 1)
+    with _opened(folder, split) as file:
+        image_ids, captions = _lines(_lines_of(file))
+        return Outline(captions, np.diff(_offsets(file, image_ids)) - 1)
 
 
 def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
@@ -221,194 +163,146 @@ def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
       UsageError: the split is there already (nothing is overwritten), or as `FolderWriter.add`.
     """
     numbers = {name: getattr(corpus, name) or None for name in LABELS.values()}
-    with FolderWriter(folder, split, dtype=corpus.features.dtype.name, **numbers) as writer:
-        for index, captions in zip(range(len(corpus)), corpus.captions, strict=True):
-            writer.add(_photo(corpus, index, captions))
+    dtype = corpus.rows[published.FEATURES].dtype.name
+    with FolderWriter(folder, split, dtype=dtype, **numbers) as writer:
+        for photo in photos(corpus):
+            writer.add(photo)
 
 
-def _photo(corpus: Corpus, index: int, captions: tuple[str, ...]) -> Photo:
-    rows = slice(*corpus.offsets[index : index + 2])
-    arrays: dict[str, Any] = {}
-    for name in ROWS:
-        values = getattr(corpus, name)
-        arrays[name] = None if values is None else values[rows]
-    pixels = None if corpus.pixels is None else corpus.pixels[index]
-    return Photo(int(corpus.image_ids[index]), captions, pixels=pixels, **arrays)
+def photos(corpus: Corpus) -> Iterator[Photo]:
+    """One after the other, as `FolderWriter.add` takes them."""
+    for index, captions in zip(range(len(corpus)), corpus.captions, strict=True):
+        own = slice(*corpus.offsets[index : index + 2])
+        rows = {key: values[own] for key, values in corpus.rows.items()}
+        pixels = None if corpus.pixels is None else corpus.pixels[index]
+        yield Photo(int(corpus.image_ids[index]), captions, rows, pixels=pixels)
 
 
-def _with_split(folder: str | os.PathLike, split: str) -> pathlib.Path:
-    folder = pathlib.Path(folder)
+def _opened(folder: str | os.PathLike, split: str) -> Npz:
     if split not in (names := splits(folder)):
         raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(names)}")
-    return folder
+    return Npz(pathlib.Path(folder) / f"{split}.npz")
 
 
-def _reference_split(folder: str | os.PathLike) -> str:
+def _reference(folder: str | os.PathLike) -> pathlib.Path:
+    """The split that says what all have in common."""
     names = splits(folder)
-    return "train" if "train" in names else names[0]
+    return pathlib.Path(folder) / f"{'train' if 'train' in names else names[0]}.npz"
 
 
-def _shape(file: np.lib.npyio.NpzFile, name: str, path: pathlib.Path) -> tuple[int, ...]:
-    """An array's shape from its header alone."""
-    if name not in file.files:
-        raise UsageError(f"{path}: the array {name} is missing")
-    return schema.array_header(file, name, path)[0]
-
-
-def _number(file: np.lib.npyio.NpzFile, kind: str, path: pathlib.Path) -> int:
-    """How many classes or attributes there are: as stored, or as the ids need."""
-    if (name := LABELS[kind]) in file.files:
-        number = schema.read_array(file, name, path)
+def _number(kind: str, reference: Npz, *splits: Npz) -> int:
+    """How many classes or attributes there are: as the reference says, or as all ids need."""
+    if (name := LABELS[kind]) in reference:
+        number = reference.read(name)
         if number.ndim or number.dtype.kind not in "iu":
-            raise UsageError(
-                f"{path}: {name} is {number.dtype} {number.shape}, it must be one integer"
-            )
+            raise UsageError(f"{reference.path}: {name} is {number!r}, it must be one integer")
         return int(number)
-    if f"{kind}_ids" not in file.files:
-        return 0
-    return int(schema.read_array(file, f"{kind}_ids", path).max(initial=0)) + 1
+    found = [file.read(f"{kind}_ids") for file in (reference, *splits) if f"{kind}_ids" in file]
+    return max((int(ids.max(initial=0)) + 1 for ids in found), default=0)
 
 
-def _unlabelled(file: np.lib.npyio.NpzFile, path: pathlib.Path) -> bool:
-    if "class_probs" not in file.files:
-        return True
-    probs = np.atleast_2d(schema.read_array(file, "class_probs", path))
-    whole_photos = schema.read_array(file, "offsets", path)  # these rows are never hidden
-    return not (probs.any(axis=-1) | np.isin(np.arange(len(probs)), whole_photos)).all()
+def _shape(file: Npz) -> tuple[int, ...]:
+    """Rows and width of the features."""
+    if len(shape := file.shape("features")) != 2:
+        raise UsageError(f"{file.path}: features has shape {shape}, it must be [rows, F]")
+    return shape
 
 
-def _wanted(file: np.lib.npyio.NpzFile, path: pathlib.Path, pixels: bool) -> list[str]:
-    needed = ["offsets", "features", "boxes"] + ["pixels"] * pixels
-    for name in needed:
-        if name not in file.files:
-            raise UsageError(f"{path}: the array {name} is missing; see mmt_jax.data.formats")
-    for kind in LABELS:
-        if (f"{kind}_ids" in file.files) != (f"{kind}_probs" in file.files):
-            raise UsageError(f"{path}: {kind}_ids and {kind}_probs need each other")
-    return needed + [name for name in ("image_ids", *ROWS[2:]) if name in file.files]
+def _offsets(file: Npz, image_ids: np.ndarray) -> np.ndarray:
+    """[N + 1] i64."""
+    offsets, lines, (rows, _) = file.read("offsets"), _lines_of(file).name, _shape(file)
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise UsageError(f"{file.path}: offsets must be a list of integers")
+    if len(offsets) != len(image_ids) + 1:
+        raise UsageError(
+            f"{file.path}: offsets are for {len(offsets) - 1} photos, but {lines} has "
+            f"{len(image_ids)} lines"
+        )
+    offsets = offsets.astype(np.int64)
+    if offsets[0] or offsets[-1] != rows or (np.diff(offsets) < 1).any():
+        raise UsageError(
+            f"{file.path}: offsets must ascend from 0 to the number of rows, {rows}; a photo has "
+            f"at least the row of the whole photo"
+        )
+    if "image_ids" in file and not np.array_equal(file.read("image_ids"), image_ids):
+        raise UsageError(f"{file.path}: image_ids are not those of {lines}")
+    return offsets
 
 
-def _read_lines(
+def _lines_of(file: Npz) -> pathlib.Path:
+    return file.path.with_suffix(".jsonl")
+
+
+def _lines(
     path: pathlib.Path, *, bare: bool = False
 ) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
-    image_ids: dict[int, int] = {}  # → line
+    """Ids and captions of a split's photos."""
+    seen: dict[int, int] = {}  # image_id → line
     captions = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            photo = _parse_line(line, f"{path}:{number}", bare=bare)
-            first = image_ids.setdefault(photo["image_id"], number)
-            if first != number:
+            image_id, own = _photo(line, f"{path}:{number}", bare=bare)
+            if (first := seen.setdefault(image_id, number)) != number:
                 raise UsageError(
-                    f"{path}:{number}: image_id {photo['image_id']} is that of line {first} too; "
-                    f"put all captions of a photo into one line"
+                    f"{path}:{number}: image_id {image_id} is that of line {first} too; put all "
+                    f"captions of a photo into one line"
                 )
-            captions.append(tuple(photo["captions"]))
+            captions.append(own)
     if not captions:
         raise UsageError(f"{path} is empty; it must hold one photo a line")
-    return np.array(list(image_ids), np.int64), tuple(captions)
+    return np.array(list(seen), np.int64), tuple(captions)
 
 
-def _parse_line(line: bytes, where: str, *, bare: bool) -> dict:
+def _photo(line: bytes, where: str, *, bare: bool) -> tuple[int, tuple[str, ...]]:
     try:
         photo = json.loads(line)
-    except ValueError as error:  # UnicodeDecodeError too
-        raise UsageError(f"{where}: not JSON ({error}); write one photo a line") from None
-    if not isinstance(photo, dict) or not isinstance(photo.get("image_id"), int):
-        raise UsageError(f"{where}: a photo needs an integer `image_id`")
-    if not -(2**63) <= photo["image_id"] < 2**63:
-        raise UsageError(f"{where}: image_id {photo['image_id']} does not fit into 64 bits")
-    captions = photo.get("captions")
-    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
-        raise UsageError(f"{where}: a photo needs `captions`, a list of strings")
-    if not (captions or bare):
-        raise UsageError(f"{where}: photo {photo['image_id']} has no caption; leave it out")
-    if not all(map(prepare, captions)):
-        raise UsageError(f"{where}: photo {photo['image_id']} has an empty caption; leave it out")
-    return photo
-
-
-def _check_numbers(arrays: dict, path: pathlib.Path) -> None:
-    for name, values in arrays.items():
-        if not values.ndim or values.dtype.kind not in "iuf":
-            raise UsageError(
-                f"{path}: {name} has shape {values.shape} and dtype {values.dtype}, it must be an "
-                f"array of numbers; see mmt_jax.data.formats"
-            )
-
-
-def _check_photos(arrays: dict, image_ids: np.ndarray, path: pathlib.Path) -> None:
-    offsets, rows = arrays["offsets"], len(arrays["features"])
-    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
-        raise UsageError(f"{path}: offsets must be a list of integers")
-    if len(offsets) != len(image_ids) + 1:
+        image_id, captions = photo["image_id"], photo["captions"]
+        if not isinstance(image_id, int) or not -(2**63) <= image_id < 2**63:
+            raise TypeError(f"image_id is {image_id!r}")
+        if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+            raise TypeError(f"captions are {captions!r}")
+    except (ValueError, KeyError, TypeError) as error:  # UnicodeDecodeError too
         raise UsageError(
-            f"{path}: offsets are for {len(offsets) - 1} photos, but "
-            f"{path.with_suffix('.jsonl').name} has {len(image_ids)} lines"
-        )
-    if offsets[0] != 0 or offsets[-1] != rows:
-        raise UsageError(
-            f"{path}: offsets run from {offsets[0]} to {offsets[-1]}, they must run from 0 to the "
-            f"{rows} rows of features"
-        )
-    empty = np.diff(offsets.astype(np.int64)) < 1
-    if empty.any():
-        raise UsageError(
-            f"{path}: photo {np.flatnonzero(empty)[0]} has no row; offsets must ascend, and each "
-            f"photo's first row is the whole photo"
-        )
-    if "image_ids" in arrays and not np.array_equal(arrays["image_ids"], image_ids):
-        raise UsageError(f"{path}: image_ids are not those of {path.with_suffix('.jsonl').name}")
-    pixels = arrays.get("pixels")
-    if pixels is not None and (
-        pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[::3] != (len(image_ids), 3)
-    ):
-        raise UsageError(
-            f"{path}: pixels is {pixels.dtype} {pixels.shape}, it must be uint8 "
-            f"[{len(image_ids)}, H, W, 3]"
-        )
+            f"{where}: no photo ({error}); a line is a JSON object with `image_id`, an integer of "
+            f"at most 64 bits, and `captions`, a list of strings"
+        ) from None
+    if not (captions or bare) or not all(map(prepare, captions)):
+        raise UsageError(f"{where}: photo {image_id} has no caption, or an empty one; leave it out")
+    return image_id, tuple(captions)
 
 
-def _check_rows(arrays: dict, path: pathlib.Path) -> None:
-    features, boxes = arrays["features"], arrays["boxes"]
-    rows = len(features)
-    if features.ndim != 2 or features.dtype not in (np.uint8, np.float16, np.float32):
-        raise UsageError(
-            f"{path}: features is {features.dtype} {features.shape}, it must be float32, float16 "
-            f"or uint8 [rows, F]"
-        )
-    for name in ROWS[1:]:
-        rank = 1 if name == "scores" else 2
-        shape = arrays[name].shape if name in arrays else (rows,) * rank
-        if len(shape) != rank or shape[0] != rows:
-            raise UsageError(
-                f"{path}: {name} has shape {shape}, it must have rank {rank} and the {rows} rows "
-                f"of features"
-            )
-    if boxes.shape[1] != 4:
-        raise UsageError(f"{path}: boxes has shape {boxes.shape}, it must be [{rows}, 4]")
-    for name in ("features", "scores", *(f"{kind}_probs" for kind in LABELS)):
-        _check_finite(arrays.get(name), f"{path}: {name}")
-    schema.check_coordinates(boxes, f"{path}: boxes")
+class RegionFolder(Source):
+    """`regions:FOLDER`; the last few splits that were read stay in memory."""
+
+    kind = "regions"
+    form = "regions:FOLDER"
+
+    def splits(self) -> tuple[str, ...]:
+        """As `Source` says."""
+        return splits(self.name)
+
+    def spec(self) -> Spec:
+        """As `Source` says."""
+        return spec(self.name)
+
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
+        """As `Source` says."""
+        del seed, size
+        files = [pathlib.Path(self.name) / f"{split}{end}" for end in (".npz", ".jsonl")]
+        changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
+        return _kept(self.name, split, pixels, bare, changed)
+
+    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+        """As `Source` says."""
+        del seed, size
+        return outline(self.name, split)
+
+    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
+        """As `Source` says."""
+        return blocks(self.name, split, pixels=pixels)
 
 
-def _check_labels(
-    ids: np.ndarray, probs: np.ndarray, kind: str, number: int, path: pathlib.Path
-) -> None:
-    if ids.shape != probs.shape or ids.dtype.kind not in "iu":
-        raise UsageError(f"{path}: {kind}_ids and {kind}_probs must both be [rows, k]")
-    if ids.min(initial=0) < 0 or ids.max(initial=0) >= number:
-        what = LABELS[kind]
-        raise UsageError(
-            f"{path}: {kind}_ids run from {ids.min()} to {ids.max()}, but there are {number} "
-            f"{what.removeprefix('num_')}; store their number as `{what}` in each npz"
-        )
-    total = probs.sum(axis=1, dtype=np.float32)
-    if (probs < 0).any() or (total > 1.01).any():
-        raise UsageError(f"{path}: {kind}_probs must be at least 0 and sum to at most 1 a row")
-
-
-def _check_finite(values: np.ndarray | None, name: str) -> None:
-    if values is None or values.dtype.kind != "f" or np.isfinite(values).all():
-        return
-    row = np.argwhere(~np.isfinite(values))[0][0]
-    raise UsageError(f"{name} holds NaN or infinity in row {row}")
+@functools.lru_cache(maxsize=4)
+def _kept(folder: str, split: str, pixels: bool, bare: bool, changed: tuple[int, ...]) -> Corpus:
+    del changed  # only there so that a rewritten folder is read again
+    return read(folder, split, pixels=pixels, bare=bare)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,8 +15,8 @@ import numpy as np
 from mmt_jax.corpus import Corpus
 from mmt_jax.data.records import FORMAT, INDEX
 from mmt_jax.errors import UsageError
-from mmt_jax.files import NoRoomError
-from mmt_jax.photo import LABELS, ROWS
+from mmt_jax.files import staged
+from mmt_jax.photo import FEATURES, LABELS, PIXELS, PROBS
 
 SHARD_MB = 256  # large enough for object stores, small enough to move and to check
 
@@ -53,24 +51,16 @@ def pack(
     there = [path for path in (*own, *folder.glob(f"{split}-*.array_record")) if path.exists()]
     if there:  # a region folder too has a SPLIT.jsonl
         raise UsageError(f"{there[0]} exists and is not overwritten; remove it or name another")
-    parts = folder / f".{split}.{os.getpid()}"
-    try:
-        parts.mkdir(parents=True)
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, parts, ignore_errors=True)
-            writer = _Writer(parts, split, shard_mb << 20)
-            stack.callback(writer.close)
+    with staged(folder, split, last=".json") as parts:
+        writer = _Writer(parts, split, shard_mb << 20)
+        try:
             for block in blocks:
                 writer.add(block)
-            said = writer.finish()
-            for path in sorted(parts.iterdir(), key=lambda path: path.suffix == ".json"):
-                os.replace(path, folder / path.name)
-        return said
-    except (OSError, RuntimeError) as error:  # array_record knows only RuntimeError
-        raise NoRoomError(
-            f"{folder} cannot be written ({error}); make room there or name another folder. "
-            f"Nothing of the split {split!r} was kept"
-        ) from error
+            return writer.finish()
+        except RuntimeError as error:  # all that array_record knows
+            raise OSError(str(error)) from error
+        finally:
+            writer.close()
 
 
 class _Writer:
@@ -97,26 +87,22 @@ class _Writer:
             self._shard = None
 
     def add(self, block: Corpus) -> None:
-        arrays = {name: getattr(block, name) for name in (*ROWS, "pixels")}
-        arrays = {name: values for name, values in arrays.items() if values is not None}
-        arrays["features"] = _halved(arrays["features"], block)
-        self._columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
+        arrays = {**block.rows, FEATURES: _halved(block)}
         self._numbers = {name: getattr(block, name) for name in LABELS.values()}
-        if block.class_probs is None:
-            self._unlabelled = True
-        else:
-            real = np.ones(len(block.features), bool)
-            real[block.offsets[:-1]] = False  # the whole photo is never hidden
-            self._unlabelled |= not block.class_probs[real].any(axis=-1).all()
+        real = np.ones(len(arrays[FEATURES]), bool)
+        real[block.offsets[1:] - 1] = False  # the whole photo is never hidden
+        known = arrays.get(PROBS["class"], np.zeros((len(real), 0)))[real].any(axis=-1)
+        self._unlabelled |= not known.all() or PROBS["class"] not in arrays
+        if block.pixels is not None:
+            arrays[PIXELS] = block.pixels
+        self._columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
         for photo, captions in enumerate(block.captions):
             rows = slice(*block.offsets[photo : photo + 2])
+            own = {PIXELS: slice(photo, photo + 1)}
             self._write(
                 b"".join(
-                    np.ascontiguousarray(
-                        arrays[name][photo : photo + 1] if name == "pixels" else arrays[name][rows],
-                        dtype,
-                    ).tobytes()
-                    for name, dtype, _ in self._columns
+                    np.ascontiguousarray(arrays[key][own.get(key, rows)], dtype).tobytes()
+                    for key, dtype, _ in self._columns
                 )
             )
             self._note(int(block.image_ids[photo]), captions, rows.stop - rows.start)
@@ -144,15 +130,13 @@ class _Writer:
         if not self._shards:
             raise UsageError(f"the split {self._split!r} has no photo; nothing written")
         self.close()
+        index: dict[str, Any] = {n: np.array(values, np.int64) for n, values in self._index.items()}
+        count, files = len(self._shards), []
         for number, path in enumerate(self._shards):
-            path.rename(
-                f"{self._folder / self._split}-{number:05d}-of-{len(self._shards):05d}.array_record"
-            )
-        index: dict[str, Any] = {
-            name: np.array(values, np.int64) for name, values in self._index.items()
-        }
-        np.savez(self._folder / f"{self._split}.index.npz", **index)
-        files = sorted(path for path in self._folder.iterdir())
+            files.append(path.with_name(f"{path.name}-of-{count:05d}.array_record"))
+            path.rename(files[number])
+        files += [self._folder / f"{self._split}{end}" for end in (".index.npz", ".jsonl")]
+        np.savez(files[-2], **index)
         said = {
             "format": FORMAT,
             "photos": len(index["image_ids"]),
@@ -171,7 +155,8 @@ class _Writer:
         return said
 
 
-def _halved(features: np.ndarray, block: Corpus) -> np.ndarray:
+def _halved(block: Corpus) -> np.ndarray:
+    features = block.rows[FEATURES]
     if features.dtype != np.float32:
         return features
     with np.errstate(over="ignore"):

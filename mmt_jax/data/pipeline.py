@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mmt_jax.configs.config import Config
-from mmt_jax.corpus import AllCaptions, Corpus, Photos
+from mmt_jax.corpus import AllCaptions, Photos
 from mmt_jax.corpus import starts as starts_of
 from mmt_jax.data import buckets as buckets_lib
-from mmt_jax.data import regions
+from mmt_jax.data import regions, schema
 from mmt_jax.data.buckets import Size
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import LABELS
+from mmt_jax.photo import BOXES, FEATURES, IDS, LABELS, PIXELS, PROBS
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
@@ -127,31 +127,32 @@ class Examples:
         return len(self.image_ids)
 
     def _check_pixels(self) -> None:
-        shapes = set()
         for corpus in self._corpora:
-            if corpus.pixel_shape is None:
+            if PIXELS not in corpus.shapes:
                 raise UsageError(f"{corpus.name} has no pixels, which config.model.pixels asks for")
-            shapes.add(corpus.pixel_shape)
+        shapes = {corpus.shapes[PIXELS] for corpus in self._corpora}
         if len(shapes) > 1:
             raise UsageError(f"the corpora have photos of different sizes: {sorted(shapes)}")
-        self._pixel_shape = shapes.pop()
+        (self._shape,) = shapes
         nothing = self.images(np.arange(0))  # says now if the patches do not fit
         self._width = nothing.mask.shape[1]
         self._real_regions = np.full(len(self), self._width)
 
     def _lay_out_regions(self, max_regions: int, reading: str) -> None:
         _check_agreement(self._corpora)
-        self._reading = {"reading": reading, "global_region": self._global_region}
-        self._max_regions = max_regions
-        self._width = max(
-            regions.width(corpus.offsets, max_regions=max_regions, **self._reading)
-            for corpus in self._corpora
-        )
+        self._reads = {
+            "max_regions": max_regions,
+            "reading": reading,
+            "global_region": self._global_region,
+        }
+        self._width = max(regions.width(corpus.offsets, **self._reads) for corpus in self._corpora)
         kept = [regions.kept(c.offsets, max_regions, reading) for c in self._corpora]
         self._real_regions = np.maximum(np.concatenate(kept) + self._global_region, 1)
-        self._kept = {
-            "class": max(corpus.classes_kept for corpus in self._corpora),
-            "attribute": max(corpus.attributes_kept for corpus in self._corpora),
+        wanted = [BOXES, FEATURES]
+        for kind, number in LABELS.items():
+            wanted += [IDS[kind], PROBS[kind]] if getattr(self, number) else []
+        self._shapes = {
+            key: max(corpus.shapes.get(key, (0,)) for corpus in self._corpora) for key in wanted
         }
 
     def _lay_out_captions(self, text_length: int, bare: bool) -> None:
@@ -196,36 +197,13 @@ class Examples:
             if len(place)
         ]
         if self._patch_size:
-            pixels = np.zeros((len(indices), *self._pixel_shape), np.float32)
+            pixels = np.zeros((len(indices), *self._shape), np.float32)
             for place, photos in taken:
                 pixels[place] = photos.pixels
             return regions.pixel_image(
                 pixels / 255, self._patch_size, global_region=self._global_region
             )
-        return self._regions(len(indices), taken)
-
-    def _regions(self, count: int, taken: Sequence[tuple[np.ndarray, Corpus]]) -> Image:
-        """Photos in memory, each part with the places where they stand in the batch."""
-        table = np.full((count, self._width), -1, np.int64)
-        starts = starts_of([len(photos.features) for _, photos in taken])
-        for (place, photos), start in zip(taken, starts, strict=False):
-            slots = regions.slots(
-                photos.offsets, photos.scores, max_regions=self._max_regions, **self._reading
-            )
-            rows = np.where(slots >= 0, slots + start, -1)
-            table[place, self._width - rows.shape[1] :] = rows
-        parts = [photos for _, photos in taken]
-        labels: dict[str, np.ndarray] = {}
-        for kind, number in LABELS.items():
-            if getattr(self, number):
-                labels |= _distributions(kind, self._kept[kind], parts, starts)
-        return regions.assemble(
-            table,
-            features=lambda rows: _gather([part.features for part in parts], starts, rows),
-            boxes=regions.with_area(np.concatenate([part.boxes for part in parts])),
-            **labels,
-            **self._reading,
-        )
+        return schema.to_image(regions.batch(taken, self._shapes, width=self._width, **self._reads))
 
     def texts(self, indices: np.ndarray) -> Text:
         """Captions [B] of 0 ≤ index < M as numpy arrays."""
@@ -269,33 +247,6 @@ class Examples:
         start = self._caption_starts[images]
         count = self._caption_starts[images + 1] - start
         return start + (rng.random(len(images)) * count).astype(np.int64)
-
-
-def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows of the joined parts, decoded, without joining them; they may differ in dtype."""
-    if len(parts) == 1:
-        return regions.decode(parts[0][rows])
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    out = np.empty((len(rows), parts[0].shape[1]), np.float32)
-    for number, part in enumerate(parts):
-        mine = owner == number
-        out[mine] = regions.decode(part[rows[mine] - starts[number]])
-    return out
-
-
-def _distributions(
-    kind: str, kept: int, parts: Sequence[Corpus], starts: np.ndarray
-) -> dict[str, np.ndarray]:
-    """[rows, kept] ids and probabilities; both 0 where a corpus has fewer, or none."""
-    arrays = {
-        f"{kind}_ids": np.zeros((starts[-1], kept), np.int32),
-        f"{kind}_probs": np.zeros((starts[-1], kept), np.float32),
-    }
-    for name, values in arrays.items():
-        for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True):
-            if (own := getattr(part, name)) is not None:
-                values[start:stop, : own.shape[1]] = own
-    return arrays
 
 
 def _check_agreement(corpora: Sequence[Photos]) -> None:

@@ -7,10 +7,11 @@ Of a split, a folder holds
 | `SPLIT-00000-of-00007.array_record`, … | one record a photo: the arrays of its rows, one after the other |
 | `SPLIT.jsonl` | one line a photo: `image_id` and `captions` |
 | `SPLIT.index.npz` | `image_ids` [N], `offsets` [N + 1], `caption_counts` [N], `lines` [N + 1]: where a line begins |
-| `SPLIT.json` | `columns`: name, dtype and shape of a row, in the order they have in a record; counts; size and SHA-256 of each file |
+| `SPLIT.json` | `columns`: key, dtype and shape of a row, in the order they have in a record; counts; size and SHA-256 of each file |
 
-Features are float16, or uint8 as they were; row 0 of a photo is the whole photo, as in `formats`.
-`SPLIT.json` is written last: a split without it is none. Only the index is read whole.
+Keys and rows are those of `photo`; features are float16, or uint8 as they were. `SPLIT.json` is
+written last: a split without it is none. Only the index is read whole. Records of the first format
+have the names and rows of a region folder and are read too.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ import math
 import mmap
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmt_jax.corpus import Corpus, Outline, starts
-from mmt_jax.data import schema
+from mmt_jax.corpus import Corpus, Outline, Photos, starts
+from mmt_jax.data import published
+from mmt_jax.data.npz import Npz
+from mmt_jax.data.source import Source, Spec
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import BOXES, FEATURES, PIXELS
 
-FORMAT = "mmt_jax records 1"
+FORMAT, FIRST_FORMAT = "mmt_jax records 2", "mmt_jax records 1"
 INDEX = ("image_ids", "offsets", "caption_counts", "lines")
 _AGAIN = "pack it again with `mmt data pack`"
 
@@ -66,72 +70,31 @@ class Lines(Sequence[tuple[str, ...]]):
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-@dataclasses.dataclass(frozen=True)
-class Packed:
-    """A packed split; see `corpus.Photos`. Its photos may be read from several processes."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed(Photos):
+    """A packed split, whose photos may be read from several processes.
 
-    name: str
-    image_ids: np.ndarray
-    offsets: np.ndarray
-    captions: Sequence[tuple[str, ...]]
-    num_classes: int
-    num_attributes: int
-    columns: tuple[tuple[str, str, tuple[int, ...]], ...]  # name, dtype and shape of a row
-    source: Any  # grain's ArrayRecordDataSource
+    Attributes:
+      columns: key, dtype and shape of a row, in the order of a record.
+      source: grain's ArrayRecordDataSource.
+    """
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def _shape(self, name: str) -> tuple[int, ...] | None:
-        return next((shape for column, _, shape in self.columns if column == name), None)
+    columns: tuple[tuple[str, str, tuple[int, ...]], ...]
+    source: Any
 
     @property
-    def feature_dim(self) -> int:
-        """See `Photos`."""
-        return (self._shape("features") or (0,))[0]
-
-    @property
-    def classes_kept(self) -> int:
-        """See `Photos`."""
-        return (self._shape("class_ids") or (0,))[0]
-
-    @property
-    def attributes_kept(self) -> int:
-        """See `Photos`."""
-        return (self._shape("attribute_ids") or (0,))[0]
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...] | None:
-        """See `Photos`."""
-        return self._shape("pixels")
-
-    @property
-    def pixels(self) -> np.ndarray | None:
-        """See `Photos`."""
-        return self.take(np.arange(len(self))).pixels if self.pixel_shape else None
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """As `Photos` says."""
+        shapes = {published.NAMES.get(name, name): shape for name, _, shape in self.columns}
+        return shapes | {BOXES: (5,)}
 
     @property
     def caption_counts(self) -> np.ndarray:
-        """See `Photos`."""
-        if isinstance(self.captions, Lines):
-            return self.captions.counts
-        return np.array([len(photo) for photo in self.captions], np.int64)
-
-    def head(self, count: int) -> Packed:
-        """See `Photos`; their captions come into memory."""
-        return dataclasses.replace(
-            self,
-            image_ids=self.image_ids[:count],
-            offsets=self.offsets[: count + 1],
-            captions=self.captions[:count],
-        )
-
-    def bare(self) -> Packed:
-        """See `Photos`."""
-        return dataclasses.replace(self, captions=((),) * len(self))
+        """As `Photos` says."""
+        return self.captions.counts if isinstance(self.captions, Lines) else super().caption_counts
 
     def take(self, photos: np.ndarray) -> Corpus:
-        """See `Photos`.
+        """As `Photos` says.
 
         Raises:
           UsageError: a shard is damaged.
@@ -145,22 +108,26 @@ class Packed:
                 f"{self.name}: photos cannot be read ({error}); compare the shards with the "
                 f"SHA-256 that the split's .json gives, or {_AGAIN}"
             ) from None
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        pixels = rows.pop(PIXELS, None)
+        if FEATURES not in rows:  # of the first format
+            rows = published.rows(rows, starts(counts))
         return Corpus(
             name=self.name,
             image_ids=self.image_ids[photos],
             offsets=starts(counts),
             captions=tuple(() for _ in photos),
+            rows=rows,
             num_classes=self.num_classes,
             num_attributes=self.num_attributes,
-            **arrays,
+            pixels=pixels,
         )
 
     def _parse(self, record: bytes, rows: int) -> dict[str, np.ndarray]:
         """The arrays of a photo, which share the record's memory."""
         arrays, start = {}, 0
         for name, dtype, shape in self.columns:
-            count = 1 if name == "pixels" else int(rows)
+            count = 1 if name == PIXELS else int(rows)
             values = np.frombuffer(record, dtype, count * math.prod(shape), start)
             arrays[name] = values.reshape(count, *shape)
             start += values.nbytes
@@ -175,8 +142,7 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
     Raises:
       UsageError: no such folder, or no split in it.
     """
-    folder = pathlib.Path(folder)
-    names = sorted(path.stem for path in folder.glob("*.json"))
+    names = sorted(path.stem for path in pathlib.Path(folder).glob("*.json"))
     if not names:
         raise UsageError(
             f"{folder} holds no packed records; make them with `mmt data pack --out={folder}`"
@@ -197,7 +163,7 @@ def about(folder: str | os.PathLike, split: str) -> dict[str, Any]:
     try:
         said = json.loads(path.read_bytes())
         sizes = {row["file"]: row["bytes"] for row in said["files"]}
-        known = said["format"] == FORMAT
+        known = said["format"] in (FORMAT, FIRST_FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{path} does not describe packed records; {_AGAIN}") from None
     if not known:
@@ -212,12 +178,6 @@ def about(folder: str | os.PathLike, split: str) -> dict[str, Any]:
     return said
 
 
-def reference(folder: str | os.PathLike) -> dict[str, Any]:
-    """`about` the split `train`, or where there is none the first."""
-    names = splits(folder)
-    return about(folder, "train" if "train" in names else names[0])
-
-
 def read(folder: str | os.PathLike, split: str) -> Packed:
     """Opens a split.
 
@@ -227,10 +187,10 @@ def read(folder: str | os.PathLike, split: str) -> Packed:
     import grain  # takes two seconds, which those who read no records are spared
 
     folder, said = pathlib.Path(folder), about(folder, split)
-    path = folder / f"{split}.index.npz"
-    with schema.open_npz(path) as file:
-        index = {name: schema.read_array(file, name, path) for name in INDEX}
+    with Npz(folder / f"{split}.index.npz") as file:
+        index = {name: file.read(name) for name in INDEX}
     shards = [row["file"] for row in said["files"] if row["file"].endswith(".array_record")]
+    shards.sort(key=lambda name: int(name.rsplit("-", 3)[1]))  # SPLIT-00000-of-00007.array_record
     return Packed(
         name=f"records:{folder}",
         image_ids=index["image_ids"],
@@ -238,20 +198,47 @@ def read(folder: str | os.PathLike, split: str) -> Packed:
         captions=Lines(folder / f"{split}.jsonl", index["lines"], index["caption_counts"]),
         num_classes=said["num_classes"],
         num_attributes=said["num_attributes"],
-        columns=tuple((name, dtype, tuple(shape)) for name, dtype, shape in said["columns"]),
+        columns=tuple(
+            (PIXELS if key == "pixels" else key, dtype, tuple(shape))  # of the first format
+            for key, dtype, shape in said["columns"]
+        ),
         source=grain.sources.ArrayRecordDataSource([str(folder / name) for name in shards]),
     )
 
 
-def outline(folder: str | os.PathLike, split: str) -> Outline:
-    """Captions and numbers of regions of a split."""
-    packed = read(folder, split)
-    return Outline(packed.captions, np.diff(packed.offsets) - 1)
+class PackedRecords(Source):
+    """`records:FOLDER`."""
 
+    kind = "records"
+    form = "records:FOLDER"
 
-def in_blocks(packed: Packed, photos: int = 256) -> Iterator[Corpus]:
-    """All photos with their captions, `photos` at a time."""
-    for start in range(0, len(packed), photos):
-        stop = min(start + photos, len(packed))
-        block = packed.take(np.arange(start, stop))
-        yield dataclasses.replace(block, captions=packed.captions[start:stop])
+    def splits(self) -> tuple[str, ...]:
+        """As `Source` says."""
+        return splits(self.name)
+
+    def spec(self) -> Spec:
+        """As `Source` says."""
+        names = splits(self.name)
+        said = about(self.name, "train" if "train" in names else names[0])
+        (width,) = (row[2][0] for row in said["columns"] if row[0] in (FEATURES, "features"))
+        return Spec(width, said["num_classes"], said["num_attributes"], said["unlabelled"])
+
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Packed:
+        """As `Source` says; pixels come along where there are some."""
+        del seed, size, pixels, bare
+        return read(self.name, split)
+
+    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+        """As `Source` says."""
+        del seed, size
+        packed = read(self.name, split)
+        return Outline(packed.captions, np.diff(packed.offsets) - 1)
+
+    def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
+        """As `Source` says; pixels come along where there are some."""
+        del pixels
+        packed = read(self.name, split)
+        for start in range(0, len(packed), photos):
+            stop = min(start + photos, len(packed))
+            block = packed.take(np.arange(start, stop))
+            yield dataclasses.replace(block, captions=packed.captions[start:stop])

@@ -7,19 +7,19 @@ global region overwrites the lowest-scoring one, and its feature is the mean of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mmt_jax.corpus import Photos
+from mmt_jax.corpus import Corpus, Photos
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, SCORES, WHOLE
 from mmt_jax.typing import Array, Image
 
 READINGS = ("plain", "release")
 FEATURE_SCALE = 0.0058821  # of features stored as uint8: value = (uint8 / 8) ** 2 * FEATURE_SCALE
-GLOBAL_BOX = (0.0, 0.0, 1.0, 1.0, 1.0)
 
 _DECODED = ((np.arange(256) / 8) ** 2 * FEATURE_SCALE).astype(np.float32)
 
@@ -37,17 +37,19 @@ def encode(features: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(8 * root), 0, 255).astype(np.uint8)
 
 
-def with_area(boxes: np.ndarray) -> np.ndarray:
-    """[..., 4] boxes → [..., 5]: the box's share of the image is appended."""
-    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    return np.concatenate([boxes, area[..., None]], axis=-1, dtype=np.float32)
-
-
 def width(
     offsets: np.ndarray, *, max_regions: int, reading: str = "plain", global_region: bool = True
 ) -> int:
     """R of `slots`, whose arguments and errors these are."""
-    _check_reading(max_regions, reading, global_region)
+    if reading not in READINGS:
+        raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
+    if max_regions < 1:
+        raise UsageError(f"max_regions is {max_regions}; a photo needs room for one region")
+    if reading == "release" and not global_region:
+        raise UsageError(
+            "config.data.regions='release' puts the global region in place of another, but this "
+            "model reads no global region; take config.data.regions='plain'"
+        )
     most = int(kept(offsets, max_regions, reading).max(initial=0))
     return most + 1 if global_region else max(most, 1)
 
@@ -72,7 +74,7 @@ def slots(
     """Which row stands in which slot.
 
     Args:
-      offsets: [N + 1] as in `Corpus`: a photo's first row is the whole photo.
+      offsets: [N + 1] as in `Photos`: a photo's last row is the whole photo.
       scores: [rows], best first; equal scores, and None, keep the given order.
       max_regions: the most regions of a photo, the global one not counted.
       reading: "plain" or "release".
@@ -81,112 +83,86 @@ def slots(
 
     Returns:
       [N, R] i64, R the most regions that a photo keeps, and one for the whole photo, which is the
-      last column; -1 is padding.
+      last column; -1 is padding, in front.
 
     Raises:
       UsageError: unknown reading, one that is about the global region where there is none, or
         `max_regions` below 1.
     """
-    _check_reading(max_regions, reading, global_region)
-    firsts, counts = offsets[:-1].astype(np.int64), np.diff(offsets) - 1
+    reads = {"max_regions": max_regions, "reading": reading, "global_region": global_region}
+    table = np.full((len(offsets) - 1, width(offsets, **reads)), -1, np.int64)
+    counts = np.diff(offsets) - 1
     photo = np.repeat(np.arange(len(counts)), counts)
-    starts = np.cumsum(counts) - counts
-    rank = np.arange(len(photo)) - starts[photo]
-    rows = firsts[photo] + 1 + rank
+    rank = np.arange(len(photo)) - (np.cumsum(counts) - counts)[photo]
+    rows = offsets[photo] + rank
     if scores is not None:
         rows = rows[np.lexsort((-scores[rows], photo))]
 
     real = kept(offsets, max_regions, reading)
-    most = real.max(initial=0)
-    table = np.full((len(counts), most + 1), -1, np.int64)
-    table[:, -1] = firsts
     fits = rank < real[photo]
     photo, rank, rows = photo[fits], rank[fits], rows[fits]
-    table[photo, most - real[photo] + rank] = rows
-    if global_region or most == 0:
-        return table
-    table[:, -2] = np.where(counts == 0, firsts, table[:, -2])
-    return table[:, :-1]
+    table[photo, table.shape[1] - global_region - real[photo] + rank] = rows
+    alone = slice(None) if global_region else counts == 0
+    table[alone, -1] = offsets[1:][alone] - 1
+    return table
 
 
-def _check_reading(max_regions: int, reading: str, global_region: bool) -> None:
-    if reading not in READINGS:
-        raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
-    if max_regions < 1:
-        raise UsageError(f"max_regions is {max_regions}; a photo needs room for one region")
-    if reading == "release" and not global_region:
-        raise UsageError(
-            "config.data.regions='release' puts the global region in place of another, but this "
-            "model reads no global region; take config.data.regions='plain'"
-        )
-
-
-def assemble(
-    table: np.ndarray,
+def batch(
+    parts: Iterable[tuple[np.ndarray, Corpus]],
+    shapes: Mapping[str, tuple[int, ...]],
     *,
-    features: Callable[[np.ndarray], np.ndarray],
-    boxes: np.ndarray,
-    class_ids: np.ndarray | None = None,
-    class_probs: np.ndarray | None = None,
-    attribute_ids: np.ndarray | None = None,
-    attribute_probs: np.ndarray | None = None,
+    width: int,
     reading: str = "plain",
-    global_region: bool = True,
-) -> Image:
-    """Gathers photos by their slots.
+    **slots_as: Any,
+) -> dict[str, np.ndarray]:
+    """The record of B photos, by the keys of the signature and of `shapes`.
 
     Args:
-      table: [B, R] rows of `slots`.
-      features: rows [n] → decoded features [n, F] f32.
-      boxes: [rows, 5] f32, with area.
-      class_ids, class_probs: [rows, k], or None.
-      attribute_ids, attribute_probs: [rows, j], or None.
-      reading, global_region: as given to `slots`. A photo that "release" leaves without a region
-        keeps the whole photo's feature, for there is nothing to take the mean of.
+      parts: photos in memory, each with the places [n] that they have among the B.
+      shapes: of a row, by key, what the record holds. Where a part lacks a key, or has fewer
+        classes than others, there is 0.
+      width: R.
+      reading: as given to `slots`. A photo that "release" leaves without a region keeps the whole
+        photo's feature, for there is nothing to take the mean of.
+      **slots_as: the other arguments of `slots`.
 
     Returns:
-      Numpy arrays; padding is 0 everywhere.
+      Numpy arrays [B, R, …], f32 and i32; padding stands in front and is 0 everywhere.
     """
-    mask = table >= 0
-    rows = table[mask]
-
-    def place(values: np.ndarray) -> np.ndarray:
-        out = np.zeros((*table.shape, *values.shape[1:]), values.dtype)
-        out[mask] = values
-        return out
-
-    labels = {
-        "class_ids": class_ids,
-        "class_probs": class_probs,
-        "attribute_ids": attribute_ids,
-        "attribute_probs": attribute_probs,
+    parts = list(parts)
+    count = sum(len(places) for places, _ in parts)
+    record = {
+        key: np.zeros((count, width, *shape), np.int32 if key in IDS.values() else np.float32)
+        for key, shape in shapes.items()
     }
-    image = Image(
-        features=place(features(rows)),
-        boxes=place(boxes[rows]),
-        mask=mask,
-        **{name: place(values[rows]) for name, values in labels.items() if values is not None},
-    )
-    if global_region:
-        image.boxes[:, -1] = GLOBAL_BOX
+    record[schema.IMAGE_PADDING] = np.ones((count, width), np.int32)
+    for places, photos in parts:
+        table = slots(photos.offsets, photos.rows.get(SCORES), reading=reading, **slots_as)
+        photo, slot = np.nonzero(table >= 0)
+        rows = table[photo, slot]
+        photo, slot = places[photo], slot + width - table.shape[1]
+        record[schema.IMAGE_PADDING][photo, slot] = 0
+        for key in shapes.keys() & photos.rows.keys():
+            values = photos.rows[key][rows]
+            values = decode(values) if key == FEATURES else values
+            record[key][photo, slot, : values.shape[1]] = values
     if reading == "release":
-        _release_global(image)
-    return image
+        _release_global(record)
+    return record
 
 
-def _release_global(image: Image) -> None:
+def _release_global(record: dict[str, np.ndarray]) -> None:
     """Puts the mean of the kept regions into the last slot, in place; no detector classified it."""
-    kept = image.mask[:, :-1].sum(axis=1)
+    features = record[FEATURES]
+    kept = (record[schema.IMAGE_PADDING][:, :-1] == 0).sum(axis=1)
     some = kept > 0
-    total = image.features[some, :-1].sum(axis=1)
-    image.features[some, -1] = total / kept[some, None].astype(np.float32)
-    for labels in (image.class_ids, image.class_probs, image.attribute_ids, image.attribute_probs):
-        if labels is not None:
-            labels[:, -1] = 0
+    features[some, -1] = features[some, :-1].sum(axis=1) / kept[some, None].astype(np.float32)
+    for key in record.keys() & {*IDS.values(), *PROBS.values()}:
+        record[key][:, -1] = 0
 
 
 def record(
-    corpus: Photos,
+    photos: Photos,
     index: int,
     *,
     max_regions: int = 100,
@@ -194,21 +170,11 @@ def record(
     global_region: bool = True,
 ) -> dict[str, np.ndarray]:
     """The three image keys of photo `index`, as a record file holds them; arguments as `slots`."""
-    photo = corpus.take(np.array([index]))
-    image = assemble(
-        slots(
-            photo.offsets,
-            photo.scores,
-            max_regions=max_regions,
-            reading=reading,
-            global_region=global_region,
-        ),
-        features=lambda rows: decode(photo.features[rows]),
-        boxes=with_area(photo.boxes),
-        reading=reading,
-        global_region=global_region,
-    )
-    return {key: value[0] for key, value in schema.from_image(image).items()}
+    reads = {"max_regions": max_regions, "reading": reading, "global_region": global_region}
+    photo = photos.take(np.array([index]))
+    shapes = {key: photo.shapes[key] for key in (BOXES, FEATURES)}
+    found = batch([(np.arange(1), photo)], shapes, width=width(photo.offsets, **reads), **reads)
+    return {key: value[0] for key, value in found.items()}
 
 
 def patches(pixels: Array, patch_size: int, *, global_region: bool = True) -> tuple[Array, Array]:
@@ -242,7 +208,7 @@ def patches(pixels: Array, patch_size: int, *, global_region: bool = True) -> tu
     boxes = _patch_boxes(xp, rows, columns)
     if global_region:
         cells = xp.concatenate([cells, cells.mean(axis=-2, keepdims=True)], axis=-2)
-        boxes = xp.concatenate([boxes, xp.asarray([GLOBAL_BOX], dtype=np.float32)], axis=0)
+        boxes = xp.concatenate([boxes, xp.asarray([WHOLE], dtype=np.float32)], axis=0)
     return cells, xp.broadcast_to(boxes, (*lead, *boxes.shape))
 
 

@@ -1,57 +1,28 @@
 """Names of data and what they stand for.
 
-A source is `scenes` (the generated corpus that evaluation uses), `scenes/NAME` (a generated corpus
-by name), `regions:FOLDER` (a region folder, see `formats`; no comma in its path), `records:FOLDER`
-(packed records, see `records`), or several of these separated by commas: a mixture.
+A source is one of `KINDS`, or several separated by commas: a mixture. A kind is a subclass of
+`source.Source` in a file of its own, and a line here.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import functools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from mmt_jax.configs.config import Config, DataSpec
 from mmt_jax.corpus import Corpus, Outline, Photos
-from mmt_jax.data import formats, records
+from mmt_jax.data.formats import RegionFolder
+from mmt_jax.data.generated import Scenes
+from mmt_jax.data.records import PackedRecords
+from mmt_jax.data.source import Source
 from mmt_jax.errors import UsageError
 from mmt_jax.text import base, sentencepiece, vocabulary
 from mmt_jax.text.store import has_vocabulary, store_tokenizer, stored_tokenizer
 
+KINDS: tuple[type[Source], ...] = (Scenes, RegionFolder, PackedRecords)
+
 _EVAL_SPLITS = ("val", "dev", "validation")
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """One part of a mixture: a generated corpus, a region folder, or packed records."""
-
-    kind: str  # "scenes", "regions" or "records"
-    name: str  # of the corpus, or the folder's path
-
-    def __str__(self) -> str:
-        return f"scenes/{self.name}" if self.generated else f"{self.kind}:{self.name}"
-
-    @property
-    def generated(self) -> bool:
-        """Whether nothing of it is on disk."""
-        return self.kind == "scenes"
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that there are.
-
-        Raises:
-          UsageError: the folder has none.
-        """
-        if self.generated:
-            from mmt_jax import scenes
-
-            return scenes.SPLITS
-        return (formats if self.kind == "regions" else records).splits(self.name)
 
 
 def parse(source: str) -> tuple[Source, ...]:
@@ -64,21 +35,14 @@ def parse(source: str) -> tuple[Source, ...]:
 
 
 def _parse_one(source: str) -> Source:
-    kind, _, folder = source.partition(":")
-    if kind in ("regions", "records") and folder:
-        return Source(kind, folder)
-    if source == "scenes" or source.startswith("scenes/"):
-        from mmt_jax import scenes
-
-        name = source.partition("/")[2] if "/" in source else "target"
-        if name in scenes.CORPORA:
-            return Source("scenes", name)
-        near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
-        right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
-        raise UsageError(f"there is no generated corpus {name!r}; {right}")
+    for kind in KINDS:
+        rest = source.removeprefix(kind.kind)
+        if rest != source and (found := kind.parse(rest)):
+            return found
+    *forms, last = (kind.form for kind in KINDS)
     raise UsageError(
-        f"unknown source {source!r}; a source is scenes, scenes/NAME, regions:FOLDER or "
-        f"records:FOLDER, or several of them separated by commas"
+        f"unknown source {source!r}; a source is {', '.join(forms)} or {last}, or several of them "
+        f"separated by commas"
     )
 
 
@@ -91,7 +55,7 @@ def load(
     pixels: bool = False,
     bare: bool = False,
 ) -> list[Photos]:
-    """Loads the corpora of a source, but opens packed records; the last few stay in memory.
+    """Loads the corpora of a source, or opens those that are read photo by photo.
 
     Args:
       source: see the module.
@@ -104,17 +68,9 @@ def load(
     Raises:
       UsageError: unknown source or split, or a folder with a fault.
     """
-    corpora: list[Photos] = []
-    for part in parse(source):
-        if part.generated:
-            corpora.append(_build(part.name, split, seed, size, pixels))
-        elif part.kind == "records":
-            corpora.append(records.read(part.name, split))
-        else:
-            files = [pathlib.Path(part.name) / f"{split}{end}" for end in (".npz", ".jsonl")]
-            changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
-            corpora.append(_read(part.name, split, pixels, bare, changed))
-    return corpora
+    return [
+        part.load(split, seed=seed, size=size, pixels=pixels, bare=bare) for part in parse(source)
+    ]
 
 
 def outlines(source: str, split: str, *, seed: int = 0, size: int | None = None) -> list[Outline]:
@@ -126,15 +82,7 @@ def outlines(source: str, split: str, *, seed: int = 0, size: int | None = None)
     Raises:
       UsageError: as `load`.
     """
-    found = []
-    for part in parse(source):
-        if part.generated:
-            corpus = _build(part.name, split, seed, size, False)
-            found.append(Outline(corpus.captions, np.diff(corpus.offsets) - 1))
-        else:
-            kind = formats if part.kind == "regions" else records
-            found.append(kind.outline(part.name, split))
-    return found
+    return [part.outline(split, seed=seed, size=size) for part in parse(source)]
 
 
 def blocks(source: str, split: str, *, pixels: bool = False) -> Iterator[Corpus]:
@@ -146,24 +94,7 @@ def blocks(source: str, split: str, *, pixels: bool = False) -> Iterator[Corpus]
     part, *others = parse(source)
     if others:
         raise UsageError(f"{source} is a mixture; take one part at a time")
-    if part.kind == "regions":
-        return formats.blocks(part.name, split, pixels=pixels)
-    if part.kind == "records":
-        return records.in_blocks(records.read(part.name, split))
-    return iter([_build(part.name, split, 0, None, pixels)])
-
-
-@functools.lru_cache(maxsize=8)
-def _build(name: str, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
-    from mmt_jax import scenes
-
-    return scenes.build(name, split, seed=seed, size=size, pixels=pixels)
-
-
-@functools.lru_cache(maxsize=4)
-def _read(folder: str, split: str, pixels: bool, bare: bool, changed: tuple[int, ...]) -> Corpus:
-    del changed  # only there so that a rewritten folder is read again
-    return formats.read(folder, split, pixels=pixels, bare=bare)
+    return part.blocks(split, pixels=pixels)
 
 
 def first(corpora: Sequence[Photos], limit: int) -> list[Photos]:
@@ -199,9 +130,7 @@ def eval_split(source: str) -> str:
     Raises:
       UsageError: a folder has none of the usual names.
     """
-    shared = set.intersection(
-        *({"val"} if part.generated else set(part.splits()) for part in parse(source))
-    )
+    shared = set.intersection(*(set(part.splits()) for part in parse(source)))
     for name in _EVAL_SPLITS:
         if name in shared:
             return name
@@ -276,40 +205,22 @@ def spec(config: Config, tokenizer: base.Tokenizer | None = None) -> DataSpec:
     tokens = vocab_size, special.mask_id, special.pad_id
     if config.model.pixels:
         return DataSpec(3 * config.model.patch_size**2, 0, *tokens, unlabelled=True)
-    facts = [_facts(part) for part in parse(config.data.source)]
-    widths = {width for width, *_ in facts}
-    classes = {number for _, number, _, _ in facts if number}
-    attributes = {number for _, _, number, _ in facts if number}
-    for what, values in (
-        ("feature widths", widths),
-        ("numbers of classes", classes),
-        ("numbers of attributes", attributes),
-    ):
+    specs = [part.spec() for part in parse(config.data.source)]
+
+    def agreed(field: str) -> int:
+        values = {getattr(each, field) for each in specs} - {0}
         if len(values) > 1:
+            what = field.replace("num_", "numbers of ").replace("feature_dim", "feature widths")
             raise UsageError(
                 f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
                 f"mixture needs records of one detector"
             )
+        return max(values, default=0)
+
     return DataSpec(
-        widths.pop(),
-        max(classes, default=0),
+        agreed("feature_dim"),
+        agreed("num_classes"),
         *tokens,
-        unlabelled=any(some for *_, some in facts),
-        num_attributes=max(attributes, default=0),
+        unlabelled=any(each.unlabelled for each in specs),
+        num_attributes=agreed("num_attributes"),
     )
-
-
-def _facts(part: Source) -> tuple[int, int, int, bool]:
-    """Feature width, numbers of classes and attributes, and whether some regions have no class."""
-    if part.generated:
-        from mmt_jax import scenes
-
-        return scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, False
-    if part.kind == "records":
-        said = records.reference(part.name)
-        rows = {name: shape for name, _, shape in said["columns"]}
-        numbers = said["num_classes"], said["num_attributes"]
-        return rows["features"][0], *numbers, said["unlabelled"]
-    folder = formats.spec(part.name)
-    numbers = folder.num_classes, folder.num_attributes
-    return folder.feature_dim, *numbers, folder.unlabelled

@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
 import types
 import zipfile
 from collections.abc import Iterator
@@ -16,17 +15,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmt_jax.data import schema
+from mmt_jax.data import published
 from mmt_jax.errors import UsageError
-from mmt_jax.files import NoRoomError, lock
-from mmt_jax.photo import LABELS, Photo
+from mmt_jax.files import staged, writing
+from mmt_jax.photo import BOXES, FEATURES, LABELS, WHOLE, Photo
 
 DTYPES = ("float16", "float32", "uint8")
 FLOATS = DTYPES[:2]  # what features that are floats can be stored as
 
 _CHUNK = 1 << 20
-_ROWS = ".rows"  # how the names of folders end that a split is written in
-_LOCK = "lock"  # in such a folder, held by who writes there
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
@@ -69,8 +66,8 @@ class FolderWriter:
             raise UsageError(f"{split!r} cannot name a split; take letters and digits, as in train")
         self.folder = pathlib.Path(folder)
         self.split = split
-        for name in self._names:
-            if (target := self.folder / name).exists():
+        for target in (self.folder / f"{split}.npz", self.folder / f"{split}.jsonl"):
+            if target.exists():
                 raise UsageError(
                     f"{target} exists and is not overwritten; remove it or name another"
                 )
@@ -85,22 +82,8 @@ class FolderWriter:
         return len(self._ids)
 
     def __enter__(self) -> FolderWriter:
-        self._files = contextlib.ExitStack()
-        with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for parts in self.folder.glob(f".{self.split}.*{_ROWS}"):
-                if _in_use(parts):
-                    raise UsageError(
-                        f"another run is writing the split {self.split!r} of {self.folder}; wait "
-                        f"until it ends, or name another split or folder"
-                    )
-                shutil.rmtree(parts, ignore_errors=True)
-            self._parts = pathlib.Path(
-                tempfile.mkdtemp(prefix=f".{self.split}.", suffix=_ROWS, dir=self.folder)
-            )
-            self._files.callback(shutil.rmtree, self._parts, ignore_errors=True)
-            lock(self._files.enter_context((self._parts / _LOCK).open("wb")))
-            self._lines = self._files.enter_context((self._parts / self._names[1]).open("wb"))
+        self._block = self._begun()
+        self._block.__enter__()
         return self
 
     def __exit__(
@@ -109,9 +92,18 @@ class FolderWriter:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        with self._writing(), self._files:
-            if kind is None:
-                self._finish()
+        self._block.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def _begun(self) -> Iterator[None]:
+        with (
+            staged(self.folder, self.split, last=".jsonl") as self._parts,
+            contextlib.ExitStack() as self._files,
+        ):
+            lines = self._parts / f"{self.split}.jsonl"
+            self._lines = self._files.enter_context(lines.open("wb"))
+            yield
+            self._finish()
 
     def add(self, photo: Photo) -> None:
         """Appends a photo; one that is refused leaves no trace.
@@ -119,7 +111,8 @@ class FolderWriter:
         Raises:
           UsageError: naming the photo and its first fault: an id that another photo has, arrays
             whose shapes disagree with each other or with the photos before, numbers that are not
-            finite or do not fit, boxes outside 0..1 or inverted, impossible probabilities.
+            finite or do not fit, boxes outside 0..1 or inverted, a last row that is not the whole
+            photo, impossible probabilities.
         """
         name = f"photo {photo.image_id}"
         if photo.image_id in self._ids:
@@ -132,70 +125,39 @@ class FolderWriter:
             text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:  # UnicodeEncodeError of lone surrogates too
             raise UsageError(f"{name}: captions and info must be plain text ({error})") from None
-        with self._writing():
+        with writing(self.folder):
             if not self._columns:
                 self._open(arrays)
             for key, values in arrays.items():
                 self._columns[key].append(values)
-            self._rows += len(photo.features)
+            self._rows += len(arrays["features"])
             self._columns["offsets"].append(np.array([self._rows]))
             self._columns["image_ids"].append(np.array([photo.image_id]))
             self._lines.write(text)
         self._ids.add(photo.image_id)
 
-    @property
-    def _names(self) -> tuple[str, str]:
-        return f"{self.split}.npz", f"{self.split}.jsonl"
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise NoRoomError(
-                f"{self.folder} cannot be written ({error.strerror or error}); make room there or "
-                f"name another folder. The split {self.split!r} was not written"
-            ) from error
-
     def _checked(self, photo: Photo, name: str) -> dict[str, np.ndarray]:
         """The photo's arrays as they are stored."""
-        if photo.features.ndim != 2 or 0 in photo.features.shape:
-            raise UsageError(f"{name}: features has shape {photo.features.shape}, not [rows, F]")
-        rows = len(photo.features)
-        arrays = {
-            "features": _features(photo.features, self._dtype, name),
-            "boxes": _numbers(photo.boxes, np.float32, (rows, 4), f"{name}: boxes"),
-        }
-        schema.check_coordinates(arrays["boxes"], f"{name}: boxes")
-        if photo.scores is not None:
-            arrays["scores"] = _numbers(photo.scores, np.float32, (rows,), f"{name}: scores")
-        for kind in LABELS:
-            arrays |= self._labels(photo, kind, rows, name)
+        features, boxes = photo.rows[FEATURES], photo.rows[BOXES]
+        if features.ndim != 2 or 0 in features.shape or boxes.shape != (len(features), 5):
+            raise UsageError(
+                f"{name}: {FEATURES} has shape {features.shape} and {BOXES} {boxes.shape}; they "
+                f"must be [rows, F] and [rows, 5]"
+            )
+        if not np.allclose(boxes[-1], WHOLE, atol=1e-3):
+            raise UsageError(
+                f"{name}: the last row is the whole photo, whose box is {WHOLE}, not "
+                f"{boxes[-1].tolist()}; see mmt_jax.photo"
+            )
+        arrays = published.arrays(photo.rows)
+        arrays["features"] = _features(arrays["features"], self._dtype, name)
+        published.check(arrays, {n: getattr(self, n) for n in LABELS.values()}, name)
+        for key in arrays.keys() - {"features"}:
+            arrays[key] = arrays[key].astype(np.int32 if key.endswith("_ids") else np.float32)
         if photo.pixels is not None:
             if photo.pixels.dtype != np.uint8 or photo.pixels.shape[2:] != (3,):
                 raise UsageError(f"{name}: pixels must be uint8 [H, W, 3]")
             arrays["pixels"] = photo.pixels[None]
-        self._check_like_the_first(arrays, name)
-        return arrays
-
-    def _labels(self, photo: Photo, kind: str, rows: int, name: str) -> dict[str, np.ndarray]:
-        ids, probs = getattr(photo, f"{kind}_ids"), getattr(photo, f"{kind}_probs")
-        if ids is None and probs is None:
-            return {}
-        if ids is None or probs is None:
-            raise UsageError(f"{name}: {kind}_ids and {kind}_probs need each other")
-        shape, number = (rows, *ids.shape[1:2]), getattr(self, LABELS[kind])
-        ids = _numbers(ids, np.int32, shape, f"{name}: {kind}_ids")
-        probs = _numbers(probs, np.float32, shape, f"{name}: {kind}_probs")
-        if number is not None and ids.max(initial=0) >= number:
-            raise UsageError(f"{name}: {kind} {ids.max()}, but there are {number}")
-        if ids.min(initial=0) < 0:
-            raise UsageError(f"{name}: {kind} {ids.min()}; {kind} ids begin with 0")
-        if (probs < 0).any() or (probs.sum(axis=1) > 1.01).any():
-            raise UsageError(f"{name}: {kind}_probs must be at least 0 and sum to at most 1 a row")
-        return {f"{kind}_ids": ids, f"{kind}_probs": probs}
-
-    def _check_like_the_first(self, arrays: dict[str, np.ndarray], name: str) -> None:
         first = {key: column.tail for key, column in self._columns.items()}
         ours = {key: values.shape[1:] for key, values in arrays.items()}
         for key in sorted(ours.keys() | first.keys() - {"offsets", "image_ids"}):
@@ -204,6 +166,7 @@ class FolderWriter:
                     f"{name}: {key} {_of(ours.get(key))}, but of the photos before it "
                     f"{_of(first.get(key))}; a split has one shape of each"
                 )
+        return arrays
 
     def _open(self, arrays: dict[str, np.ndarray]) -> None:
         numbers = np.zeros(0, np.int64)
@@ -213,11 +176,12 @@ class FolderWriter:
         self._columns["offsets"].append(np.array([0]))
 
     def _finish(self) -> None:
+        npz = f"{self.split}.npz"
         if not self._ids:
-            raise UsageError(f"{self.folder / self._names[0]} would hold no photo; nothing written")
-        npz, lines = (self._parts / name for name in self._names)
-        self._lines.close()
-        with zipfile.ZipFile(npz, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            raise UsageError(f"{self.folder / npz} would hold no photo; nothing written")
+        with zipfile.ZipFile(
+            self._parts / npz, "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as archive:
             for key, column in self._columns.items():
                 column.file.close()
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
@@ -227,16 +191,6 @@ class FolderWriter:
                 if (number := getattr(self, name)) is not None:
                     with archive.open(f"{name}.npy", "w") as member:
                         np.lib.format.write_array(member, np.array(number, np.int64))
-        for part in (npz, lines):
-            os.replace(part, self.folder / part.name)
-
-
-def _in_use(parts: pathlib.Path) -> bool:
-    try:
-        with (parts / _LOCK).open("rb") as file:
-            return not lock(file)
-    except OSError:
-        return False
 
 
 class _Column:
@@ -260,32 +214,17 @@ class _Column:
 
 
 def _features(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """As they are stored."""
     if (values.dtype == np.uint8) != (dtype == np.uint8) or values.dtype.kind not in "uf":
         raise UsageError(f"{name}: features are {values.dtype}, which is not stored as {dtype}")
-    if not np.isfinite(values).all():
-        row = np.argwhere(~np.isfinite(values))[0][0]
-        raise UsageError(f"{name}: features holds NaN or infinity in row {row}")
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)
-    if not np.isfinite(stored).all():
+    if np.isfinite(values).all() and not np.isfinite(stored).all():
         raise UsageError(
             f"{name}: features reach {np.abs(values).max():.4g}, beyond {dtype}; store float32"
         )
     return stored
 
 
-def _numbers(values: np.ndarray, dtype: type, shape: tuple[int, ...], name: str) -> np.ndarray:
-    kinds = "iu" if np.dtype(dtype).kind == "i" else "iuf"
-    if values.shape != shape or values.dtype.kind not in kinds:
-        raise UsageError(f"{name} is {values.dtype} {values.shape}, it must be numbers {shape}")
-    if not np.isfinite(values).all():
-        raise UsageError(f"{name} holds NaN or infinity")
-    if kinds == "iu" and values.size and not -(2**31) <= int(values.min()) <= values.max() < 2**31:
-        raise UsageError(f"{name} runs from {values.min()} to {values.max()}, beyond 32 bits")
-    return values.astype(dtype, copy=False)
-
-
 def _of(tail: tuple[int, ...] | None) -> str:
-    return (
-        "is missing" if tail is None else f"has the shape {[..., *tail]}".replace("Ellipsis", "…")
-    )
+    return "is missing" if tail is None else f"has the shape [{', '.join(['…', *map(str, tail)])}]"

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmt_jax.data import regions, schema
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import regions
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import Photo, with_whole
+from mmt_jax.photo import FEATURES, Photo, rows
 
 MAX_REGIONS = 100  # the release's
 
@@ -26,15 +27,15 @@ _NAME = re.compile(r"\b(?:display_)?name\s*:\s*[\"'](.*?)[\"']")
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a detector says of one picture: rows of regions, best first.
+    """What a detector says of one picture: rows of regions, best first, and perhaps the whole.
 
     Attributes:
       boxes: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
       features: [n, F] f32.
       scores: [n] f32, or None where all regions are alike.
       class_ids, class_probs: [n, k], the likeliest classes of each region, best first, or None.
-      whole: whether row 0 is the whole picture, of which the detector has then a feature of its
-        own.
+      whole: whether the last row is the whole picture, of which the detector has then a feature of
+        its own.
     """
 
     boxes: np.ndarray
@@ -100,7 +101,7 @@ def photo(
 ) -> Photo:
     """A detector's answer as a photo of a region folder.
 
-    Where no row is the whole picture, one is put in front: the mean of the regions' features, of no
+    Where no row is the whole picture, one is put behind: the mean of the regions' features, of no
     known class, as in MMT's release.
 
     Raises:
@@ -108,38 +109,22 @@ def photo(
     """
     if not len(found.boxes):
         raise UsageError("the detector found no region; nothing can be said of such a photo")
-    said = Photo(
-        image_id,
-        tuple(captions),
-        features=found.features,
-        boxes=np.clip(found.boxes, 0, 1),
+    seen = rows(
+        found.features,
+        np.clip(found.boxes, 0, 1),
+        whole=None if found.whole else found.features.mean(axis=0),
         scores=found.scores,
         class_ids=found.class_ids,
         class_probs=found.class_probs,
-        info=info,
     )
-    return said if found.whole else with_whole(said, said.features.mean(axis=0))
+    return Photo(image_id, tuple(captions), seen, info)
 
 
-def record(
-    photo: Photo, *, max_regions: int, reading: str = "plain", global_region: bool = True
-) -> dict[str, np.ndarray]:
+def record(photo: Photo, **slots: Any) -> dict[str, np.ndarray]:
     """The three image keys of a photo; arguments as `regions.slots`."""
-    table = regions.slots(
-        np.array([0, len(photo.features)]),
-        photo.scores,
-        max_regions=max_regions,
-        reading=reading,
-        global_region=global_region,
-    )
-    image = regions.assemble(
-        table,
-        features=lambda rows: photo.features[rows].astype(np.float32),
-        boxes=regions.with_area(photo.boxes),
-        reading=reading,
-        global_region=global_region,
-    )
-    return {key: value[0] for key, value in schema.from_image(image).items()}
+    offsets = np.array([0, len(photo.rows[FEATURES])])
+    alone = Corpus(name="", image_ids=np.zeros(1), offsets=offsets, captions=((),), rows=photo.rows)
+    return regions.record(alone, 0, **slots)
 
 
 def labels(path: str | os.PathLike) -> dict[int, str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mmt_jax import detectors
-from mmt_jax.data import schema
+from mmt_jax.data import formats
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Album, Shot
@@ -26,7 +26,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.files import lock, tidy, whole
 from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.ingest.skipped import Skipped, Summary
-from mmt_jax.photo import ROWS, Photo
+from mmt_jax.photo import Photo
 
 SHARD = 64  # photos that are kept together
 BATCH = 8  # pictures in memory at once
@@ -217,26 +217,14 @@ def _join(
         raise UsageError(f"not one photo could be taken{skipped.because}")
     with writer:
         for shard in names:
-            with schema.open_npz(path := shards / f"{shard}.npz") as file:
-                arrays = {name: schema.read_array(file, name, path) for name in file.files}
-            for line, ends in zip(_lines(shards, shard), itertools.pairwise(arrays["offsets"])):
+            found, lines = formats.read(shards, shard, bare=True), _lines(shards, shard)
+            for photo, line in zip(formats.photos(found), lines, strict=True):
                 if shot := wanted.get(line["file"]):
-                    captions_of = texts.get(shot.image_id, ())
-                    writer.add(_photo(arrays, slice(*ends), shot.image_id, line, captions_of))
-                    written[shot.image_id] = len(captions_of)
+                    # A shard is written without captions, which may be others now.
+                    own = texts.get(shot.image_id, ())
+                    info = {name: line[name] for name in ("file", "width", "height")}
+                    writer.add(Photo(shot.image_id, own, photo.rows, info))
+                    written[shot.image_id] = len(own)
     if captions:
         captions.tell(skipped, written.keys())
     return written
-
-
-def _photo(
-    arrays: Mapping[str, np.ndarray],
-    rows: slice,
-    number: int,
-    line: Mapping,
-    captions: tuple[str, ...],
-) -> Photo:
-    """A row of a shard, with the captions that it has now: a shard is written without them."""
-    columns = {name: arrays[name][rows] for name in ROWS if name in arrays}
-    info = {name: line[name] for name in ("file", "width", "height")}
-    return Photo(number, captions, **columns, info=info)

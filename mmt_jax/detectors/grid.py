@@ -48,8 +48,8 @@ class PatchDetector:
         row, column = np.divmod(np.arange(cells**2), cells)
         boxes = np.stack([row, column, row + 1, column + 1], axis=1) / cells
         return Detections(
-            boxes=np.concatenate([[(0, 0, 1, 1)], boxes]).astype(np.float32),
-            features=np.concatenate([states[:1], patches.reshape(cells**2, -1)]),
+            boxes=np.concatenate([boxes, [(0, 0, 1, 1)]]).astype(np.float32),
+            features=np.concatenate([patches.reshape(cells**2, -1), states[:1]]),
             whole=True,
         )
 

@@ -46,7 +46,7 @@ class CropDetector:
         self._boxes = boxes(scales)
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """See `Detector.detect`; row 0 is the whole picture."""
+        """See `Detector.detect`; the last row is the whole picture."""
         crops = [
             pictures_lib.crop(picture, box, self._size)
             for picture in pictures
@@ -58,9 +58,9 @@ class CropDetector:
         return [self._sorted(features[part], distribution(scores[part])) for part in parts]
 
     def _sorted(self, features: np.ndarray, probs: np.ndarray) -> Detections:
-        """The whole picture, then regions, that with the surest class first."""
+        """Regions, that with the surest class first, then the whole picture."""
         scores = probs.max(axis=1)
-        order = np.concatenate([[0], 1 + np.argsort(-scores[1:], kind="stable")])
+        order = np.append(np.argsort(-scores[:-1], kind="stable"), len(scores) - 1)
         ids, probs = photos.top(probs[order])
         return Detections(
             self._boxes[order], features[order], scores[order], ids, probs, whole=True
@@ -68,7 +68,7 @@ class CropDetector:
 
 
 def boxes(scales: str) -> np.ndarray:
-    """Boxes [n, 4] f32, the whole photo first: ymin, xmin, ymax, xmax in 0..1.
+    """Boxes [n, 4] f32, the whole photo last: ymin, xmin, ymax, xmax in 0..1.
 
     Args:
       scales: numbers separated by "x", as in "2x3": scale s has s² boxes, each 2 / (s + 1) of the
@@ -87,7 +87,7 @@ def boxes(scales: str) -> np.ndarray:
             f"scales={scales} must be numbers such as 2x3, whose squares, the boxes, sum to at "
             f"most {base.MAX_REGIONS}"
         )
-    found = [(0.0, 0.0, 1.0, 1.0)]
+    found = []
     for number in numbers:
         step = 1 / (number + 1)
         found += [
@@ -95,7 +95,7 @@ def boxes(scales: str) -> np.ndarray:
             for row in range(number)
             for column in range(number)
         ]
-    return np.minimum(np.array(found, np.float32), 1)
+    return np.minimum(np.array([*found, (0, 0, 1, 1)], np.float32), 1)
 
 
 def distribution(scores: np.ndarray) -> np.ndarray:

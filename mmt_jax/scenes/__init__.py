@@ -10,7 +10,6 @@ from mmt_jax.scenes.corpora import (
     SPLITS,
     build,
     picture,
-    spec,
     vocabulary_captions,
 )
 from mmt_jax.scenes.detector import FEATURE_DIM, NUM_CLASSES
@@ -23,6 +22,5 @@ __all__ = [
     "SPLITS",
     "build",
     "picture",
-    "spec",
     "vocabulary_captions",
 ]

@@ -27,8 +27,7 @@ import random
 
 import numpy as np
 
-from mmt_jax.configs.config import DataSpec
-from mmt_jax.corpus import Corpus
+from mmt_jax.corpus import Corpus, starts
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes import detector, grammar, render, styles
 from mmt_jax.scenes.world import Scenes, World, draw_scenes
@@ -98,8 +97,8 @@ def build(
       pixels: whether to keep the pictures, at 12 kB each.
 
     Returns:
-      Features are f16 [rows, `FEATURE_DIM`] in 0..1, as `detector.box_features` makes them; scores
-      and classes are set.
+      Features are f16 [rows, `FEATURE_DIM`] in 0..1, as `detector.box_features` makes them; there
+      are scores and classes.
 
     Raises:
       UsageError: there is no such corpus or split, or seed or size is out of range.
@@ -111,31 +110,29 @@ def build(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
         )
 
-    pictures, regions, captions = [], [], []
+    pictures, counts, rows, captions = [], [], [], []
     for block in range(-(-total // BLOCK)):
         count = min(BLOCK, total - block * BLOCK)
         scenes = draw_block(corpus, split, block, seed=seed)
         drawn = render.render(scenes)
-        found = detector.detect(scenes, drawn, _stream(corpus, split, seed, block, "detector"))
-        regions.append(_first(found, count))
+        found, seen = detector.detect(
+            scenes, drawn, _stream(corpus, split, seed, block, "detector")
+        )
+        counts.append(found[:count])
+        rows.append({key: values[: found[:count].sum()] for key, values in seen.items()})
         captions += caption_block(corpus, split, block, scenes, seed=seed)[0][:count]
         if pixels:
             pictures.append(drawn[:count])
 
-    counts = np.concatenate([part.counts for part in regions])
     first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
     return Corpus(
         name=f"{recipe.source} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        offsets=starts(np.concatenate(counts)),
         captions=tuple(captions),
+        rows={key: np.concatenate([part[key] for part in rows]) for key in rows[0]},
         num_classes=detector.NUM_CLASSES,
         pixels=np.concatenate(pictures) if pixels else None,
-        boxes=np.concatenate([part.boxes for part in regions]),
-        features=np.concatenate([part.features for part in regions]),
-        scores=np.concatenate([part.scores for part in regions]),
-        class_ids=np.concatenate([part.class_ids for part in regions]),
-        class_probs=np.concatenate([part.class_probs for part in regions]),
     )
 
 
@@ -143,11 +140,6 @@ def picture(corpus: str, split: str, index: int, *, seed: int = 0) -> np.ndarray
     """Picture `index` of what `build` returns: [64, 64, 3] uint8."""
     _recipe(corpus, split, seed)
     return render.render(draw_block(corpus, split, index // BLOCK, seed=seed))[index % BLOCK]
-
-
-def spec(vocab_size: int) -> DataSpec:
-    """What a model must know of any generated corpus, read with a vocabulary of that size."""
-    return DataSpec(detector.FEATURE_DIM, detector.NUM_CLASSES, vocab_size)
 
 
 def vocabulary_captions(*, seed: int = 0) -> list[str]:
@@ -202,10 +194,3 @@ def _stream(corpus: str, split: str, seed: int, block: int, use: str) -> np.rand
     uses = ("world", "detector", "pairing")
     keys = (CORPORA.index(corpus), SPLITS.index(split), block, uses.index(use))
     return np.random.default_rng((seed, *keys))
-
-
-def _first(regions: detector.Regions, count: int) -> detector.Regions:
-    """The regions of the first `count` pictures."""
-    rows = regions.counts[:count].sum()
-    columns = {name: column[:rows] for name, column in vars(regions).items() if name != "counts"}
-    return detector.Regions(counts=regions.counts[:count], **columns)

@@ -7,11 +7,11 @@ shape × colour.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import numpy as np
 
+from mmt_jax import photo
 from mmt_jax.scenes import render, world
 
 GRID = 8  # cells a side that a box is averaged over
@@ -49,28 +49,20 @@ LOGIT_NOISE = 0.7
 SHARPNESS = (0.8, 1.0, 1.2)  # by size: small objects are harder to tell
 
 
-@dataclasses.dataclass(frozen=True)
-class Regions:
-    """Rows of B pictures, the whole photo first in each; the columns are those of `Corpus`.
+def detect(
+    scenes: world.Scenes, pixels: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Finds the regions of B pictures.
 
-    Attributes:
-      counts: [B] int, rows of each picture.
-      boxes: [rows, 4] f32. features: [rows, F] f16.
-      scores: [rows] f32; 1 for the whole photo.
-      class_ids: [rows, k] i32 and class_probs: [rows, k] f32; the whole photo has no class, its
-        probabilities are 0.
+    Args:
+      scenes: what is on them.
+      pixels: [B, 64, 64, 3] uint8.
+      rng: decides what is missed, and what is taken for what.
+
+    Returns:
+      [B] int, rows of each picture, and its rows by key, the whole photo last: features f16, and
+      the likeliest classes; the whole photo has the score 1 and no class.
     """
-
-    counts: np.ndarray
-    boxes: np.ndarray
-    features: np.ndarray
-    scores: np.ndarray
-    class_ids: np.ndarray
-    class_probs: np.ndarray
-
-
-def detect(scenes: world.Scenes, pixels: np.ndarray, rng: np.random.Generator) -> Regions:
-    """Finds the regions of B pictures, `pixels` [B, 64, 64, 3] uint8."""
     size, slots = scenes.present.shape
     # Slots of a picture: the whole photo, each object, one spurious region.
     boxes = np.empty((size, slots + 2, 4), np.float32)
@@ -89,15 +81,14 @@ def detect(scenes: world.Scenes, pixels: np.ndarray, rng: np.random.Generator) -
     logits[:, -1, 0] = 0
     logits += LOGIT_NOISE * rng.standard_normal(logits.shape, np.float32)
 
-    whole = np.zeros_like(keep)
-    whole[:, 0] = True
-    whole = whole[keep]
+    keep = np.roll(keep, -1, axis=1)  # the whole photo last
+    boxes, logits = np.roll(boxes, -1, axis=1), np.roll(logits, -1, axis=1)
+    picture, slot = np.nonzero(keep)
+    boxes, whole = boxes[keep], slot == slots + 1
     ids, probs, scores = _top(logits[keep])
-    picture = np.nonzero(keep)[0]
-    return Regions(
-        counts=keep.sum(axis=1),
-        boxes=boxes[keep],
-        features=box_features(pixels, picture, boxes[keep]).astype(np.float16),
+    return keep.sum(axis=1), photo.rows(
+        box_features(pixels, picture, boxes).astype(np.float16),
+        boxes,
         scores=np.where(whole, 1, scores).astype(np.float32),
         class_ids=ids,
         class_probs=np.where(whole[:, None], 0, probs).astype(np.float32),

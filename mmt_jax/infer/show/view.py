@@ -10,8 +10,8 @@ import numpy as np
 from mmt_jax.configs.models import ModelConfig
 from mmt_jax.data import regions, schema
 from mmt_jax.infer.show.explain import Explanation
+from mmt_jax.photo import IDS, PROBS, SCORES, Photo
 from mmt_jax.photo import WHOLE as WHOLE_BOX
-from mmt_jax.photo import Photo
 
 WHOLE = "the whole photo"
 
@@ -38,18 +38,19 @@ class View:
 def names(photo: Photo, rows: np.ndarray, labels: Mapping[int, str]) -> tuple[str, ...]:
     """What the detector says of rows [R] of a photo: the likeliest class, and the score.
 
-    Row 0 is the whole photo.
+    The last of its rows is the whole photo.
     """
+    scores, ids, probs = (photo.rows.get(key) for key in (SCORES, IDS["class"], PROBS["class"]))
     found = []
     for row in rows:
-        if row == 0:
+        if row == len(photo.rows[schema.BOXES]) - 1:
             found.append(WHOLE)
             continue
-        name = f"region {row}"
-        if photo.class_ids is not None and photo.class_probs is not None:
-            best = int(photo.class_ids[row, photo.class_probs[row].argmax()])
+        name = f"region {row + 1}"
+        if ids is not None and probs is not None:
+            best = int(ids[row, probs[row].argmax()])
             name = labels.get(best, f"class {best}")
-        found.append(name if photo.scores is None else f"{name} {photo.scores[row]:.2f}")
+        found.append(name if scores is None else f"{name} {scores[row]:.2f}")
     return tuple(found)
 
 
@@ -65,6 +66,6 @@ def of_record(
     else:
         picture, kind = np.full((300, 400, 3), 235, np.uint8), "region"
         boxes = record[schema.BOXES][record[schema.IMAGE_PADDING] == 0]
-    whole = (boxes[:, :4] == WHOLE_BOX).all(axis=1)
+    whole = (boxes == WHOLE_BOX).all(axis=1)
     found = tuple(WHOLE if all_of_it else f"{kind} {i}" for i, all_of_it in enumerate(whole, 1))
     return picture, boxes[:, :4], found

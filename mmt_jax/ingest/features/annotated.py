@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from mmt_jax import readers as files
-from mmt_jax.data import regions
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest.features import detections, tsv
 from mmt_jax.ingest.features.detections import Detections, Item
+from mmt_jax.photo import WHOLE, with_area
 
 MAX_CATEGORIES = 10_000
 
@@ -156,12 +156,12 @@ def _annotated(
     histogram = hot.mean(axis=0) if len(hot) else np.zeros(width, np.float32)
     return Detections(
         name=number,
-        features=np.concatenate([hot, regions.with_area(corners)], axis=1),
+        features=np.concatenate([hot, with_area(corners)], axis=1),
         boxes=corners,
         size=size,
         class_ids=classes,
         class_probs=np.ones(len(classes), np.float32),
-        whole=np.concatenate([histogram, np.array(regions.GLOBAL_BOX, np.float32)]),
+        whole=np.concatenate([histogram, np.array(WHOLE, np.float32)]),
         captions=captions,
         info=info,
         cut=int(placed.cut[kept].sum()),

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mmt_jax.data import published
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes
-from mmt_jax.photo import ROWS, Photo, image_id, top, with_whole
+from mmt_jax.photo import Photo, image_id, rows, top
 
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
@@ -195,7 +196,7 @@ def inside(found: Detections, convention: str, where: str) -> Detections:
     if len(placed.corners) != len(found.features):
         raise UsageError(f"{where}: {len(placed.corners)} boxes for {len(found.features)} features")
     kept = ~placed.empty
-    columns = {name: getattr(found, name) for name in ROWS if name != "boxes"}
+    columns = {name: getattr(found, name) for name in published.NAMES if name != "boxes"}
     return dataclasses.replace(
         found,
         **{name: values[kept] for name, values in columns.items() if values is not None},
@@ -225,19 +226,17 @@ def photo(found: Detections, captions: tuple[str, ...], where: str) -> Photo:
     attributes, likely = _one_a_row(found.attribute_ids, found.attribute_probs, "attribute", where)
     size = dict(zip(("width", "height"), found.size, strict=True)) if found.size else {}
     name = {"name": found.name} if isinstance(found.name, str) else {}
-    regions = Photo(
-        image_id=found.image_id,
-        captions=captions,
-        features=found.features,
-        boxes=found.boxes,
+    seen = rows(
+        found.features,
+        found.boxes,
+        whole=whole,
         scores=found.scores,
         class_ids=ids,
         class_probs=probs,
         attribute_ids=attributes,
         attribute_probs=likely,
-        info={**name, **size, **found.info},
     )
-    return with_whole(regions, whole)
+    return Photo(found.image_id, captions, seen, info={**name, **size, **found.info})
 
 
 def _one_a_row(

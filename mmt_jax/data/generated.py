@@ -1,0 +1,69 @@
+"""The generated corpora as sources: `scenes`, the target's, and `scenes/NAME`."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+
+from mmt_jax import scenes
+from mmt_jax.corpus import Corpus, Outline
+from mmt_jax.data.source import Source, Spec
+from mmt_jax.errors import UsageError
+
+
+class Scenes(Source):
+    """`scenes` or `scenes/NAME`; the last few that were made stay in memory."""
+
+    kind = "scenes"
+    form = "scenes, scenes/NAME"
+    generated = True
+
+    def __str__(self) -> str:
+        return f"scenes/{self.name}"
+
+    @classmethod
+    def parse(cls, rest: str) -> Self | None:
+        """As `Source` says.
+
+        Raises:
+          UsageError: no corpus has that name.
+        """
+        if rest and not rest.startswith("/"):
+            return None
+        name = rest[1:] if rest else "target"
+        if name in scenes.CORPORA:
+            return cls(name)
+        near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
+        right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
+        raise UsageError(f"there is no generated corpus {name!r}; {right}")
+
+    def splits(self) -> tuple[str, ...]:
+        """As `Source` says."""
+        return scenes.SPLITS
+
+    def spec(self) -> Spec:
+        """As `Source` says."""
+        return Spec(scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, unlabelled=False)
+
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
+        """As `Source` says."""
+        del bare
+        return _kept(self.name, split, seed, size, pixels)
+
+    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+        """As `Source` says."""
+        corpus = _kept(self.name, split, seed, size, False)
+        return Outline(corpus.captions, np.diff(corpus.offsets) - 1)
+
+    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
+        """As `Source` says; at once, for it is in memory anyway."""
+        return iter([_kept(self.name, split, 0, None, pixels)])
+
+
+@functools.lru_cache(maxsize=8)
+def _kept(name: str, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
+    return scenes.build(name, split, seed=seed, size=size, pixels=pixels)

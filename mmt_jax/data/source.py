@@ -1,0 +1,84 @@
+"""What every kind of source answers; `sources` lists the kinds."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import ClassVar, Self
+
+from mmt_jax.corpus import Corpus, Outline, Photos
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What the records of a source look like."""
+
+    feature_dim: int
+    num_classes: int  # 0: no class distribution
+    num_attributes: int  # 0: none
+    unlabelled: bool  # some regions have no class distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(abc.ABC):
+    """One part of a mixture: a subclass for each kind.
+
+    Attributes:
+      kind: the word that its name begins with.
+      form: how users write it, for messages.
+      generated: whether it is made here, and nothing of it is on disk.
+      name: of the folder, or of the corpus.
+    """
+
+    kind: ClassVar[str]
+    form: ClassVar[str]
+    generated: ClassVar[bool] = False
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    @classmethod
+    def parse(cls, rest: str) -> Self | None:
+        """The source whose name goes on so behind the kind's word; None = that is no such name."""
+        return cls(rest[1:]) if rest[:1] == ":" and rest[1:] else None
+
+    @abc.abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that there are.
+
+        Raises:
+          UsageError: the folder has none.
+        """
+
+    @abc.abstractmethod
+    def spec(self) -> Spec:
+        """What its records look like, read off the split `train`, or the first.
+
+        Raises:
+          UsageError: as `splits`, or that split cannot be read.
+        """
+
+    @abc.abstractmethod
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Photos:
+        """A split in memory, or opened where it is read photo by photo.
+
+        Args:
+          split: its name.
+          seed, size: of a generated corpus; None = its own size.
+          pixels: whether the photos' pixels come along.
+          bare: whether photos without captions are taken too.
+
+        Raises:
+          UsageError: no such split, or one with a fault.
+        """
+
+    @abc.abstractmethod
+    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+        """Captions and numbers of regions of a split; features on disk are not read."""
+
+    @abc.abstractmethod
+    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
+        """A split, a few hundred photos at a time."""
