@@ -196,11 +196,7 @@ def test_wrong_config_field(mmt, tmp_path, override, parts):
 def test_wrong_config_file(mmt, tmp_path, monkeypatch):
     workdir = f"--workdir={tmp_path / 'run'}"
     assert fails(mmt("train", "--config=experiments/mmt.py:data_c", workdir), "data_cc")
-    assert fails(
-        mmt("train", "--config=data_cc,scale=tiny", workdir),
-        "--config=experiments/mmt.py:data_cc,scale=tiny",
-    )
-    assert fails(mmt("train", "--config.steps=3", CONFIG, workdir), "--config")
+    assert fails(mmt("train", "--config=data_c,scale=tiny", workdir), "data_cc")
     assert fails(mmt("train", "--config=LICENSE:data_cc", workdir), "LICENSE", "Python")
     mine = tmp_path / "mine.py"
     mine.write_text("def (")
@@ -209,7 +205,7 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
     assert fails(mmt("train", f"--config={mine}:a", workdir), "does not define get_config")
     monkeypatch.chdir(tmp_path)
     assert fails(mmt("train", CONFIG, workdir), "experiments/mmt.py", "root of a checkout")
-    assert fails(mmt("train", *CONFIG.split("="), workdir), "experiments/mmt.py")
+    assert fails(mmt("train", *CONFIG.split("=", 1), workdir), "experiments/mmt.py")
     assert fails(mmt("ablate", "--study=demo", workdir), "experiments/studies.py", "--studies")
 
 

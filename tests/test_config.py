@@ -8,18 +8,21 @@ import typing
 
 import pytest
 
-from mmt_jax.configs import ranges, variants
+from mmt_jax.cli import flags, train
+from mmt_jax.configs import overrides, variants
 from mmt_jax.configs.config import (
     Config,
     DataSpec,
+    EvalConfig,
+    OptimConfig,
     as_dict,
-    field_names,
     resolve,
     to_config_dict,
     with_spec,
 )
-from mmt_jax.configs.models import FAMILIES, LxmertConfig, MMTConfig, ModelConfig
+from mmt_jax.configs.models import FAMILIES, LxmertConfig, MMTConfig, TernConfig
 from mmt_jax.errors import UsageError
+from mmt_jax.study.run import parse_overrides
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 
@@ -122,19 +125,60 @@ def test_a_number_out_of_range_is_named(values, message):
     assert str(error.value).startswith(message)
 
 
-def test_ranges_are_those_of_fields():
-    kinds = {kind.__name__: kind for kind in config_kinds(Config)} | {"ModelConfig": ModelConfig}
-    assert ranges.RANGES.keys() <= kinds.keys()
-    for kind, table in ranges.RANGES.items():
-        assert table.keys() <= set(field_names(kinds[kind])), kind
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"dtype": "float16"},
+            "config.dtype='float16' is unknown; there are float32, bfloat16",
+        ),
+        ({"objective": {"itm": "triplet"}}, "config.objective.itm='triplet' is unknown; there are"),
+        ({"optim": {"schedule": "step"}}, "config.optim.schedule='step' is unknown; there are lin"),
+        ({"task": {"name": "okvqa"}}, "config.task.name='okvqa' is unknown; there are vqa, gqa"),
+        (
+            {"model": {"family": "tern", "reading": "rpe"}},
+            "config.model.reading='rpe' is unknown; there are original, kaylode",
+        ),
+    ],
+)
+def test_a_name_that_is_none_of_the_known_is_told(values, message):
+    with pytest.raises(UsageError) as error:
+        resolve(values)
+    assert str(error.value).startswith(message)
 
 
-def config_kinds(kind):
-    """A config dataclass and those that its fields hold."""
-    yield kind
-    for hint in typing.get_type_hints(kind).values():
-        if dataclasses.is_dataclass(hint):
-            yield from config_kinds(hint)
+def test_a_config_of_a_notebook_is_checked_too():
+    with pytest.raises(UsageError, match=r"config\.optim\.lr is -1"):
+        OptimConfig(lr=-1.0)
+    with pytest.raises(UsageError, match=r"config\.model\.heads is 0"):
+        dataclasses.replace(LxmertConfig(), heads=0)
+    with pytest.raises(UsageError, match=r"test\.limit is -1"):
+        resolve({"limit": -1}, cls=EvalConfig, path="test")
+
+
+def test_names_are_those_that_the_code_has():
+    """Configs import nothing that computes, so names stand in them a second time."""
+    from mmt_jax.data import feed, regions
+    from mmt_jax.models.bridgetower.network import LINKS
+    from mmt_jax.models.tern.network import READINGS
+    from mmt_jax.nn.encoders import ACTIVATIONS
+    from mmt_jax.objectives import readings
+
+    for path, names in {
+        "config.data.sampling": feed.SAMPLING,
+        "config.data.regions": regions.READINGS,
+        "config.objective.reading": readings.READINGS,
+        "config.model.activation": ACTIVATIONS,
+        "config.model.link": LINKS,
+    }.items():
+        assert set(choices(overrides.hint(path))) == set(names), path
+    assert set(choices(typing.get_type_hints(TernConfig, include_extras=True)["reading"])) == set(
+        READINGS
+    )
+
+
+def choices(hint):
+    return hint.__metadata__[0].names
 
 
 def test_the_family_says_what_a_model_config_is():
@@ -197,3 +241,110 @@ def test_configs_need_no_jax():
         "assert not {'jax', 'numpy', 'flax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- Overrides -----------------------------------------------------------------------------------
+
+BOTH = [  # what is written, and the value that it means
+    ("steps=200", 200),
+    ("optim.lr=2e-3", 2e-3),
+    ("optim.lr=1", 1.0),
+    ("objective.hloss=true", True),
+    ("objective.hloss=False", False),
+    ("objective.hloss=1", True),
+    ("data.source=regions:/a=b", "regions:/a=b"),
+    ("data.source='scenes/cc'", "scenes/cc"),
+    ("data.split=2014", "2014"),
+    ("data.vocab=None", None),
+    ("data.vocab=None.model", "None.model"),
+    ("model.num_answers=3", 3),
+    ("model.layers=('text','merged')", ("text", "merged")),
+    ("model.layers=['text']", ("text",)),
+    ("model.layers=merged", ("merged",)),
+    ("optim.freeze=()", ()),
+    ("mesh=(('data',-1),('model',2))", (("data", -1), ("model", 2))),
+    ("optim.lr_table=[['text/.*',1]]", (("text/.*", 1.0),)),
+]
+NEITHER = [
+    ("steps=many", "config.steps must be int, not 'many'"),
+    ("steps=1.5", "config.steps must be int, not '1.5'"),
+    ("steps=", "config.steps must be int, not ''"),
+    ("steps=0", "config.steps is 0; it must be at least 1"),
+    ("optim.lr=nan", "config.optim.lr is nan; it must be at least 0, and finite"),
+    ("objective.hloss=maybe", "config.objective.hloss must be bool, not 'maybe'"),
+    ("objective.loss=huge", "config.objective.loss='huge' is unknown; there are softmax, hinge"),
+    ("model.layers=('text',3)", "config.model.layers[1] must be str, not 3"),
+    ("model.layers=('text',", "config.model.layers must be tuple[str, ...], not \"('text',\""),
+    ("data.vocab_size=None", "config.data.vocab_size must be int, not 'None'"),
+    ("modle.width=3", "config.modle is not a field; did you mean config.model?"),
+    ("model.widht=3", "config.model.widht is not a field; did you mean config.model.width?"),
+    ("model=3", "config.model holds fields; set one of config.model.family, "),
+    ("steps.more=3", "config.steps.more is not a field; config.steps is one value"),
+]
+
+
+def flagged(text):
+    argv = ["--config=data_cc,scale=tiny", "--workdir=x", f"--config.{text}"]
+    return flags.parse("train", train, argv).config
+
+
+def value(config, path):
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+@pytest.mark.parametrize(("text", "meant"), BOTH)
+def test_a_flag_and_a_setting_of_a_study_mean_the_same(text, meant):
+    path = text.partition("=")[0]
+    found = value(flagged(text), path), parse_overrides([text])[path]
+    assert found == (meant, meant)
+    assert {type(one) for one in found} == {type(meant)}
+
+
+@pytest.mark.parametrize(("text", "message"), NEITHER)
+def test_a_flag_and_a_setting_are_refused_alike(text, message):
+    told = []
+    for parse in (flagged, lambda text: parse_overrides([text])):
+        with pytest.raises(UsageError) as error:
+            parse(text)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+    assert told[0].startswith(message)
+
+
+def test_flags_of_fields_in_all_their_spellings():
+    argv = ["--workdir=x", "-config.steps", "7", "--config", "data_cc", "--config.objective.hloss"]
+    argv += ["--config.optim.freeze=text/.*", "--config.optim.freeze=image/.*"]
+    config = flags.parse("train", train, argv).config
+    assert (config.steps, config.objective.hloss) == (7, True)
+    assert config.optim.freeze == ("text/.*", "image/.*")
+    config = flags.parse("train", train, [*argv, "--noconfig.objective.hloss"]).config
+    assert config.objective.hloss is False
+
+
+def test_what_a_file_derives_from_a_field_follows_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    config = ConfigDict({'steps': 100})\n"
+        "    config.eval = {'every': config.get_ref('steps') // 10}\n"
+        "    return config.lock()\n"
+    )
+    assert overrides.load(str(path)).eval.every == 10
+    config = overrides.load(str(path), {"steps": 200, "data.source": "scenes"})
+    assert (config.steps, config.eval.every, config.data.source) == (200, 20, "scenes")
+
+
+def test_a_file_may_make_a_config_or_plain_fields(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from mmt_jax.configs import variants\n"
+        "def get_config(arg):\n"
+        "    config = variants.parse('data_cc,scale=tiny')\n"
+        "    return config if arg == 'whole' else {'model': {'width': 8}}\n"
+    )
+    whole = overrides.load(f"{path}:whole", {"model.width": 16})
+    assert whole == resolve({**as_dict(whole), "model": {**as_dict(whole.model), "width": 16}})
+    assert overrides.load(f"{path}:part", {"optim.lr": 0.5}).optim.lr == 0.5

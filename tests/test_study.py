@@ -331,7 +331,7 @@ def test_a_row_may_be_a_config_file(tmp_path):
     for wrong, message in (
         ("experiments/bert.py:base", "no config file 'experiments/bert.py'"),
         ("experiments/tern.py:huge", "'huge,scale=pilot' is no config of TERN"),
-        (f"{tmp_path / 'empty.py'}:base", "without get_config"),
+        (f"{tmp_path / 'empty.py'}:base", "does not define get_config"),
     ):
         with pytest.raises(UsageError, match=message):
             plan(Study("wrong", (wrong,), scale="pilot"), tmp_path)

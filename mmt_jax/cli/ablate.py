@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import runpy
 import types
 from typing import Any
 
 from mmt_jax.cli import flags
+from mmt_jax.configs import overrides
 from mmt_jax.configs.config import Study
 from mmt_jax.errors import UsageError
 
@@ -48,9 +48,12 @@ def run(args: types.SimpleNamespace) -> None:
 
     from mmt_jax.study import run as study_run
 
-    overrides = study_run.parse_overrides(args.set)
-    seeds = args.seeds or None
-    found = study_run.ablate(study, args.workdir, seeds=seeds, overrides=overrides)
+    found = study_run.ablate(
+        study,
+        args.workdir,
+        seeds=args.seeds or None,
+        overrides=study_run.parse_overrides(args.set),
+    )
     print(_table(found))
     print()
     for claim in found["claims"]:
@@ -65,13 +68,7 @@ def find(name: str, path: str = STUDIES) -> Study:
     Raises:
       UsageError: no such file or study, or what is there is something else.
     """
-    if not os.path.isfile(path):
-        raise UsageError(
-            f"there is no {path} in {os.getcwd()}; run mmt from the root of a checkout, which "
-            f"holds {STUDIES}, or name your own file with --studies"
-        )
-    flags.check_defines(path, "STUDIES")
-    studies = runpy.run_path(path)["STUDIES"]
+    studies = overrides.defined(path, "STUDIES")
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
         raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")
     if name not in studies:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
-import os
-import pathlib
 import re
 import types
 import typing
 from collections.abc import Sequence
 
-from mmt_jax.configs import config as config_lib
-from mmt_jax.configs.config import Config
+from mmt_jax.configs import fields, overrides
 from mmt_jax.errors import UsageError
 
 
@@ -21,7 +17,7 @@ from mmt_jax.errors import UsageError
 class Flag:
     """One row. The default tells the type: False a switch, 0 a number, () a flag to be repeated.
 
-    `--config` is a file whose `get_config` makes a ConfigDict; its fields are flags too.
+    `--config` names a config as `overrides.load` takes it; its fields are flags too.
     """
 
     name: str
@@ -57,20 +53,15 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
     from absl import flags
 
     more = f"see `mmt {name} --help`"
-    parser = _parser(command.FLAGS, argv)
+    parser = _parser(command.FLAGS)
+    if "config" in parser:
+        argv = [_field(arg, parser) for arg in argv]
     try:
-        _check_config(argv)
         positional = parser([name, *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, [row.name for row in command.FLAGS], n=1)
         hint = f"did you mean --{near[0]}?" if near else more
         raise UsageError(f"--{error.flagname} is not a flag of `mmt {name}`; {hint}") from None
-    except AttributeError as error:  # of ml_collections: other families' configs have the field
-        field = str(error).strip("\"'")
-        raise UsageError(
-            f"config.model has no field {field!r} in this file's family of models; `mmt describe` "
-            f"prints the fields that there are"
-        ) from None
     except (flags.Error, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{message}; {more}") from None
@@ -79,29 +70,28 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
         raise UsageError(f"unexpected argument {positional[len(wanted)]!r}; {more}")
     if len(positional) < len(wanted):
         raise UsageError(f"{wanted[len(positional)]} is missing; {more}")
-    values = dict(zip((argument.lower() for argument in wanted), positional, strict=True))
-    for flag in command.FLAGS:
-        values[flag.name] = parser[flag.name].value
-        if flag.required and values[flag.name] in (None, "", []):
-            raise UsageError(f"--{flag.name}={flag.value} is missing; {more}")
-        if flag.name == "config":
-            values["config"] = config_lib.resolve(values["config"])
+    values = {row.name: parser[row.name].value for row in command.FLAGS}
+    for row in command.FLAGS:
+        if row.required and values[row.name] in (None, "", []):
+            raise UsageError(f"--{row.name}={row.value} is missing; {more}")
+    if "config" in values:
+        changes = {
+            path.removeprefix("config."): overrides.read(path, parser[path].value)
+            for path in parser
+            if path.startswith("config.")
+        }
+        values["config"] = overrides.load(values["config"], changes)
+    values |= zip((argument.lower() for argument in wanted), positional, strict=True)
     return types.SimpleNamespace(**values)
 
 
-def _parser(rows: Sequence[Flag], argv: Sequence[str]) -> typing.Any:
+def _parser(rows: Sequence[Flag]) -> typing.Any:
     from absl import flags
 
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # arguments and flags in any order
     for row in rows:
-        if row.name == "config":
-            from ml_collections import config_flags
-
-            config_flags.DEFINE_config_file(
-                "config", flag_values=values, sys_argv=["mmt", *argv], lock_config=True
-            )
-        elif row.default is None:
+        if row.default is None:
             flags.DEFINE_string(row.name, None, row.help, flag_values=values)
         elif row.default is False:
             flags.DEFINE_boolean(row.name, False, row.help, flag_values=values)
@@ -112,62 +102,20 @@ def _parser(rows: Sequence[Flag], argv: Sequence[str]) -> typing.Any:
     return values
 
 
-def _check_config(argv: Sequence[str]) -> None:
-    """Says in our words what ml_collections would say in a traceback."""
-    for index, arg in enumerate(argv):
-        if match := re.fullmatch(r"--?config(?:=(.*))?", arg):
-            value = arg.partition("=")[2] or "".join(argv[index + 1 : index + 2])
-            _check_file(value)
-        elif match := re.match(r"--?(?:no)?config\.([^=]*)", arg):
-            _check_field(match[1])
+def _field(arg: str, parser: typing.Any) -> str:
+    """Makes a flag of the config field that an argument sets; the argument with "=" and a value."""
+    from absl import flags
 
-
-def _check_file(value: str) -> None:
-    path, _, _ = value.partition(":")
-    if os.path.isfile(path):
-        if not path.endswith(".py"):
-            raise UsageError(f"--config={value} is no Python file; give one that has get_config")
-        check_defines(path, "get_config")
-        return
-    from mmt_jax.configs import variants
-
-    tag = path.partition(",")[0]
-    if tag in {*variants.VARIANTS, *variants.ALIASES}:
-        raise UsageError(
-            f"--config={value} is a tag, not a file; write --config=experiments/mmt.py:{value}"
-        )
-    raise UsageError(
-        f"there is no config file {path!r} in {os.getcwd()}; run mmt from the root of a checkout, "
-        f"which holds experiments/mmt.py, or give the path of your own file"
-    )
-
-
-def check_defines(path: str, name: str) -> None:
-    """Refuses a file that says nothing of `name`, without running it.
-
-    Raises:
-      UsageError: it does not, or is not Python.
-    """
-    try:
-        nodes = [*ast.walk(ast.parse(pathlib.Path(path).read_bytes(), path))]
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"{path} is not Python ({error}); give a file with {name}") from None
-    # Functions, classes and imports; names that are assigned.
-    found = {getattr(node, key, None) for node in nodes for key in ("name", "asname", "id")}
-    if not found & {name, "*"}:
-        raise UsageError(f"{path} does not define {name}; give a file that does")
-
-
-def _check_field(dotted: str) -> None:
-    kind, path = Config, "config"
-    for name in dotted.split("."):
-        if not dataclasses.is_dataclass(kind):
-            raise UsageError(f"{path} is one value and has no field {name!r}")
-        kind = config_lib.field_type(kind, name, path=path)
-        path = f"{path}.{name}"
-    if dataclasses.is_dataclass(kind):
-        names = ", ".join(f"{path}.{name}" for name in config_lib.field_names(kind))
-        raise UsageError(f"{path} holds fields; set one of {names}")
+    match = re.match(r"--?(no)?(config\.[^=]+)(=?)", arg)
+    if not match:
+        return arg
+    no, path, equals = match.groups()
+    kind, _, _ = fields.parts(overrides.hint(path))
+    if path not in parser:
+        flags.DEFINE_multi_string(path, None, "", flag_values=parser)
+    if kind is bool and not equals:
+        return f"--{path}={'false' if no else 'true'}"
+    return arg
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from mmt_jax.configs import ranges
+from mmt_jax.configs import fields
+from mmt_jax.configs.fields import Checked, Choice, Count, Range, Share, Weight, Whole
 from mmt_jax.configs.models import FAMILIES, MMTConfig, ModelConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
@@ -40,86 +38,98 @@ SIZES = tuple(field.name for field in dataclasses.fields(DataSpec))
 RELEASE_SPEC = DataSpec(feature_dim=2048, num_classes=1601, vocab_size=32000)
 
 
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # jax's keys read 32 bits: more would repeat a smaller
+Moment = Annotated[float, Range(0.0, 0.9999999)]  # at 1, moments would learn nothing
+
 # What contrastive ITM trains: the softmax over candidates, or a loss on the embeddings of the whole
 # batch, by its name in mmt_jax.objectives.embedding.
 LOSSES = ("softmax", "hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
-
 
 # Whose masking, by its name in mmt_jax.objectives.readings.
 READINGS = ("study", "lxmert", "bridgetower")
 
 
 @dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Checked):
     """Losses. A weight of 0 removes MLM or MRM, and its head."""
 
-    itm: str = "classification"  # or "contrastive", or "none"
-    loss: str = "softmax"  # of contrastive ITM: a name in LOSSES
-    candidates: int = 32  # K of the contrastive softmax
-    mismatch: float = 0.5  # share of pairs that classification mismatches
+    itm: Annotated[str, Choice("classification", "contrastive", "none")] = "classification"
+    loss: Annotated[str, Choice(*LOSSES)] = "softmax"  # of contrastive ITM
+    candidates: Whole = 32  # K of the contrastive softmax; 0: unused, as by two-way matches
+    mismatch: Share = 0.5  # share of pairs that classification mismatches
     hloss: bool = False  # ITM loss after every layer
-    mlm: float = 1.0
-    mrm: float = 1.0
-    itc: float = 1.0  # image–text contrast, of models that embed beside a joint score
-    mlm_rate: float = 0.15  # share of words hidden
-    mrm_rate: float = 0.15  # share of regions hidden
-    answers: float = 1.0  # answers to a task's questions
-    reading: str = "study"  # whose masking: a name in READINGS
-    negatives: str = "random"  # or "hard", by the image–text contrast: ITM's wrong pairs
+    mlm: Weight = 1.0
+    mrm: Weight = 1.0
+    itc: Weight = 1.0  # image–text contrast, of models that embed beside a joint score
+    mlm_rate: Share = 0.15  # share of words hidden
+    mrm_rate: Share = 0.15  # share of regions hidden
+    answers: Weight = 1.0  # answers to a task's questions
+    reading: Annotated[str, Choice(*READINGS)] = "study"  # whose masking
+    # ITM's wrong pairs: hard ones are drawn by the image–text contrast.
+    negatives: Annotated[str, Choice("random", "hard")] = "random"
+
+    path: ClassVar[str] = "config.objective"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """Where records come from and how they become arrays."""
 
     source: str = "scenes/cc"  # several, separated by commas, are a mixture
-    sampling: str = "instance"  # of a mixture: "instance" ∝ size, "dataset" uniform
+    # Of a mixture: each source ∝ its size, or uniform.
+    sampling: Annotated[str, Choice("instance", "dataset")] = "instance"
     split: str = "train"
     vocab: str | None = None  # any vocabulary's file; None = trained on the source's captions
-    vocab_size: int = 2000  # of a vocabulary that is trained
-    text_length: int = 25  # T at most, [SEP] and [CLS] included
-    max_regions: int = 100  # R - 1 at most
-    regions: str = "plain"  # or "release", which loses the lowest-scoring region
-    size: int | None = None  # photos of a generated corpus; None = its own size
-    workers: int = 0  # processes that read records; 0 = threads
+    vocab_size: Count = 2000  # of a vocabulary that is trained
+    text_length: Count = 25  # T at most, [SEP] and [CLS] included
+    max_regions: Count = 100  # R - 1 at most
+    # The release loses the lowest-scoring region.
+    regions: Annotated[str, Choice("plain", "release")] = "plain"
+    size: Count | None = None  # photos of a generated corpus; None = its own size
+    workers: Whole = 0  # processes that read records; 0 = threads
     # (T, R) sizes that batches are cut to, which groups pairs of like size; none = neither
     buckets: tuple[tuple[int, int], ...] = ()
 
+    path: ClassVar[str] = "config.data"
+
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked):
     """The optimiser. Tables hold (regex over a parameter's path, value); the first match counts."""
 
-    name: str = "adamw"  # or "lamb", "bert_adam"
-    lr: float = 1e-3  # peak
-    schedule: str = (
-        "linear"  # decay to 0 after warm-up: "linear", "cosine", "constant", "warmup_linear"
-    )
-    warmup_steps: int = 100
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-6
-    weight_decay: float = 0.01
+    name: Annotated[str, Choice("adamw", "lamb", "bert_adam")] = "adamw"
+    lr: Weight = 1e-3  # peak
+    # Decay to 0 after warm-up.
+    schedule: Annotated[str, Choice("linear", "cosine", "constant", "warmup_linear")] = "linear"
+    warmup_steps: Whole = 100
+    b1: Moment = 0.9
+    b2: Moment = 0.999
+    eps: Weight = 1e-6
+    weight_decay: Weight = 0.01
     clip_norm: float = 1.0
     lr_table: tuple[tuple[str, float], ...] = ()  # multiplies the learning rate
     decay_table: tuple[tuple[str, float], ...] = ((r".*/(bias|scale)", 0.0),)  # and the decay
     freeze: tuple[str, ...] = ()  # regexes of parameters that stay as they are
 
+    path: ClassVar[str] = "config.optim"
+
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Checked):
     """Retrieval during and after training."""
 
     source: str | None = None  # None: `scenes` for generated corpora, else the training source
     split: str | None = None  # None: the source's `val` or `dev`
-    every: int = 0  # steps between evaluations; 0 = only at the end
-    limit: int = 200  # photos; 0 = all
-    pairs: int = 1024  # pairs fused at once
+    every: Whole = 0  # steps between evaluations; 0 = only at the end
+    limit: Whole = 200  # photos; 0 = all
+    pairs: Count = 1024  # pairs fused at once
     best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept
+
+    path: ClassVar[str] = "config.eval"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """One run, whole."""
 
     tag: str = ""
@@ -127,15 +137,16 @@ class Config:
     pretrained: str = ""  # tag whose checkpoint this run starts from
     # A workdir to start from, or several, separated by commas; None with `pretrained` = train it.
     init_from: str | None = None
-    seed: int = 0
-    steps: int = 1000
-    batch_size: int = 128
-    grad_accum: int = 1  # the batch is cut into that many equal parts
-    dtype: str = "float32"  # of the computation; or "bfloat16". Parameters are float32
+    seed: Seed = 0
+    steps: Count = 1000
+    batch_size: Count = 128
+    grad_accum: Count = 1  # the batch is cut into that many equal parts
+    # Of the computation; parameters are float32.
+    dtype: Annotated[str, Choice("float32", "bfloat16")] = "float32"
     mesh: tuple[tuple[str, int], ...] = (("data", -1), ("model", 1))  # one -1 = the other devices
-    log_every: int = 50
-    checkpoint_every: int = 500
-    keep: int = 2  # checkpoints kept beside the best
+    log_every: Count = 50
+    checkpoint_every: Count = 500
+    keep: Count = 2  # checkpoints kept beside the best
     model: ModelConfig = dataclasses.field(default_factory=MMTConfig)  # the family's own
     objective: ObjectiveConfig = ObjectiveConfig()
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
@@ -194,20 +205,19 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def to_config_dict(config: Config) -> Any:
-    """`config` as a locked ml_collections ConfigDict, whose fields flags can override."""
+    """`config` as a locked ml_collections ConfigDict, which a file's `get_config` may change."""
     from ml_collections import config_dict
 
     def convert(node: Any) -> config_dict.ConfigDict:
-        hints = _hints(type(node))
-        fields = {}
-        for name, value in ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node)):
+        values = {}
+        for name, hint in fields.hints(type(node)).items():
+            value = getattr(node, name)
             if dataclasses.is_dataclass(value):
                 value = convert(value)
-            elif types.NoneType in typing.get_args(hints[name]):
-                kind = typing.get_args(hints[name])[0]
-                value = config_dict.placeholder(kind) if value is None else value
-            fields[name] = value
-        return config_dict.ConfigDict(fields).lock()
+            elif value is None:
+                value = config_dict.placeholder(fields.parts(hint)[0])
+            values[name] = value
+        return config_dict.ConfigDict(values).lock()
 
     return convert(config)
 
@@ -221,90 +231,41 @@ def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config
       path: how errors name the mapping.
 
     Raises:
-      UsageError: a field is unknown (the nearest right name is given), has the wrong type or is out
-        of its range, or there is no such family of models.
+      UsageError: a field is unknown (the nearest right name is given), has the wrong type or a
+        value that makes no sense, or there is no such family of models.
     """
     if cls is ModelConfig:
-        cls = _family(values.get("family", MMTConfig.family), path)
-    fields = {}
+        name = values.get("family", MMTConfig.family)
+        if not isinstance(name, str) or name not in FAMILIES:
+            raise UsageError(f"{path}.family={name!r} is unknown; there are {', '.join(FAMILIES)}")
+        cls = FAMILIES[name]
+    made = {}
     for name, value in values.items():
-        kind = field_type(cls, name, path=path)
-        if dataclasses.is_dataclass(kind):
-            if not hasattr(value, "items"):  # a ConfigDict is no Mapping
-                raise UsageError(f"{path}.{name} must hold fields, not {value!r}")
-            fields[name] = resolve(value, cls=kind, path=f"{path}.{name}")
+        hint = field_type(cls, name, path=path)
+        if not dataclasses.is_dataclass(hint):
+            made[name] = fields.typed(value, hint, f"{path}.{name}")
+        elif hasattr(value, "items"):  # a ConfigDict is no Mapping
+            made[name] = resolve(value, cls=hint, path=f"{path}.{name}")
         else:
-            fields[name] = _typed(value, kind, f"{path}.{name}")
-    made = cls(**fields)
-    check_ranges(made, path=path)
-    return made
+            raise UsageError(f"{path}.{name} must hold fields, not {value!r}")
+    return cls(**made)
 
 
-def check_ranges(config: Any, *, path: str = "config") -> None:
-    """Refuses a config dataclass that holds a number outside its range (`mmt_jax.configs.ranges`).
-
-    Raises:
-      UsageError: names the field, as `path` and its own name, and the range.
-    """
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), f"{path}.{field.name}"
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, path=name)
-            continue
-        fault = ranges.fault(type(config), field.name, value)
-        if fault:
-            raise UsageError(f"{name} is {value}; {fault}")
+def field_types(cls: Any) -> dict[str, Any]:
+    """Types of a config dataclass's fields by name; of `ModelConfig`, those of every family."""
+    kinds = dict.fromkeys(FAMILIES.values()) if cls is ModelConfig else (cls,)
+    return {name: hint for kind in kinds for name, hint in fields.hints(kind).items()}
 
 
-def _family(name: Any, path: str) -> type[ModelConfig]:
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UsageError(f"{path}.family={name!r} is unknown; there are {', '.join(FAMILIES)}")
-    return FAMILIES[name]
-
-
-@functools.cache  # parses every annotation of the class
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a dataclass's fields by name; of `ModelConfig`, those of every family."""
-    kinds = {*FAMILIES.values()} if cls is ModelConfig else {cls}
-    return {
-        field.name: typing.get_type_hints(kind)[field.name]
-        for kind in sorted(kinds, key=lambda kind: kind.__name__)
-        for field in dataclasses.fields(kind)
-    }
-
-
-def field_names(cls: type) -> list[str]:
-    """Names of a config dataclass's fields; of `ModelConfig`, those of every family."""
-    return list(_hints(cls))
-
-
-def field_type(cls: type, name: str, *, path: str) -> Any:
+def field_type(cls: Any, name: str, *, path: str) -> Any:
     """The type of a field of a config dataclass; `path` is how errors name the dataclass.
 
     Raises:
       UsageError: there is no such field; the nearest right name is given.
     """
-    hints = _hints(cls)
-    if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1)
-        hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(hints)}"
+    known = field_types(cls)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {path}.{near[0]}?" if near else f"it has {', '.join(known)}"
         raise UsageError(f"{path}.{name} is not a field; {hint}")
-    return hints[name]
-
-
-def _typed(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the type `hint`: JSON's lists become tuples, whole numbers become floats."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if value is None else _typed(value, args[0], path)
-    if origin is tuple and isinstance(value, list | tuple):
-        if args[-1] is Ellipsis:
-            return tuple(_typed(v, args[0], f"{path}[{i}]") for i, v in enumerate(value))
-        if len(args) == len(value):
-            return tuple(_typed(v, a, path) for v, a in zip(value, args, strict=True))
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
-    wanted = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
-    raise UsageError(f"{path} must be {wanted}, not {value!r}")
+    return known[name]

@@ -7,7 +7,9 @@ families and a fact of others is a class variable there, and a field where it ca
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from mmt_jax.configs.fields import Checked, Choice, Count, Range, Share, Whole
 
 # Layout of a caption → where [CLS] stands, and with it the side on which there is no padding.
 LAYOUTS = {
@@ -24,21 +26,25 @@ else:
 UNSET: Any = None
 
 
+Dropout = Annotated[float, Range(0.0, 0.99)]
+
+
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """What every family has."""
 
     family: str = ""  # a name in FAMILIES
-    dropout: float = 0.1
-    max_positions: int = 512
+    dropout: Dropout = 0.1
+    max_positions: Count = 512
     feature_dim: FromData = UNSET  # these seven: None = as the data has
     num_classes: FromData = UNSET
     vocab_size: FromData = UNSET
     mask_id: FromData = UNSET  # of the token that hides a word
     pad_id: FromData = UNSET  # of the token that fills up captions
     unlabelled: bool | None = None  # some regions have no class distribution
-    num_answers: int | None = None  # of a task's head; None = as the task has, or no such head
+    num_answers: Whole | None = None  # of a task's head; None = as the task has, or no such head
 
+    path: ClassVar[str] = "config.model"
     layout: ClassVar[str] = "cls_first"  # a name in LAYOUTS
     global_region: ClassVar[bool] = False  # the last region of a photo is the whole photo
     pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
@@ -66,15 +72,15 @@ class MMTConfig(ModelConfig):
     """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.blocks.KINDS)."""
 
     family: str = "mmt"  # or "two_tower", or "bert"
-    width: int = 768
-    mlp_dim: int = 3072
-    heads: int = 12
-    head_dim: int = 64  # heads × head_dim need not be width
+    width: Count = 768
+    mlp_dim: Count = 3072
+    heads: Count = 12
+    head_dim: Count = 64  # heads × head_dim need not be width
     layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
-    pooled_dim: int = 1024
+    pooled_dim: Count = 1024
     pixels: bool = False
-    patch_size: int = 16
-    layout: str = "release"
+    patch_size: Count = 16
+    layout: Annotated[str, Choice(*LAYOUTS)] = "release"
 
     global_region: ClassVar[bool] = True
 
@@ -84,14 +90,15 @@ class LxmertConfig(ModelConfig):
     """LXMERT (Tan and Bansal, 2019): language, object-relation and cross layers of one width."""
 
     family: str = "lxmert"
-    width: int = 768
-    mlp_dim: int = 3072
-    heads: int = 12
-    language_layers: int = 9
-    region_layers: int = 5
-    cross_layers: int = 5
-    segments: int = 2
-    num_attributes: int | None = 0  # None = as the data has; only the reading "lxmert" learns them
+    width: Count = 768
+    mlp_dim: Count = 3072
+    heads: Count = 12
+    language_layers: Whole = 9
+    region_layers: Whole = 5
+    cross_layers: Whole = 5
+    segments: Count = 2
+    # None = as the data has; only the reading "lxmert" learns them.
+    num_attributes: Whole | None = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,28 +106,30 @@ class BridgeTowerConfig(ModelConfig):
     """BridgeTower (Xu et al., 2023): RoBERTa and CLIP's vision tower, bridged into cross layers."""
 
     family: str = "bridgetower"
-    width: int = 768  # of the cross layers
-    mlp_dim: int = 3072
-    heads: int = 12
-    cross_layers: int = 6  # the same number of layers at the top of each tower are tapped
-    link: str = "add"  # or "scaled_add", "interpolate": how a tap meets the state
+    width: Count = 768  # of the cross layers
+    mlp_dim: Count = 3072
+    heads: Count = 12
+    cross_layers: Whole = 6  # the same number of layers at the top of each tower are tapped
+    # How a tap meets the state.
+    link: Annotated[str, Choice("add", "scaled_add", "interpolate")] = "add"
     shared_transforms: bool = True  # one linear map for all taps of a tower
     tied_words: bool = False  # the word head's matrix is the token table
-    itc: str = "none"  # image–text contrast: as in the "paper", or as "huggingface" has it
-    itc_dim: int = 256
-    tower_layers: int = 12  # of each tower
-    text_width: int = 768
-    text_heads: int = 12
-    text_mlp_dim: int = 3072
-    image_width: int = 768
-    image_heads: int = 12
-    image_size: int = 288  # pixels a side, of the photos that positions are learned on
-    patch_size: int = 16
-    text_eps: float = 1e-5  # these five: of LayerNorm in each part; the paper's code has 1e-12 in
-    image_eps: float = 1e-5  # the cross layers and the word head
-    cross_eps: float = 1e-5
-    bridge_eps: float = 1e-5
-    head_eps: float = 1e-5
+    # Image–text contrast: none, as in the paper, or as Hugging Face has it.
+    itc: Annotated[str, Choice("none", "paper", "huggingface")] = "none"
+    itc_dim: Count = 256
+    tower_layers: Count = 12  # of each tower
+    text_width: Count = 768
+    text_heads: Count = 12
+    text_mlp_dim: Count = 3072
+    image_width: Count = 768
+    image_heads: Count = 12
+    image_size: Count = 288  # pixels a side, of the photos that positions are learned on
+    patch_size: Count = 16
+    text_eps: Share = 1e-5  # these five: of LayerNorm in each part; the paper's code has 1e-12 in
+    image_eps: Share = 1e-5  # the cross layers and the word head
+    cross_eps: Share = 1e-5
+    bridge_eps: Share = 1e-5
+    head_eps: Share = 1e-5
 
     pixels: ClassVar[bool] = True
 
@@ -130,12 +139,12 @@ class RobertaConfig(ModelConfig):
     """RoBERTa (Liu et al., 2019): a text encoder that scores no pairs."""
 
     family: str = "roberta"
-    width: int = 768
-    mlp_dim: int = 3072
-    heads: int = 12
-    text_layers: int = 12
-    segments: int = 1
-    eps: float = 1e-5  # of every LayerNorm
+    width: Count = 768
+    mlp_dim: Count = 3072
+    heads: Count = 12
+    text_layers: Whole = 12
+    segments: Count = 1
+    eps: Share = 1e-5  # of every LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,20 +153,20 @@ class ClipConfig(ModelConfig):
 
     family: str = "clip"
     dropout: float = 0.0
-    width: int = 512  # of the vectors
-    text_width: int = 512
-    text_layers: int = 12
-    text_heads: int = 8
-    text_mlp_dim: int = 2048
-    image_width: int = 768
-    image_layers: int = 12
-    image_heads: int = 12
-    image_mlp_dim: int = 3072
-    image_size: int = 224  # pixels a side, of the photos that positions are learned on
-    patch_size: int = 32
+    width: Count = 512  # of the vectors
+    text_width: Count = 512
+    text_layers: Whole = 12
+    text_heads: Count = 8
+    text_mlp_dim: Count = 2048
+    image_width: Count = 768
+    image_layers: Whole = 12
+    image_heads: Count = 12
+    image_mlp_dim: Count = 3072
+    image_size: Count = 224  # pixels a side, of the photos that positions are learned on
+    patch_size: Count = 32
     max_positions: int = 77
-    activation: str = "quick_gelu"  # a name in mmt_jax.nn.encoders.ACTIVATIONS
-    eps: float = 1e-5  # of every LayerNorm
+    activation: Annotated[str, Choice("gelu", "quick_gelu", "relu")] = "quick_gelu"
+    eps: Share = 1e-5  # of every LayerNorm
 
     pixels: ClassVar[bool] = True
 
@@ -167,19 +176,19 @@ class TernConfig(ModelConfig):
     """TERN (Messina et al., 2020): encoders of captions and regions, one vector each."""
 
     family: str = "tern"
-    reading: str = "original"  # or "kaylode": a name in mmt_jax.models.tern.READINGS
-    width: int = 1024  # of the embeddings, and of the layers that both encoders share
-    heads: int = 4
-    mlp_dim: int = 2048
-    shared_layers: int = 2
-    text_width: int = 768
-    text_heads: int = 12
-    text_mlp_dim: int = 3072
-    text_layers: int = 6  # of BERT
-    image_width: int = 2048
-    image_heads: int = 4
-    image_mlp_dim: int = 2048
-    image_layers: int = 4
+    reading: Annotated[str, Choice("original", "kaylode")] = "original"  # whose code
+    width: Count = 1024  # of the embeddings, and of the layers that both encoders share
+    heads: Count = 4
+    mlp_dim: Count = 2048
+    shared_layers: Whole = 2
+    text_width: Count = 768
+    text_heads: Count = 12
+    text_mlp_dim: Count = 3072
+    text_layers: Whole = 6  # of BERT
+    image_width: Count = 2048
+    image_heads: Count = 4
+    image_mlp_dim: Count = 2048
+    image_layers: Whole = 4
 
 
 FAMILIES: dict[str, type[ModelConfig]] = {

@@ -8,6 +8,9 @@ that has its name up to the slash.
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated, ClassVar
+
+from mmt_jax.configs.fields import Checked, Choice, Count
 
 PAIR, PAIR_OF_PHOTOS, SENTENCE, PHOTO = (
     ("text", "image"),
@@ -60,13 +63,15 @@ TASKS: dict[str, Task] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Checked):
     """A task and its files. `data.source` and `data.split` say where its photos are."""
 
-    name: str = ""  # a name in TASKS; "" = whether captions and photos match
+    name: Annotated[str, Choice(*TASKS, "")] = ""  # "" = whether captions and photos match
     questions: str | None = None  # the published file (GLUE: table, CIFAR: folder)
     annotations: str | None = None  # of VQAv2, whose answers are in a file of their own
     eval_questions: str | None = None  # of a split to evaluate on as `config.eval` says
     eval_annotations: str | None = None
     labels: str | None = None  # a JSON list of answers by number; None = the frequent ones
-    least: int = 9  # how often an answer must be given to be one of these
+    least: Count = 9  # how often an answer must be given to be one of these
+
+    path: ClassVar[str] = "config.task"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.configs.config import Config, check_ranges
+from mmt_jax.configs.config import Config
 from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
@@ -229,7 +229,6 @@ def check(config: Config) -> None:
     """
     if config.objective.itm == "none":
         return
-    check_ranges(config.eval, path="config.eval")
     ranking.check_best(config.eval.best)
     corpora = _load(config)
     if not config.model.pixels:

@@ -6,13 +6,11 @@ A workdir holds `runs/<tag>/seed<k>`, one training workdir each with what `resul
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import gc
 import json
 import os
 import pathlib
-import runpy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +19,8 @@ import numpy as np
 
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, resolve
+from mmt_jax.configs.overrides import changed, load
+from mmt_jax.configs.overrides import read as read_field
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
@@ -38,18 +38,18 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """`["steps=200", "data.source=regions:/photos"]` → {"steps": 200, "data.source": …}.
 
     Raises:
-      UsageError: a pair has no equals sign.
+      UsageError: a pair has no equals sign, or names no field or no value of it.
     """
-    overrides = {}
+    said: dict[str, list[str]] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
+        name, equals, text = pair.partition("=")
         if not equals:
             raise UsageError(f"{pair!r} sets nothing; write FIELD=VALUE, such as steps=200")
-        try:
-            overrides[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            overrides[name] = value
-    return overrides
+        said.setdefault(name, []).append(text)
+    return {
+        name: read_field(name if name.startswith("test.") else f"config.{name}", texts)
+        for name, texts in said.items()
+    }
 
 
 def amend(
@@ -89,24 +89,13 @@ def recipe(row: str, scale: str) -> Config:
     """The config that a study's row stands for, before the study changes it.
 
     Args:
-      row: a tag of `variants`, or `FILE.py:ARG` as `--config` takes it, without a scale.
-      scale: one that the variants, and the file's `get_config` as `ARG,scale=…`, have.
+      row: what `--config` takes, without a scale.
+      scale: of the config.
 
     Raises:
       UsageError: no such tag, file or scale, or a file that makes no config.
     """
-    path, colon, arg = row.partition(":")
-    if not colon:
-        return variants.get_config(row, scale=scale)
-    if not os.path.isfile(path):
-        raise UsageError(
-            f"there is no config file {path!r} in {os.getcwd()}, which the study's {row!r} names; "
-            f"run mmt from the root of a checkout"
-        )
-    get_config = runpy.run_path(path).get("get_config")
-    if get_config is None:
-        raise UsageError(f"the study's {row!r} names a file without get_config; give one with it")
-    return resolve(get_config(f"{arg},scale={scale}"))
+    return load(f"{row},scale={scale}")
 
 
 def configure(study: Study, row: str, seed: int) -> Config:
@@ -131,16 +120,7 @@ def configure(study: Study, row: str, seed: int) -> Config:
         changes["steps"] = max(1, steps * planned.steps // base.steps)
         warmup = planned.optim.warmup_steps * changes["steps"] // planned.steps
         changes.setdefault("optim.warmup_steps", warmup)
-    values = as_dict(planned)
-    for path, value in changes.items():
-        *parents, name = path.split(".")
-        node = values
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise UsageError(f"config.{path} is not a field; config.{parent} has none")
-        node[name] = value
-    config = resolve(values)
+    config = changed(planned, changes)
     part = config.batch_size // max(config.grad_accum, 1)
     candidates = min(config.objective.candidates, part)
     if config.objective.itm == "contrastive" and part % max(candidates, 1):

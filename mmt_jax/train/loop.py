@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from mmt_jax.configs.config import Config, check_ranges
+from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
@@ -31,7 +31,6 @@ Evaluate = Callable[[Model, Params], dict[str, float]]
 # Config with its sizes, tokenizer and, of a task, answers by number → None for nothing to evaluate.
 Evaluator = Callable[[Config, Tokenizer, Sequence[str] | None], Evaluate | None]
 
-DTYPES = ("float32", "bfloat16")
 AHEAD = 2  # steps that the host may be ahead of the device: each keeps a batch in its memory
 
 
@@ -199,11 +198,8 @@ def _due(step: int, every: int) -> bool:
 
 
 def _check(config: Config) -> None:
-    check_ranges(config)
     if config.task.name and config.data.buckets:
         raise UsageError(
             "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
             "empty"
         )
-    if config.dtype not in DTYPES:
-        raise UsageError(f"config.dtype={config.dtype!r} is unknown; take {' or '.join(DTYPES)}")

@@ -31,7 +31,6 @@ LINKS: dict[str, tuple[Callable[[Array, Array, Array], Array], float | None]] = 
     "scaled_add": (lambda tap, state, weight: weight * tap + state, 1.0),
     "interpolate": (lambda tap, state, weight: (1 - weight) * tap + weight * state, 0.5),
 }
-ITCS = ("none", "paper", "huggingface")
 TEXT, IMAGE = 0, 1  # rows of the token types; a record's second photo has a row of its own
 
 
@@ -118,8 +117,6 @@ class BridgeTower(Network):
     def check(cls, config: Config) -> None:
         """See `Network.check`."""
         model = config.model
-        checks.choice(model, "link", LINKS)
-        checks.choice(model, "itc", ITCS)
         checks.heads(model, "", "text", "image")
         checks.grid(model)
         if not 1 <= model.cross_layers <= model.tower_layers:

@@ -63,7 +63,6 @@ class Clip(Network):
         model, objective = config.model, config.objective
         checks.heads(model, "text", "image")
         checks.grid(model)
-        checks.choice(model, "activation", encoders.ACTIVATIONS)
         for name in ("mlm", "mrm", "hloss"):
             if getattr(objective, name):
                 raise UsageError(

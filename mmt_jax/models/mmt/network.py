@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.models import LAYOUTS
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
@@ -22,16 +21,11 @@ GLOBAL = -1  # the whole photo is the last region
 
 
 def check_streams(config: Config) -> None:
-    """Refuses unknown kinds of layers and layouts, and ITM losses after layers that are not there.
+    """Refuses unknown kinds of layers, and ITM losses after layers that are not there.
 
     Raises:
       UsageError: naming the field.
     """
-    if config.model.layout not in LAYOUTS:
-        raise UsageError(
-            f"config.model.layout={config.model.layout!r} is unknown; there are "
-            f"{', '.join(LAYOUTS)}"
-        )
     table = kinds(config.model.layers)
     if config.objective.hloss and not any(kind.multimodal for kind in table):
         raise UsageError(

@@ -171,7 +171,6 @@ class Tern(Network):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Network.check`."""
-        checks.choice(config.model, "reading", READINGS)
         checks.heads(config.model, "", "text", "image")
         if config.objective.hloss:
             raise UsageError("config.objective.hloss is not for the family tern; unset it")

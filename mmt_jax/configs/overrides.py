@@ -1,0 +1,119 @@
+"""What is to be run as a command line says it: a config by name, and changes of its fields.
+
+`--config=data_cc,scale=tiny` names a built-in config, `--config=FILE.py:ARG` what the file's
+`get_config(ARG)` makes. `--config.optim.lr=1e-3` and `--set=optim.lr=1e-3` are read alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmt_jax.configs import fields, variants
+from mmt_jax.configs.config import (
+    Config,
+    EvalConfig,
+    as_dict,
+    field_type,
+    field_types,
+    resolve,
+)
+from mmt_jax.errors import UsageError
+
+
+def load(name: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The config that `name` stands for, with changes.
+
+    Args:
+      name: `TAG[,scale=tiny]` of `variants`, or `FILE.py[:ARG]`.
+      changes: values by dotted path, such as "optim.lr".
+
+    Raises:
+      UsageError: no such tag, scale or file, a file that makes no config, or a field or value that
+        does not exist.
+    """
+    path, colon, arg = name.partition(":")
+    if not (colon or path.endswith(".py") or os.path.isfile(path)):
+        return changed(variants.parse(name), changes or {})
+    get_config = defined(path, "get_config")
+    return changed(get_config(arg) if colon else get_config(), changes or {})
+
+
+def defined(path: str, name: str) -> Any:
+    """What a Python file says that `name` is; the file is run.
+
+    Raises:
+      UsageError: there is no such file, it is not Python, or it does not say.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"there is no config file {path!r} in {os.getcwd()}; run mmt from the root of a "
+            f"checkout, which holds experiments/, or give the path of your own file"
+        )
+    try:
+        found = runpy.run_path(path)
+    except SyntaxError as error:
+        raise UsageError(f"{path} is not Python ({error}); give a file with {name}") from None
+    if name not in found:
+        raise UsageError(f"{path} does not define {name}; give a file that does")
+    return found[name]
+
+
+def changed(made: Any, changes: Mapping[str, Any]) -> Config:
+    """A config with other values of some fields.
+
+    Args:
+      made: a Config, or fields by name as `get_config` makes them. What a ConfigDict derives from a
+        changed field follows it.
+      changes: values by dotted path.
+
+    Raises:
+      UsageError: an unknown field, or a value of another type or that makes no sense.
+    """
+    values: Any = as_dict(made) if isinstance(made, Config) else made
+    if changes and hasattr(values, "unlock"):  # a ConfigDict; unknown names are told by `resolve`
+        values.unlock()
+    for path, value in changes.items():
+        fields.typed(value, hint(f"config.{path}"), f"config.{path}")
+        *parents, name = path.split(".")
+        node = values
+        for parent in parents:
+            if parent not in node:
+                node[parent] = {}
+            node = node[parent]
+        try:
+            node[name] = value
+        except TypeError as error:  # a ConfigDict's field keeps the type that the file gave it
+            raise UsageError(f"config.{path}: {error}") from None
+    return resolve(values)
+
+
+def read(path: str, texts: Sequence[str]) -> Any:
+    """The value of the field at a dotted path, of all that a command line says of it.
+
+    Raises:
+      UsageError: there is no such field, or it cannot have such a value.
+    """
+    return fields.read(texts, hint(path), path)
+
+
+def hint(path: str) -> Any:
+    """The type of a field, such as "config.optim.lr", or "test.limit" of a study.
+
+    Raises:
+      UsageError: there is none, or it holds fields.
+    """
+    root, *names = path.split(".")
+    kind: Any = {"config": Config, "test": EvalConfig}[root]
+    for name in names:
+        if not dataclasses.is_dataclass(kind):
+            raise UsageError(f"{path} is not a field; {root} is one value")
+        kind = field_type(kind, name, path=root)
+        root = f"{root}.{name}"
+    if dataclasses.is_dataclass(kind):
+        known = ", ".join(f"{root}.{name}" for name in field_types(kind))
+        raise UsageError(f"{root} holds fields; set one of {known}")
+    return kind
