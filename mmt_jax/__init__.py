@@ -4,12 +4,17 @@
 `build(tag)` a model with fresh weights. See `mmt_jax.infer.api`.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from mmt_jax import renamed
 
 if TYPE_CHECKING:
     from mmt_jax.infer.api import build, load
 
 __all__ = ["build", "load"]
+
+sys.meta_path.append(renamed.Finder)  # pyright: ignore[reportArgumentType]
 
 
 def __getattr__(name: str) -> Any:

@@ -219,9 +219,6 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
 def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     folder = tmp_path / "run"
     wrong = {
-        "steps": dataclasses.replace(CONFIG, steps=0),
-        "seed": dataclasses.replace(CONFIG, seed=-1),
-        "dtype": dataclasses.replace(CONFIG, dtype="bf16"),
         "freeze": dataclasses.replace(
             CONFIG, optim=dataclasses.replace(CONFIG.optim, freeze=("nothing",))
         ),

@@ -68,7 +68,7 @@ def find(name: str, path: str = STUDIES) -> Study:
     Raises:
       UsageError: no such file or study, or what is there is something else.
     """
-    studies = overrides.defined(path, "STUDIES")
+    studies = overrides.defined(path, "STUDIES", flag="--studies")
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
         raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")
     if name not in studies:

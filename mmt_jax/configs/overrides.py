@@ -42,8 +42,8 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Config:
     return changed(get_config(arg) if colon else get_config(), changes or {})
 
 
-def defined(path: str, name: str) -> Any:
-    """What a Python file says that `name` is; the file is run.
+def defined(path: str, name: str, *, flag: str = "--config") -> Any:
+    """What a Python file, which is run and which `flag` names, says that `name` is.
 
     Raises:
       UsageError: there is no such file, it is not Python, or it does not say.
@@ -51,7 +51,7 @@ def defined(path: str, name: str) -> Any:
     if not os.path.isfile(path):
         raise UsageError(
             f"there is no config file {path!r} in {os.getcwd()}; run mmt from the root of a "
-            f"checkout, which holds experiments/, or give the path of your own file"
+            f"checkout, which holds experiments/, or name your own file with {flag}"
         )
     try:
         found = runpy.run_path(path)

@@ -224,8 +224,8 @@ def check(config: Config) -> None:
     """Refuses what `evaluator` would; it needs no vocabulary, so no run must be trained for it.
 
     Raises:
-      UsageError: the data is not there, or does not fit the training data; a number of
-        `config.eval` is out of range; or its `best` is nothing to choose a checkpoint by.
+      UsageError: the data is not there, or does not fit the training data;
+        or `config.eval.best` is nothing to choose a checkpoint by.
     """
     if config.objective.itm == "none":
         return
