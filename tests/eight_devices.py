@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import tiny
 
 from mmt_jax import params as trees
@@ -51,7 +52,8 @@ def main(folder):
         )
         model = dataclasses.replace(built, config=config)
         states[name], loss = one_step(model, config, params, batch)
-        flat, moments = trees.flatten(states[name].params), states[name].opt_state[1].mu
+        flat = trees.flatten(states[name].params)
+        moments = optax.tree.get(states[name].opt_state, "mu")
         report[name] = {
             "loss": loss,
             "devices": len(flat["text/tokens/embedding"].sharding.device_set),
@@ -72,6 +74,7 @@ def main(folder):
     checkpoints = checkpoint.Checkpoints(folder, config)
     saved = {"position": {"next_index": 7}, "metrics": {"loss": 1.0}}
     checkpoints.save(states["both"], 1, **saved)
+    checkpoints.wait()
     config = dataclasses.replace(config, mesh=(("data", 2),))
     mesh = sharding.mesh(config)
     shapes = state.abstract(built, optim.build(OPTIM, built.abstract(), config.steps))

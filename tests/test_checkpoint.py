@@ -1,16 +1,20 @@
 import dataclasses
 import json
+import resource
+import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny
 
+from mmt_jax import params as trees
 from mmt_jax.configs.config import EvalConfig
 from mmt_jax.configs.models import LxmertConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
-from mmt_jax.train import optim, workdir
+from mmt_jax.train import checkpoint, optim, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.state import State
 
@@ -44,6 +48,7 @@ def write(folder, built, scores, *, keep=2):
             position={"next_index": step},
             metrics={"loss": 1.5} | ({} if score is None else {"r": score}),
         )
+    checkpoints.wait()
     return checkpoints
 
 
@@ -83,6 +88,88 @@ def test_without_evaluations_the_best_is_the_last(tmp_path):
     checkpoints = write(tmp_path / "run", model(), {1: None, 2: None, 3: None}, keep=1)
     assert steps(tmp_path / "run") == [3]
     assert checkpoints.step("best") == 3
+
+
+def test_what_is_written_is_the_state_of_the_step_though_the_next_steps_took_its_memory(tmp_path):
+    config = dataclasses.replace(model().config, keep=4)
+    tables = {str(n): jax.numpy.zeros((256, 1024)) for n in range(20)}  # 20 MB: a while to write
+    state = State(jax.numpy.zeros((), jax.numpy.int32), tables, ({"mu": tables["0"] + 0},))
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path, config)
+    for number in range(1, 21):
+        state = step(state)
+        if number % 5 == 0:
+            checkpoints.save(state, number, position={}, metrics={})
+    for number in (5, 10, 15, 20):
+        read, _, _ = checkpoints.restore(number, like(state))
+        assert {float(leaf.min()) for leaf in jax.tree.leaves(read)} == {number}
+        assert {float(leaf.max()) for leaf in jax.tree.leaves(read)} == {number}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_occasion(tmp_path):
+    built = model()
+    table = {"table": jax.random.normal(jax.random.key(0), (1000, 1000))}
+    state = State(jax.numpy.zeros((), jax.numpy.int32), table, {})
+    checkpoints = write(tmp_path / "run", built, {1: None})
+    _, most = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, most))  # as a disk that is full
+    try:
+        checkpoints.save(state, 2, position={}, metrics={})
+        with pytest.raises(UsageError, match=r"cannot be written to .*\(File too large\); make"):
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load(tmp_path / "run").step == 1
+    Checkpoints(tmp_path / "run", built.config).close()
+    assert steps(tmp_path / "run") == [1]
+
+
+def test_what_a_kill_left_behind_goes_when_the_run_goes_on(tmp_path, monkeypatch):
+    built = model()
+    with monkeypatch.context() as killed:  # before the files of step 1 are gone
+        killed.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
+        write(tmp_path / "run", built, {1: None, 2: None, 3: None}).close()
+    part = tmp_path / "run" / "checkpoints" / "4.orbax-checkpoint-tmp"  # and in the midst of step 4
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "3", part)
+    assert load(tmp_path / "run", which="last").step == 3
+    assert not (tmp_path / "run" / "checkpoints" / "1").exists()
+    Checkpoints(tmp_path / "run", built.config).close()
+    assert steps(tmp_path / "run") == [2, 3]
+
+
+@pytest.mark.parametrize("item", checkpoint.ITEMS)
+def test_a_checkpoint_that_lacks_a_part_is_named(run, item):
+    shutil.rmtree(run / "checkpoints" / "1" / item)
+    with pytest.raises(UsageError, match=rf"1 is damaged \(it has no {item}\); remove that folder"):
+        load(run)
+
+
+def test_the_state_of_another_optimiser_is_named(tmp_path):
+    built = model()
+    checkpoints = write(tmp_path / "run", built, {3: None})
+    state = dataclasses.replace(fresh(built), opt_state={"momentum": jax.numpy.zeros(())})
+    with pytest.raises(UsageError, match=rf"with --config\.init_from={tmp_path}/run and a new"):
+        checkpoints.restore(3, like(state))
+
+
+def test_a_frozen_run_that_an_earlier_version_saved_goes_on(tmp_path):
+    """It kept no place for what is frozen, and put the state into no groups."""
+    built = model()
+    optimiser = dataclasses.replace(built.config.optim, freeze=("text/.*",))
+    state = State.fresh(fresh(built).params, optim.build(optimiser, fresh(built).params, 10))
+    adam = state.opt_state.inner_states["trained"].inner_state[1]
+    mu, nu = (trees.select(m, lambda p: not p.startswith("text/")) for m in (adam.mu, adam.nu))
+    nu = jax.tree.map(lambda leaf: leaf + 3, nu)
+    adam = optax.ScaleByAdamState(adam.count + 7, mu, nu)
+    empty = optax.EmptyState()
+    before = (empty, adam, empty, empty, optax.ScaleByScheduleState(adam.count))
+    checkpoints = write(tmp_path / "run", built, {})
+    before = dataclasses.replace(state, opt_state=before)
+    checkpoints.save(before, 7, position={}, metrics={})
+    checkpoints.wait()
+    read, _, _ = checkpoints.restore(7, like(state))
+    assert jax.tree.structure(read) == jax.tree.structure(state)
+    assert same(read.opt_state, before.opt_state)
 
 
 @pytest.mark.parametrize(("which", "step"), [("best", 1), ("last", 2)])

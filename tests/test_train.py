@@ -314,6 +314,7 @@ def save(folder, built):
     checkpoints = Checkpoints(folder, built.config)
     state = State.fresh(params, optim.build(built.config.optim, params, 1))
     checkpoints.save(state, 1, position={}, metrics={})
+    checkpoints.close()
     return trees.flatten(params)
 
 

@@ -137,4 +137,4 @@ def _quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself on stderr
     absl_flags.FLAGS(["mmt"])  # libraries that read absl's global flags find their defaults
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # orbax logs the traceback of what it raises later

@@ -2,7 +2,8 @@
 
 Parameters are an item of their own, so that they can be read without the optimiser's state. Reading
 is always into the shapes and shardings that are asked for, so a checkpoint does not know the mesh
-that wrote it.
+that wrote it. A folder with a step's number is whole: it gets this name when all of it is written,
+and loses it before any of it is removed.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
+import shutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -34,6 +37,11 @@ from mmt_jax.train.state import State
 from mmt_jax.typing import Params
 
 WHICH = ("best", "last")
+ITEMS = ("params", "optimizer", "run")  # of a checkpoint
+_REMOVED = "removed"  # where checkpoints go that are no longer kept, until their files are gone
+# What `optax.partition` and `optax.masked` put around the state of what they wrap: no array's place
+# in a checkpoint depends on it.
+_WRAPPERS = ("inner_states", "trained", "inner_state")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike, config: Config, *, read_only: bool = False):
         """Opens them; `read_only` neither makes nor removes anything."""
-        self.config = config
+        self.config, self._read_only = config, read_only
         self.folder = pathlib.Path(workdir).resolve() / workdirs.CHECKPOINTS
 
         def quality(metrics: dict[str, float]) -> float:
@@ -65,9 +73,9 @@ class Checkpoints:
                     [LatestN(config.keep), BestN(get_metric_fn=quality, n=1)]
                 ),
                 create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                # The step donates its state, so the arrays must be written before it goes on.
-                enable_async_checkpointing=False,
+                todelete_subdir=None if read_only else _REMOVED,
+                # Where it fails beside them, the threads that write wait for it for ten minutes.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
             item_handlers={
                 "params": ocp.StandardCheckpointHandler(),
@@ -75,6 +83,7 @@ class Checkpoints:
                 "run": ocp.JsonCheckpointHandler(),
             },
         )
+        self._sweep()
 
     def step(self, which: str = "last") -> int | None:
         """The step of the "best" or the "last" checkpoint; None = there is none.
@@ -90,24 +99,57 @@ class Checkpoints:
     def save(
         self, state: State, step: int, *, position: dict[str, Any], metrics: dict[str, float]
     ) -> None:
-        """Writes a checkpoint and removes those that are no longer to be kept.
+        """Begins to write a checkpoint, and to remove those that are no longer to be kept.
+
+        `state` may be donated as soon as this returns; `wait` says when all is on disk.
 
         Args:
           state: after `step` steps.
           step: its step.
           position: of the data, before the next batch.
           metrics: of the last window of the log, and of the evaluation if there was one.
+
+        Raises:
+          UsageError: this one or the one before cannot be written.
         """
+        self.wait()
         run = {"position": position, "config": as_dict(self.config)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(state.params),
-                optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-                run=ocp.args.JsonSave(run),
-            ),
-            metrics=metrics,
-        )
+        with self._told():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+                    run=ocp.args.JsonSave(run),
+                ),
+                metrics=metrics,
+            )
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk.
+
+        Raises:
+          UsageError: something cannot be written.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
+        self._sweep()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise UsageError(
+                f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); make room "
+                f"there and run it again to go on from the one before"
+            ) from error
+
+    def _sweep(self) -> None:
+        """Removes what is no checkpoint any more, or was never to become one."""
+        if not self._read_only and jax.process_index() == 0:
+            for path in (self.folder / _REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
+                shutil.rmtree(path, ignore_errors=True)
 
     def params(self, step: int, like: Params) -> Params:
         """The parameters of a checkpoint, in the shapes and shardings of `like`.
@@ -115,60 +157,92 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged, or of another model.
         """
-        return self._read(step, params=_standard(like))["params"]
+        return self._read(step, like)["params"]
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any], dict[str, float]]:
         """State, data position and metrics of a checkpoint, in the shardings of `like`.
 
         Raises:
-          UsageError: the checkpoint is damaged, or of another model.
+          UsageError: the checkpoint is damaged, or of another model or optimiser.
         """
-        read = self._read(
-            step,
-            params=_standard(like.params),
-            optimizer=_standard({"step": like.step, "state": like.opt_state}),
-            run=ocp.args.JsonRestore(),
-        )
-        optimizer, run = read["optimizer"], read["run"]
-        state = State(optimizer["step"], read["params"], optimizer["state"])
-        return state, run["position"], dict(self._manager.metrics(step) or {})
+        tree = {"step": like.step, "state": like.opt_state}
+        wanted = _by_place(tree)
+        read = self._read(step, like.params, wanted)
+        found = _by_place(read["optimizer"])
+        tree = jax.tree.unflatten(jax.tree.structure(tree), [found[place] for place in wanted])
+        state = State(tree["step"], read["params"], tree["state"])
+        return state, read["run"]["position"], dict(self._manager.metrics(step) or {})
 
-    def _read(self, step: int, **args: Any) -> Any:
+    def _read(self, step: int, params: Params, optimizer: dict[str, Any] | None = None) -> Any:
+        """Items of a checkpoint: parameters like `params`, and the others if `optimizer` is given.
+
+        Args:
+          step: of the checkpoint.
+          params: abstract arrays in their places.
+          optimizer: the same of the optimiser's state, by `_place`.
+        """
         path = self.path(step)
+        missing = [item for item in ITEMS if not (path / item).is_dir()]
+        stored: dict[str, Any] = {}
         try:
-            found = self._manager.item_metadata(step)["params"]
+            for name, item in self._manager.item_metadata(step).items() if not missing else ():
+                stored[name] = getattr(item, "tree", item)
         except Exception as error:
             raise self._damaged(path, error) from error
-        if found is None:
-            raise self._damaged(path, ValueError("it has no parameters"))
-        differ = params_lib.differences(
-            found.tree if hasattr(found, "tree") else found, args["params"].item
-        )
-        if differ:
+        if missing := missing or [name for name in ITEMS[:2] if stored.get(name) is None]:
+            raise self._damaged(path, f"it has no {' and no '.join(missing)}")
+        if differ := params_lib.differences(stored["params"], params):
             raise UsageError(
                 f"{path} is a checkpoint of another model than its {workdirs.CONFIG} describes: "
                 f"{'; '.join(differ[:5])}{'; …' if len(differ) > 5 else ''}; restore the folder's "
                 f"own files, or train again"
             )
+        args: dict[str, Any] = {"params": ocp.args.StandardRestore(params)}
+        if optimizer is not None:
+            if differ := sorted(_by_place(stored["optimizer"]).keys() ^ optimizer.keys()):
+                raise UsageError(
+                    f"{path} has the state of another optimiser ({differ[0]}), and the run cannot "
+                    f"go on; start from its parameters, with --config.init_from={path.parents[1]} "
+                    f"and a new folder as --workdir"
+                )
+            args["optimizer"] = ocp.args.StandardRestore(
+                jax.tree.map_with_path(lambda at, _: optimizer[_place(at)], stored["optimizer"])
+            )
+            args["run"] = ocp.args.JsonRestore()
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
             raise self._damaged(path, error) from error
 
-    def _damaged(self, path: pathlib.Path, error: Exception) -> UsageError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    def _damaged(self, path: pathlib.Path, error: object) -> UsageError:
         return UsageError(
-            f"{path} is damaged ({reason[:200]}); remove that folder to go on from the checkpoint "
-            f"before it, or train again"
+            f"{path} is damaged ({_reason(error)}); remove that folder to go on from the "
+            f"checkpoint before it, or train again"
         )
 
     def close(self) -> None:
-        """Ends the threads behind this object."""
-        self._manager.close()
+        """Waits as `wait` does, and ends the threads behind this object."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
-def _standard(like: Any) -> ocp.args.StandardRestore:
-    return ocp.args.StandardRestore(like)
+def _reason(error: object) -> str:
+    """The first line of an error, or what the system said, which tensorstore hides in it."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _place(path: tuple[Any, ...]) -> str:
+    """Of an array in an optimiser's state, such as `state/1/mu/text/norm/scale`."""
+    names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    return "/".join(name for name in names if name not in _WRAPPERS)
+
+
+def _by_place(tree: Any) -> dict[str, Any]:
+    return {_place(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def write(

@@ -181,6 +181,7 @@ class _Run:
         """Writes the metrics of a window that ended with `step`, and returns their means."""
         window = jax.device_get(window)
         if window.failed:
+            self.checkpoints.wait()
             good = self.checkpoints.step()
             path = self.checkpoints.path(good) if good else None
             where = f"the last good checkpoint is {path}" if path else "none was saved"

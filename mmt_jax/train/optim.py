@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -64,31 +64,32 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
         )
     paths = params_lib.flatten(params)
     _check_tables(config, paths)
-    frozen = params_lib.lookup([(p, True) for p in config.freeze], paths, False)
-    trained = [path for path in paths if not frozen[path]]
-    if not trained:
-        raise UsageError("config.optim.freeze freezes every parameter; leave some to train")
 
-    rates = _per_parameter((*config.lr_table, *LR_TABLE), trained, 1.0)
-    decays = _per_parameter((*config.decay_table, *DECAY_TABLE), trained, 1.0)
+    def of(table: Sequence[tuple[str, Any]], default: Any) -> Params:
+        return params_lib.unflatten(params_lib.lookup(table, paths, default))
+
+    def by_value(values: Params, make: Callable[[float], optax.GradientTransformation]):
+        """`make(v)` for the parameters whose value is v."""
+        masks = {v: jax.tree.map(v.__eq__, values) for v in sorted({*jax.tree.leaves(values)})}
+        return optax.chain(*(optax.masked(make(v), mask) for v, mask in masks.items()))
+
+    part = of([(pattern, "frozen") for pattern in config.freeze], "trained")
+    parts = {*jax.tree.leaves(part)}
+    if parts == {"frozen"}:
+        raise UsageError("config.optim.freeze freezes every parameter; leave some to train")
+    decays = of((*config.decay_table, *DECAY_TABLE), 1.0)
     # Calibration's gradient is no part of the norm, or its size would slow all others.
-    clipped = _per_parameter([(pattern, False) for pattern, _ in LR_TABLE], trained, True)
-    parts = [
+    clipped = of([(pattern, False) for pattern, _ in LR_TABLE], True)
+    trust = [optax.masked(optax.scale_by_trust_ratio(), jax.tree.map(bool, decays))]
+    tx = optax.chain(
         optax.masked(optax.clip_by_global_norm(config.clip_norm), clipped),
         _scale_by_adam(config),
-        _add_decay(config.weight_decay, decays),
-    ]
-    if config.name == "lamb":
-        decayed = jax.tree.map(bool, decays)
-        parts.append(optax.masked(optax.scale_by_trust_ratio(), decayed))
-    parts += [_scale(rates), optax.scale_by_learning_rate(schedule(config, steps))]
-    return _only(optax.chain(*parts), set(trained))
-
-
-def _per_parameter(
-    table: Sequence[tuple[str, float]], paths: Iterable[str], default: float
-) -> Params:
-    return params_lib.unflatten(params_lib.lookup(table, paths, default))
+        by_value(decays, lambda v: optax.add_decayed_weights(config.weight_decay * v)),
+        *(trust if config.name == "lamb" else []),
+        by_value(of((*config.lr_table, *LR_TABLE), 1.0), optax.scale),
+        optax.scale_by_learning_rate(schedule(config, steps)),
+    )
+    return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, part)
 
 
 def _check_tables(config: OptimConfig, paths: Iterable[str]) -> None:
@@ -125,32 +126,3 @@ def _scale_by_adam(config: OptimConfig) -> optax.GradientTransformation:
         return updates, optax.ScaleByAdamState(state.count + 1, mu, nu)
 
     return optax.GradientTransformation(adam.init, update)
-
-
-def _add_decay(weight_decay: float, factors: Params) -> optax.GradientTransformation:
-    """Adds `weight_decay` × factor × parameter."""
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(
-            lambda u, p, factor: u + weight_decay * factor * p, updates, params, factors
-        )
-    )
-
-
-def _scale(factors: Params) -> optax.GradientTransformation:
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)
-    )
-
-
-def _only(inner: optax.GradientTransformation, trained: set[str]) -> optax.GradientTransformation:
-    """`inner` on the parameters of these paths; updates of the others are 0."""
-
-    def part(tree: Any) -> Params:
-        return params_lib.select(tree, trained.__contains__)
-
-    def update(updates: Any, state: Any, params: Any = None):
-        some: Any
-        some, state = inner.update(part(updates), state, part(params))
-        return params_lib.merge(jax.tree.map(jnp.zeros_like, updates), some), state
-
-    return optax.GradientTransformation(lambda params: inner.init(part(params)), update)
