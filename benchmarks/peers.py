@@ -38,7 +38,7 @@ from timing import machine, paired_seconds
 
 from mmt_jax import hub as importers
 from mmt_jax.data import regions
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
@@ -214,9 +214,8 @@ class Ours:
 
     def matrix(self, pairs: int) -> np.ndarray:
         """[M, N]."""
-        return scoring.score_matrix(
-            self._model, self._params, self._peer.texts, self._peer.images, pairs=pairs
-        )
+        predictor = Predictor(self._model, self._params)
+        return predictor.score(self._peer.texts, self._peer.images, pairs=pairs)
 
     def _logits(self, params: Params, text: Text, image: Image) -> Array:
         model = self._model

@@ -19,7 +19,7 @@ from mmt_jax.configs import variants
 from mmt_jax.configs.config import with_spec
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Array, Image, Params, Text
@@ -70,7 +70,7 @@ def main() -> None:
     images = examples.images(np.arange(args.images))
     texts = examples.texts(np.arange(args.captions))
 
-    cached = functools.partial(scoring.score_matrix, model, params, texts, images, pairs=args.pairs)
+    cached = functools.partial(Predictor(model, params).score, texts, images, pairs=args.pairs)
     plain = functools.partial(without_cache, model, params, texts, images, pairs=args.pairs)
     difference = np.abs((cached() - cached().mean()) - (plain() - plain().mean())).max()
     number = args.images * args.captions

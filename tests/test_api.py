@@ -13,7 +13,7 @@ from mmt_jax.configs.config import RELEASE_SPEC, DataSpec
 from mmt_jax.data import schema, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import api
-from mmt_jax.text import store
+from mmt_jax.text import store, vocabulary
 from mmt_jax.train import workdir as workdirs
 
 MERGED = small.config(("text", "merged"))
@@ -182,7 +182,7 @@ def test_load_says_what_a_path_lacks(tmp_path):
 def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
     spoiled = tmp_path / "run"
     shutil.copytree(workdir, spoiled)
-    other = sources.text_lib.vocabulary(["quite other words stand here", "xyz"], 45)
+    other = vocabulary.vocabulary(["quite other words stand here", "xyz"], 45)
     (spoiled / store.VOCABULARY).write_bytes(other)
     with pytest.raises(UsageError, match="give the one that it was trained with"):
         mmt_jax.load(spoiled)

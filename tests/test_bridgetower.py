@@ -15,8 +15,8 @@ from mmt_jax.configs.config import Config, DataSpec, ObjectiveConfig, resolve, w
 from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.data import regions
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import pairs as scoring
 from mmt_jax.infer import retrieval
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
@@ -149,7 +149,7 @@ def test_towers_alone_are_contrasted_in_the_paper():
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert built.embeds
     assert not built.separable
-    scores = scoring.score_matrix(built, params, text, image)
+    scores = Predictor(built, params).score(text, image)
     np.testing.assert_allclose(scores, ours[0] @ ours[1].T, atol=1e-5)
     with pytest.raises(UsageError, match="has no head that scores pairs jointly"):
         retrieval.evaluate(built, params, None, rerank=1)
@@ -183,7 +183,7 @@ def scores(built, params, text, pixels):
 def test_every_caption_is_scored_with_every_photo():
     built = model()
     params, text, pixels = tiny.params(built, std=0.2), captions([8, 3, 5]), photos(2)
-    found = scoring.score_matrix(built, params, text, patches(pixels), pairs=2)
+    found = Predictor(built, params).score(text, patches(pixels), pairs=2)
     run = jax.jit(functools.partial(scores, built))
     for row in range(3):
         pair = jax.tree.map(lambda x, row=row: x[[row, row]], text)

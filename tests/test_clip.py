@@ -16,7 +16,7 @@ from mmt_jax.configs.models import ClipConfig
 from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import api
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.clip import weights as names
@@ -152,7 +152,7 @@ def test_an_imported_model_ranks_as_the_pytorch_model(tmp_path):
     text = found.tokenizer.texts(CAPTIONS, length=TOKENS, layout="cls_first")
     expected = run(theirs, text, photos(3)).logits_per_text.detach().numpy()
     model = registry.build(found.config)
-    scores = scoring.score_matrix(model, found.params, text, patches(photos(3)))
+    scores = Predictor(model, found.params).score(text, patches(photos(3)))
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     probabilities = api.load(workdir).score({schema.PIXELS: photos(1)[0]}, CAPTIONS)
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-expected[:, 0])), atol=1e-5)

@@ -14,7 +14,7 @@ from mmt_jax import hub as importers
 from mmt_jax.cli import main as cli
 from mmt_jax.data import schema
 from mmt_jax.infer import api
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models.tern import kaylode
 from mmt_jax.typing import Image
@@ -151,7 +151,7 @@ def test_kaylodes_tern_embeds_as_in_pytorch(tmp_path):
     built, image = registry.build(found.config), photos()
     text = found.tokenizer.texts(CAPTIONS, length=8, layout="cls_first")
     with jax.default_matmul_precision("highest"):
-        ours = [scoring.embed(built, found.params, items) for items in (text, image)]
+        ours = [Predictor(built, found.params).embed(items) for items in (text, image)]
     for mine, theirs in zip(ours, kaylode_vectors(model, bert, image), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import small_models
 
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer import predict
+from mmt_jax.infer.pairs import Items, pairwise
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.models.mmt.network import MMT
 from mmt_jax.typing import Image, Text
@@ -54,7 +56,7 @@ def _aligned(model, params, texts, images):
 def test_every_pair_gets_the_score_of_the_model(pairs):
     model, params = small_models.build(small_models.config(MERGED))
     captions, photos = texts(7), images(5)
-    scores = scoring.score_matrix(model, params, captions, photos, pairs=pairs)
+    scores = Predictor(model, params).score(captions, photos, pairs=pairs)
     expected = one_by_one(model, params, captions, photos)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=2e-4, atol=2e-4)
@@ -76,7 +78,7 @@ def test_every_pair_gets_the_score_of_the_model(pairs):
 def test_other_attention(config):
     model, params = small_models.build(config)
     captions, photos = texts(4), images(3)
-    scores = scoring.score_matrix(model, params, captions, photos, pairs=4)
+    scores = Predictor(model, params).score(captions, photos, pairs=4)
     expected = one_by_one(model, params, captions, photos)
     np.testing.assert_allclose(scores, expected, rtol=2e-4, atol=2e-4)
 
@@ -89,17 +91,41 @@ def test_separable_models_score_up_to_a_constant(family, itm):
     model, params = small_models.build(small_models.config(layers, family=family, itm=itm))
     assert model.separable
     captions, photos = texts(6), images(5)
-    scores = scoring.score_matrix(model, params, captions, photos)
+    scores = Predictor(model, params).score(captions, photos)
     difference = scores - one_by_one(model, params, captions, photos)
     np.testing.assert_allclose(difference, difference[0, 0], rtol=1e-3, atol=1e-4)
+
+
+def test_photos_are_fetched_when_their_turn_comes():
+    model, params = small_models.build(small_models.config(MERGED))
+    captions, photos = texts(7), images(9)
+    fetched = []
+
+    def fetch(rows):
+        fetched.append(len(rows))
+        return jax.tree.map(lambda leaf: leaf[rows], photos)
+
+    predictor = Predictor(model, params)
+    found = predictor.score(captions, Items(photos.mask, fetch), pairs=12)
+    np.testing.assert_array_equal(found, predictor.score(captions, photos, pairs=12))
+    assert fetched == [3, 3, 3]
+
+
+def test_logits_of_rows_are_those_of_all_pairs():
+    model, params = small_models.build(small_models.config(MERGED))
+    predictor, captions, photos = Predictor(model, params), texts(70), images(70)
+    logits = predictor.logits(captions, photos)
+    assert logits.shape == (70, 2)
+    odds = np.diag(predictor.log_odds(captions, photos))
+    np.testing.assert_allclose(logits[:, 0] - logits[:, 1], odds, rtol=2e-4, atol=2e-4)
 
 
 def test_bfloat16_models_are_scored_in_float32():
     config = small_models.config(MERGED)
     model, params = small_models.build(config)
     half, _ = small_models.build(dataclasses.replace(config, dtype="bfloat16"))
-    expected = scoring.score_matrix(model, params, texts(3), images(3))
-    np.testing.assert_array_equal(scoring.score_matrix(half, params, texts(3), images(3)), expected)
+    expected = Predictor(model, params).score(texts(3), images(3))
+    np.testing.assert_array_equal(Predictor(half, params).score(texts(3), images(3)), expected)
 
 
 def test_each_item_is_encoded_once_and_cut_to_its_length():
@@ -117,11 +143,9 @@ def test_each_item_is_encoded_once_and_cut_to_its_length():
     def score(text, image):
         return text[:, -1:] * 100 + image[:, -1]
 
-    scores = scoring.pairwise(
-        np.repeat(np.arange(5)[:, None], 40, axis=1),
-        np.repeat(np.arange(4)[:, None], 10, axis=1),
-        text_mask=text_mask,
-        image_mask=image_mask,
+    scores = pairwise(
+        Items.of(np.repeat(np.arange(5)[:, None], 40, axis=1), text_mask),
+        Items.of(np.repeat(np.arange(4)[:, None], 10, axis=1), image_mask),
         encode_text=encoder("texts"),
         encode_image=encoder("images"),
         score=score,
@@ -151,15 +175,13 @@ def test_padding_behind_is_cut_too():
         return model.encode_text(params, text)
 
     photos = images(3)
-    scores = scoring.score_matrix(model, params, captions, photos, pairs=12)
+    scores = Predictor(model, params).score(captions, photos, pairs=12)
     np.testing.assert_allclose(
         scores, one_by_one(model, params, captions, photos), rtol=2e-4, atol=2e-4
     )
-    scoring.pairwise(
-        captions,
-        photos,
-        text_mask=captions.mask,
-        image_mask=photos.mask,
+    pairwise(
+        Items.of(captions),
+        Items.of(photos),
         encode_text=encode,
         encode_image=lambda image: model.encode_image(params, image),
         score=lambda text, image: np.zeros((text.mask.shape[0], image.mask.shape[0])),
@@ -170,19 +192,19 @@ def test_padding_behind_is_cut_too():
 
 def test_later_calls_compile_nothing():
     model, params = small_models.build(small_models.config(MERGED))
-    scoring.score_matrix(model, params, texts(7), images(5), pairs=6)
-    before = scoring._fuse._cache_size(), scoring._encode_text._cache_size()
+    Predictor(model, params).score(texts(7), images(5), pairs=6)
+    before = predict._compiled._cache_size()
     other = jax.tree.map(lambda leaf: leaf + 1, params)
     again = small_models.build(small_models.config(MERGED))[0]
-    scoring.score_matrix(again, other, texts(7), images(5), pairs=6)
-    assert (scoring._fuse._cache_size(), scoring._encode_text._cache_size()) == before
+    Predictor(again, other).score(texts(7), images(5), pairs=6)
+    assert predict._compiled._cache_size() == before
 
 
 def test_scores_under_the_guard_of_the_training_loop():
     model, params = small_models.build(small_models.config(MERGED))
     params = jax.device_put(params)
     with jax.transfer_guard("disallow"):
-        scores = scoring.score_matrix(model, params, texts(3), images(2))
+        scores = Predictor(model, params).score(texts(3), images(2))
     assert np.isfinite(scores).all()
 
 
@@ -205,40 +227,40 @@ def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
     joint, params = small_models.build(small_models.config(MERGED))
     model = Model(joint.config, Embedding, separable=False)
     captions, photos = texts(7), images(5)
-    found = scoring.rerank(model, params, captions, photos, top=2, pairs=pairs)
-    similar = scoring.embed(model, params, captions) @ scoring.embed(model, params, photos).T
+    found = Predictor(model, params).rerank(captions, photos, top=2, pairs=pairs)
+    similar = Predictor(model, params).embed(captions) @ Predictor(model, params).embed(photos).T
     wanted = np.zeros((7, 5), bool)
     for caption, photo in np.ndindex(7, 5):
         better_photos = (similar[caption] > similar[caption, photo]).sum()
         better_captions = (similar[:, photo] > similar[caption, photo]).sum()
         wanted[caption, photo] = min(better_photos, better_captions) < 2
     assert 14 < wanted.sum() < 35
-    everything = scoring.score_matrix(joint, params, captions, photos)
+    everything = Predictor(joint, params).score(captions, photos)
     expected = np.where(wanted, everything, -np.inf)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
-    whole = scoring.rerank(model, params, captions, photos, top=100, pairs=pairs)
+    whole = Predictor(model, params).rerank(captions, photos, top=100, pairs=pairs)
     np.testing.assert_allclose(whole, everything, rtol=2e-4, atol=2e-4)
 
 
 _ON_A_MESH = """
 import jax, numpy as np, small_models, test_scoring
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.models.mmt.network import MMT
 mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 for layers in (test_scoring.MERGED, ("text", "single")):
     model, params = small_models.build(small_models.config(layers))
     args = test_scoring.texts(11), test_scoring.images(5)
-    expected = scoring.score_matrix(model, params, *args, pairs=12)
+    expected = Predictor(model, params).score(*args, pairs=12)
     put = lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(
         *(("model",) if leaf.ndim and leaf.shape[0] % 2 == 0 else ()))))
     spread = jax.tree.map(put, params)
-    found = scoring.score_matrix(model, spread, *args, pairs=12)
+    found = Predictor(model, spread).score(*args, pairs=12)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
     if model.embeds:
-        one = scoring.rerank(model, params, *args, top=2, pairs=12)
-        many = scoring.rerank(model, spread, *args, top=2, pairs=12)
+        one = Predictor(model, params).rerank(*args, top=2, pairs=12)
+        many = Predictor(model, spread).rerank(*args, top=2, pairs=12)
         np.testing.assert_allclose(many, one, rtol=2e-4, atol=2e-4)
 print("equal")
 """

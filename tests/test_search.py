@@ -16,7 +16,7 @@ from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.search import index as indices
 from mmt_jax.infer.search import sheet
 from mmt_jax.photo import FEATURES, WHOLE, rows
@@ -75,7 +75,7 @@ def photos(found):
 def test_inner_products_rank_as_the_model_scores(towers, examples, texts):
     index = indices.build(*towers, examples)
     found = index.search(*towers, texts, top=7)
-    scores = scoring.score_matrix(*towers, texts, examples.images(np.arange(PHOTOS)))
+    scores = Predictor(*towers).score(texts, examples.images(np.arange(PHOTOS)))
     assert photos(found) == np.argsort(-scores, axis=1)[:, :7].tolist()
     best = [[hit.score for hit in hits] for hits in found]
     np.testing.assert_allclose(best, -np.sort(-scores, axis=1)[:, :7], rtol=1e-4)
@@ -85,8 +85,8 @@ def test_inner_products_rank_as_the_model_scores(towers, examples, texts):
 
 def test_cosines_leave_lengths_aside(towers, examples, texts):
     found = indices.build(*towers, examples, metric="cosine").search(*towers, texts, top=5)
-    images = scoring.embed(*towers, examples.images(np.arange(PHOTOS)))
-    captions = scoring.embed(*towers, texts)
+    images = Predictor(*towers).embed(examples.images(np.arange(PHOTOS)))
+    captions = Predictor(*towers).embed(texts)
     lengths = np.linalg.norm(captions, axis=1)[:, None] * np.linalg.norm(images, axis=1)
     cosines = captions @ images.T / lengths
     assert photos(found) == np.argsort(-cosines, axis=1)[:, :5].tolist()

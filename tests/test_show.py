@@ -21,6 +21,7 @@ from mmt_jax.configs.models import ClipConfig, LxmertConfig
 from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.show.explain import explain
 from mmt_jax.infer.show.view import View
 from mmt_jax.models import registry
@@ -130,7 +131,7 @@ def test_an_explanation_is_what_hiding_by_hand_gives(family):
     params = tiny.params(model)
     record = small_models.record(3, padding=1)
     image = schema.to_image({key: value[None] for key, value in record.items()})
-    told = explain(model, params, TOKENIZER, CAPTION, image)
+    told = explain(Predictor(model, params), TOKENIZER, CAPTION, image)
     assert told.words == tuple(CAPTION.split())
     text = TOKENIZER.texts([CAPTION], length=16, layout=model.config.model.layout)
 
@@ -315,8 +316,8 @@ def test_white_space_moves_no_word():
     params = tiny.params(model)
     record = small_models.record(3, padding=1)
     image = schema.to_image({key: value[None] for key, value in record.items()})
-    plain = explain(model, params, letters, "a red cube", image)
-    spaced = explain(model, params, letters, "  a  red\tcube ", image)
+    plain = explain(Predictor(model, params), letters, "a red cube", image)
+    spaced = explain(Predictor(model, params), letters, "  a  red\tcube ", image)
     assert spaced.words == plain.words == ("a", "red", "cube")
     np.testing.assert_array_equal(spaced.word_changes, plain.word_changes)
 
@@ -328,5 +329,5 @@ def test_a_lone_accent_is_no_word():
     )
     record = small_models.record(3, padding=1)
     image = schema.to_image({key: value[None] for key, value in record.items()})
-    told = explain(model, tiny.params(model), TOKENIZER, "\u0301 red cube", image)
+    told = explain(Predictor(model, tiny.params(model)), TOKENIZER, "\u0301 red cube", image)
     assert told.words == ("red", "cube")

@@ -15,7 +15,7 @@ from mmt_jax import params as trees
 from mmt_jax.configs.config import Config, DataSpec, ObjectiveConfig, resolve, with_spec
 from mmt_jax.configs.models import TernConfig
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
@@ -411,7 +411,7 @@ def test_published_weights_embed_as_pytorch(tmp_path):
         torch.tensor(image.mask),
     )
     for items, vectors in zip((text, image), theirs[2:], strict=True):
-        found = scoring.embed(built, imported.params, items)
+        found = Predictor(built, imported.params).embed(items)
         np.testing.assert_allclose(found, vectors.detach().numpy(), atol=1e-5)
 
 
@@ -440,10 +440,10 @@ def test_scores_are_cosines_whatever_the_padding(case):
     built = case.ours()
     params = tiny.params(built)
     text, image = inputs(padded=True)
-    scores = scoring.score_matrix(built, params, text, image)
+    scores = Predictor(built, params).score(text, image)
     longer = jax.tree.map(lambda x: np.pad(x, [(0, 0), (0, 3)] + [(0, 0)] * (x.ndim - 2)), image)
-    np.testing.assert_allclose(scoring.score_matrix(built, params, text, longer), scores, atol=1e-5)
-    embeddings = scoring.embed(built, params, text), scoring.embed(built, params, image)
+    np.testing.assert_allclose(Predictor(built, params).score(text, longer), scores, atol=1e-5)
+    embeddings = Predictor(built, params).embed(text), Predictor(built, params).embed(image)
     for rows in embeddings:
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(scores, embeddings[0] @ embeddings[1].T, atol=1e-6)

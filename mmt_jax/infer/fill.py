@@ -5,17 +5,15 @@ A blank is written `<mask>` or `[MASK]`, whatever the model's own token for it i
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from mmt_jax.errors import UsageError
-from mmt_jax.models.base import Model
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Array, Image, Params, Text
+from mmt_jax.typing import Image
 
 _BLANK = re.compile(r"<mask>|\[MASK\]")
 
@@ -28,8 +26,7 @@ class Word(NamedTuple):
 
 
 def fill(
-    model: Model,
-    params: Params,
+    predictor: Predictor,
     tokenizer: Tokenizer,
     sentence: str,
     image: Image | None,
@@ -39,8 +36,7 @@ def fill(
     """The `top` likeliest pieces at each blank, best first.
 
     Args:
-      model: in float32.
-      params: its parameters.
+      predictor: the model.
       tokenizer: its tokenizer.
       sentence: with at least one blank.
       image: one photo, with a batch axis of 1; None for models that read sentences alone.
@@ -50,7 +46,7 @@ def fill(
       UsageError: the model has learned no words or lacks a photo, or the sentence has no blank or
         does not fit.
     """
-    config = model.config
+    model, config = predictor.model, predictor.model.config
     name = config.tag or "this model"
     if not config.objective.mlm:
         raise UsageError(
@@ -69,7 +65,7 @@ def fill(
         )
     text = tokenizer.layout([ids], length=length, layout=config.model.layout)
     hidden = (text.token_ids == tokenizer.mask_id) & (text.word_ids >= 0)
-    logits = np.asarray(_words(model, params, text, image))[hidden]
+    logits = predictor.words(text, image)[hidden]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = odds / odds.sum(axis=1, keepdims=True)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -97,13 +93,3 @@ def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
             encoded = tokenizer.encode(part)
             ids += encoded if number == 0 or part[0].isspace() else tokenizer.within(encoded)
     return ids
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _words(model: Model, params: Params, text: Text, image: Image | None) -> Array:
-    """Logits over the vocabulary [1, T, V] f32."""
-    encoded = model.encode_text(params, text)
-    states = encoded.states
-    if image is not None:
-        states = model.fuse(params, encoded, model.encode_image(params, image)).text
-    return model.words(params, states).astype(jax.numpy.float32)

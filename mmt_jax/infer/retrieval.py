@@ -22,8 +22,8 @@ from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import pairs as scoring
 from mmt_jax.infer import ranking, relevance
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
@@ -153,7 +153,7 @@ def evaluate(
       limit: the first `limit` photos with all their captions; 0 = all.
       fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
         1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
-      rerank: score only the pairs among that many best by embeddings (`scoring.rerank`); a match
+      rerank: score only the pairs among that many best by embeddings (`Predictor.rerank`); a match
         that is not among them ranks last. 0 = all pairs.
       ndcg: also grade photos by what their captions have in common with the query (`relevance`).
       pairs: how many are fused at once, about.
@@ -170,10 +170,11 @@ def evaluate(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
             f"that was trained with an ITM loss{how}"
         )
-    score = scoring.score_matrix
+    predictor = Predictor(model, params)
+    score = predictor.score
     if rerank:
         _check_rerank(model, rerank)
-        score = functools.partial(scoring.rerank, top=rerank)
+        score = functools.partial(predictor.rerank, top=rerank)
     count = len(selection(examples, limit)[0])
     fold = fold or count
     if fold < 0 or count % fold:
@@ -184,7 +185,7 @@ def evaluate(
         check_width(images.features.shape[-1], config.model.feature_dim)
         captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
         texts = examples.texts(captions)
-        scores = score(model, params, texts, images, pairs=pairs, progress=progress)
+        scores = score(texts, images, pairs=pairs, progress=progress)
         folds.append(Retrieval.of(scores, examples, first=first, ndcg=ndcg))
     return Retrieval.join(folds)
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from mmt_jax import placement
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, TASKS
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.retrieval import check_width
 from mmt_jax.models.base import Model
-from mmt_jax.objectives import answers
 from mmt_jax.tasks import registry
 from mmt_jax.tasks.records import Records
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Batch, Params
+from mmt_jax.typing import Params
 
 
 def answering(model: Model, task: str, names: Sequence[str]) -> Model:
@@ -65,13 +62,10 @@ def answered(
       UsageError: the model's answers are not finite.
     """
     rows = np.arange(-(-len(records) // batch_size) * batch_size) % len(records)
-    params, whole, _ = placement.of(params)
-    parts = []
-    for part in rows.reshape(-1, min(batch_size, len(rows))):
-        batch = dataclasses.replace(records.batch(part), targets=None)
-        logits = _logits(model, params, placement.put(batch, whole))
-        parts.append(np.asarray(jax.device_put(logits, whole)))
-    logits = np.concatenate(parts)[: len(records)]
+    predictor = Predictor(model, params)
+    parts = rows.reshape(-1, min(batch_size, len(rows)))
+    logits = np.concatenate([predictor.answers(records.batch(part)) for part in parts])
+    logits = logits[: len(records)]
     if not np.isfinite(logits).all():
         key = records.entries[np.argwhere(~np.isfinite(logits))[0, 0]].key
         raise UsageError(f"the model's answer to {key!r} is not finite, nor are its parameters")
@@ -80,11 +74,6 @@ def answered(
     else:
         found = [names[best] for best in logits.argmax(axis=-1)]
     return {entry.key: value for entry, value in zip(records.entries, found)}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(model: Model, params: Params, batch: Batch) -> jax.Array:
-    return answers.logits(model, params, batch)
 
 
 def photos(config: Config, source: str, split: str) -> list[Any]:

@@ -1,11 +1,10 @@
-"""SavedModels from a folder or from TensorFlow Hub, ours or the release's, called with numpy."""
+"""SavedModels from a folder or from TensorFlow Hub, ours or the release's, as scorers."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,53 +15,82 @@ from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import quiet, tensorflow
-from mmt_jax.text import base
+from mmt_jax.infer.inputs import Inputs
+from mmt_jax.infer.pairs import Items, pairwise
+from mmt_jax.infer.scorer import Scorer
+from mmt_jax.text import vocabulary
 
 
-class SavedModel:
-    """A loaded module.
+class SavedModel(Scorer):
+    """A module whose signature takes pairs, so each of them is encoded anew.
 
-    Attributes:
-      name: the folder or handle it came from.
-      config: the config that it was exported with. A module of the release carries none: there the
-        defaults stand, which are the release's, and the feature width that its signature gives.
-      vocabulary: its serialised vocabulary, or None (a module of the release).
+    The release's modules carry no config: for them the defaults stand, which are the release's, and
+    the feature width that the signature gives.
     """
 
-    def __init__(self, handle: str | os.PathLike):
+    def __init__(self, handle: str | os.PathLike, *, vocab: str | os.PathLike | None = None):
         """Loads a folder, or a handle with a scheme such as https:// through TensorFlow Hub.
+
+        Args:
+          handle: of the module.
+          vocab: the file of its vocabulary, where it carries none.
 
         Raises:
           UsageError: nothing can be loaded from there, it takes other inputs than an image–text
-            model, or TensorFlow is missing.
+            model, there is no vocabulary, or TensorFlow is missing.
         """
-        self.name = str(handle)
-        self._module = _load(self.name)
-        self._default = _default_signature(self._module, self.name)
-        self._shapes = _input_shapes(self._default, self.name)
-        self.vocabulary = _asset(self._module, "vocabulary")
-        about = _asset(self._module, "description")
-        if about is not None:
-            self.config = _config(about, self.name)
-        else:
-            pixels = schema.PIXELS in self._shapes
-            sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
-            self.config = Config(model=MMTConfig(pixels=pixels, **sizes))
+        name = str(handle)
+        module = _load(name)
+        self._default = _default_signature(module, name)
+        self._shapes = _input_shapes(self._default, name)
+        about, pieces = _asset(module, "description"), vocab or _asset(module, "vocabulary")
+        if pieces is None:
+            raise UsageError(
+                f"{name} carries no vocabulary; give the file of its vocabulary as vocab="
+            )
+        pixels = schema.PIXELS in self._shapes
+        sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
+        released = Config(model=MMTConfig(pixels=pixels, **sizes))
+        config = released if about is None else _config(about, name)
+        super().__init__(config, vocabulary.load(pieces))
 
-    def logits(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The seven keys (or `image/pixels` and the text keys) of B pairs → [B, 2] f32.
-
-        softmax(...)[:, 0] is the match probability. Where the module fixes the number of tokens or
-        regions, shorter inputs are padded in front.
-        """
+    def logits(self, inputs: Inputs) -> np.ndarray:
+        """As `Scorer.logits`; where the module fixes a length, inputs are padded to it in front."""
         tf = tensorflow()
-        tensors = {
-            key: tf.constant(_padded(inputs[key], key, shape[1]))
-            for key, shape in self._shapes.items()
-        }
+        tensors = {}
+        for key, (_, length, *_) in self._shapes.items():
+            found = inputs[key].shape[1]
+            if length is not None and length < found:
+                raise UsageError(f"{key} has length {found}, but the model takes {length}")
+            tensors[key] = tf.constant(signature.padded(inputs[key], key, length or found))
         with quiet():
             outputs = self._default(**tensors)
         return outputs[signature.OUTPUT].numpy().reshape(-1, 2)
+
+    def log_odds(
+        self, texts: Inputs, images: Inputs | Items, *, pairs: int = 256, progress: bool = False
+    ) -> np.ndarray:
+        """As `Scorer.log_odds`; photos may be fetched when they are needed."""
+
+        def score(texts: Inputs, images: Inputs) -> np.ndarray:
+            a, b = len(texts[schema.TOKEN_IDS]), len(next(iter(images.values())))
+            inputs = {key: np.repeat(value, b, axis=0) for key, value in texts.items()}
+            inputs |= {key: np.concatenate([value] * a) for key, value in images.items()}
+            logits = self.logits(inputs)
+            return (logits[:, 0] - logits[:, 1]).reshape(a, b)
+
+        if not isinstance(images, Items):
+            real = images.get(schema.IMAGE_PADDING, np.zeros((len(next(iter(images.values()))), 1)))
+            images = Items.of(dict(images), real == 0)
+        return pairwise(
+            Items.of(dict(texts), texts[schema.TEXT_PADDING] == 0),
+            images,
+            encode_text=dict,
+            encode_image=dict,
+            score=score,
+            pairs=pairs,
+            progress=progress,
+        )
 
 
 def _load(handle: str) -> Any:
@@ -119,23 +147,6 @@ def _asset(module: Any, name: str) -> bytes | None:
     if asset is None:
         return None
     return pathlib.Path(asset.asset_path.numpy().decode()).read_bytes()
-
-
-def _padded(values: np.ndarray, key: str, length: int | None) -> np.ndarray:
-    """[B, S, ...] → [B, length, ...] with padding in front."""
-    missing = 0 if length is None else length - values.shape[1]
-    if missing < 0:
-        raise UsageError(f"{key} has length {values.shape[1]}, but the model takes {length}")
-    if missing == 0:
-        return values
-    filling = {
-        schema.IMAGE_PADDING: 1,
-        schema.TEXT_PADDING: 1,
-        schema.TOKEN_IDS: base.MASK,
-        schema.MASKED_TOKENS: base.MASK,
-    }
-    widths = [(0, 0), (missing, 0)] + [(0, 0)] * (values.ndim - 2)
-    return np.pad(values, widths, constant_values=filling.get(key, 0))
 
 
 def _config(about: bytes | str, name: str) -> Config:

@@ -15,7 +15,6 @@ The folder's `assets` hold all that scoring captions takes: the vocabulary (`spi
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -35,6 +34,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import convert, quiet, readable_stablehlo, tensorflow
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.text.store import stored_tokenizer
 from mmt_jax.text.vocabulary import load as load_vocabulary
@@ -93,8 +93,7 @@ def export_model(
             f"{model.config.tag or 'this model'} scores no pairs of image and text, so there is "
             f"nothing to export; export a model that was trained with an ITM loss"
         )
-    model = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
-    params = jax.device_get(params)
+    model, params = Predictor(model, params).model, jax.device_get(params)
     with whole_folder(out) as part:
         _write(model, params, vocabulary, step, part)
         _verify(model, params, part)

@@ -10,14 +10,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from mmt_jax.configs.config import Config
 from mmt_jax.data import regions, schema
+from mmt_jax.infer import predict
 from mmt_jax.models.base import Model
+from mmt_jax.text import base
 from mmt_jax.typing import Array, Image, Params
 
 OUTPUT = "output"
 TEXT_EMBEDDING = "text_embedding"
 IMAGE_EMBEDDING = "image_embedding"
+
+_PADDING = {
+    schema.IMAGE_PADDING: 1,
+    schema.TEXT_PADDING: 1,
+    schema.TOKEN_IDS: base.MASK,
+    schema.MASKED_TOKENS: base.MASK,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +75,16 @@ def image(config: Config, inputs: Mapping[str, Array]) -> Image:
     return schema.to_image(inputs)
 
 
+def padded(values: np.ndarray, key: str, length: int) -> np.ndarray:
+    """The input `key` [B, S, ...] → [B, length, ...], S ≤ length, with padding in front."""
+    widths = [(0, 0), (length - values.shape[1], 0)] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values, widths, constant_values=_PADDING.get(key, 0))
+
+
 def default(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """B pairs → `output` [B, 2] f32 logits: softmax(...)[:, 0] is the match probability."""
-    text = model.encode_text(params, schema.to_text(inputs))
-    photos = model.encode_image(params, image(model.config, inputs))
-    return {OUTPUT: model.fuse(params, text, photos).logits[-1]}
+    pairs = schema.to_text(inputs), image(model.config, inputs)
+    return {OUTPUT: predict.logits(model, params, *pairs)}
 
 
 def embed(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -76,9 +92,7 @@ def embed(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str
 
     Their inner product ranks pairs. In separable models it is the score, up to a constant.
     """
-    text = model.encode_text(params, schema.to_text(inputs))
-    photos = model.encode_image(params, image(model.config, inputs))
     return {
-        TEXT_EMBEDDING: model.embed_text(params, text),
-        IMAGE_EMBEDDING: model.embed_image(params, photos),
+        TEXT_EMBEDDING: predict.embed(model, params, schema.to_text(inputs)),
+        IMAGE_EMBEDDING: predict.embed(model, params, image(model.config, inputs)),
     }

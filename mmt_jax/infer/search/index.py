@@ -20,7 +20,7 @@ import numpy as np
 from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import pairs as scoring
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
 from mmt_jax.typing import Params, Text
@@ -103,7 +103,7 @@ class Index:
                 f"the index was written by another model (by what was in {self.about.workdir} "
                 f"then); search with that one, or write a new index"
             )
-        queries = _prepared(scoring.embed(model, params, texts), self.about.metric)
+        queries = _prepared(Predictor(model, params).embed(texts), self.about.metric)
         if self.about.kind == "hnsw":
             self.vectors.hnsw.efSearch = max(_VISITED, top)
         scores, photos = self.vectors.search(queries, min(top, len(self)))
@@ -138,8 +138,7 @@ def build(
     for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
-    faiss = _faiss()
-    parts = []
+    faiss, predictor, parts = _faiss(), Predictor(model, params), []
     for images in examples.all_images():
         width, wanted = images.features.shape[-1], model.config.model.feature_dim
         if width != wanted:
@@ -147,7 +146,7 @@ def build(
                 f"{source or 'the data'} has features of width {width}, but the model reads "
                 f"{wanted}; index photos of the detector that it was trained with"
             )
-        parts.append(scoring.embed(model, params, images))
+        parts.append(predictor.embed(images))
     starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
     return Index(
         About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),

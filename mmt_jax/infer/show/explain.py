@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 
 from mmt_jax.errors import UsageError
-from mmt_jax.models.base import Model
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Image, Params, Text
-
-_ROWS = 64  # variants of the pair that are computed at once
+from mmt_jax.typing import Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,36 +35,40 @@ class Explanation:
     attention: np.ndarray | None
 
 
-def explain(
-    model: Model, params: Params, tokenizer: Tokenizer, caption: str, image: Image
-) -> Explanation:
+def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Image) -> Explanation:
     """Explains the score of a caption and a photo.
 
     Args:
-      model: that scores pairs, in float32.
-      params: its parameters.
+      predictor: of a model that scores pairs.
       tokenizer: its tokenizer.
       caption: cut where it is too long, as in training.
       image: one photo, with a batch axis of 1.
     """
-    config, caption = model.config, " ".join(caption.split())
+    config, caption = predictor.model.config, " ".join(caption.split())
     text = tokenizer.texts([caption], length=config.data.text_length, layout=config.model.layout)
     words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[0] >= 0))
-    slots = np.flatnonzero(np.asarray(image.mask)[0]).tolist()
-    hidden = [slot for slot in slots if not _is_global(model, image, slot)]
+    real = np.asarray(image.mask)[0]
+    slots = np.flatnonzero(real)
+    hidden = slots[slots < len(real) - config.model.global_region]
 
-    tokens = np.repeat(text.token_ids, 1 + len(words) + len(hidden), axis=0)
-    mask = np.repeat(np.asarray(image.mask), len(tokens), axis=0)
+    # Row 0 is the pair as it is; then each word is hidden, then each region.
+    rows = 1 + len(words) + len(hidden)
+    texts, images = jax.tree.map(
+        lambda leaf: np.broadcast_to(leaf, (rows, *leaf.shape[1:])), (text, image)
+    )
+    tokens, mask = texts.token_ids.copy(), images.mask.copy()
     for row, places in enumerate(pieces, 1):
         tokens[row, places] = config.model.mask_id
-    for row, slot in enumerate(hidden, 1 + len(words)):
-        mask[row, slot] = False
-    odds = _log_odds(model, params, text, image, tokens, mask)
-    regions = np.full(mask.shape[1], np.nan, np.float32)
+    mask[np.arange(1 + len(words), rows), hidden] = False
+    logits = predictor.logits(
+        dataclasses.replace(texts, token_ids=tokens), dataclasses.replace(images, mask=mask)
+    )
+    odds = logits[:, 0] - logits[:, 1]
+    regions = np.full(len(real), np.nan, np.float32)
     regions[hidden] = odds[1 + len(words) :] - odds[0]
 
     attention = None
-    if maps := _attention(model, params, text, image):
+    if maps := predictor.attention(text, image):
         mean = np.mean([layer.mean(axis=1)[0] for layer in maps], axis=0)
         attention = np.stack([mean[places].mean(axis=0) for places in pieces])[:, slots]
     return Explanation(
@@ -100,39 +101,3 @@ def _count(tokenizer: Tokenizer, text: str) -> int:
         return len(tokenizer.encode(text))
     except UsageError:
         return 0
-
-
-def _is_global(model: Model, image: Image, slot: int) -> bool:
-    return model.config.model.global_region and slot == image.mask.shape[1] - 1
-
-
-def _log_odds(
-    model: Model, params: Params, text: Text, image: Image, tokens: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-    """Log odds [P] of the pair with other tokens [P, T] and regions [P, R]."""
-    found = []
-    for start in range(0, len(tokens), _ROWS):
-        part = [
-            np.resize(values[start : start + _ROWS], (_ROWS, values.shape[1]))
-            for values in (tokens, mask)
-        ]
-        found.append(np.asarray(_variants(model, params, text, image, *part)))
-    return np.concatenate(found)[: len(tokens)]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _variants(model, params, text, image, tokens, mask):
-    def repeat(item):
-        return jax.tree.map(lambda x: jax.numpy.repeat(x, _ROWS, axis=0), item)
-
-    texts = dataclasses.replace(repeat(text), token_ids=tokens)
-    images = dataclasses.replace(repeat(image), mask=mask)
-    encoded = model.encode_text(params, texts), model.encode_image(params, images)
-    logits = model.fuse(params, *encoded).logits[-1]
-    return logits[:, 0] - logits[:, 1]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _attention(model, params, text, image):
-    encoded = model.encode_text(params, text), model.encode_image(params, image)
-    return model.attention(params, *encoded)

@@ -1,0 +1,180 @@
+"""What a model reads: photos, records and captions, checked and laid out as exported models do."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
+
+import numpy as np
+
+from mmt_jax import detectors
+from mmt_jax.configs.config import Config
+from mmt_jax.data import schema
+from mmt_jax.detectors import base as detected
+from mmt_jax.detectors.base import Detector
+from mmt_jax.errors import UsageError
+from mmt_jax.infer.export import signature
+from mmt_jax.photos import pictures, processors
+from mmt_jax.photos.processors import Processor
+from mmt_jax.text.base import Tokenizer
+
+# One photo's keys, its npz file, or the photo itself.
+Record = Mapping[str, np.ndarray] | str | os.PathLike
+Inputs = Mapping[str, np.ndarray]  # keys of the exported signature, batched
+
+
+class Reader:
+    """Prepares photos and captions as one model reads them.
+
+    Attributes:
+      config: the run's config.
+      tokenizer: its vocabulary.
+      processor: how it is shown photos, where its weights came with that; None = as its family is.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, processor: Processor | None = None):
+        wanted = config.model.vocab_size
+        if wanted is not None and tokenizer.vocab_size != wanted:
+            raise UsageError(
+                f"the vocabulary has {tokenizer.vocab_size} pieces, but the model was trained with "
+                f"{wanted}; give the one that it was trained with"
+            )
+        self.config, self.tokenizer, self.processor = config, tokenizer, processor
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self.config.tag or "this model"
+
+    def texts(self, captions: Sequence[str], *, truncate: bool) -> dict[str, np.ndarray]:
+        """The text keys of captions.
+
+        Raises:
+          UsageError: there is none, or one is empty or, without `truncate`, too long.
+        """
+        if isinstance(captions, str):
+            raise UsageError(f"captions must be a list; write [{captions!r}]")
+        if len(captions) == 0:
+            raise UsageError("there is no caption; give one or more")
+        length, layout = self.config.data.text_length, self.config.model.layout
+        encoded = self.tokenizer.encode_all(captions)
+        for caption, ids in zip(captions, encoded, strict=True):
+            if len(ids) > length - 2 and not truncate:
+                raise UsageError(
+                    f"the caption {caption!r} has {len(ids)} pieces, but the model reads "
+                    f"{length - 2}; shorten it, or have it cut (truncate=True, or --truncate)"
+                )
+        return schema.from_text(self.tokenizer.layout(encoded, length=length, layout=layout))
+
+    def images(
+        self,
+        records: Sequence[Record],
+        *,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The image keys of photos and records; arguments and errors as `Scorer.score`."""
+        if not records:
+            raise UsageError("there is no record; give one or more")
+        if any(map(_is_photo, records)):
+            detector = detectors.load(detector) if isinstance(detector, str) else detector
+        elif detector is not None or size_divisor is not None:
+            name = "size_divisor" if detector is None else "detector"
+            raise UsageError(f"a record is what is read of a photo already; leave {name} out")
+        read = []
+        for index, record in enumerate(records):
+            if _is_photo(record):
+                read.append(self.record(record, detector=detector, size_divisor=size_divisor))
+                continue
+            named = isinstance(record, Mapping)
+            read.append(record if named else schema.read_record(record))
+            self.check_record(read[-1], f"record {index}" if named else os.fspath(record))
+        if self.config.model.pixels:
+            return _stack_pixels([record[schema.PIXELS] for record in read])
+        return _stack_regions(read)
+
+    def record(
+        self,
+        photo: str | os.PathLike,
+        *,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The record of a photo, as this model reads it; arguments as of `Scorer.score`.
+
+        Raises:
+          UsageError: no picture, no detector where the model reads regions, no region on the photo,
+            or regions of another detector than the model was trained with.
+        """
+        model, data = self.config.model, self.config.data
+        picture, name = pictures.read(photo), os.fspath(photo)
+        if model.pixels:
+            if detector is not None:
+                raise UsageError(f"{self.name} reads a photo's pixels; leave detector out")
+            return {schema.PIXELS: self._processor(size_divisor)(picture)}
+        if detector is None:
+            raise UsageError(
+                f"{name} is a photo, and this model reads regions; give the detector that it was "
+                f"trained with (detector=, or --detector), or a record"
+            )
+        loaded = detectors.load(detector) if isinstance(detector, str) else detector
+        result = detected.record(
+            detected.answer(loaded, picture, name),
+            max_regions=data.max_regions,
+            reading=data.regions,
+            global_region=model.global_region,
+        )
+        self.check_record(result, name)
+        return result
+
+    def _processor(self, divisor: int | None) -> Processor:
+        if self.processor is None or divisor is not None:
+            return processors.of(self.config, divisor=32 if divisor is None else divisor)
+        return self.processor
+
+    def check_record(self, record: Mapping[str, np.ndarray], name: str) -> None:
+        """Refuses a record that this model does not read; `name` says whose it is.
+
+        Raises:
+          UsageError: it has a fault, or is of another detector.
+        """
+        model = self.config.model
+        if model.pixels:
+            schema.validate_pixels(record, name=name, patch_size=model.patch_size)
+        else:
+            schema.validate_record(
+                record,
+                name=name,
+                feature_dim=model.feature_dim,
+                max_regions=self.config.data.max_regions,
+                global_region=model.global_region,
+            )
+
+
+def _is_photo(record: Record) -> TypeGuard[str | os.PathLike]:
+    """Whether it is the path of a photo; that of a record ends in .npz."""
+    return not isinstance(record, Mapping) and pathlib.Path(record).suffix != ".npz"
+
+
+def _stack_regions(records: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """[R, ...] each → [N, R, ...], padded in front to the most regions."""
+    slots = max(len(record[schema.IMAGE_PADDING]) for record in records)
+    return {
+        key: np.concatenate(
+            [signature.padded(np.asarray(record[key])[None], key, slots) for record in records]
+        )
+        for key in schema.IMAGE_KEYS
+    }
+
+
+def _stack_pixels(photos: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    sizes = {photo.shape for photo in photos}
+    if len(sizes) > 1:
+        height, width = sorted(shape[:2] for shape in sizes)[0]
+        raise UsageError(
+            f"the records' photos have {len(sizes)} different sizes; resize them all alike, such "
+            f"as to {height} × {width}, or score them one by one"
+        )
+    return {schema.PIXELS: np.stack(photos)}

@@ -1,0 +1,264 @@
+"""A trained model as whoever uses it asks it: numpy in, numpy out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmt_jax import placement
+from mmt_jax.infer import pairs as pairing
+from mmt_jax.infer.pairs import Items
+from mmt_jax.models.base import Encoded, Model, take
+from mmt_jax.objectives import answers
+from mmt_jax.typing import Array, Batch, Image, Params, Text
+
+_EMBEDDED = 256  # items embedded at once
+_ROWS = 64  # rows at once, at most, of what is computed row by row
+
+
+class Predictor:
+    """A model and its parameters, in float32 whatever dtype it was trained in.
+
+    Functions are compiled once for each model and shape, and serve later predictors with other
+    parameters. They run where the parameters are: on a mesh, pairs are spread over all devices.
+
+    Attributes:
+      model: in float32, for bfloat16 would tie most scores.
+      params: its parameters, on their devices.
+    """
+
+    def __init__(self, model: Model, params: Params):
+        config = dataclasses.replace(model.config, dtype="float32")
+        self.model = dataclasses.replace(model, config=config)
+        self.params, self._whole, self._spread = placement.of(params)
+
+    def score(
+        self,
+        texts: Text | Items,
+        images: Image | Items,
+        *,
+        pairs: int = 1024,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Scores each of M captions with each of N photos.
+
+        A separable model takes one matrix product of embeddings, and so does one that has
+        embeddings and no match head.
+
+        Args:
+          texts: M captions.
+          images: N photos.
+          pairs: how many are fused at once, about; bounds the memory.
+          progress: show a line on stderr while it takes more than a few seconds.
+
+        Returns:
+          [M, N] f32, higher = better match.
+        """
+        if self.model.separable or self.model.config.objective.itm == "none":
+            return self._similar(texts, images)
+        return self._pairwise(_SCORES, texts, images, pairs=pairs, progress=progress)
+
+    def log_odds(
+        self,
+        texts: Text | Items,
+        images: Image | Items,
+        *,
+        pairs: int = 1024,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """The log odds of a match, [M, N] f32: the calibrated `score`; arguments are the same."""
+        return self._pairwise(_LOG_ODDS, texts, images, pairs=pairs, progress=progress)
+
+    def rerank(
+        self,
+        texts: Text | Items,
+        images: Image | Items,
+        *,
+        top: int,
+        pairs: int = 1024,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Scores the pairs that embeddings rank best, for models that embed and score jointly.
+
+        A pair is scored if the photo is among the `top` of the caption or the caption among the
+        `top` of the photo, and its score serves both directions (ALBEF, Li et al., 2021, arXiv
+        2107.07651; BridgeTower, Xu et al., 2023, arXiv 2206.08657). Other arguments as of `score`.
+
+        Returns:
+          [M, N] f32, higher = better match; -inf where a pair is not scored.
+        """
+        chosen = pairing.best(self._similar(texts, images), top)
+        return self._pairwise(_chosen, texts, images, chosen=chosen, pairs=pairs, progress=progress)
+
+    def embed(self, items: Text | Image | Items) -> np.ndarray:
+        """Embeddings [n, E] f32 of captions or photos; their inner products rank pairs."""
+        items = Items.of(items)
+        parts = list(pairing.chunks(items.mask, _EMBEDDED, self._spread.num_devices))
+        rows = [self._run(embed, self._put(part.take(items), self._spread)) for part in parts]
+        rows = jax.device_get(jax.device_put(rows, self._whole))
+        out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
+        for part, row in zip(parts, rows, strict=True):
+            out[part.index] = row[: len(part.index)]
+        return out
+
+    def logits(self, texts: Text, images: Image) -> np.ndarray:
+        """Row p of `texts` meets row p of `images`: match logits [P, 2] f32, index 0 = match."""
+        return self._by_rows(logits, texts, images)
+
+    def words(self, texts: Text, images: Image | None) -> np.ndarray:
+        """Logits over the vocabulary, [B, T, V] f32; None for models that read sentences alone."""
+        return self._by_rows(_words, texts, images)
+
+    def answers(self, batch: Batch) -> np.ndarray:
+        """Logits of a task's answers to B records, [B, A] f32; targets are ignored."""
+        batch = dataclasses.replace(batch, targets=None)
+        return self._fetch(self._run(answers.logits, self._put(batch, self._whole)))
+
+    def attention(self, texts: Text, images: Image) -> list[np.ndarray]:
+        """With which weights words read regions; see `Model.attention`."""
+        return self._fetch(self._run(_attention, *self._put((texts, images), self._whole)))
+
+    @property
+    def traces(self) -> bool:
+        """Whether the family's network has `trace`."""
+        return hasattr(self.model.network, "trace")
+
+    def trace(self, texts: Text, images: Image) -> dict[str, list[np.ndarray]]:
+        """Hidden states and attention maps by name, as the network's `trace` gives them."""
+        return self._fetch(self._run(_trace, *self._put((texts, images), self._whole)))
+
+    def _similar(self, texts: Text | Items, images: Image | Items) -> np.ndarray:
+        return self.embed(texts) @ self.embed(images).T
+
+    def _pairwise(
+        self, function: Any, texts: Text | Items, images: Image | Items, **how: Any
+    ) -> np.ndarray:
+        # Blocks of all pairs are spread by their captions, chosen pairs one by one.
+        captions = self._whole if "chosen" in how else self._spread
+
+        def score(text: Encoded, image: Encoded, *rows: np.ndarray) -> Array:
+            found = self._run(function, text, image, *placement.put(rows, self._spread))
+            return jax.device_put(found, self._whole)
+
+        return pairing.pairwise(
+            Items.of(texts),
+            Items.of(images),
+            encode_text=lambda rows: self._run(_encode, self._put(rows, captions)),
+            encode_image=lambda rows: self._run(_encode, self._put(rows, self._whole)),
+            score=score,
+            multiple=self._spread.num_devices,
+            **how,
+        )
+
+    def _by_rows(self, function: Any, *items: Any) -> np.ndarray:
+        """A function of B rows, at most `_ROWS` of them at once."""
+        count = len(jax.tree.leaves(items)[0])
+        parts = []
+        for start in range(0, count, _ROWS):
+            rows = pairing.filled(np.arange(start, min(start + _ROWS, count)))
+            part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], items)
+            parts.append(self._run(function, *self._put(part, self._whole)))
+        return np.concatenate(self._fetch(parts))[:count]
+
+    def _run(self, function: Any, *items: Any) -> Any:
+        return _compiled(function, self.model, self.params, *items)
+
+    def _fetch(self, found: Any) -> Any:
+        return jax.device_get(jax.device_put(found, self._whole))
+
+    def _put(self, items: Any, sharding: jax.sharding.Sharding) -> Any:
+        """On the devices; of photos, what a model reads of them."""
+        unlabelled = jax.tree.map(
+            lambda item: (
+                Image(item.features, item.boxes, item.mask) if isinstance(item, Image) else item
+            ),
+            items,
+            is_leaf=lambda item: isinstance(item, Image),
+        )
+        return placement.put(unlabelled, sharding)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(function: Callable[..., Any], model: Model, params: Params, *items: Any) -> Any:
+    return function(model, params, *items)
+
+
+def _encode(model: Model, params: Params, items: Text | Image) -> Encoded:
+    if isinstance(items, Text):
+        return model.encode_text(params, items)
+    return model.encode_image(params, items)
+
+
+def embed(model: Model, params: Params, items: Text | Image) -> Array:
+    """n captions or photos → embeddings [n, E] f32."""
+    of = model.embed_text if isinstance(items, Text) else model.embed_image
+    return of(params, _encode(model, params, items))
+
+
+def scored(model: Model, params: Params, text: Encoded, image: Encoded) -> tuple[Array, Array]:
+    """P encoded captions with P encoded photos → scores [P] and match logits [P, 2], f32.
+
+    Here alone pairs are fused for nothing but their scores.
+    """
+    fused = model.fuse(params, text, image)
+    return fused.scores[-1], fused.logits[-1]
+
+
+def _score(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
+    return scored(model, params, text, image)[0]
+
+
+def _odds(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
+    logits = scored(model, params, text, image)[1]
+    return logits[:, 0] - logits[:, 1]
+
+
+def _all_pairs(
+    of: Callable[..., Array], model: Model, params: Params, text: Encoded, image: Encoded
+) -> Array:
+    """A captions, B photos → [A, B]."""
+    a, b = text.mask.shape[0], image.mask.shape[0]
+    text = jax.tree.map(lambda leaf: jnp.repeat(leaf, b, axis=0), text)
+    image = jax.tree.map(lambda leaf: jnp.tile(leaf, (a,) + (1,) * (leaf.ndim - 1)), image)
+    return of(model, params, text, image).reshape(a, b)
+
+
+def _chosen(
+    model: Model, params: Params, text: Encoded, image: Encoded, captions: Array, photos: Array
+) -> Array:
+    """P rows of encoded captions with P rows of encoded photos → scores [P]."""
+    return _score(model, params, take(text, captions), take(image, photos))
+
+
+# Functions are told apart by what they are: one for each use, and not one for each call.
+_SCORES = functools.partial(_all_pairs, _score)
+_LOG_ODDS = functools.partial(_all_pairs, _odds)
+
+
+def logits(model: Model, params: Params, texts: Text, images: Image) -> Array:
+    """P pairs, row by row → match logits [P, 2] f32."""
+    encoded = _encode(model, params, texts), _encode(model, params, images)
+    return scored(model, params, *encoded)[1]
+
+
+def _words(model: Model, params: Params, texts: Text, images: Image | None) -> Array:
+    encoded = _encode(model, params, texts)
+    states = encoded.states
+    if images is not None:
+        states = model.fuse(params, encoded, _encode(model, params, images)).text
+    return model.words(params, states).astype(jnp.float32)
+
+
+def _attention(model: Model, params: Params, texts: Text, images: Image) -> list[Array]:
+    return model.attention(params, _encode(model, params, texts), _encode(model, params, images))
+
+
+def _trace(model: Model, params: Params, texts: Text, images: Image) -> dict[str, list[Array]]:
+    network: Any = model.network
+    return model.apply(params, network.trace, texts, images)
