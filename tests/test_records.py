@@ -1,5 +1,6 @@
 """Packed records: the same batches as what was packed, and what is refused."""
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -97,6 +98,19 @@ def test_what_is_asked_of_a_source(folders, tokenizer):
 
 def _config(source):
     return Config(data=DataConfig(source=source, vocab_size=60))
+
+
+def test_photos_without_captions_are_packed_for_those_who_ask_for_none(tokenizer, tmp_path):
+    data = dataclasses.replace(halves(5), captions=((),) * 5)
+    formats.write(data, tmp_path / "plain", "train")
+    line = f"data pack --data=regions:{tmp_path}/plain --split=train --out={tmp_path}/packed"
+    assert main.main(line.split()) == 0
+    packed = sources.load(f"records:{tmp_path}/packed", "train")
+    bare = pipeline.Examples(packed, tokenizer, bare=True)
+    whole = pipeline.Examples([data], tokenizer, bare=True)
+    _same(bare.images(np.arange(5)), whole.images(np.arange(5)))
+    with pytest.raises(UsageError, match="has no caption"):
+        pipeline.Examples(packed, tokenizer)
 
 
 def test_a_mixture_with_what_is_in_memory(folders, tokenizer):

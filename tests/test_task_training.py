@@ -30,10 +30,11 @@ from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
 from mmt_jax.photo import FEATURES, image_id, rows
-from mmt_jax.tasks import base, gqa, labels, nlvr2
+from mmt_jax.tasks import base, gqa, labels, nlvr2, records
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
-from mmt_jax.train import optim, sharding
+from mmt_jax.text import store
+from mmt_jax.train import checkpoint, optim, sharding
 from mmt_jax.typing import Batch
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -216,6 +217,19 @@ def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     found = evaluate("nlvr2", tmp_path / "work", path, out, capsys, folder=folder)
     assert found == {"accuracy": 1.0, "consistency": 1.0}
     assert "dev-1-0-0,False" in out.read_text().splitlines()
+
+
+def test_an_answer_that_is_no_number_is_told(answering, folder):
+    workdir, questions, _ = answering
+    trained = checkpoint.load(workdir)
+    broken = jax.tree.map(lambda leaf: leaf * np.float32("nan"), trained.params)
+    names, entries = labels.stored(workdir), kinds.read("vqa", questions)
+    corpora = tasks.photos(trained.config, f"regions:{folder}", "train")
+    found = records.Records(
+        trained.config, entries, names, store.stored_tokenizer(workdir), corpora
+    )
+    with pytest.raises(UsageError, match="answer to 0 is not finite"):
+        tasks.answered(trained.model, broken, found, names)
 
 
 def test_entries_without_their_photos_are_left_out_of_training_alone(tmp_path, capsys, folder):

@@ -298,8 +298,8 @@ class RegionFolder(Source):
         return outline(self.name, split)
 
     def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
-        """As `Source` says."""
-        return blocks(self.name, split, pixels=pixels)
+        """As `Source` says; photos without captions too, which tasks ask about."""
+        return blocks(self.name, split, pixels=pixels, bare=True)
 
 
 @functools.lru_cache(maxsize=4)
