@@ -22,6 +22,7 @@ from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
+from mmt_jax.files import whole
 from mmt_jax.infer import ranking, relevance
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
@@ -103,17 +104,11 @@ class Retrieval:
           UsageError: as `output_paths`.
         """
         numbers, ranks = output_paths(path)
-        numbers.parent.mkdir(parents=True, exist_ok=True)
-        part = numbers.with_name(f".{numbers.name}.{os.getpid()}")
-        try:
-            with open(part, "wb") as file:
-                arrays = {name: array for name, array in vars(self).items() if array is not None}
-                np.savez_compressed(file, **arrays)
-            os.replace(part, ranks)
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        with whole(ranks) as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        with whole(numbers) as part:
             part.write_text(json.dumps(self.metrics, indent=2) + "\n")
-            os.replace(part, numbers)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:

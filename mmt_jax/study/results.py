@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from mmt_jax.configs.config import Config, as_dict, resolve
 from mmt_jax.errors import UsageError
+from mmt_jax.files import whole
 
 RESULT, RANKS = "result.json", "ranks.npz"
 
@@ -166,10 +166,8 @@ def write_json(path: pathlib.Path, values: Any) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from mmt_jax.configs.config import SIZES, Config, as_dict, resolve
 from mmt_jax.errors import UsageError
-from mmt_jax.files import lock
+from mmt_jax.files import lock, whole
 from mmt_jax.params import flatten
 from mmt_jax.tasks.labels import FILE as LABELS
 from mmt_jax.text.store import VOCABULARIES
@@ -66,10 +66,8 @@ def read_config(workdir: str | os.PathLike) -> Config:
 
 def write_config(workdir: str | os.PathLike, config: Config) -> None:
     """Writes `config.json`, whole or not at all."""
-    path = pathlib.Path(workdir) / CONFIG
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(as_dict(config), indent=2) + "\n")
-    part.replace(path)
+    with whole(pathlib.Path(workdir) / CONFIG) as part:
+        part.write_text(json.dumps(as_dict(config), indent=2) + "\n")
 
 
 def check_free(folder: str | os.PathLike) -> None:

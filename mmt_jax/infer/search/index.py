@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer.predict import Predictor
+from mmt_jax.files import whole_folder
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
 from mmt_jax.typing import Params, Text
@@ -198,10 +197,8 @@ def write(index: Index, folder: str | os.PathLike) -> None:
     Raises:
       UsageError: the folder exists.
     """
-    folder = check_new(folder)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(check_new(folder)) as part:
+        part.mkdir()
         _faiss().write_index(index.vectors, str(part / _VECTORS))
         about = json.dumps(dataclasses.asdict(index.about), indent=2)
         (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
@@ -209,9 +206,6 @@ def write(index: Index, folder: str | os.PathLike) -> None:
             for image_id, captions in zip(index.image_ids, index.captions, strict=True):
                 line = {"image_id": image_id, "captions": captions}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_new(path: str | os.PathLike) -> pathlib.Path:
