@@ -43,6 +43,15 @@ def store(folder, split="train", lines=LINES, **changes):
     return folder
 
 
+def source(folder):
+    (part,) = sources.parse(f"regions:{folder}")
+    return part
+
+
+def spec(folder):
+    return source(folder).spec()
+
+
 def test_reading_what_a_user_wrote(tmp_path):
     corpus = formats.read(store(tmp_path / "photos"), "train")
     assert len(corpus) == 2
@@ -105,9 +114,9 @@ def test_write_then_read(tmp_path, corpus):
     for key, values in corpus.rows.items():
         np.testing.assert_array_equal(read.rows[key], values, key)
         assert read.rows[key].dtype == values.dtype, key
-    spec = formats.spec(folder)
-    assert (spec.feature_dim, spec.num_classes) == (2, corpus.num_classes)
-    assert spec.num_attributes == corpus.num_attributes
+    found = spec(folder)
+    assert (found.feature_dim, found.num_classes) == (2, corpus.num_classes)
+    assert found.num_attributes == corpus.num_attributes
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -139,7 +148,7 @@ def test_number_of_classes(tmp_path):
     """That of `train`, for all splits that do not need more; or as stored."""
     store(tmp_path, "train")
     store(tmp_path, "dev", class_ids=ARRAYS["class_ids"] * 0)
-    assert formats.read(tmp_path, "dev").num_classes == formats.spec(tmp_path).num_classes == 10
+    assert formats.read(tmp_path, "dev").num_classes == spec(tmp_path).num_classes == 10
     store(tmp_path, "test", class_ids=ARRAYS["class_ids"] + 3)
     assert formats.read(tmp_path, "test").num_classes == 13
     store(tmp_path, "train", num_classes=np.int64(1001))
@@ -251,7 +260,10 @@ def test_files_that_are_not_there(tmp_path):
 def test_truncated_npz(tmp_path, cut):
     path = store(tmp_path) / "train.npz"
     path.write_bytes(path.read_bytes()[: -cut if cut else 0])
-    for call in (lambda: formats.read(tmp_path, "train"), lambda: formats.spec(tmp_path)):
+    for call in (
+        lambda: formats.read(tmp_path, "train"),
+        lambda: spec(tmp_path),
+    ):
         with pytest.raises(UsageError, match=r"train\.npz"):
             call()
 
@@ -380,10 +392,10 @@ def test_what_the_data_asks_of_the_model(tmp_path):
 
     folder = f"regions:{store(tmp_path / 'a')}"
     store(tmp_path / "b", features=np.zeros((5, 3), np.float32))
-    spec = sources.spec(config(folder, vocab_size=99))
-    assert dataclasses.astuple(spec) == (4, 10, 99, 6, 5, False, None, 0)
-    spec = sources.spec(config("scenes/cc,scenes"))
-    assert (spec.feature_dim, spec.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
+    found = sources.spec(config(folder, vocab_size=99))
+    assert dataclasses.astuple(found) == (4, 10, 99, 6, 5, False, None, 0)
+    found = sources.spec(config("scenes/cc,scenes"))
+    assert (found.feature_dim, found.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
     tokenizer = sentencepiece.SentencePiece(vocabulary.vocabulary(["a few words"], 40))
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
@@ -399,7 +411,7 @@ def test_a_region_without_classes_is_told_from_a_whole_photo_without(tmp_path, r
     probs[row] = 0.0
     store(tmp_path / "b", class_probs=probs)
     store(tmp_path / "none", class_ids=None, class_probs=None)
-    assert formats.spec(tmp_path / "b").unlabelled == unlabelled
+    assert spec(tmp_path / "b").unlabelled == unlabelled
     mixture = f"regions:{tmp_path}/b,regions:{tmp_path}/none"
     assert sources.spec(config(mixture)).unlabelled
 
@@ -467,6 +479,6 @@ def test_arrays_that_stand_column_by_column(tmp_path):
 
 def test_an_outline_reads_no_features(tmp_path):
     store(tmp_path)
-    whole, outline = formats.read(tmp_path, "train"), formats.outline(tmp_path, "train")
+    whole, outline = formats.read(tmp_path, "train"), source(tmp_path).outline("train")
     assert outline.captions == whole.captions
     np.testing.assert_array_equal(outline.regions, np.diff(whole.offsets) - 1)

@@ -32,6 +32,7 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,24 +65,6 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def spec(folder: str | os.PathLike) -> Spec:
-    """What a folder's first split (`train` where there is one) holds; its features are not read.
-
-    Raises:
-      UsageError: as `splits`, or the split cannot be read.
-    """
-    with Npz(_reference(folder)) as file:
-        _, width = _shape(file)
-        unlabelled = "class_probs" not in file
-        if not unlabelled:
-            probs = np.atleast_2d(file.read("class_probs"))
-            known = probs.any(axis=1)
-            whole = np.isin(np.arange(len(probs)), file.read("offsets"))  # never hidden
-            unlabelled = not (known | whole).all()
-        numbers = {number: _number(kind, file) for kind, number in LABELS.items()}
-        return Spec(feature_dim=width, unlabelled=unlabelled, **numbers)
-
-
 def read(
     folder: str | os.PathLike, split: str, *, pixels: bool = False, bare: bool = False
 ) -> Corpus:
@@ -96,7 +79,7 @@ def read(
     Raises:
       UsageError: naming the file, and the line, row or photo, of the first fault.
     """
-    return next(blocks(folder, split, photos=0, pixels=pixels, bare=bare))
+    return next(blocks(folder, split, photos=sys.maxsize, pixels=pixels, bare=bare))
 
 
 def blocks(
@@ -107,7 +90,7 @@ def blocks(
     pixels: bool = False,
     bare: bool = False,
 ) -> Iterator[Corpus]:
-    """One split, `photos` at a time (0: all): of its features, no more than that is in memory.
+    """One split, `photos` at a time: of its features, no more than that is in memory.
 
     Raises:
       UsageError: as `read`; what is wrong with a block is told when it is reached.
@@ -120,11 +103,12 @@ def blocks(
         there = [name for name in published.NAMES if name in file or name in ("features", "boxes")]
         columns = {name: file.rows(name, offsets[-1]) for name in there}
         pictures = file.rows("pixels", len(image_ids)) if pixels else None
-        step = photos or len(image_ids)
-        for start in range(0, len(image_ids), step):
-            bounds = offsets[start : start + step + 1]
+        for start in range(0, len(image_ids), photos):
+            own = slice(start, start + photos)
+            bounds = offsets[start : start + photos + 1]
             arrays = {name: rows(bounds[-1] - bounds[0]) for name, rows in columns.items()}
-            where = f"{file.path}, counted from photo {start}" if photos else str(file.path)
+            part = f", counted from photo {start}" * (photos < len(image_ids))
+            where = f"{file.path}{part}"
             published.check(arrays, numbers, where)
             drawn = pictures(len(bounds) - 1) if pictures else None
             if drawn is not None and (drawn.dtype != np.uint8 or drawn.shape[3:] != (3,)):
@@ -134,24 +118,13 @@ def blocks(
             labels = {n: numbers[n] for kind, n in LABELS.items() if f"{kind}_ids" in arrays}
             yield Corpus(
                 name=f"regions:{file.path.parent}",
-                image_ids=image_ids[start : start + step],
+                image_ids=image_ids[own],
                 offsets=bounds - bounds[0],
-                captions=captions[start : start + step],
+                captions=captions[own],
                 rows=published.rows(arrays, bounds - bounds[0]),
                 pixels=drawn,
                 **labels,
             )
-
-
-def outline(folder: str | os.PathLike, split: str) -> Outline:
-    """Captions and numbers of regions of one split, its features unread.
-
-    Raises:
-      UsageError: as `read`, where it is these that have the fault.
-    """
-    with _opened(folder, split) as file:
-        image_ids, captions = _lines(_lines_of(file))
-        return Outline(captions, np.diff(_offsets(file, image_ids)) - 1)
 
 
 def write(corpus: Corpus, folder: str | os.PathLike, split: str) -> None:
@@ -282,8 +255,17 @@ class RegionFolder(Source):
         return splits(self.name)
 
     def spec(self) -> Spec:
-        """As `Source` says."""
-        return spec(self.name)
+        """As `Source` says; features are not read."""
+        with Npz(_reference(self.name)) as file:
+            _, width = _shape(file)
+            unlabelled = "class_probs" not in file
+            if not unlabelled:
+                probs = np.atleast_2d(file.read("class_probs"))
+                known = probs.any(axis=1)
+                whole = np.isin(np.arange(len(probs)), file.read("offsets"))  # never hidden
+                unlabelled = not (known | whole).all()
+            numbers = {number: _number(kind, file) for kind, number in LABELS.items()}
+            return Spec(feature_dim=width, unlabelled=unlabelled, **numbers)
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
         """As `Source` says."""
@@ -292,14 +274,16 @@ class RegionFolder(Source):
         changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
         return _kept(self.name, split, pixels, bare, changed)
 
-    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+    def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
         """As `Source` says."""
         del seed, size
-        return outline(self.name, split)
+        with _opened(self.name, split) as file:
+            image_ids, captions = _lines(_lines_of(file))
+            return Outline(captions, np.diff(_offsets(file, image_ids)) - 1)
 
-    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
+    def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
         """As `Source` says; photos without captions too, which tasks ask about."""
-        return blocks(self.name, split, pixels=pixels, bare=True)
+        return blocks(self.name, split, pixels=pixels, photos=photos, bare=True)
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator
 from typing import Self
 
-import numpy as np
-
 from mmt_jax import scenes
-from mmt_jax.corpus import Corpus, Outline
+from mmt_jax.corpus import Corpus
 from mmt_jax.data.source import Source, Spec
 from mmt_jax.errors import UsageError
 
@@ -53,15 +50,6 @@ class Scenes(Source):
         """As `Source` says."""
         del bare
         return _kept(self.name, split, seed, size, pixels)
-
-    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
-        """As `Source` says."""
-        corpus = _kept(self.name, split, seed, size, False)
-        return Outline(corpus.captions, np.diff(corpus.offsets) - 1)
-
-    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
-        """As `Source` says; at once, for it is in memory anyway."""
-        return iter([_kept(self.name, split, 0, None, pixels)])
 
 
 @functools.lru_cache(maxsize=8)

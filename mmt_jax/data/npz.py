@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import types
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Self
+from typing import IO
 
 import numpy as np
 
@@ -20,20 +19,24 @@ _BROKEN = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.err
 _CHUNK = 1 << 24  # bytes
 
 
-class Npz:
+class Npz(contextlib.ExitStack):
     """An npz file, open within a `with` block; no Python object in it is made.
 
     Every method raises UsageError where the file is missing, damaged or lacks the array.
+
+    Attributes:
+      names: of the arrays.
     """
 
     def __init__(self, path: str | os.PathLike):
         """Opens it, its arrays still unread."""
+        super().__init__()
         self.path = pathlib.Path(path)
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as opened:
             try:
                 # numpy leaves a file that it opened itself open where the archive is damaged.
-                stream = stack.enter_context(self.path.open("rb"))
-                file = np.load(stream, allow_pickle=False)
+                stream = opened.enter_context(self.path.open("rb"))
+                self._file = np.load(stream, allow_pickle=False)
             except FileNotFoundError:
                 raise UsageError(f"there is no file {path}") from None
             except _BROKEN as error:
@@ -41,22 +44,11 @@ class Npz:
                     f"{path} cannot be read as an npz file ({error}); it is damaged or of another "
                     f"format: write it again with numpy.savez"
                 ) from None
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if not isinstance(self._file, np.lib.npyio.NpzFile):
                 raise UsageError(f"{path} is a single array; write an npz with numpy.savez")
-            self._file, self._zip = stack.enter_context(file), zipfile.ZipFile(stream)
-            self._open = stack.pop_all()
-        self.names = tuple(file.files)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self._open.close()
+            self._zip = zipfile.ZipFile(stream)
+            self.names = tuple(self._file.files)
+            self.push(opened.pop_all())
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -74,7 +66,7 @@ class Npz:
     def rows(self, name: str, count: int) -> Callable[[int], np.ndarray]:
         """A function that reads the next rows of an array, which must have `count` of them."""
         with self._reading(name):
-            member = self._open.enter_context(self._zip.open(f"{name}.npy"))
+            member = self.enter_context(self._zip.open(f"{name}.npy"))
             shape, fortran, dtype = _header(member)
         if shape[:1] != (count,):
             raise UsageError(f"{self.path}: {name} has shape {shape}, it must have {count} rows")

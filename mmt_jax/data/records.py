@@ -23,12 +23,12 @@ import math
 import mmap
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmt_jax.corpus import Corpus, Outline, Photos, starts
+from mmt_jax.corpus import Corpus, Photos, starts
 from mmt_jax.data import published
 from mmt_jax.data.npz import Npz
 from mmt_jax.data.source import Source, Spec
@@ -227,18 +227,3 @@ class PackedRecords(Source):
         """As `Source` says; pixels come along where there are some."""
         del seed, size, pixels, bare
         return read(self.name, split)
-
-    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
-        """As `Source` says."""
-        del seed, size
-        packed = read(self.name, split)
-        return Outline(packed.captions, np.diff(packed.offsets) - 1)
-
-    def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
-        """As `Source` says; pixels come along where there are some."""
-        del pixels
-        packed = read(self.name, split)
-        for start in range(0, len(packed), photos):
-            stop = min(start + photos, len(packed))
-            block = packed.take(np.arange(start, stop))
-            yield dataclasses.replace(block, captions=packed.captions[start:stop])

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
+import numpy as np
+
 from mmt_jax.corpus import Corpus, Outline, Photos
 
 
@@ -75,10 +77,15 @@ class Source(abc.ABC):
           UsageError: no such split, or one with a fault.
         """
 
-    @abc.abstractmethod
-    def outline(self, split: str, *, seed: int, size: int | None) -> Outline:
+    def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
         """Captions and numbers of regions of a split; features on disk are not read."""
+        photos = self.load(split, seed=seed, size=size, pixels=False, bare=False)
+        return Outline(photos.captions, np.diff(photos.offsets) - 1)
 
-    @abc.abstractmethod
-    def blocks(self, split: str, *, pixels: bool) -> Iterator[Corpus]:
-        """A split, a few hundred photos at a time."""
+    def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
+        """A split, some photos at a time."""
+        whole = self.load(split, seed=0, size=None, pixels=pixels, bare=False)
+        for start in range(0, len(whole), photos):
+            own = slice(start, min(start + photos, len(whole)))
+            block = whole.take(np.arange(own.start, own.stop))
+            yield dataclasses.replace(block, captions=whole.captions[own])

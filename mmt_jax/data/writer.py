@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import shutil
-import types
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -27,7 +26,7 @@ _CHUNK = 1 << 20
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
-class FolderWriter:
+class FolderWriter(contextlib.ExitStack):
     """Writes one split of a region folder, which is made where it does not exist.
 
         with FolderWriter("my_photos", "train") as writer:
@@ -60,6 +59,7 @@ class FolderWriter:
         num_classes: int | None = None,
         num_attributes: int | None = None,
     ):
+        super().__init__()
         if dtype not in DTYPES:
             raise UsageError(f"features cannot be stored as {dtype!r}; it is one of {DTYPES}")
         if not _SPLIT.fullmatch(split):
@@ -82,17 +82,8 @@ class FolderWriter:
         return len(self._ids)
 
     def __enter__(self) -> FolderWriter:
-        self._block = self._begun()
-        self._block.__enter__()
+        self.enter_context(self._begun())
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self._block.__exit__(kind, error, trace)
 
     @contextlib.contextmanager
     def _begun(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
 from mmt_jax.typing import Params, Text
