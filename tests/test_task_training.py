@@ -19,6 +19,7 @@ import small_models
 import tiny
 
 from mmt_jax.cli import main
+from mmt_jax.configs import fields
 from mmt_jax.configs.config import Config, EvalConfig, ObjectiveConfig, resolve, with_spec
 from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, LxmertConfig, RobertaConfig
 from mmt_jax.configs.tasks import PHOTO, SENTENCE, TASKS, TaskConfig
@@ -596,6 +597,8 @@ def test_a_new_task_is_a_module_and_a_row(tmp_path, capsys, monkeypatch):
     module.TASKS = {"first": base.Task(read, lambda found: " ".join(found.values()))}
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(TASKS, "first", Row(SENTENCE))
+    _, (choice,), _ = fields.parts(fields.hints(TaskConfig)["name"])  # made of the rows
+    monkeypatch.setattr(choice, "names", (*choice.names, "first"))
 
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(f"{('one', 'two')[n % 2]} {word}" for n, word in enumerate(WORDS)))
