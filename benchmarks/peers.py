@@ -41,8 +41,8 @@ from mmt_jax.data import regions
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.nn.heads import MATCH
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.typing import Array, Image, Params, Text
 
 HEAD_DIM = 64

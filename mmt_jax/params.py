@@ -1,6 +1,6 @@
 """Nested dicts of arrays: their paths, parts of them, and tables of rules over their paths.
 
-A path is the keys from the root to a leaf, joined with "/": `streams/layers/0/text/mlp_in/kernel`.
+A path is the keys from the root to a leaf, joined with "/": `text/tokens/embedding`.
 """
 
 from __future__ import annotations

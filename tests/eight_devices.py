@@ -57,9 +57,9 @@ def main(folder):
         report[name] = {
             "loss": loss,
             "devices": len(flat["text/tokens/embedding"].sharding.device_set),
-            "mlp": list(flat["streams/layers/0/text/mlp_in/kernel"].sharding.spec),
+            "mlp": list(flat["streams/layers/0/text/mlp/hidden/kernel"].sharding.spec),
             "moment": list(
-                moments["streams"]["layers"]["0"]["text"]["mlp_in"]["kernel"].sharding.spec
+                moments["streams"]["layers"]["0"]["text"]["mlp"]["hidden"]["kernel"].sharding.spec
             ),
             "tokens": list(flat["text/tokens/embedding"].sharding.spec),
         }

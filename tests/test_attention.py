@@ -11,7 +11,7 @@ from reference import evened_out, linear, norm, transformer
 
 from mmt_jax import params as trees
 from mmt_jax.errors import UsageError
-from mmt_jax.nn.blocks import KINDS
+from mmt_jax.nn.kinds import KINDS
 from mmt_jax.nn.streams import unimodal_depth
 
 # What the study says each layer's queries read: (of text, of image); T text, I image.

@@ -15,7 +15,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.hub import folders as hub
 from mmt_jax.infer import api
 from mmt_jax.models.bridgetower import weights as names
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 
 CAPTIONS = ("a dog", "two")  # 5 and 3 letters, between <s> and </s>
 

@@ -15,8 +15,8 @@ from mmt_jax import params as trees
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bridgetower import weights as names
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.nn.heads import MATCH
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import losses
 
 PAIRS = 3

@@ -206,7 +206,7 @@ def test_the_parameters_of_another_model_are_named(run):
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, mlp_dim=11))
     workdir.write_config(run, other)
     with pytest.raises(
-        UsageError, match=r"another model .*mlp_in/bias is \(10,\) and must be \(11,\)"
+        UsageError, match=r"another model .*mlp/hidden/bias is \(10,\) and must be \(11,\)"
     ):
         load(run)
 

@@ -20,7 +20,7 @@ from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.clip import weights as names
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch

@@ -8,7 +8,8 @@ from flax import nnx
 
 from mmt_jax import params as trees
 from mmt_jax.data import regions
-from mmt_jax.nn import encoders
+from mmt_jax.nn import embed, primitives, vision
+from mmt_jax.nn.layers import Sizes, Stack
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -162,12 +163,12 @@ def test_text_encoder_equals_pytorch(kind, eps, depth, act, masked):
         output_hidden_states=True,
     ).hidden_states
 
-    sizes = encoders.Sizes(WIDTH, HEADS, MLP, eps=eps, activation=act)
-    tables = encoders.Tables(VOCAB, POSITIONS, 2)
+    sizes = Sizes(WIDTH, HEADS, MLP, eps=eps, activation=act)
+    tables = embed.Tables(VOCAB, POSITIONS, 2)
     if roberta:
         frozen = ("tokens", "positions")
-        tables = encoders.Tables(VOCAB, POSITIONS, 2, pad_id=1, scheme="roberta", frozen=frozen)
-    network = encoders.TextEncoder(tables, sizes, depth, nnx.Rngs(0))
+        tables = embed.Tables(VOCAB, POSITIONS, 2, pad_id=1, scheme="roberta", frozen=frozen)
+    network = embed.TextEncoder(tables, sizes, depth, dtype="float32")
     used = compare(
         network, LAYER, reference, lambda text: text(ids, segments, jnp.asarray(mask)), theirs
     )
@@ -188,14 +189,14 @@ def test_vision_encoder_equals_pytorch():
     torch.manual_seed(0)
     reference = randomised(transformers.CLIPVisionModel(config))
     pixels = np.random.default_rng(0).random((2, PATCH * GRID, PATCH * GRID, 3), np.float32)
-    standard = ((pixels - encoders.PIXEL_MEAN) / encoders.PIXEL_STD).astype(np.float32)
+    standard = ((pixels - vision.PIXEL_MEAN) / vision.PIXEL_STD).astype(np.float32)
     out = reference(torch.tensor(standard.transpose(0, 3, 1, 2)), output_hidden_states=True)
     pooled = out.pooler_output[:, None]  # the last LayerNorm, on the class alone
 
     features, boxes = (x[:, :-1] for x in regions.patches(pixels, PATCH))
     mask = jnp.ones((2, 1 + GRID**2), bool)
-    sizes = encoders.Sizes(WIDTH, HEADS, MLP, eps=1e-5, activation="quick_gelu", pre_norm=True)
-    network = encoders.VisionEncoder(sizes, 2, patch_dim=3 * PATCH**2, grid=GRID, rngs=nnx.Rngs(0))
+    sizes = Sizes(WIDTH, HEADS, MLP, eps=1e-5, activation="quick_gelu", pre_norm=True)
+    network = vision.VisionEncoder(sizes, 2, patch_dim=3 * PATCH**2, grid=GRID, dtype="float32")
 
     def run(vision):
         states = vision(features, boxes, mask)
@@ -206,8 +207,8 @@ def test_vision_encoder_equals_pytorch():
 
 
 def test_padded_patches_change_no_other():
-    sizes = encoders.Sizes(WIDTH, HEADS, MLP, pre_norm=True)
-    network = encoders.VisionEncoder(sizes, 2, patch_dim=3, grid=GRID, rngs=nnx.Rngs(0))
+    sizes = Sizes(WIDTH, HEADS, MLP, pre_norm=True)
+    network = vision.VisionEncoder(sizes, 2, patch_dim=3, grid=GRID, dtype="float32")
     state = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), state)
@@ -234,17 +235,17 @@ def test_positions_are_resized_as_pytorch_does(rows, columns, size):
     _, boxes = regions.patches(np.zeros((rows, columns, 3), np.float32), 1)
     y, x = (boxes[:-1, :2] + boxes[:-1, 2:4]).T / 2
     found = jnp.einsum(
-        "pi,pj,ijd->dp", encoders.cubic_weights(y, size), encoders.cubic_weights(x, size), grid
+        "pi,pj,ijd->dp", vision.cubic_weights(y, size), vision.cubic_weights(x, size), grid
     )
     np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=1e-5)
 
 
 def test_a_row_that_is_frozen_takes_part_and_is_not_trained():
-    graph = nnx.graphdef(encoders.table(3, 2, nnx.Rngs(0)))
+    graph = nnx.graphdef(primitives.Table(3, 2))
 
     def total(rows):
         table = nnx.merge(graph, nnx.State({"embedding": rows}))
-        return encoders.lookup(table, jnp.array([0, 1, 1]), frozen=0).sum()
+        return table(jnp.array([0, 1, 1]), frozen=0).sum()
 
     value, grad = jax.value_and_grad(total)(jnp.arange(6.0).reshape(3, 2))
     assert value == 1 + 5 + 5
@@ -254,7 +255,7 @@ def test_a_row_that_is_frozen_takes_part_and_is_not_trained():
 def test_layers_run_by_number_after_a_passage_through_nested_dicts():
     """Keys of a nested dict are sorted as text: 0, 1, 10, 11, 2, …"""
     depth = 12
-    stack = encoders.Stack(encoders.Sizes(8, 2, 8), depth, nnx.Rngs(0))
+    stack = Stack(Sizes(8, 2, 8), depth)
     shapes = trees.flatten(nnx.to_pure_dict(nnx.state(stack, nnx.Param)))
     rng = np.random.default_rng(0)
     drawn = {path: rng.normal(0, 0.5, leaf.shape) for path, leaf in shapes.items()}

@@ -120,16 +120,17 @@ def words_of(rows, params):
 
 def regions_of(rows, params, image):
     """MRM of these photos where all regions are hidden: the sum, and the regions."""
-    bias, terms = params["region_head"]["out"]["bias"], []
+    outs, terms = params["region_head"]["outs"], []
     classes = 0 if image.class_ids is None else tiny.SPEC.num_classes
     for row, slot in itertools.product(rows, range(image.mask.shape[1] - 1)):
         if not image.mask[row, slot]:
             continue
         if classes and image.class_probs[row, slot].any():
             p = dense(image.class_ids[row, slot], image.class_probs[row, slot], classes)
-            terms.append((p * (np.log(p) - log_softmax(bias[:classes]))).sum())
-        elif len(bias) > classes:
-            terms.append(np.square(bias[classes:] - image.features[row, slot]).mean())
+            terms.append((p * (np.log(p) - log_softmax(outs["classes"]["bias"]))).sum())
+        elif "features" in outs:
+            wrong = outs["features"]["bias"] - image.features[row, slot]
+            terms.append(np.square(wrong).mean())
     return sum(terms), len(terms)
 
 

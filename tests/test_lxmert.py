@@ -217,7 +217,11 @@ def pretraining(params, model, text, image, labels, config):
     loss += cross_entropy(fused.logits[-1], matched).mean()
     outputs, answers = {}, None
     if config.task_obj_predict:
-        outputs = model.apply(params, lambda network, x: network.region_head(x), fused.image)
+        outputs = model.apply(
+            params,
+            lambda network, x: {n: network.region_head(x, n) for n in network.region_head.outs},
+            fused.image,
+        )
     for name, key in (("classes", "obj"), ("attributes", "attr"), ("features", "feat")):
         if name in outputs:
             target, weight = labels["obj_labels"][key]

@@ -16,7 +16,7 @@ from mmt_jax.configs.config import RELEASE_SPEC, with_spec
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.models.base import take
-from mmt_jax.nn.blocks import dropout
+from mmt_jax.nn.primitives import dropout
 from mmt_jax.objectives import losses
 
 STACKS = {
@@ -387,7 +387,9 @@ def test_initial_values_are_as_the_shapes_say_and_follow_the_key():
     std = 0.02 * (768 / tiny.SIZES["width"]) ** 0.5
     assert 0.75 < np.concatenate(kernels).std() / std < 1.0  # cut at two deviations
     layer = params["streams"]["layers"]["1"]
-    assert not np.array_equal(layer["text"]["mlp_in"]["kernel"], layer["image"]["mlp_in"]["kernel"])
+    assert not np.array_equal(
+        *(layer[stream]["mlp"]["hidden"]["kernel"] for stream in ("text", "image"))
+    )
 
 
 # --- Wrong configs ---

@@ -10,7 +10,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, MMTConfig
 from mmt_jax.errors import UsageError
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.photos import processors
 
 SHAPES = [(37, 61), (61, 37), (40, 40), (7, 7), (91, 40), (40, 110), (300, 200)]

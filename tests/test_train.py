@@ -273,7 +273,7 @@ def test_nothing_is_written_where_a_run_is_said_to_start_from_no_workdir(tmp_pat
 def test_nothing_is_written_where_a_run_cannot_start_from_another(whole, tmp_path):
     wide = dataclasses.replace(CONFIG.model, mlp_dim=9)
     config = dataclasses.replace(CONFIG, model=wide, init_from=str(whole[0]))
-    with pytest.raises(UsageError, match=r"cannot start from .*mlp_in/kernel is .* must be"):
+    with pytest.raises(UsageError, match=r"cannot start from .*mlp/hidden/kernel is .* must be"):
         run(tmp_path / "run", config)
     assert not list(tmp_path.iterdir())
 

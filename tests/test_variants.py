@@ -10,7 +10,7 @@ from mmt_jax.configs import variants
 from mmt_jax.configs.config import RELEASE_SPEC, with_spec
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
-from mmt_jax.nn.blocks import kinds
+from mmt_jax.nn.kinds import kinds
 
 CORPORA = [
     "cc",

@@ -56,6 +56,7 @@ class ObjectiveConfig(Checked):
     itm: Annotated[str, Choice("classification", "contrastive", "none")] = "classification"
     loss: Annotated[str, Choice(*LOSSES)] = "softmax"  # of contrastive ITM
     candidates: Whole = 32  # K of the contrastive softmax; 0: unused, as by two-way matches
+    chunk: Whole = 0  # candidate pairs fused at once, about, by joint models; 0 = all of a batch
     mismatch: Share = 0.5  # share of pairs that classification mismatches
     hloss: bool = False  # ITM loss after every layer
     mlm: Weight = 1.0
@@ -141,8 +142,12 @@ class Config(Checked):
     steps: Count = 1000
     batch_size: Count = 128
     grad_accum: Count = 1  # the batch is cut into that many equal parts
-    # Of the computation; parameters are float32.
+    # Of products; parameters, sums and scores are float32.
     dtype: Annotated[str, Choice("float32", "bfloat16")] = "float32"
+    # Of jax.nn.dot_product_attention.
+    attention: Annotated[str, Choice("auto", "xla", "cudnn")] = "auto"
+    # Layers are computed again for the gradient, to save memory.
+    remat: Annotated[str, Choice("none", "layers")] = "none"
     mesh: tuple[tuple[str, int], ...] = (("data", -1), ("model", 1))  # one -1 = the other devices
     log_every: Count = 50
     checkpoint_every: Count = 500

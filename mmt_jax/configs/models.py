@@ -35,6 +35,7 @@ class ModelConfig(Checked):
 
     family: str = ""  # a name in FAMILIES
     dropout: Dropout = 0.1
+    attention_dropout: Dropout | None = None  # of the attention weights; None = as `dropout`
     max_positions: Count = 512
     feature_dim: FromData = UNSET  # these seven: None = as the data has
     num_classes: FromData = UNSET
@@ -57,6 +58,11 @@ class ModelConfig(Checked):
             """What the family's own dataclass has besides."""
 
     @property
+    def attention_rate(self) -> float:
+        """Dropout of the attention weights."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
+    @property
     def regressed(self) -> int:
         """How many features MRM regresses: F if some regions have no class distribution, or 0."""
         return self.feature_dim if self.unlabelled or not self.num_classes else 0
@@ -69,7 +75,7 @@ class ModelConfig(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class MMTConfig(ModelConfig):
-    """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.blocks.KINDS)."""
+    """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.kinds.KINDS)."""
 
     family: str = "mmt"  # or "two_tower", or "bert"
     width: Count = 768
@@ -81,6 +87,7 @@ class MMTConfig(ModelConfig):
     pixels: bool = False
     patch_size: Count = 16
     layout: Annotated[str, Choice(*LAYOUTS)] = "release"
+    attention_dropout: Dropout | None = 0.0
 
     global_region: ClassVar[bool] = True
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmt_jax.configs.config import Config
 from mmt_jax.errors import UsageError
-from mmt_jax.nn.encoders import PIXEL_MEAN, PIXEL_STD
+from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.photos import processors
 from mmt_jax.photos.processors import Processor
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
-from mmt_jax.nn.blocks import split
+from mmt_jax.nn.layers import Sizes
+from mmt_jax.nn.primitives import split
 from mmt_jax.typing import Array, Image, Params, Text
 
 
@@ -40,8 +43,8 @@ class Encoded:
 class Fused:
     """What a pair's two items say of each other, for P pairs."""
 
-    text: Array  # [P, T, D]
-    image: Array  # [P, R, D]
+    text: Array | None  # [P, T, D]; None: not asked for
+    image: Array | None  # [P, R, D]
     scores: Array  # [L, P] f32, higher = better match; L = layers that are scored, the last counts
     logits: Array  # [L, P, 2] f32: softmax(...)[..., 0] is the match probability
     pooled: Array | None = None  # [P, E]: the pair as heads of tasks read it; None: no such head
@@ -74,7 +77,7 @@ class Network(nnx.Module):
         """Whether captions and photos have embeddings; see `Model`."""
         return cls.separable(config)
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         raise NotImplementedError
 
     def encode_text(self, text: Text, *, key: jax.Array | None) -> Encoded:
@@ -92,8 +95,10 @@ class Network(nnx.Module):
         keys = split(key, len(images))
         return tuple(self.encode_image(image, key=k) for image, k in zip(images, keys))
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Fused:
-        """P captions and P photos → P pairs."""
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None, states: bool = True
+    ) -> Fused:
+        """See `Model.fuse`."""
         raise NotImplementedError
 
     def pool(self, item: Encoded) -> Array:
@@ -167,7 +172,12 @@ class Model:
         return self.network.fuse is not Network.fuse
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh float32 parameters."""
+        """Fresh float32 parameters: of each, a function of the key and its path alone.
+
+        Matrices and tables are drawn from BERT's initialiser, N(0, std) cut at two deviations.
+        BERT's 0.02 is that of its width, 768; in narrower models, which would hardly pass anything
+        on with it, products keep their variance.
+        """
         return jax.jit(self._init)(key)
 
     def abstract(self) -> Params:
@@ -176,15 +186,15 @@ class Model:
         return jax.tree.map(lambda leaf: leaf, params)  # callers may change theirs
 
     def _init(self, key: jax.Array) -> Params:
-        module = self.network(self.config, _KEYS)
-        params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-        return _randomise(params, key, std=0.02 * math.sqrt(768 / self.config.model.width))
+        params = nnx.to_pure_dict(nnx.state(self.network(self.config), nnx.Param))
+        flat = params_lib.flatten(params)
+        drawn = [path for path in flat if path.endswith(("/kernel", "/embedding"))]
+        std = 0.02 * math.sqrt(768 / self.config.model.width)
+        draws = _draw(key, {path: flat[path].shape for path in drawn})
+        return params_lib.unflatten(flat | {path: std * draws[path] for path in drawn})
 
     def apply(self, params: Params, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls `method` of the network on `params`, computing in the config's dtype."""
-        dtype = jnp.dtype(self.config.dtype)
-        if dtype != jnp.float32:
-            params = jax.tree.map(lambda p: p.astype(dtype), params)
+        """Calls `method` of the network on `params`."""
         graph, _ = _structure(self.network, self.config)
         module = nnx.merge(graph, nnx.State(params))
         return method(module, *args, **kwargs)
@@ -200,10 +210,19 @@ class Model:
         return self.apply(params, self.network.encode_image, image, key=key)
 
     def fuse(
-        self, params: Params, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self,
+        params: Params,
+        text: Encoded,
+        image: Encoded,
+        *,
+        key: jax.Array | None = None,
+        states: bool = True,
     ) -> Fused:
-        """Row p of `text` meets row p of `image`: P pairs → Fused."""
-        return self.apply(params, self.network.fuse, text, image, key=key)
+        """Row p of `text` meets row p of `image`: P pairs → Fused.
+
+        Without `states`, the last layers compute only what scores and `pooled` read.
+        """
+        return self.apply(params, self.network.fuse, text, image, key=key, states=states)
 
     def encode_images(
         self, params: Params, images: Sequence[Image], *, key: jax.Array | None = None
@@ -265,41 +284,54 @@ class Model:
         return self.apply(params, self.network.embed_image, image)
 
 
-def _randomise(params: Params, key: jax.Array, *, std: float) -> Params:
-    """Matrices and tables from BERT's initialiser, N(0, std) cut at two deviations.
+_DRAWN = 2048  # values drawn with one key: all keys go through one compiled draw
 
-    BERT's 0.02 is that of its width, 768. In narrower models, which would hardly pass anything on
-    with it, products keep their variance.
 
-    One draw for all of them: a draw of its own for each of a hundred weights takes ten seconds to
-    compile.
-    """
-    paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-    sizes = [leaf.size if path[-1].key in ("kernel", "embedding") else 0 for path, leaf in paths]
-    ends = list(itertools.accumulate(sizes))
-    draw = std * jax.random.truncated_normal(key, -2.0, 2.0, (ends[-1],))
-    leaves = [
-        draw[end - size : end].reshape(leaf.shape) if size else leaf
-        for (_, leaf), size, end in zip(paths, sizes, ends)
-    ]
-    return jax.tree_util.tree_unflatten(treedef, leaves)
+def _draw(key: jax.Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Standard normal values cut at two deviations, by path, whatever other paths there are."""
+    counts = {path: -(-math.prod(shape) // _DRAWN) for path, shape in shapes.items()}
+    names = np.repeat([zlib.crc32(path.encode()) for path in counts], [*counts.values()])
+    places = np.concatenate([np.arange(count) for count in counts.values()])
+
+    @jax.vmap
+    def draw(name: Array, place: Array) -> Array:
+        own = jax.random.fold_in(jax.random.fold_in(key, name), place)
+        return jax.random.truncated_normal(own, -2.0, 2.0, (_DRAWN,))
+
+    values = draw(names.astype(np.uint32), places.astype(np.uint32)).reshape(-1)
+    drawn, start = {}, 0
+    for path, shape in shapes.items():
+        drawn[path] = values[start : start + math.prod(shape)].reshape(shape)
+        start += counts[path] * _DRAWN
+    return drawn
 
 
 @functools.lru_cache(maxsize=64)
 def _structure(network: type[Network], config: Config) -> tuple[nnx.GraphDef, Params]:
     """The network without its parameters, and their shapes and dtypes."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: network(config, _KEYS)))
+    graph, state = nnx.split(nnx.eval_shape(lambda: network(config)))
     return graph, nnx.to_pure_dict(state)
 
 
-class _Keys:
-    """Stands in for `nnx.Rngs`: modules ask for keys, but `_randomise` alone draws."""
+def sizes(config: Config, width: int, heads: int, mlp_dim: int, **own: Any) -> Sizes:
+    """Sizes of a stack of a run's model, with what all its stacks have in common.
 
-    def params(self) -> None:
-        """No key."""
+    `own`: fields of `Sizes` that are the stack's own, in place of these.
+    """
+    model = config.model
+    common = {
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_rate,
+        "attention": config.attention,
+        "remat": config.remat == "layers",
+    }
+    return Sizes(width, heads, mlp_dim, **common | own)
 
 
-_KEYS: Any = _Keys()
+def unscored(pooled: Array) -> tuple[Array, Array]:
+    """Scores and logits of pairs [P, E] that nothing scores: none of each layer."""
+    pairs = pooled.shape[0]  # symbolic when exported
+    return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
 
 
 def take(items: Any, index: Array) -> Any:

@@ -1,76 +1,84 @@
-"""From tokens and regions to states of the model's width."""
+"""From tokens to states."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.configs.config import ModelConfig
-from mmt_jax.nn.blocks import dropout, layer_norm, linear
-from mmt_jax.typing import Array, Image, Text
-
-SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
+from mmt_jax.nn.layers import Sizes, Stack
+from mmt_jax.nn.primitives import LayerNorm, Table, dropout, split
+from mmt_jax.typing import Array
 
 
-def table(size: int, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Embed:
-    """An embedding table; `Model.init` draws it."""
-    return nnx.Embed(size, config.width, embedding_init=nnx.initializers.zeros, rngs=rngs)
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The three tables of a text embedding.
 
-
-def lookup(table: nnx.Embed, ids: Array) -> Array:
-    """[...] i32 → [..., D] in the table's dtype; calling it would give that of its construction."""
-    return jnp.take(table.embedding[...], ids, axis=0)
-
-
-class TextEmbed(nnx.Module):
-    """LayerNorm(token + position + segment).
-
-    Positions count real tokens, so how much padding stands in front changes nothing. Tokens beyond
-    the last position share it.
+    Positions count from 0 from the first slot ("absolute", BERT's), from `pad_id` + 1 from the
+    first token that is no padding, which itself is at `pad_id` ("roberta"), or real tokens from 0,
+    so that how much padding stands in front changes nothing ("real", the study's). Tokens beyond
+    the last position share it. Row `pad_id` of the tables in `frozen` is never trained by a
+    look-up, as in the published models, whose code declares it padding.
     """
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.rate = config.dropout
-        self.tokens = table(config.vocab_size, config, rngs)
-        self.positions = table(config.max_positions, config, rngs)
-        self.segments = table(SEGMENTS, config, rngs)
-        self.norm = layer_norm(config, rngs)
+    vocab_size: int
+    positions: int  # rows
+    segments: int
+    pad_id: int = 0
+    scheme: str = "absolute"
+    frozen: tuple[str, ...] = ("tokens",)
 
-    def __call__(self, text: Text, *, key: jax.Array | None) -> Array:
-        """[B, T] → [B, T, D]."""
-        last = self.positions.num_embeddings - 1
-        position = jnp.clip(jnp.cumsum(text.mask, axis=1) - 1, 0, last)
-        x = lookup(self.tokens, text.token_ids) + lookup(self.segments, text.segment_ids)
-        x += lookup(self.positions, position)
-        return dropout(self.norm(x), self.rate, key)
+    @classmethod
+    def roberta(cls, vocab_size: int, tokens: int, *, pad_id: int, segments: int = 1) -> Tables:
+        """RoBERTa's, for captions of that many tokens."""
+        rows, frozen = tokens + pad_id + 1, ("tokens", "positions")
+        return cls(vocab_size, rows, segments, pad_id=pad_id, scheme="roberta", frozen=frozen)
 
 
-def even_out(features: Array) -> Array:
-    """Signed square roots, standardised over the F features of a region; zeros stay zeros.
+class TokenEmbed(nnx.Module):
+    """LayerNorm(token + position + segment)."""
 
-    Spatial means of rectified activations are skewed, and their size says more of contrast and
-    box than of content: a linear layer learns from them slowly as they are.
-    """
-    roots = features * jax.lax.rsqrt(jnp.abs(features) + 1e-4)  # smooth at 0
-    centred = roots - roots.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
+    def __init__(self, tables: Tables, sizes: Sizes, *, dtype: str):
+        self.tables, self.rate, self.dtype = tables, sizes.dropout, dtype
+        self.tokens = Table(tables.vocab_size, sizes.width)
+        self.positions = Table(tables.positions, sizes.width)
+        self.segments = Table(tables.segments, sizes.width)
+        self.norm = LayerNorm(sizes.width, sizes.eps)
+
+    def __call__(
+        self, token_ids: Array, segment_ids: Array, mask: Array, *, key: jax.Array | None = None
+    ) -> Array:
+        """[B, T] i32 twice and bool → [B, T, D]; `key` switches dropout on."""
+        if self.tables.scheme == "roberta":  # tells padding by the ids alone
+            real = token_ids != self.tables.pad_id
+            positions = jnp.cumsum(real, axis=1) * real + self.tables.pad_id
+        elif self.tables.scheme == "real":
+            positions = jnp.clip(jnp.cumsum(mask, axis=1) - 1, 0, self.tables.positions - 1)
+        else:
+            positions = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
+        x = self._rows("tokens", token_ids) + self._rows("segments", segment_ids)
+        x = self.norm(x + self._rows("positions", positions))
+        return dropout(x.astype(self.dtype), self.rate, key)
+
+    def _rows(self, name: str, ids: Array) -> Array:
+        frozen = self.tables.pad_id if name in self.tables.frozen else None
+        return getattr(self, name)(ids, frozen=frozen)
 
 
-class ImageEmbed(nnx.Module):
-    """LayerNorm(Linear(features) + Linear(box)); a detector's features are evened out first."""
+class TextEncoder(nnx.Module):
+    """BERT or RoBERTa without its pooler."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.rate = config.dropout
-        self.pixels = config.pixels
-        self.features = linear(config.feature_dim, config.width, rngs)
-        self.boxes = linear(5, config.width, rngs, bias=False)
-        self.norm = layer_norm(config, rngs)
+    def __init__(self, tables: Tables, sizes: Sizes, depth: int, *, dtype: str):
+        self.embed = TokenEmbed(tables, sizes, dtype=dtype)
+        self.stack = Stack(sizes, depth)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
-        """[B, R, F] and [B, R, 5] → [B, R, D]."""
-        dtype = self.features.kernel.dtype  # that of the computation; records are float32
-        # Standardised, patches that differ in brightness alone would be one.
-        features = image.features if self.pixels else even_out(image.features)
-        x = self.features(features.astype(dtype)) + self.boxes(image.boxes.astype(dtype))
-        return dropout(self.norm(x), self.rate, key)
+    def __call__(
+        self, token_ids: Array, segment_ids: Array, mask: Array, *, key: jax.Array | None = None
+    ) -> list[Array]:
+        """[B, T] i32 twice and bool → states after the embedding and each layer, [B, T, D]."""
+        key_embed, key_stack = split(key, 2)
+        x = self.embed(token_ids, segment_ids, mask, key=key_embed)
+        return self.stack(x, mask, key=key_stack)

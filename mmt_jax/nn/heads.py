@@ -1,33 +1,37 @@
-"""From states to scores, words and regions."""
+"""From states to scores, words, regions and answers; all of it float32."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.configs.config import ModelConfig
-from mmt_jax.nn.blocks import dropout, layer_norm, linear, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, gelu, matmul, split
 from mmt_jax.typing import Array
 
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
-
-
-def unit(x: Array) -> Array:
-    """x / max(‖x‖, 1e-12), in float32: [..., E] → [..., E]."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+F32 = jnp.float32
 
 
 class Pooler(nnx.Module):
     """ReLU(Linear(state)), ViLBERT's."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.dense = linear(config.width, config.pooled_dim, rngs)
+    def __init__(self, width: int, out_dim: int):
+        self.dense = Linear(width, out_dim)
 
     def __call__(self, state: Array) -> Array:
         """[..., D] → [..., E]."""
-        return jax.nn.relu(self.dense(state))
+        return jax.nn.relu(self.dense(state, dtype=F32))
+
+
+class LinearPooler(Linear):
+    """Linear(state), of the study's baselines."""
+
+    def __call__(self, state: Array) -> Array:
+        """[..., D] → [..., E]."""
+        return super().__call__(state, dtype=F32)
 
 
 class ProductScore(nnx.Module):
@@ -37,15 +41,14 @@ class ProductScore(nnx.Module):
     score = Σ_e w_e · text_e · image_e + bias, so N × M scores are one matrix product.
     """
 
-    def __init__(self, config: ModelConfig, logits: int, rngs: nnx.Rngs):
-        self.rate = config.dropout
+    def __init__(self, pooled_dim: int, logits: int, *, dropout: float):
+        self.rate = dropout
         # A softmax over candidates cancels a bias: only the two-way classification has one.
-        self.dense = linear(config.pooled_dim, logits, rngs, bias=logits == 2)
+        self.dense = Linear(pooled_dim, logits, bias=logits == 2)
 
     def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
-        """[P, E] and [P, E] → [P] score if one logit, else [P, 2] logits."""
-        logits = self.dense(dropout(text * image, self.rate, key))
-        return logits[..., 0] if logits.shape[-1] == 1 else logits
+        """[P, E] and [P, E] → [P, 1] scores or [P, 2] logits."""
+        return self.dense(dropout(text * image, self.rate, key))
 
     def text(self, pooled: Array) -> Array:
         """[..., E] → what to multiply with `image` to get the score, up to a constant."""
@@ -63,9 +66,9 @@ class DotScore(nnx.Module):
     """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
 
     def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
-        """[P, E] and [P, E] → [P]."""
+        """[P, E] and [P, E] → [P, 1]."""
         del key
-        return (self.text(text) * self.image(image)).sum(-1)
+        return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
 
     def text(self, pooled: Array) -> Array:
         """As `ProductScore.text`."""
@@ -88,36 +91,68 @@ class Calibration(nnx.Module):
 
     def __call__(self, score: Array) -> Array:
         """[...] → [..., 2] logits; no gradient reaches the score."""
-        score = jax.lax.stop_gradient(score).astype(jnp.float32)
-        match = self.scale[...] * score + self.bias[...]
+        match = self.scale[...] * jax.lax.stop_gradient(score) + self.bias[...]
         return jnp.stack([match, jnp.zeros_like(match)], axis=-1)
 
 
-class WordHead(nnx.Module):
-    """Logits over the vocabulary: Linear, GELU, LayerNorm, then the tied token table and a bias."""
+def scored(out: Array, calibration: Calibration | None) -> tuple[Array, Array]:
+    """What a match head puts out, [..., 1] scores or [..., 2] logits → scores and logits.
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.dense = linear(config.width, config.width, rngs)
-        self.norm = layer_norm(config, rngs)
-        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+    Args:
+      out: f32.
+      calibration: of scores, where these are what there is.
+
+    Returns:
+      [...], higher = better match, and [..., 2].
+    """
+    if calibration is not None:
+        return out[..., 0], calibration(out[..., 0])
+    return out[..., MATCH] - out[..., 1 - MATCH], out
+
+
+class WordHead(nnx.Module):
+    """Logits over the vocabulary: Linear, GELU, LayerNorm, then a matrix and a bias."""
+
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        *,
+        eps: float = 1e-12,
+        table_width: int | None = None,
+        tied: bool = True,
+    ):
+        """Reads states of `width`; tied, the matrix is the token table, of `table_width`."""
+        inner = table_width or width
+        self.dense = Linear(width, inner)
+        self.norm = LayerNorm(inner, eps)
+        self.decoder = None if tied else Linear(inner, vocab_size, bias=False)
+        self.bias = nnx.Param(jnp.zeros(vocab_size))
 
     def __call__(self, states: Array, table: Array) -> Array:
-        """[..., D] and the token table [V, D] → [..., V]."""
-        x = self.norm(jax.nn.gelu(self.dense(states), approximate=False))
-        return x @ table.T + self.bias[...]
+        """[..., D] and the token table [V, table width], unread where not tied → [..., V]."""
+        x = self.norm(gelu(self.dense(states)))
+        matrix = table.T if self.decoder is None else self.decoder.kernel[...]
+        return matmul(x, matrix, dtype=F32) + self.bias[...]
 
 
 class RegionHead(nnx.Module):
-    """Detector classes of a region, and its features where the data has regions without classes."""
+    """What a detector says of a region: Linear, GELU, LayerNorm, then a linear map for each part.
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.dense = linear(config.width, config.width, rngs)
-        self.norm = layer_norm(config, rngs)
-        self.out = linear(config.width, config.num_classes + config.regressed, rngs)
+    Parts are "classes" and "attributes", whose logits are predicted, and "features".
+    """
 
-    def __call__(self, states: Array) -> Array:
-        """[..., D] → [..., C], [..., F] or [..., C + F]: see `ModelConfig.regressed`."""
-        return self.out(self.norm(jax.nn.gelu(self.dense(states), approximate=False)))
+    def __init__(self, width: int, parts: Mapping[str, int], *, eps: float = 1e-12):
+        """`parts`: numbers of outputs by name; parts of 0 are not built."""
+        self.dense = Linear(width, width)
+        self.norm = LayerNorm(width, eps)
+        self.outs = nnx.Dict({name: Linear(width, dim) for name, dim in parts.items() if dim})
+
+    def __call__(self, states: Array, *parts: str) -> Array:
+        """[..., D] → those of `parts` that there are, side by side, [..., their sum]."""
+        x = self.norm(gelu(self.dense(states)))
+        outs = [self.outs[name](x, dtype=F32) for name in parts if name in self.outs]
+        return jnp.concatenate(outs, axis=-1)
 
 
 class AnswerHead(nnx.Module):
@@ -131,47 +166,44 @@ class AnswerHead(nnx.Module):
         width: int,
         hidden: int,
         answers: int,
-        rngs: nnx.Rngs,
         *,
         eps: float,
         norm_first: bool = False,
         dropout: float = 0.0,
     ):
         self.norm_first, self.rate = norm_first, dropout
-        self.dense = linear(width, hidden, rngs)
-        self.norm = nnx.LayerNorm(hidden, epsilon=eps, use_fast_variance=False, rngs=rngs)
-        self.out = linear(hidden, answers, rngs)
+        self.dense = Linear(width, hidden)
+        self.norm = LayerNorm(hidden, eps)
+        self.out = Linear(hidden, answers)
 
     def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
         """[..., E] → [..., A]; `key`: dropout of what is read."""
-        x = self.dense(dropout(pooled, self.rate, key))
-        if self.norm_first:
-            return self.out(jax.nn.gelu(self.norm(x), approximate=False))
-        return self.out(self.norm(jax.nn.gelu(x, approximate=False)))
+        x = self.dense(dropout(pooled, self.rate, key), dtype=F32)
+        return self.out(gelu(self.norm(x)) if self.norm_first else self.norm(gelu(x)))
 
 
 class SentenceHead(nnx.Module):
     """BERT's pooler and RoBERTa's classification head: Linear and tanh, then Linear."""
 
-    def __init__(self, width: int, answers: int, rngs: nnx.Rngs, *, dropout: float):
+    def __init__(self, width: int, answers: int, *, dropout: float):
         self.rate = dropout
-        self.dense = linear(width, width, rngs)
-        self.out = linear(width, answers, rngs)
+        self.dense = Linear(width, width)
+        self.out = Linear(width, answers)
 
     def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
         """[..., D] of the first token → [..., A]; `key`: dropout before both."""
         keys = split(key, 2)
-        x = jnp.tanh(self.dense(dropout(pooled, self.rate, keys[0])))
+        x = jnp.tanh(self.dense(dropout(pooled, self.rate, keys[0]), dtype=F32))
         return self.out(dropout(x, self.rate, keys[1]))
 
 
 class LinearHead(nnx.Module):
     """A linear map, CLIP's probe."""
 
-    def __init__(self, width: int, answers: int, rngs: nnx.Rngs):
-        self.out = linear(width, answers, rngs)
+    def __init__(self, width: int, answers: int):
+        self.out = Linear(width, answers)
 
     def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
         """[..., D] → [..., A]."""
         del key
-        return self.out(pooled)
+        return self.out(pooled, dtype=F32)

@@ -6,15 +6,15 @@ the keys and values that the other stream will read, depend on one item alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.configs.config import ModelConfig
-from mmt_jax.nn.blocks import STREAMS, Kind, Layer, kinds, split
+from mmt_jax.nn.kinds import STREAMS, Kind, kinds
+from mmt_jax.nn.layers import KeysValues, Layer, Sizes, numbered, recomputed
+from mmt_jax.nn.primitives import split
 from mmt_jax.typing import Array
-
-KeysValues = tuple[Array, Array]
 
 
 def other(stream: str) -> str:
@@ -30,15 +30,38 @@ def unimodal_depth(table: tuple[Kind, ...], stream: str) -> int:
     return len(table)
 
 
+class StreamLayer(nnx.Module):
+    """One layer of both streams; parts that no output depends on are not built."""
+
+    def __init__(self, sizes: Sizes, kind: Kind):
+        self.kind = kind
+        if kind.tied:
+            self.shared = Layer(sizes, key_bias=kind.needs_key_bias("text"))
+            return
+        for stream in STREAMS:
+            reads, is_read = bool(kind.reads(stream)), kind.is_read(stream)
+            if reads or is_read:
+                bias = kind.needs_key_bias(stream)
+                setattr(self, stream, Layer(sizes, reads=reads, is_read=is_read, key_bias=bias))
+
+    def of(self, stream: str) -> Layer:
+        """The weights that `stream` uses."""
+        return self.shared if self.kind.tied else getattr(self, stream)
+
+    def keys_values(self, stream: str, x: Array) -> KeysValues:
+        """Keys and values of the states `x` [B, S, D] of `stream`."""
+        return self.of(stream).attention.keys_values(x)
+
+
 class Streams(nnx.Module):
     """The layers of both streams."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.kinds = kinds(config.layers)
+    def __init__(self, sizes: Sizes, layers: tuple[str, ...]):
+        self.kinds, self.remat = kinds(layers), sizes.remat
         self.depth = {stream: unimodal_depth(self.kinds, stream) for stream in STREAMS}
         self.first_fused = min(self.depth.values())
         self.layers = nnx.Dict(
-            {str(i): Layer(config, kind, rngs) for i, kind in enumerate(self.kinds)}
+            {str(i): StreamLayer(sizes, kind) for i, kind in enumerate(self.kinds)}
         )
 
     def encode(
@@ -53,17 +76,16 @@ class Streams(nnx.Module):
         """
         states, keys_values = [x], {}
         keys = split(key, len(self.kinds))
-        for i, kind in enumerate(self.kinds):
+        for i, (kind, layer) in enumerate(zip(self.kinds, numbered(self.layers))):
             unimodal = i < self.depth[stream]
-            layer = self.layers[str(i)]
-            if kind.is_read(stream):
-                own = layer.keys_values(stream, x)
-                if stream in kind.reads(other(stream)) or not unimodal:
-                    keys_values[str(i)] = own
+            own = layer.keys_values(stream, x) if kind.is_read(stream) else None
+            if own and (stream in kind.reads(other(stream)) or not unimodal):
+                keys_values[str(i)] = own
             if not unimodal:
                 break
             if kind.reads(stream):
-                x = layer.update(stream, x, [(own, mask)], key=keys[i])
+                update = recomputed(layer.of(stream), self.remat)
+                x = update(x, [(own, mask)], key=keys[i])
             states.append(x)
         return states, keys_values
 
@@ -74,6 +96,7 @@ class Streams(nnx.Module):
         keys_values: dict[str, dict[str, KeysValues]],
         *,
         key: jax.Array | None,
+        only: Mapping[str, slice] | None = None,
     ) -> list[dict[str, Array]]:
         """The layers from the first fused one on, over P pairs.
 
@@ -82,6 +105,8 @@ class Streams(nnx.Module):
           masks: by stream, [P, S] bool.
           keys_values: by stream, what `encode` returned.
           key: switches dropout on.
+          only: by stream, the states that are wanted after its last layer: the others are not
+            computed there, and all that is left of the stream. None = all.
 
         Returns:
           The states of both streams after each of these layers; a stream that is still unimodal
@@ -93,16 +118,15 @@ class Streams(nnx.Module):
             kind, layer = self.kinds[i], self.layers[str(i)]
             fused = [stream for stream in STREAMS if i >= self.depth[stream]]
             read = self._read(i, fused, states, keys_values)
-            updated = {
-                stream: layer.update(
-                    stream,
-                    states[stream],
-                    [(read[source], masks[source]) for source in kind.reads(stream)],
-                    key=keys[2 * i + n],
-                )
-                for n, stream in enumerate(STREAMS)
-                if stream in fused and kind.reads(stream)
-            }
+            updated = {}
+            for n, stream in enumerate(STREAMS):
+                if stream in fused and kind.reads(stream):
+                    x = states[stream]
+                    if only and not self._needed_after(i, stream):
+                        x = x[:, only[stream]]
+                    sources = [(read[source], masks[source]) for source in kind.reads(stream)]
+                    update = recomputed(layer.of(stream), self.remat)
+                    updated[stream] = update(x, sources, key=keys[2 * i + n])
             states = states | updated
             trace.append(states)
         return trace
@@ -127,12 +151,16 @@ class Streams(nnx.Module):
             if "image" not in sources:
                 continue
             read = self._read(i, ["text"], before, keys_values)
-            keys = jnp.concatenate([read[source][0] for source in sources], axis=1)
-            mask = jnp.concatenate([masks[source] for source in sources], axis=1)
-            block = self.layers[str(i)].block("text")
-            weights = block.attention.weights(before["text"], keys, mask)
+            keys = jax.numpy.concatenate([read[source][0] for source in sources], axis=1)
+            mask = jax.numpy.concatenate([masks[source] for source in sources], axis=1)
+            weights = self.layers[str(i)].of("text").attention.weights(before["text"], keys, mask)
             maps.append(weights[..., -masks["image"].shape[1] :])  # the image is read last
         return maps
+
+    def _needed_after(self, number: int, stream: str) -> bool:
+        """Whether a later layer reads or updates the states of `stream`."""
+        later = self.kinds[number + 1 :]
+        return any(kind.reads(stream) or kind.is_read(stream) for kind in later)
 
     def _read(
         self,

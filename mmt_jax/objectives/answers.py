@@ -52,7 +52,9 @@ def logits(model: Model, params: Params, batch: Batch, *, key: jax.Array | None 
         pooled = [model.pool(params, image) for image in images]
     else:
         text = model.encode_text(params, batch.text, key=keys[1])
-        pooled = [model.fuse(params, text, image, key=keys[2]).pooled for image in images]
+        pooled = [
+            model.fuse(params, text, image, key=keys[2], states=False).pooled for image in images
+        ]
         pooled = pooled or [model.pool(params, text)]
     return model.answers(params, jnp.concatenate(pooled, axis=-1), key=keys[3])
 

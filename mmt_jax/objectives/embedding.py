@@ -16,8 +16,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mmt_jax.nn.heads import unit
+from mmt_jax.nn.primitives import unit
 from mmt_jax.typing import Array, Metric
+
+Terms = dict[str, Metric]
 
 _TINY = 1e-12  # below it, a squared distance counts as 0 and gets no gradient
 
@@ -151,24 +153,24 @@ def convirt(
     return weight * to_captions + (1 - weight) * to_photos
 
 
-def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Metric:
+def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Terms:
     """Of the model's own scores, which are cosines where its embeddings are unit vectors."""
-    return Metric.of(sum(hinge(text @ image.T, labels, **options)))
+    return {"itm": Metric.of(sum(hinge(text @ image.T, labels, **options)))}
 
 
-def _contrastive(text: Array, image: Array, labels: Array) -> Metric:
+def _contrastive(text: Array, image: Array, labels: Array) -> Terms:
     attract, repel = contrastive(text, image, labels)
-    return Metric(mean(attract).mean + mean(repel).mean, jnp.ones(()))
+    return {"attract": mean(attract), "repel": mean(repel)}
 
 
-# By name: embeddings [B, E] of captions and photos, and labels → a Metric whose mean is the loss.
-LOSSES: dict[str, Callable[[Array, Array, Array], Metric]] = {
+# By name: embeddings [B, E] of captions and photos, and labels → terms whose means are added.
+LOSSES: dict[str, Callable[[Array, Array, Array], Terms]] = {
     "hinge": _hinge,
     "hinge_sum": functools.partial(_hinge, hardest=False),
-    "triplet": lambda *pairs: mean(triplet(*pairs)),
+    "triplet": lambda *pairs: {"itm": mean(triplet(*pairs))},
     "pairs": _contrastive,
-    "nt_xent": lambda *pairs: mean(nt_xent(*pairs)),
-    "convirt": lambda *pairs: Metric.of(convirt(*pairs)),
+    "nt_xent": lambda *pairs: {"itm": mean(nt_xent(*pairs))},
+    "convirt": lambda *pairs: {"itm": Metric.of(convirt(*pairs))},
 }
 
 

@@ -6,15 +6,17 @@ LXMERT's count on all (`readings`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mmt_jax.configs.config import ObjectiveConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Encoded, Fused, Model, take
-from mmt_jax.nn.blocks import split
 from mmt_jax.nn.heads import MATCH
+from mmt_jax.nn.primitives import split
 from mmt_jax.objectives import answers, corruption, embedding, pairing
 from mmt_jax.objectives.readings import READINGS
 from mmt_jax.typing import Array, Batch, Image, Metric, Params
@@ -98,7 +100,44 @@ def soft_contrast(logits: Array, image_ids: Array) -> Array:
 def compute(
     model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
 ) -> tuple[Array, Losses]:
-    """The training loss of one batch.
+    """The training loss of one batch, [] f32, and `terms`; arguments as there."""
+    losses = terms(model, params, batch, key=key, dropout=dropout)
+    return total(model.config.objective, losses), losses
+
+
+def total(
+    objective: ObjectiveConfig, losses: Losses, counts: Mapping[str, Array] | None = None
+) -> Array:
+    """The training loss, [] f32: the weighted means of the terms that are trained.
+
+    Args:
+      objective: of the run.
+      losses: from `terms`.
+      counts: by name, what to divide a term's sum by; None = by its own count. Of a batch in parts
+        these are the counts of all parts, so that the parts' losses add up to that of the batch.
+    """
+    weights = {
+        **dict.fromkeys(("itm", "attract", "repel"), 1.0),
+        "mlm": objective.mlm,
+        **dict.fromkeys(("mrm", "classes", "attributes", "features"), objective.mrm),
+        "itc": objective.itc,
+        "answers": objective.answers,
+        # The mean of two means, which reaches no other parameter.
+        **dict.fromkeys(("calibration_true", "calibration_wrong"), 0.5),
+    }
+    counts = counts or {name: metric.count for name, metric in losses.items()}
+    parts = [
+        weight * losses[name].sum / jnp.maximum(counts[name], 1)
+        for name, weight in weights.items()
+        if name in losses
+    ]
+    return jnp.stack(parts).sum()
+
+
+def terms(
+    model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
+) -> Losses:
+    """What is trained and measured on one batch.
 
     Args:
       model: any model; its config's objective and task say which losses there are.
@@ -108,9 +147,10 @@ def compute(
       dropout: off for evaluation.
 
     Returns:
-      The loss, [] f32, and its terms: `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained
-      (LXMERT's `mrm` in its parts), `calibration` of contrastive models, `itm_accuracy` (of the
-      two-way answer, or of caption → photo among the candidates) and `answers_score`.
+      `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained (LXMERT's `mrm` in its parts, the
+      loss "pairs" as `attract` and `repel`), `calibration_true` and `calibration_wrong` of
+      contrastive models, `itm_accuracy` (of the two-way answer, or of caption → photo among the
+      candidates) and `answers_score`.
 
     Raises:
       UsageError: a contrastive objective whose candidates do not divide the batch.
@@ -118,32 +158,21 @@ def compute(
     objective = model.config.objective
     keys: Keys = dict(zip(_KEYS, jax.random.split(key, len(_KEYS))))
     if not dropout:
-        keys |= dict.fromkeys(("text", "image", "fuse", "whole", "contrast"))
+        keys |= dict.fromkeys(("text", "image", "fuse", "whole", "contrast", "candidates"))
     contrasted = objective.itc and model.embeds and not model.separable
     on_pairs = objective.itm != "none" or contrasted or objective.mrm
     if model.config.task.name and not (on_pairs or objective.mlm):
         answered = answers.logits(model, params, batch, key=keys["fuse"])
-        losses = answers.metrics(model, answered, batch.targets)
-    elif on_pairs or model.fuses:
-        losses = _of_pairs(model, params, batch, keys)
-    else:
-        text, words, *_ = _hidden(model, batch, keys)
-        states = model.encode_text(params, text, key=keys["text"]).states
-        everything = jnp.ones(text.mask.shape[0], bool)
-        losses = {"mlm": _words_loss(model, params, states, words, everything)}
-    weights = {
-        "itm": 1.0,
-        "mlm": objective.mlm,
-        **dict.fromkeys(("mrm", "classes", "attributes", "features"), objective.mrm),
-        "itc": objective.itc,
-        "answers": objective.answers,
-        "calibration": 1.0,  # reaches no other parameter
-    }
-    total = sum(weights[name] * losses[name].mean for name in weights if name in losses)
-    return total, losses
+        return answers.metrics(model, answered, batch.targets)
+    if on_pairs or model.fuses:
+        return _of_pairs(model, params, batch, keys)
+    text, words, *_ = _hidden(model, batch, keys)
+    states = model.encode_text(params, text, key=keys["text"]).states
+    everything = jnp.ones(text.mask.shape[0], bool)
+    return {"mlm": _words_loss(model, params, states, words, everything)}
 
 
-_KEYS = ("words", "regions", "pairs", "text", "image", "fuse", "whole", "contrast")
+_KEYS = ("words", "regions", "pairs", "text", "image", "fuse", "whole", "contrast", "candidates")
 
 
 def _hidden(
@@ -195,15 +224,18 @@ def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Losses:
         contrast = model.contrast(params, *whole, key=keys["contrast"])
         losses["itc"] = Metric.of(soft_contrast(contrast, batch.image_ids).mean(axis=0))
     pairs = _meet(model, batch.image_ids, contrast, keys["pairs"])
-    if objective.itm != "none" or not apart:
-        fused = _fuse(model, params, whole, pairs, keys["fuse"])
+    kept = bool(masked) and not apart  # the states that the match has seen are learned from
+    fused = None
+    if objective.itm != "none" or kept or (batch.targets is not None and not apart):
+        fused = _fuse(model, params, whole, pairs, keys["fuse"], states=kept)
     if objective.itm == "classification":
         losses |= _classification(fused.logits, pairs.matched)
     elif objective.itm == "contrastive":
-        losses |= _among_candidates(model, params, *whole, fused, image_ids=batch.image_ids)
+        candidates = _by_embeddings if _embeds_candidates(model) else _jointly
+        losses |= candidates(model, params, *whole, batch.image_ids, keys["candidates"])
     if apart:
         pairs = pairing.matched(len(batch.image_ids))
-        fused = _fuse(model, params, items, pairs, keys["fuse"])
+        fused = _fuse(model, params, items, pairs, keys["fuse"], states=True)
 
     matched = jnp.take(pairs.matched, pairs.aligned)
     counted = jnp.ones_like(matched) if reading.mismatched else matched
@@ -234,9 +266,7 @@ def _meet(model: Model, image_ids: Array, contrast: Any, key: jax.Array) -> pair
         if objective.negatives == "hard":
             return pairing.hard(contrast[0], image_ids, key=key)
         return pairing.mismatched(image_ids, rate=objective.mismatch, key=key)
-    if objective.itm == "none" or _by_embeddings(model):
-        return pairing.matched(batch)
-    return pairing.candidates(batch, num=objective.candidates)
+    return pairing.matched(batch)
 
 
 def _fuse(
@@ -245,31 +275,81 @@ def _fuse(
     items: tuple[Encoded, Encoded],
     pairs: pairing.Pairs,
     key: jax.Array | None,
+    *,
+    states: bool,
 ) -> Fused:
-    text, image = items
-    return model.fuse(params, take(text, pairs.text), take(image, pairs.image), key=key)
+    text, image = take(items[0], pairs.text), take(items[1], pairs.image)
+    return model.fuse(params, text, image, key=key, states=states)
 
 
-def _by_embeddings(model: Model) -> bool:
+def _embeds_candidates(model: Model) -> bool:
     """Whether candidates are scored by products of embeddings; a loss a layer needs the layers."""
     return model.separable and not model.config.objective.hloss
 
 
-def _among_candidates(
-    model: Model, params: Params, text: Encoded, image: Encoded, fused: Fused, *, image_ids: Array
+def _by_embeddings(
+    model: Model, params: Params, text: Encoded, image: Encoded, image_ids: Array, key: Any
 ) -> Losses:
-    """Contrastive ITM of B captions and photos, by their embeddings or by `fused` candidates."""
+    """Contrastive ITM of B captions and photos, by products of their embeddings."""
+    del key
     objective, num = model.config.objective, model.config.objective.candidates
-    allowed = pairing.distinct(image_ids, num=num)
-    if not _by_embeddings(model):
-        scores = fused.scores.reshape(fused.scores.shape[0], -1, num, num)
-        return _contrastive(scores, model.logits(params, scores), allowed)
     embeddings = model.embed_text(params, text), model.embed_image(params, image)
-    scores = _embedding_scores(*embeddings, num=num)
+    allowed = pairing.distinct(image_ids, num=num)
+    groups = (x.reshape(-1, num, x.shape[-1]) for x in embeddings)
+    scores = jnp.einsum("gie,gje->gij", *groups)[None]
     losses = _contrastive(scores, model.logits(params, scores), allowed)
     if objective.loss != "softmax":
-        losses["itm"] = embedding.LOSSES[objective.loss](*embeddings, image_ids)
+        del losses["itm"]
+        losses |= embedding.LOSSES[objective.loss](*embeddings, image_ids)
     return losses
+
+
+def _jointly(
+    model: Model,
+    params: Params,
+    text: Encoded,
+    image: Encoded,
+    image_ids: Array,
+    key: jax.Array | None,
+) -> Losses:
+    """Contrastive ITM of B captions and photos, each caption fused with each of its candidates.
+
+    Of a pair that is no more than a candidate only the score is computed. With `objective.chunk`,
+    some captions of each group at a time meet their candidates, and again for the gradient: what
+    is fused at once bounds the memory.
+    """
+    num, batch = model.config.objective.candidates, len(image_ids)
+    allowed = pairing.distinct(image_ids, num=num)
+    text, image = jax.tree.map(lambda x: x.reshape(-1, num, *x.shape[1:]), (text, image))
+    rows = num
+    if chunk := model.config.objective.chunk:
+        rows = max(r for r in range(1, num + 1) if num % r == 0 and (r == 1 or r * batch <= chunk))
+
+    def scores_of(item: tuple[Encoded, Array]) -> Array:
+        """[G, rows, ...] captions → scores [L, G, rows, K]."""
+        some, number = item
+        shape = (batch // num, rows, num)
+
+        def each(x: Array, axis: int) -> Array:
+            spread = jnp.broadcast_to(jnp.expand_dims(x, axis), (*shape, *x.shape[2:]))
+            return spread.reshape(-1, *x.shape[2:])
+
+        texts = jax.tree.map(lambda x: each(x, 2), some)
+        images = jax.tree.map(lambda x: each(x, 1), image)
+        step = None if key is None else jax.random.fold_in(key, number)
+        scores = model.fuse(params, texts, images, key=step, states=False).scores
+        return scores.reshape(-1, *shape)
+
+    if rows == num:
+        scores = scores_of((text, jnp.zeros((), jnp.int32)))
+    else:
+        parts = jax.tree.map(
+            lambda x: x.reshape(x.shape[0], -1, rows, *x.shape[2:]).swapaxes(0, 1), text
+        )
+        numbers = jnp.arange(num // rows)
+        scores = jax.lax.map(jax.checkpoint(scores_of), (parts, numbers))  # [chunk, L, G, rows, K]
+        scores = jnp.moveaxis(scores, 0, 2).reshape(*scores.shape[1:3], num, num)
+    return _contrastive(scores, model.logits(params, scores), allowed)
 
 
 def _classification(logits: Array, matched: Array) -> Losses:
@@ -288,18 +368,12 @@ def _contrastive(scores: Array, logits: Array, allowed: Array) -> Losses:
     # Matched and mismatched pairs weigh the same, as they do in classification.
     true = jnp.broadcast_to(jnp.eye(scores.shape[-1], dtype=bool), allowed.shape)
     errors = cross_entropy(logits[-1], jnp.where(true, MATCH, 1 - MATCH))
-    matched, wrong = Metric.of(errors, true), Metric.of(errors, allowed & ~true)
     return {
         "itm": Metric.of(losses),
         "itm_accuracy": Metric.of(right.astype(jnp.float32)),
-        "calibration": Metric((matched.mean + wrong.mean) / 2, jnp.ones(())),
+        "calibration_true": Metric.of(errors, true),
+        "calibration_wrong": Metric.of(errors, allowed & ~true),
     }
-
-
-def _embedding_scores(text: Array, image: Array, *, num: int) -> Array:
-    """Embeddings [B, E] of captions and photos → [1, G, K, K]: one matrix product a group."""
-    text, image = (x.reshape(-1, num, x.shape[-1]) for x in (text, image))
-    return jnp.einsum("gie,gje->gij", text, image)[None]
 
 
 def _words_loss(

@@ -78,20 +78,6 @@ def matched(batch: int) -> Pairs:
     return Pairs(rows, rows, jnp.ones(batch, bool), rows)
 
 
-def candidates(batch: int, *, num: int) -> Pairs:
-    """Each caption with each photo of its group of `num` consecutive rows: batch · num pairs.
-
-    Raises:
-      UsageError: the batch cannot be cut into such groups.
-
-    """
-    _check_groups(batch, num)
-    rows = jnp.arange(batch)
-    text = jnp.repeat(rows, num)
-    image = (rows[:, None] // num * num + jnp.arange(num)[None, :]).reshape(-1)
-    return Pairs(text, image, text == image, rows * num + rows % num)
-
-
 def distinct(image_ids: Array, *, num: int) -> Array:
     """[G, K, K] bool: whether a caption may count a photo of its group as a candidate.
 

@@ -15,19 +15,16 @@ from mmt_jax.configs import variants
 from mmt_jax.configs.config import SIZES, Config, ModelConfig, as_dict, resolve
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Model
-from mmt_jax.nn.blocks import kinds
+from mmt_jax.nn.kinds import kinds
 from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.tasks import vqa
 from mmt_jax.train import checkpoint
 from mmt_jax.typing import Params
 
-# How the parameters of a text-only run are called in families built of `nn.encoders`.
+# How the parameters of a text-only run are called in families built of `nn.embed.TextEncoder`.
 _ENCODER = (
     (r"text/(tokens|positions|segments|norm)/(\w+)", r"text/embed/\1/\2"),
-    (r"streams/layers/(\d+)/text/(attention/\w+/\w+)", r"text/stack/layers/\1/\2"),
-    (r"streams/layers/(\d+)/text/(attention|mlp)_norm/(\w+)", r"text/stack/layers/\1/\2/norm/\3"),
-    (r"streams/layers/(\d+)/text/mlp_in/(\w+)", r"text/stack/layers/\1/mlp/hidden/\2"),
-    (r"streams/layers/(\d+)/text/mlp_out/(\w+)", r"text/stack/layers/\1/mlp/out/\2"),
+    (r"streams/layers/(\d+)/text/(.*)", r"text/stack/layers/\1/\2"),
 )
 
 SHOWN = 3  # parameters at odds that a message lists
@@ -72,7 +69,7 @@ def params(
 
     A text-only source (family "bert") gives what it has: its embeddings, its word head, and its
     layers in order to the layers in which the model's text stream reads itself; to families with a
-    text encoder of BERT's (`nn.encoders.TextEncoder`) its embeddings and as many layers as that
+    text encoder of BERT's (`nn.embed.TextEncoder`) its embeddings and as many layers as that
     has. A source with another kind of config gives the towers that are built alike. Any other must
     have the parameters of `model`, heads aside: a head that only one of them has, or that differs
     in a size (as with another detector's classes), begins fresh. A head of answers starts from what
@@ -211,7 +208,7 @@ def _language(source: checkpoint.Trained, model: Model) -> Params:
 
 
 def _encoder(source: Params, wanted: Params) -> Params:
-    """The parameters of a text-only run under the paths of an `nn.encoders.TextEncoder`."""
+    """The parameters of a text-only run under the paths of an `nn.embed.TextEncoder`."""
     sizes = params_lib.flatten(wanted)
     taken = {}
     for path, leaf in params_lib.flatten(source).items():

@@ -35,10 +35,10 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r".*/(attention|cross)/(query|key|value)/bias", P("model")),
     (r".*/(attention|cross)/out/kernel", P("model", None)),
     (r".*/(attention|cross)/out/bias", P()),
-    (r".*/(mlp_in|mlp/hidden)/kernel", P(None, "model")),
-    (r".*/(mlp_in|mlp/hidden)/bias", P("model")),
-    (r".*/(mlp_out|mlp/out)/kernel", P("model", None)),
-    (r".*/(mlp_out|mlp/out)/bias", P()),
+    (r".*/mlp/hidden/kernel", P(None, "model")),
+    (r".*/mlp/hidden/bias", P("model")),
+    (r".*/mlp/out/kernel", P("model", None)),
+    (r".*/mlp/out/bias", P()),
     (r".*/transforms/\d+/(kernel|bias)", P()),
     (r".*/bridges/\d+/weight", P()),
     (r"pool_(text|image)/(dense/)?(kernel|bias)", P()),
@@ -51,8 +51,8 @@ TABLE: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(word|region|answer)_head/dense/(kernel|bias)", P()),
     (r"word_head/decoder/kernel", P(None, "model")),
     (r"word_head/bias", P("model")),
-    (r"(region|answer)_head/(out|outs/\w+)/kernel", P(None, "model")),
-    (r"(region|answer)_head/(out|outs/\w+)/bias", P("model")),
+    (r"(region_head/outs/\w+|answer_head/out)/kernel", P(None, "model")),
+    (r"(region_head/outs/\w+|answer_head/out)/bias", P("model")),
 )
 
 

@@ -31,26 +31,20 @@ def build(
     Args:
       model: scores pairs.
       tx: from `optim.build`.
-      config: of the run. The batch is cut into `grad_accum` parts, and the gradient is the mean of
-        theirs. Candidates of a contrastive loss and wrong captions come from within a part.
+      config: of the run. The batch is cut into `grad_accum` parts, whose sums and counts are added
+        before they are divided. Candidates of a contrastive loss and wrong captions come from
+        within a part.
 
     Returns:
       State, batch and the run's key (`state.keys`) → the next state, and the metrics of
-      `objectives.losses.compute` with `loss`, `grad_norm` (before clipping), `update_norm` and
-      `lr`.
+      `objectives.losses.terms` with `loss`, `grad_norm` (before clipping), `update_norm` and `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
 
-    def loss_of(params: Params, batch: Batch, key: jax.Array) -> tuple[Array, Metrics]:
-        loss, metrics = losses.compute(model, params, batch, key=key)
-        return loss, metrics | {"loss": _single(loss)}
-
-    gradient = jax.grad(loss_of, has_aux=True)
-    if config.grad_accum > 1:
-        gradient = _in_parts(gradient, config.grad_accum)
-
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        grads, metrics = gradient(state.params, batch, jax.random.fold_in(key, state.step))
+        grads, metrics = _gradient(
+            model, state.params, batch, jax.random.fold_in(key, state.step), config.grad_accum
+        )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = _single(optax.tree.norm(grads))
@@ -77,22 +71,37 @@ def _single(value: Array) -> Metric:
     return Metric(value.astype(jnp.float32), jnp.ones((), jnp.float32))
 
 
-def _in_parts(gradient: Callable, parts: int) -> Callable:
-    """`gradient` over `parts` equal parts of the batch, one at a time."""
+def _gradient(
+    model: Model, params: Params, batch: Batch, key: jax.Array, parts: int
+) -> tuple[Params, Metrics]:
+    """Of the loss over the whole batch, computed one part at a time."""
+    objective = model.config.objective
 
-    def run(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
-        def body(total: Params, item: tuple[Batch, jax.Array]) -> tuple[Params, Metrics]:
-            grads, metrics = gradient(params, *item)
-            return jax.tree.map(jnp.add, total, grads), metrics
-
-        items = (jax.tree.map(split, batch), jax.random.split(key, parts))
-        total, metrics = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), items)
-        mean = jax.tree.map(lambda grad: grad / parts, total)
-        return mean, jax.tree.map(lambda leaf: leaf.sum(0), metrics)
+    def loss_of(params: Params, item: Any, counts: Any = None) -> tuple[Array, Metrics]:
+        terms = losses.terms(model, params, item[0], key=item[1])
+        return losses.total(objective, terms, counts), terms
 
     def split(leaf: Array) -> Array:
         # Part p is every parts-th row, so that each part lies on all devices of the data axis and
         # no row moves.
         return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
 
-    return run
+    def counted(_: None, item: Any) -> tuple[None, dict[str, Array]]:
+        return None, {name: metric.count for name, metric in loss_of(params, item)[1].items()}
+
+    if parts == 1:
+        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(params, (batch, key))
+        return grads, metrics | {"loss": _single(loss)}
+
+    items = (jax.tree.map(split, batch), jax.random.split(key, parts))
+    # Most counts need no model, whose computation the compiler leaves out of this first pass.
+    _, each = jax.lax.scan(counted, None, items)
+    counts = jax.tree.map(lambda count: count.sum(axis=0), each)
+
+    def add(grads: Params, item: Any) -> tuple[Params, tuple[Array, Metrics]]:
+        out, more = jax.value_and_grad(loss_of, has_aux=True)(params, item, counts)
+        return jax.tree.map(jnp.add, grads, more), out
+
+    grads, out = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), items)
+    loss, metrics = jax.tree.map(lambda leaf: leaf.sum(axis=0), out)
+    return grads, metrics | {"loss": _single(loss)}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import jax
-from flax import nnx
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
 from mmt_jax.models.base import Encoded, Network
-from mmt_jax.models.mmt.network import check_streams
-from mmt_jax.nn.blocks import split
-from mmt_jax.nn.embed import TextEmbed
+from mmt_jax.models.mmt.network import check_streams, stack_sizes, token_embed
 from mmt_jax.nn.heads import SentenceHead, WordHead
+from mmt_jax.nn.primitives import split
 from mmt_jax.nn.streams import Streams
 from mmt_jax.typing import Array, Text
 
@@ -27,21 +25,20 @@ class Bert(Network):
         """See `Network.check`."""
         check_streams(config)
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
-        self.text = TextEmbed(config.model, rngs)
-        self.streams = Streams(config.model, rngs)
-        self.cls_index = config.model.cls_index
+    def __init__(self, config: Config):
+        model = config.model
+        self.text = token_embed(config)
+        self.streams = Streams(stack_sizes(config), model.layers)
+        self.cls_index = model.cls_index
         if config.objective.mlm:
-            self.word_head = WordHead(config.model, rngs)
-        if answers := config.model.num_answers:
-            self.answer_head = SentenceHead(
-                config.model.width, answers, rngs, dropout=config.model.dropout
-            )
+            self.word_head = WordHead(model.width, model.vocab_size)
+        if model.num_answers:
+            self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
         key_embed, key_layers = split(key, 2)
-        x = self.text(text, key=key_embed)
+        x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
         states, keys_values = self.streams.encode("text", x, text.mask, key=key_layers)
         return Encoded(states[-1], text.mask, keys_values, ())
 

@@ -19,18 +19,17 @@ from mmt_jax.configs.models import MMTConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
+from mmt_jax.models.mmt.network import SEGMENTS
 from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
-from mmt_jax.nn.embed import SEGMENTS
 
 
-def attention(theirs: str, ours: str, *, inner: str = "self", norm: str = "") -> Table:
+def attention(theirs: str, ours: str, *, inner: str = "self") -> Table:
     """An attention with its output and LayerNorm.
 
     Args:
       theirs: what stands in front of its keys.
       ours: its path.
       inner: what holds query, key and value.
-      norm: the path of the LayerNorm; "" = within `ours`.
     """
     return (
         *(
@@ -39,7 +38,7 @@ def attention(theirs: str, ours: str, *, inner: str = "self", norm: str = "") ->
             for row in engine.linear(f"{theirs}.{inner}.{name}", f"{ours}/{name}")
         ),
         *engine.linear(f"{theirs}.output.dense", f"{ours}/out"),
-        *engine.norm(f"{theirs}.output.LayerNorm", norm or f"{ours}/norm"),
+        *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/norm"),
     )
 
 
@@ -53,7 +52,7 @@ def mlp(hidden: str, out: str, ours: str) -> Table:
 
 
 def layer(theirs: str, ours: str) -> Table:
-    """A layer of `nn.encoders`."""
+    """An `nn.layers.Layer`."""
     return (
         *attention(f"{theirs}.attention", f"{ours}/attention"),
         *mlp(f"{theirs}.intermediate", f"{theirs}.output", f"{ours}/mlp"),
@@ -69,7 +68,7 @@ def transform(theirs: str, ours: str) -> Table:
 
 
 def text_encoder(theirs: str, ours: str) -> Table:
-    """`nn.encoders.TextEncoder`; `theirs` is "" where the keys have nothing in front."""
+    """`nn.embed.TextEncoder`; `theirs` is "" where the keys have nothing in front."""
     dot = f"{theirs}." if theirs else ""
     return (
         *engine.embedding(f"{dot}embeddings.word_embeddings", f"{ours}/embed/tokens"),
@@ -144,10 +143,7 @@ def _layer(theirs: str, ours: str) -> Table:
     """A layer of the study's language stack."""
     return (
         *engine.skip("the softmax cancels it", f"{theirs}.attention.self.key.bias"),
-        *attention(f"{theirs}.attention", f"{ours}/attention", norm=f"{ours}/attention_norm"),
-        *engine.linear(f"{theirs}.intermediate.dense", f"{ours}/mlp_in"),
-        *engine.linear(f"{theirs}.output.dense", f"{ours}/mlp_out"),
-        *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/mlp_norm"),
+        *layer(theirs, ours),
     )
 
 

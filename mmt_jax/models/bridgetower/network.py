@@ -19,10 +19,12 @@ from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn import encoders
-from mmt_jax.nn.blocks import linear, split
-from mmt_jax.nn.heads import MATCH, AnswerHead, Calibration, RegionHead, unit
+from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.nn.embed import Tables, TextEncoder
+from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
+from mmt_jax.nn.layers import Attention, KeysValues, Mlp, Sizes, recomputed
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, split, unit
+from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Params, Text
 
 # How a tap meets the state of the layer before, and where the weight in that begins, if any.
@@ -37,48 +39,60 @@ TEXT, IMAGE = 0, 1  # rows of the token types; a record's second photo has a row
 class Bridge(nnx.Module):
     """LayerNorm of a tap and the state of the layer before; "link tower" in the paper's code."""
 
-    def __init__(self, model: BridgeTowerConfig, rngs: nnx.Rngs, *, link: str):
-        self.join, first = LINKS[link]
+    def __init__(self, model: BridgeTowerConfig):
+        self.join, first = LINKS[model.link]
         self.weight = None if first is None else nnx.Param(jnp.asarray(first))
-        self.norm = encoders.layer_norm(model.width, model.bridge_eps, rngs)
+        self.norm = LayerNorm(model.width, model.bridge_eps)
 
     def __call__(self, tap: Array, state: Array) -> Array:
         """[P, S, D] twice → [P, S, D]."""
-        weight = None if self.weight is None else self.weight[...]
+        weight = None if self.weight is None else self.weight[...].astype(tap.dtype)
         return self.norm(self.join(tap, state, weight))
 
 
 class CrossLayer(nnx.Module):
     """Attention to itself, to the other stream, then the MLP; all post-LN."""
 
-    def __init__(self, sizes: encoders.Sizes, rngs: nnx.Rngs):
-        self.attention = encoders.Attention(sizes, rngs)
-        self.cross = encoders.Attention(sizes, rngs)
-        self.mlp = encoders.Mlp(sizes, rngs)
+    def __init__(self, sizes: Sizes):
+        self.attention = Attention(sizes)
+        self.cross = Attention(sizes)
+        self.mlp = Mlp(sizes)
+
+    def __call__(
+        self,
+        x: Array,
+        other: tuple[KeysValues, Array],
+        *,
+        keys: Sequence[jax.Array | None],
+    ) -> Array:
+        """States [P, S, D] after attention to itself, and what is read of the other stream →
+        those after the layer, [P, S, D]."""
+        return self.mlp(self.cross(x, [other], key=keys[0]), key=keys[1])
 
 
 class Stream(nnx.Module):
     """One modality's half of the cross-modal encoder."""
 
-    def __init__(self, model: BridgeTowerConfig, tower_width: int, rngs: nnx.Rngs):
-        sizes = encoders.Sizes(
-            model.width, model.heads, model.mlp_dim, eps=model.cross_eps, dropout=model.dropout
-        )
+    def __init__(self, config: Config, tower_width: int):
+        model = config.model
+        own = sizes(config, model.width, model.heads, model.mlp_dim, eps=model.cross_eps)
+        self.remat = own.remat
         numbers = [str(i) for i in range(model.cross_layers)]
-        own = numbers[:1] if model.shared_transforms else numbers
-        self.transforms = nnx.Dict({i: linear(tower_width, model.width, rngs) for i in own})
-        self.first_norm = encoders.layer_norm(model.width, model.bridge_eps, rngs)
-        self.bridges = nnx.Dict({i: Bridge(model, rngs, link=model.link) for i in numbers[:-1]})
-        self.layers = nnx.Dict({i: CrossLayer(sizes, rngs) for i in numbers})
-        self.pooler = linear(model.width, model.width, rngs)
+        maps = numbers[:1] if model.shared_transforms else numbers
+        self.transforms = nnx.Dict({i: Linear(tower_width, model.width) for i in maps})
+        self.first_norm = LayerNorm(model.width, model.bridge_eps)
+        self.bridges = nnx.Dict({i: Bridge(model) for i in numbers[:-1]})
+        self.layers = nnx.Dict({i: CrossLayer(own) for i in numbers})
+        self.pooler = Linear(model.width, model.width)
 
     def tap(self, layer: int, states: Array, kind: Array) -> Array:
         """Tower states [B, S, tower width] as cross layer `layer` takes them, plus `kind` [D]."""
-        return self.transforms[str(layer % len(self.transforms))](states) + kind
+        transform = self.transforms[str(layer % len(self.transforms))]
+        return transform(states) + kind.astype(states.dtype)
 
     def pool(self, states: Array) -> Array:
         """[P, S, D] → [P, D], of the first token."""
-        return jnp.tanh(self.pooler(states[:, 0]))
+        return jnp.tanh(self.pooler(states[:, 0], dtype=jnp.float32))
 
 
 class Contrast(nnx.Module):
@@ -88,19 +102,19 @@ class Contrast(nnx.Module):
     cross layer takes it, and has a third head, of the pair.
     """
 
-    def __init__(self, model: BridgeTowerConfig, rngs: nnx.Rngs):
+    def __init__(self, model: BridgeTowerConfig):
         hf = model.itc == "huggingface"
-        self.text = linear(model.text_width, model.itc_dim, rngs)
-        self.image = linear(model.width if hf else model.image_width, model.itc_dim, rngs)
+        self.text = Linear(model.text_width, model.itc_dim)
+        self.image = Linear(model.width if hf else model.image_width, model.itc_dim)
         if hf:
-            self.pair = linear(2 * model.width, model.itc_dim, rngs)
+            self.pair = Linear(2 * model.width, model.itc_dim)
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         # The paper's code keeps the temperature, the scale's inverse, within 0.001 and 0.5.
         self.bounds = (0.0, math.inf) if hf else (2.0, 1000.0)
 
     def scale(self) -> Array:
         """[] f32."""
-        return jnp.clip(jnp.exp(self.log_scale[...].astype(jnp.float32)), *self.bounds)
+        return jnp.clip(jnp.exp(self.log_scale[...]), *self.bounds)
 
 
 class BridgeTower(Network):
@@ -137,66 +151,61 @@ class BridgeTower(Network):
         """See `Network.embeds`."""
         return config.model.itc != "none"
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model, objective = config.model, config.objective
         assert isinstance(model, BridgeTowerConfig)
         self.count, self.hf_itc = model.cross_layers, model.itc == "huggingface"
-        self.text = encoders.TextEncoder(
-            encoders.Tables.roberta(model.vocab_size, model.max_positions, pad_id=model.pad_id),
-            encoders.Sizes(
-                model.text_width,
-                model.text_heads,
-                model.text_mlp_dim,
-                eps=model.text_eps,
-                dropout=model.dropout,
-            ),
+        text, image = model.text_width, model.image_width
+        self.text = TextEncoder(
+            Tables.roberta(model.vocab_size, model.max_positions, pad_id=model.pad_id),
+            sizes(config, text, model.text_heads, model.text_mlp_dim, eps=model.text_eps),
             model.tower_layers,
-            rngs,
+            dtype=config.dtype,
         )
-        self.image = encoders.VisionEncoder(
-            encoders.Sizes(
-                model.image_width,
+        self.image = VisionEncoder(
+            sizes(
+                config,
+                image,
                 model.image_heads,
-                4 * model.image_width,
+                4 * image,
                 eps=model.image_eps,
                 activation="quick_gelu",
                 pre_norm=True,
+                dropout=0.0,
+                attention_dropout=0.0,
             ),
             model.tower_layers,
             patch_dim=model.feature_dim,
             grid=model.image_size // model.patch_size,
-            rngs=rngs,
+            dtype=config.dtype,
         )
         photos = checks.photos(config)
-        self.types = encoders.table(1 + photos, model.width, rngs)
-        self.text_cross = Stream(model, model.text_width, rngs)
-        self.image_cross = Stream(model, model.image_width, rngs)
-        contrastive = objective.itm == "contrastive"
-        if objective.itm != "none":
-            # A softmax over candidates cancels a bias: only the two-way answer has one.
-            answers = 1 if contrastive else 2
-            self.match = linear(2 * model.width, answers, rngs, bias=not contrastive)
-        if contrastive:
-            self.calibration = Calibration()
+        self.types = Table(1 + photos, model.width)
+        self.text_cross = Stream(config, text)
+        self.image_cross = Stream(config, image)
+        itm = objective.itm
+        two = itm == "classification"  # a softmax over candidates cancels a bias
+        self.match = None if itm == "none" else Linear(2 * model.width, 1 + two, bias=two)
+        self.calibration = Calibration() if itm == "contrastive" else None
         if objective.mlm:
-            self.word_head = encoders.WordHead(
-                model.width, model.vocab_size, model.head_eps, rngs, tied=model.tied_words
+            self.word_head = WordHead(
+                model.width, model.vocab_size, eps=model.head_eps, tied=model.tied_words
             )
         if objective.mrm:
-            self.region_head = RegionHead(model, rngs)
+            parts = {"classes": model.num_classes, "features": model.regressed}
+            self.region_head = RegionHead(model.width, parts)
         if model.num_answers:
             width = 2 * model.width * photos
             self.answer_head = AnswerHead(
                 width,
                 2 * width if photos == 1 else 3 * width // 4,  # 1.5 × what one photo gives
                 model.num_answers,
-                rngs,
                 eps=1e-5,
                 norm_first=True,
                 dropout=model.dropout if photos > 1 else 0.0,
             )
         if model.itc != "none":
-            self.contrast_head = Contrast(model, rngs)
+            self.contrast_head = Contrast(model)
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States of the text tower after its embedding and each layer, [B, T, text width]."""
@@ -208,7 +217,7 @@ class BridgeTower(Network):
 
         The class comes first; the tower's last LayerNorm is not in them.
         """
-        return self.image(image.features, image.boxes, encoders.with_class(image.mask), key=key)
+        return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
@@ -242,7 +251,7 @@ class BridgeTower(Network):
         key_tower, key_cross = split(key, 2)
         states = self.image_states(image, key=key_tower)[-self.count :]
         states = [self.image.last_norm(x) for x in states]
-        mask, cls = encoders.with_class(image.mask), states[-1][:, 0]
+        mask, cls = with_class(image.mask), states[-1][:, 0]
         return self._encode(IMAGE, kind, states, mask, cls, key=key_cross)
 
     def _streams(self) -> tuple[Stream, Stream]:
@@ -274,9 +283,17 @@ class BridgeTower(Network):
         )
 
     def cross_states(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self,
+        text: Encoded,
+        image: Encoded,
+        *,
+        key: jax.Array | None = None,
+        states: bool = True,
     ) -> list[tuple[Array, Array]]:
-        """States of both streams after each cross layer: [P, T, D] and [P, 1 + R, D]."""
+        """States of both streams after each cross layer: [P, T, D] and [P, 1 + R, D].
+
+        Without `states`, those of the first tokens alone after the last layer.
+        """
         items, streams = (text, image), self._streams()
         # By stream: its states after attention to itself, and the keys and values that the other
         # stream makes of its states before that.
@@ -286,21 +303,26 @@ class BridgeTower(Network):
         keys = iter(split(key, 6 * self.count))
         for i in range(self.count):
             layers = [stream.layers[str(i)] for stream in streams]
+            wanted = slice(None) if states or i < self.count - 1 else slice(1)
             if i:
                 inputs = [
                     stream.bridges[str(i - 1)](item.taps[i - 1], state)
                     for stream, item, state in zip(streams, items, trace[-1])
                 ]
+                own = [layer.attention.keys_values(x) for layer, x in zip(layers, inputs)]
                 attended = [
-                    layer.attention(x, item.mask, key=next(keys))
-                    for layer, item, x in zip(layers, items, inputs)
+                    layer.attention(x[:, wanted], [(keys_values, item.mask)], key=next(keys))
+                    for layer, item, x, keys_values in zip(layers, items, inputs, own)
                 ]
                 read = [layer.cross.keys_values(x) for layer, x in zip(reversed(layers), inputs)]
-            updated = [
-                layer.cross(x, other.mask, read=keys_values, key=next(keys))
-                for layer, x, other, keys_values in zip(layers, attended, items[::-1], read[::-1])
-            ]
-            trace.append(tuple(layer.mlp(x, key=next(keys)) for layer, x in zip(layers, updated)))
+            else:
+                attended = [x[:, wanted] for x in attended]
+            updated = []
+            for layer, x, other, keys_values in zip(layers, attended, items[::-1], read[::-1]):
+                step = recomputed(layer, self.text_cross.remat)
+                step_keys = next(keys), next(keys)
+                updated.append(step(x, (keys_values, other.mask), keys=step_keys))
+            trace.append((updated[0], updated[1]))
         return trace
 
     def pooled(self, text: Array, image: Array) -> Array:
@@ -308,22 +330,17 @@ class BridgeTower(Network):
         pools = [stream.pool(x) for stream, x in zip(self._streams(), (text, image))]
         return jnp.concatenate(pools, axis=-1)
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
+    ) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
-        states = self.cross_states(text, image, key=key)[-1]
-        pooled = self.pooled(*states)
-        scores, logits = self._match(pooled)
-        return Fused(states[0], states[1][:, 1:], scores, logits, pooled)
-
-    def _match(self, pooled: Array) -> tuple[Array, Array]:
-        """Pooled vectors [P, 2 D] of pairs → scores [L, P] and logits [L, P, 2], f32."""
-        if not hasattr(self, "match"):
-            pairs = pooled.shape[0]
-            return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
-        out = self.match(pooled).astype(jnp.float32)[None]
-        if out.shape[-1] == 1:
-            return out[..., 0], self.calibration(out[..., 0])
-        return out[..., MATCH] - out[..., 1 - MATCH], out
+        last = self.cross_states(text, image, key=key, states=states)[-1]
+        pooled = self.pooled(*last)
+        shown = (last[0], last[1][:, 1:]) if states else (None, None)
+        if self.match is None:
+            return Fused(*shown, *unscored(pooled), pooled)
+        scores, logits = scored(self.match(pooled), self.calibration)
+        return Fused(*shown, scores[None], logits[None], pooled)
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
@@ -335,15 +352,15 @@ class BridgeTower(Network):
 
     def regions(self, states: Array) -> Array:
         """See `Model.regions`."""
-        return self.region_head(states)
+        return self.region_head(states, "classes", "features")
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return unit(self.contrast_head.text(text.heads[0]))
+        return unit(self.contrast_head.text(text.heads[0], dtype=jnp.float32))
 
     def embed_image(self, image: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
-        return unit(self.contrast_head.image(image.heads[0]))
+        return unit(self.contrast_head.image(image.heads[0], dtype=jnp.float32))
 
     def embed_pair(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
         """Unit vectors [P, E] f32 of Hugging Face's contrast of pairs with their parts."""

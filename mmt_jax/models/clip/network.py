@@ -17,21 +17,23 @@ from mmt_jax.configs.models import ClipConfig
 from mmt_jax.configs.tasks import PHOTO
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn import encoders
-from mmt_jax.nn.blocks import linear
-from mmt_jax.nn.heads import Calibration, LinearHead, unit
+from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.nn.heads import Calibration, LinearHead
+from mmt_jax.nn.layers import Sizes, Stack
+from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, Table, unit
+from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Text
 
 
 class CausalEncoder(nnx.Module):
     """Tokens and positions, pre-LN layers in which a token reads those before it, LayerNorm."""
 
-    def __init__(self, model: ClipConfig, sizes: encoders.Sizes, rngs: nnx.Rngs):
-        self.tokens = encoders.table(model.vocab_size, sizes.width, rngs)
-        self.positions = encoders.table(model.max_positions, sizes.width, rngs)
-        self.stack = encoders.Stack(sizes, model.text_layers, rngs)
-        self.last_norm = encoders.layer_norm(sizes.width, sizes.eps, rngs)
+    def __init__(self, model: ClipConfig, sizes: Sizes, *, dtype: str):
+        self.dtype = dtype
+        self.tokens = Table(model.vocab_size, sizes.width)
+        self.positions = Table(model.max_positions, sizes.width)
+        self.stack = Stack(sizes, model.text_layers)
+        self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
     def __call__(
         self, token_ids: Array, mask: Array, *, key: jax.Array | None = None
@@ -41,10 +43,9 @@ class CausalEncoder(nnx.Module):
         Without the last LayerNorm.
         """
         length = token_ids.shape[1]
-        x = encoders.lookup(self.tokens, token_ids)
-        x += encoders.lookup(self.positions, jnp.arange(length))[None]
+        x = self.tokens(token_ids) + self.positions(jnp.arange(length))[None]
         before = jnp.arange(length)[:, None] >= jnp.arange(length)[None]
-        return self.stack(x, mask[:, None] & before[None], key=key)
+        return self.stack(x.astype(self.dtype), mask[:, None] & before[None], key=key)
 
 
 class Clip(Network):
@@ -75,36 +76,36 @@ class Clip(Network):
         """See `Network.separable`."""
         return config.objective.itm != "none"
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model = config.model
         assert isinstance(model, ClipConfig)
         self.scores = config.objective.itm != "none"
         text, image = (
-            encoders.Sizes(
+            sizes(
+                config,
                 getattr(model, f"{part}_width"),
                 getattr(model, f"{part}_heads"),
                 getattr(model, f"{part}_mlp_dim"),
                 eps=model.eps,
-                dropout=model.dropout,
                 activation=model.activation,
                 pre_norm=True,
             )
             for part in ("text", "image")
         )
-        self.image = encoders.VisionEncoder(
+        self.image = VisionEncoder(
             image,
             model.image_layers,
             patch_dim=model.feature_dim,
             grid=model.image_size // model.patch_size,
-            rngs=rngs,
+            dtype=config.dtype,
         )
         if model.num_answers:
-            self.answer_head = LinearHead(image.width, model.num_answers, rngs)
-        if config.objective.itm == "none":
+            self.answer_head = LinearHead(image.width, model.num_answers)
+        if not self.scores:
             return
-        self.text = CausalEncoder(model, text, rngs)
-        self.project_text = linear(text.width, model.width, rngs, bias=False)
-        self.project_image = linear(image.width, model.width, rngs, bias=False)
+        self.text = CausalEncoder(model, text, dtype=config.dtype)
+        self.project_text = Linear(text.width, model.width, bias=False)
+        self.project_image = Linear(image.width, model.width, bias=False)
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         self.calibration = Calibration()
 
@@ -114,28 +115,30 @@ class Clip(Network):
 
     def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
         """States after the embedding and each layer, [B, 1 + R, image width]; the class first."""
-        return self.image(image.features, image.boxes, encoders.with_class(image.mask), key=key)
+        return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`; the one head is the unit vector."""
         states = self.text.last_norm(self.text_states(text, key=key)[-1])
         last = jnp.maximum(text.mask.sum(axis=1) - 1, 0)
         end = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
-        return Encoded(states, text.mask, {}, (unit(self.project_text(end)),))
+        return Encoded(states, text.mask, {}, (unit(self.project_text(end, dtype=jnp.float32)),))
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_image`; the one head, where there is a score, is the unit vector."""
         states = self.image.last_norm(self.image_states(image, key=key)[-1])
-        heads = (unit(self.project_image(states[:, 0])),) if self.scores else ()
-        return Encoded(states, encoders.with_class(image.mask), {}, heads)
+        heads = (unit(self.project_image(states[:, 0], dtype=jnp.float32)),) if self.scores else ()
+        return Encoded(states, with_class(image.mask), {}, heads)
 
     def pool(self, item: Encoded) -> Array:
         """See `Model.pool`: of photos."""
         return item.states[:, 0]
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
+    ) -> Fused:
         """See `Model.fuse`."""
-        del key
+        del key, states  # the states are there
         scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
         logits = self.calibration(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
@@ -146,7 +149,7 @@ class Clip(Network):
 
     def embed_text(self, text: Encoded) -> Array:
         """See `Model.embed_text`: the unit vector, times the scale."""
-        return text.heads[0] * jnp.exp(self.log_scale[...].astype(jnp.float32))
+        return text.heads[0] * jnp.exp(self.log_scale[...])
 
     def embed_image(self, image: Encoded) -> Array:
         """See `Model.embed_image`: the unit vector."""

@@ -18,45 +18,44 @@ from mmt_jax.configs.models import LxmertConfig
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn import encoders
-from mmt_jax.nn.blocks import dropout, linear, split
-from mmt_jax.nn.heads import MATCH, AnswerHead, Calibration, WordHead
+from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.nn.embed import Tables, TextEncoder
+from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
+from mmt_jax.nn.layers import Attention, KeysValues, Layer, Sizes, Stack, numbered, recomputed
+from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
 from mmt_jax.typing import Array, Image, Text
 
 CORNERS = (1, 0, 3, 2)  # of a record's box, in LXMERT's order: x1, y1, x2, y2
-EPS = 1e-12  # of every LayerNorm
 
 
 class RegionEmbed(nnx.Module):
     """The mean of two LayerNorms, of the features' and of the box's linear map."""
 
-    def __init__(self, model: LxmertConfig, sizes: encoders.Sizes, rngs: nnx.Rngs):
-        self.rate = sizes.dropout
-        self.features = linear(model.feature_dim, sizes.width, rngs)
+    def __init__(self, model: LxmertConfig, sizes: Sizes, *, dtype: str):
+        self.rate, self.dtype = sizes.dropout, dtype
+        self.features = Linear(model.feature_dim, sizes.width)
         # Of a hidden region only the bias is left. Were that constant, LayerNorm would divide by
         # its eps: gradients of 1e5, before which all others vanish in the norm that is clipped.
         spread = 0.02 * math.sqrt(2 * 768 / sizes.width)
         self.features.bias = nnx.Param(spread * jnp.cos(jnp.arange(sizes.width, dtype=jnp.float32)))
-        self.features_norm = encoders.layer_norm(sizes.width, sizes.eps, rngs)
-        self.boxes = linear(len(CORNERS), sizes.width, rngs)
-        self.boxes_norm = encoders.layer_norm(sizes.width, sizes.eps, rngs)
+        self.features_norm = LayerNorm(sizes.width, sizes.eps)
+        self.boxes = Linear(len(CORNERS), sizes.width)
+        self.boxes_norm = LayerNorm(sizes.width, sizes.eps)
 
     def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
         """[B, R, F] and [B, R, 5] → [B, R, D]."""
-        dtype = self.features.kernel.dtype  # that of the computation; records are float32
-        features = self.features_norm(self.features(image.features.astype(dtype)))
-        boxes = jnp.take(image.boxes, jnp.array(CORNERS), axis=-1).astype(dtype)
-        x = (features + self.boxes_norm(self.boxes(boxes))) / 2
+        boxes = jnp.take(image.boxes, jnp.array(CORNERS), axis=-1)
+        features = self.features_norm(self.features(image.features.astype(self.dtype)))
+        x = (features + self.boxes_norm(self.boxes(boxes.astype(self.dtype)))) / 2
         return dropout(x, self.rate, key)
 
 
 class RegionEncoder(nnx.Module):
     """Embedding and object-relation layers."""
 
-    def __init__(self, model: LxmertConfig, sizes: encoders.Sizes, rngs: nnx.Rngs):
-        self.embed = RegionEmbed(model, sizes, rngs)
-        self.stack = encoders.Stack(sizes, model.region_layers, rngs)
+    def __init__(self, model: LxmertConfig, sizes: Sizes, *, dtype: str):
+        self.embed = RegionEmbed(model, sizes, dtype=dtype)
+        self.stack = Stack(sizes, model.region_layers)
 
     def __call__(self, image: Image, *, key: jax.Array | None) -> list[Array]:
         """States after the embedding and each layer, [B, R, D]."""
@@ -67,10 +66,10 @@ class RegionEncoder(nnx.Module):
 class CrossLayer(nnx.Module):
     """Attention to the other stream with shared weights, then a layer of each stream's own."""
 
-    def __init__(self, sizes: encoders.Sizes, rngs: nnx.Rngs):
-        self.cross = encoders.Attention(sizes, rngs)
-        self.text = encoders.Layer(sizes, rngs)
-        self.image = encoders.Layer(sizes, rngs)
+    def __init__(self, sizes: Sizes):
+        self.cross = Attention(sizes)
+        self.text = Layer(sizes)
+        self.image = Layer(sizes)
 
     def __call__(
         self,
@@ -78,7 +77,7 @@ class CrossLayer(nnx.Module):
         image: Array,
         masks: tuple[Array, Array],
         *,
-        keys_values: tuple[encoders.KeysValues, encoders.KeysValues],
+        keys_values: tuple[KeysValues, KeysValues],
         key: jax.Array | None,
     ) -> tuple[Array, Array]:
         """States [P, T, D] and [P, R, D] after the layer.
@@ -92,28 +91,23 @@ class CrossLayer(nnx.Module):
         """
         (text_mask, image_mask), (of_text, of_image) = masks, keys_values
         keys = split(key, 4)
-        text = self.cross(text, image_mask, read=of_image, key=keys[0])
-        image = self.cross(image, text_mask, read=of_text, key=keys[1])
+        text = self.cross(text, [(of_image, image_mask)], key=keys[0])
+        image = self.cross(image, [(of_text, text_mask)], key=keys[1])
         return self.text(text, text_mask, key=keys[2]), self.image(image, image_mask, key=keys[3])
 
-
-class RegionHead(nnx.Module):
-    """Detector classes and attributes of a region, and its features, where each is trained."""
-
-    def __init__(self, model: LxmertConfig, rngs: nnx.Rngs):
-        self.dense = linear(model.width, model.width, rngs)
-        self.norm = encoders.layer_norm(model.width, EPS, rngs)
-        dims = {
-            "attributes": model.num_attributes,
-            "classes": model.num_classes,
-            "features": model.regressed,
-        }
-        self.outs = nnx.Dict({n: linear(model.width, dim, rngs) for n, dim in dims.items() if dim})
-
-    def __call__(self, states: Array) -> dict[str, Array]:
-        """[..., D] → class logits, attribute logits and features, [..., C], [..., A], [..., F]."""
-        x = self.norm(encoders.gelu(self.dense(states)))
-        return {name: out(x) for name, out in self.outs.items()}
+    def first_token(
+        self,
+        text: Array,
+        masks: tuple[Array, Array],
+        *,
+        of_image: KeysValues,
+        key: jax.Array | None,
+    ) -> Array:
+        """The state [P, 1, D] of the first token alone after the layer; arguments as above."""
+        keys = split(key, 4)
+        text = self.cross(text, [(of_image, masks[1])], key=keys[0])
+        read = [(self.text.attention.keys_values(text), masks[0])]
+        return self.text(text[:, :1], read, key=keys[2])
 
 
 class Lxmert(Network):
@@ -132,37 +126,37 @@ class Lxmert(Network):
                 "does not score; set it to False"
             )
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model, itm = config.model, config.objective.itm
         assert isinstance(model, LxmertConfig)
-        sizes = encoders.Sizes(
-            model.width, model.heads, model.mlp_dim, eps=EPS, dropout=model.dropout
-        )
-        tables = encoders.Tables(
+        layer = sizes(config, model.width, model.heads, model.mlp_dim)
+        tables = Tables(
             model.vocab_size,
             model.max_positions,
             model.segments,
             frozen=("tokens", "positions", "segments"),
         )
-        self.text = encoders.TextEncoder(tables, sizes, model.language_layers, rngs)
-        self.image = RegionEncoder(model, sizes, rngs)
-        self.layers = nnx.Dict({str(i): CrossLayer(sizes, rngs) for i in range(model.cross_layers)})
-        self.pooler = linear(model.width, model.width, rngs)
-        self.scores = itm != "none"
-        if itm == "classification":
-            self.match = linear(model.width, 2, rngs)
-        if itm == "contrastive":
-            # A softmax over candidates cancels a bias.
-            self.match = linear(model.width, 1, rngs, bias=False)
-            self.calibration = Calibration()
+        self.text = TextEncoder(tables, layer, model.language_layers, dtype=config.dtype)
+        self.image = RegionEncoder(model, layer, dtype=config.dtype)
+        self.remat = layer.remat
+        self.layers = nnx.Dict({str(i): CrossLayer(layer) for i in range(model.cross_layers)})
+        self.pooler = Linear(model.width, model.width)
+        two = itm == "classification"  # a softmax over candidates cancels a bias
+        self.match = None if itm == "none" else Linear(model.width, 1 + two, bias=two)
+        self.calibration = Calibration() if itm == "contrastive" else None
         if config.objective.mlm:
-            self.word_head = WordHead(model, rngs)
+            self.word_head = WordHead(model.width, model.vocab_size)
         if config.objective.mrm:
-            self.region_head = RegionHead(model, rngs)
+            parts = {
+                "attributes": model.num_attributes or 0,
+                "classes": model.num_classes,
+                "features": model.regressed,
+            }
+            self.region_head = RegionHead(model.width, parts)
         if model.num_answers:
             photos = checks.photos(config)
             self.answer_head = AnswerHead(
-                photos * model.width, 2 * model.width, model.num_answers, rngs, eps=EPS
+                photos * model.width, 2 * model.width, model.num_answers, eps=layer.eps
             )
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
@@ -174,19 +168,39 @@ class Lxmert(Network):
         return self.image(image, key=key)
 
     def cross_states(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self,
+        text: Encoded,
+        image: Encoded,
+        *,
+        key: jax.Array | None = None,
+        depth: int | None = None,
     ) -> list[tuple[Array, Array]]:
-        """States of both streams before the cross-modal layers and after each of them."""
+        """States of both streams before the cross-modal layers and after each of the first `depth`.
+
+        None = after each.
+        """
         trace = [(text.states, image.states)]
-        keys = split(key, len(self.layers))
-        for number, (layer, layer_key) in enumerate(zip(encoders.numbered(self.layers), keys)):
-            of_text, of_image = (
-                item.keys_values.get(str(number)) or layer.cross.keys_values(states)
-                for item, states in zip((text, image), trace[-1])
-            )
-            masks = text.mask, image.mask
-            trace.append(layer(*trace[-1], masks, keys_values=(of_text, of_image), key=layer_key))
+        keys, masks = split(key, len(self.layers)), (text.mask, image.mask)
+        for number, layer in enumerate(numbered(self.layers)[:depth]):
+            keys_values = self._keys_values(number, layer, text, image, trace[-1])
+            step = recomputed(layer, self.remat)
+            trace.append(step(*trace[-1], masks, keys_values=keys_values, key=keys[number]))
         return trace
+
+    def _keys_values(
+        self,
+        number: int,
+        layer: CrossLayer,
+        text: Encoded,
+        image: Encoded,
+        states: tuple[Array, Array],
+    ) -> tuple[KeysValues, KeysValues]:
+        """What cross-modal layer `number` reads; the first one's is known from encoding."""
+        of_text, of_image = (
+            item.keys_values.get(str(number)) or layer.cross.keys_values(x)
+            for item, x in zip((text, image), states)
+        )
+        return of_text, of_image
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
@@ -198,23 +212,34 @@ class Lxmert(Network):
 
     def _encoded(self, states: Array, mask: Array) -> Encoded:
         """What the first cross-modal layer reads of an item is known before it meets another."""
-        layers = encoders.numbered(self.layers)[:1]
+        layers = numbered(self.layers)[:1]
         first = {str(n): layer.cross.keys_values(states) for n, layer in enumerate(layers)}
         return Encoded(states, mask, first, ())
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
+    ) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
-        states = self.cross_states(text, image, key=key)[-1]
-        pairs = text.mask.shape[0]  # symbolic when exported
-        scores, logits = jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
-        pooled = jnp.tanh(self.pooler(states[0][:, 0]))
-        if self.scores:
-            out = self.match(pooled).astype(jnp.float32)[None]
-            if out.shape[-1] == 1:
-                scores, logits = out[..., 0], self.calibration(out[..., 0])
-            else:
-                scores, logits = out[..., MATCH] - out[..., 1 - MATCH], out
-        return Fused(*states, scores, logits, pooled)
+        last: tuple[Array | None, Array | None]
+        if states or not len(self.layers):
+            last = self.cross_states(text, image, key=key)[-1]
+            first = last[0][:, 0]
+        else:
+            last, first = (None, None), self._first_token(text, image, key=key)
+        pooled = jnp.tanh(self.pooler(first, dtype=jnp.float32))
+        if self.match is None:
+            return Fused(*last, *unscored(pooled), pooled)
+        scores, logits = scored(self.match(pooled), self.calibration)
+        return Fused(*last, scores[None], logits[None], pooled)
+
+    def _first_token(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
+        """What the pooler reads, [P, D]: of the last layer nothing else is computed."""
+        number = len(self.layers) - 1
+        states = self.cross_states(text, image, key=key, depth=number)[-1]
+        last, last_key = self.layers[str(number)], split(key, number + 1)[number]
+        _, of_image = self._keys_values(number, last, text, image, states)
+        step, masks = recomputed(last.first_token, self.remat), (text.mask, image.mask)
+        return step(states[0], masks, of_image=of_image, key=last_key)[:, 0]
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
@@ -226,20 +251,17 @@ class Lxmert(Network):
 
     def regions(self, states: Array) -> Array:
         """See `Model.regions`."""
-        outputs = self.region_head(states)
-        return jnp.concatenate(
-            [outputs[name] for name in ("classes", "features") if name in outputs], axis=-1
-        )
+        return self.region_head(states, "classes", "features")
 
     def attributes(self, states: Array) -> Array:
         """See `Model.attributes`."""
-        return self.region_head(states)["attributes"]
+        return self.region_head(states, "attributes")
 
     def attention(self, text: Encoded, image: Encoded) -> list[Array]:
         """See `Model.attention`."""
         return [
             layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
-            for layer, (x, y) in zip(encoders.numbered(self.layers), self.cross_states(text, image))
+            for layer, (x, y) in zip(numbered(self.layers), self.cross_states(text, image))
         ]
 
     def trace(self, text: Text, image: Image) -> dict[str, list[Array]]:
@@ -257,22 +279,13 @@ class Lxmert(Network):
         found = {
             "text": texts + [pair[0] for pair in cross[1:]],
             "image": images + [pair[1] for pair in cross[1:]],
-            "text_attention": _maps(self.text.stack, texts, text.mask),
-            "image_attention": _maps(self.image.stack, images, image.mask),
+            "text_attention": self.text.stack.attention(texts, text.mask),
+            "image_attention": self.image.stack.attention(images, image.mask),
             "text_to_image": [],
             "image_to_text": [],
         }
-        for layer, (x, y) in zip(encoders.numbered(self.layers), cross):
+        for layer, (x, y) in zip(numbered(self.layers), cross):
             (of_text, _), (of_image, _) = map(layer.cross.keys_values, (x, y))
             found["text_to_image"].append(layer.cross.weights(x, of_image, image.mask))
             found["image_to_text"].append(layer.cross.weights(y, of_text, text.mask))
         return found
-
-
-def _maps(stack: encoders.Stack, states: list[Array], mask: Array) -> list[Array]:
-    """With which weights each layer of `stack` reads the states before it."""
-    attentions = [layer.attention for layer in encoders.numbered(stack.layers)]
-    return [
-        attention.weights(x, attention.keys_values(x)[0], mask)
-        for attention, x in zip(attentions, states)
-    ]

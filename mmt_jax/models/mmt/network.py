@@ -10,14 +10,25 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn.blocks import STREAMS, kinds, split
-from mmt_jax.nn.embed import ImageEmbed, TextEmbed
-from mmt_jax.nn.heads import AnswerHead, Calibration, Pooler, ProductScore, RegionHead, WordHead
+from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.nn.embed import Tables, TokenEmbed
+from mmt_jax.nn.heads import (
+    AnswerHead,
+    Calibration,
+    Pooler,
+    ProductScore,
+    RegionHead,
+    WordHead,
+    scored,
+)
+from mmt_jax.nn.kinds import STREAMS, kinds
+from mmt_jax.nn.layers import Sizes
+from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Text
 
 GLOBAL = -1  # the whole photo is the last region
+SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
 
 
 def check_streams(config: Config) -> None:
@@ -32,6 +43,48 @@ def check_streams(config: Config) -> None:
             "config.objective.hloss puts a loss after every multimodal layer, "
             "but config.model.layers has none",
         )
+
+
+def stack_sizes(config: Config) -> Sizes:
+    """Of the layers of both streams."""
+    model = config.model
+    return sizes(config, model.width, model.heads, model.mlp_dim, head_dim=model.head_dim)
+
+
+def token_embed(config: Config) -> TokenEmbed:
+    """Of the language stream."""
+    model = config.model
+    tables = Tables(model.vocab_size, model.max_positions, SEGMENTS, scheme="real", frozen=())
+    return TokenEmbed(tables, stack_sizes(config), dtype=config.dtype)
+
+
+def even_out(features: Array) -> Array:
+    """Signed square roots, standardised over the F features of a region; zeros stay zeros.
+
+    Spatial means of rectified activations are skewed, and their size says more of contrast and
+    box than of content: a linear layer learns from them slowly as they are.
+    """
+    roots = features * jax.lax.rsqrt(jnp.abs(features) + 1e-4)  # smooth at 0
+    centred = roots - roots.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
+
+
+class RegionEmbed(nnx.Module):
+    """LayerNorm(Linear(features) + Linear(box)); a detector's features are evened out first."""
+
+    def __init__(self, config: Config):
+        model, layer = config.model, stack_sizes(config)
+        self.rate, self.pixels, self.dtype = layer.dropout, model.pixels, config.dtype
+        self.features = Linear(model.feature_dim, model.width)
+        self.boxes = Linear(5, model.width, bias=False)
+        self.norm = LayerNorm(model.width, layer.eps)
+
+    def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
+        """[B, R, F] and [B, R, 5] → [B, R, D]."""
+        # Standardised, patches that differ in brightness alone would be one.
+        features = image.features if self.pixels else even_out(image.features)
+        x = self.features(features.astype(self.dtype)) + self.boxes(image.boxes.astype(self.dtype))
+        return dropout(self.norm(x), self.rate, key)
 
 
 class MMT(Network):
@@ -53,38 +106,38 @@ class MMT(Network):
         table = kinds(config.model.layers)
         return all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model, objective = config.model, config.objective
         self.hloss = objective.hloss
         self.heads = {"text": model.cls_index, "image": GLOBAL}
-        self.text = TextEmbed(model, rngs)
-        self.image = ImageEmbed(model, rngs)
-        self.streams = Streams(model, rngs)
-        self.build_score(config, rngs)
-        self.scores = objective.itm != "none"
-        if objective.itm == "contrastive":
-            self.calibration = Calibration()
+        self.text = token_embed(config)
+        self.image = RegionEmbed(config)
+        self.streams = Streams(stack_sizes(config), model.layers)
+        self.build_score(config)
+        self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
             width = checks.photos(config) * model.pooled_dim
-            self.answer_head = AnswerHead(width, 2 * width, model.num_answers, rngs, eps=1e-12)
+            self.answer_head = AnswerHead(width, 2 * width, model.num_answers, eps=1e-12)
         if objective.mlm:
-            self.word_head = WordHead(model, rngs)
+            self.word_head = WordHead(model.width, model.vocab_size)
         if objective.mrm:
-            self.region_head = RegionHead(model, rngs)
+            parts = {"classes": model.num_classes, "features": model.regressed}
+            self.region_head = RegionHead(model.width, parts)
 
-    def build_score(self, config: Config, rngs: nnx.Rngs) -> None:
-        """Sets `pool_text`, `pool_image` and, where pairs are scored, `score`."""
-        self.pool_text = Pooler(config.model, rngs)
-        self.pool_image = Pooler(config.model, rngs)
-        if config.objective.itm == "none":
-            return
-        logits = 1 if config.objective.itm == "contrastive" else 2
-        self.score = ProductScore(config.model, logits, rngs)
+    def build_score(self, config: Config) -> None:
+        """Sets `pool_text`, `pool_image` and `score`, None where pairs are not scored."""
+        model, itm = config.model, config.objective.itm
+        self.pool_text = Pooler(model.width, model.pooled_dim)
+        self.pool_image = Pooler(model.width, model.pooled_dim)
+        logits = 1 if itm == "contrastive" else 2
+        score = None if itm == "none" else ProductScore
+        self.score = score and score(model.pooled_dim, logits, dropout=model.dropout)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
         key_embed, key_layers = split(key, 2)
-        return self._encode("text", self.text(text, key=key_embed), text.mask, key_layers)
+        x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
+        return self._encode("text", x, text.mask, key_layers)
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_image`."""
@@ -96,7 +149,9 @@ class MMT(Network):
         heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
         return Encoded(states[-1], mask, keys_values, heads)
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
+    ) -> Fused:
         """See `Model.fuse`."""
         key_layers, key_score = split(key, 2)
         items = {"text": text, "image": image}
@@ -105,6 +160,7 @@ class MMT(Network):
             {stream: item.mask for stream, item in items.items()},
             {stream: item.keys_values for stream, item in items.items()},
             key=key_layers,
+            only=None if states else self._slots,
         )
         last = trace[-1] if trace else {s: item.states for s, item in items.items()}
         heads = [tuple(last[stream][:, self.heads[stream]] for stream in STREAMS)]
@@ -116,17 +172,17 @@ class MMT(Network):
             ]
         pooled = [(self.pool_text(text), self.pool_image(image)) for text, image in heads]
         product = pooled[-1][0] * pooled[-1][1]
-        if not self.scores:
-            pairs = product.shape[0]
-            none = jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
-            return Fused(last["text"], last["image"], *none, product)
-        scores, logits = zip(
-            *(
-                self._match(*pair, key=pair_key)
-                for pair, pair_key in zip(pooled, split(key_score, len(pooled)))
-            )
-        )
-        return Fused(last["text"], last["image"], jnp.stack(scores), jnp.stack(logits), product)
+        shown = (last["text"], last["image"]) if states else (None, None)
+        if self.score is None:
+            return Fused(*shown, *unscored(product), product)
+        outs = [self.score(*p, key=k) for p, k in zip(pooled, split(key_score, len(pooled)))]
+        scores, logits = scored(jnp.stack(outs), self.calibration)
+        return Fused(*shown, scores, logits, product)
+
+    @property
+    def _slots(self) -> dict[str, slice]:
+        """Of each stream the state that stands for the whole item."""
+        return {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
 
     def attention(self, text: Encoded, image: Encoded) -> list[Array]:
         """See `Model.attention`."""
@@ -143,14 +199,6 @@ class MMT(Network):
             return item.heads[layer + 1]
         return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
-    def _match(self, text: Array, image: Array, *, key: jax.Array | None) -> tuple[Array, Array]:
-        """Pooled vectors [P, E] of both streams → score [P] and logits [P, 2], f32."""
-        out = self.score(text, image, key=key)
-        out = out.astype(jnp.float32)
-        if out.ndim == 1:
-            return out, self.calibration(out)
-        return out[:, 0] - out[:, 1], out
-
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
         return self.calibration(scores)
@@ -161,14 +209,14 @@ class MMT(Network):
 
     def regions(self, states: Array) -> Array:
         """See `Model.regions`."""
-        return self.region_head(states)
+        return self.region_head(states, "classes", "features")
 
     def embed_text(self, text: Encoded) -> Array:
         """See `Model.embed_text`."""
         pooled = self.pool_text(text.states[:, self.heads["text"]])
-        return self.score.text(pooled).astype(jnp.float32)
+        return self.score.text(pooled)
 
     def embed_image(self, image: Encoded) -> Array:
         """See `Model.embed_image`."""
         pooled = self.pool_image(image.states[:, self.heads["image"]])
-        return self.score.image(pooled).astype(jnp.float32)
+        return self.score.image(pooled)

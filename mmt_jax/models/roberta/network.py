@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import jax
-from flax import nnx
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Network
-from mmt_jax.nn import encoders
-from mmt_jax.nn.heads import SentenceHead
+from mmt_jax.models.base import Encoded, Network, sizes
+from mmt_jax.nn.embed import Tables, TextEncoder
+from mmt_jax.nn.heads import SentenceHead, WordHead
 from mmt_jax.typing import Array, Text
 
 
@@ -25,24 +24,20 @@ class Roberta(Network):
         """See `Network.check`."""
         checks.heads(config.model, "")
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model = config.model
-        self.text = encoders.TextEncoder(
-            encoders.Tables.roberta(
+        self.text = TextEncoder(
+            Tables.roberta(
                 model.vocab_size, model.max_positions, pad_id=model.pad_id, segments=model.segments
             ),
-            encoders.Sizes(
-                model.width, model.heads, model.mlp_dim, eps=model.eps, dropout=model.dropout
-            ),
+            sizes(config, model.width, model.heads, model.mlp_dim, eps=model.eps),
             model.text_layers,
-            rngs,
+            dtype=config.dtype,
         )
         if config.objective.mlm:
-            self.word_head = encoders.WordHead(model.width, model.vocab_size, model.eps, rngs)
+            self.word_head = WordHead(model.width, model.vocab_size, eps=model.eps)
         if model.num_answers:
-            self.answer_head = SentenceHead(
-                model.width, model.num_answers, rngs, dropout=model.dropout
-            )
+            self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States after the embedding and each layer, [B, T, D]."""

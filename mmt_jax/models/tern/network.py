@@ -22,10 +22,11 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.models import TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network
-from mmt_jax.nn import encoders
-from mmt_jax.nn.blocks import linear, split
-from mmt_jax.nn.heads import Calibration, RegionHead, unit
+from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.nn.embed import Tables, TextEncoder
+from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
+from mmt_jax.nn.layers import Sizes, Stack
+from mmt_jax.nn.primitives import Linear, Table, split, unit
 from mmt_jax.typing import Array, Image, Text
 
 BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, area
@@ -34,9 +35,9 @@ BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, are
 class TwoLayers(nnx.Module):
     """Linear, ReLU, Linear."""
 
-    def __init__(self, in_dim: int, hidden: int, out_dim: int, rngs: nnx.Rngs):
-        self.hidden = linear(in_dim, hidden, rngs)
-        self.out = linear(hidden, out_dim, rngs)
+    def __init__(self, in_dim: int, hidden: int, out_dim: int):
+        self.hidden = Linear(in_dim, hidden)
+        self.out = Linear(hidden, out_dim)
 
     def __call__(self, x: Array) -> Array:
         """[..., in] → [..., out]."""
@@ -46,10 +47,9 @@ class TwoLayers(nnx.Module):
 class ConcatEmbed(nnx.Module):
     """Two layers over features and box; a slot of zeros in front stands for the photo."""
 
-    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
-        self.mlp = TwoLayers(
-            model.feature_dim + len(BOX), model.image_width, model.image_width, rngs
-        )
+    def __init__(self, model: TernConfig):
+        width = model.image_width
+        self.mlp = TwoLayers(model.feature_dim + len(BOX), width, width)
 
     def __call__(self, features: Array, boxes: Array) -> Array:
         """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
@@ -60,41 +60,33 @@ class ConcatEmbed(nnx.Module):
 class SumEmbed(nnx.Module):
     """Linear(features) + Linear(box); a learned slot in front stands for the photo."""
 
-    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
-        self.features = linear(model.feature_dim, model.image_width, rngs)
-        self.boxes = linear(len(BOX), model.image_width, rngs)
-        self.features_cls = encoders.table(1, model.image_width, rngs)
-        self.boxes_cls = encoders.table(1, model.image_width, rngs)
+    def __init__(self, model: TernConfig):
+        self.features = Linear(model.feature_dim, model.image_width)
+        self.boxes = Linear(len(BOX), model.image_width)
+        self.features_cls = Table(1, model.image_width)
+        self.boxes_cls = Table(1, model.image_width)
 
     def __call__(self, features: Array, boxes: Array) -> Array:
         """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
         x = self.features(features) + self.boxes(boxes)
-        cls = self.features_cls.embedding[...] + self.boxes_cls.embedding[...]
-        return jnp.concatenate([jnp.broadcast_to(cls, (len(x), *cls.shape)), x], axis=1)
+        cls = (self.features_cls.embedding[...] + self.boxes_cls.embedding[...]).astype(x.dtype)
+        return jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], *cls.shape)), x], axis=1)
 
 
 class TwoLayerProjection(nnx.Module):
     """Two layers of an encoder's width, as `project_text` and `project_image`."""
 
-    def __init__(self, in_dim: int, out_dim: int, rngs: nnx.Rngs):
-        self.mlp = TwoLayers(in_dim, in_dim, out_dim, rngs)
+    def __init__(self, in_dim: int, out_dim: int):
+        self.mlp = TwoLayers(in_dim, in_dim, out_dim)
 
     def __call__(self, x: Array) -> Array:
         """[..., in] → [..., out]."""
         return self.mlp(x)
 
 
-class Stack(encoders.Stack):
-    """Layers one after the other, and a last norm where each layer has its norms in front."""
-
-    def __init__(self, sizes: encoders.Sizes, depth: int, rngs: nnx.Rngs):
-        super().__init__(sizes, depth, rngs)
-        self.last_norm = sizes.norm(rngs) if sizes.pre_norm and depth else None
-
-    def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> list[Array]:
-        """See `encoders.Stack`; the last norm's output, where there is one, comes last."""
-        states = super().__call__(x, mask, key=key)
-        return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
+def _stack(sizes: Sizes, depth: int) -> Stack:
+    """With a last norm where each layer has its norms in front."""
+    return Stack(sizes, depth, last_norm=sizes.pre_norm and depth > 0)
 
 
 class RegionEncoder(nnx.Module):
@@ -102,13 +94,12 @@ class RegionEncoder(nnx.Module):
 
     def __init__(
         self,
-        embed: Callable[..., nnx.Module],
+        embed: Callable[[TernConfig], Callable[[Array, Array], Array]],
         model: TernConfig,
-        sizes: encoders.Sizes,
-        rngs: nnx.Rngs,
+        sizes: Sizes,
     ):
-        self.embed = embed(model, rngs)
-        self.stack = Stack(sizes, model.image_layers, rngs)
+        self.embed = embed(model)
+        self.stack = _stack(sizes, model.image_layers)
 
     def __call__(
         self, features: Array, boxes: Array, mask: Array, *, key: jax.Array | None = None
@@ -125,7 +116,8 @@ def first(states: Array, mask: Array) -> Array:
 
 def average(states: Array, mask: Array) -> Array:
     """[B, S, D] and [B, S] bool → [B, D]: the mean over real elements."""
-    weights = mask[..., None].astype(states.dtype)
+    states = states.astype(jnp.float32)
+    weights = mask[..., None].astype(jnp.float32)
     return (states * weights).sum(axis=1) / weights.sum(axis=1)
 
 
@@ -134,13 +126,13 @@ class Reading:
     """What an implementation of TERN is made of."""
 
     embed: type[nnx.Module]  # of regions
-    norm: dict[str, Any]  # fields of `encoders.Sizes`, but for the text encoder
+    norm: dict[str, Any]  # fields of `Sizes`, but for the text encoder
     project: Callable[..., nnx.Module]  # each encoder's states into the common space
     pool: Callable[[Array, Array], Array]
 
 
 READINGS = {
-    "original": Reading(ConcatEmbed, {"eps": 1e-5, "activation": "relu"}, linear, first),
+    "original": Reading(ConcatEmbed, {"eps": 1e-5, "activation": "relu"}, Linear, first),
     "kaylode": Reading(
         SumEmbed,
         {"eps": 1e-6, "pre_norm": True, "sample_norm": True},
@@ -148,19 +140,6 @@ READINGS = {
         average,
     ),
 }
-
-
-class WordHead(nnx.Module):
-    """Logits over the vocabulary: Linear, GELU, LayerNorm, then the tied token table and a bias."""
-
-    def __init__(self, model: TernConfig, rngs: nnx.Rngs):
-        self.dense = linear(model.width, model.text_width, rngs)
-        self.norm = encoders.layer_norm(model.text_width, 1e-12, rngs)
-        self.bias = nnx.Param(jnp.zeros(model.vocab_size))
-
-    def __call__(self, states: Array, table: Array) -> Array:
-        """[..., D] and the token table [V, text width] → [..., V]."""
-        return self.norm(encoders.gelu(self.dense(states))) @ table.T + self.bias[...]
 
 
 class Tern(Network):
@@ -181,38 +160,31 @@ class Tern(Network):
         del config
         return True
 
-    def __init__(self, config: Config, rngs: nnx.Rngs):
+    def __init__(self, config: Config):
         model = config.model
         assert isinstance(model, TernConfig)
         reading = READINGS[model.reading]
-        self.pooling = reading.pool
-        self.text = encoders.TextEncoder(
-            encoders.Tables(model.vocab_size, model.max_positions, segments=2, pad_id=model.pad_id),
-            encoders.Sizes(
-                model.text_width, model.text_heads, model.text_mlp_dim, dropout=model.dropout
-            ),
+        self.pooling, self.dtype = reading.pool, config.dtype
+        self.text = TextEncoder(
+            Tables(model.vocab_size, model.max_positions, segments=2, pad_id=model.pad_id),
+            sizes(config, model.text_width, model.text_heads, model.text_mlp_dim),
             model.text_layers,
-            rngs,
+            dtype=config.dtype,
         )
-        own = encoders.Sizes(
-            model.image_width,
-            model.image_heads,
-            model.image_mlp_dim,
-            dropout=model.dropout,
-            **reading.norm,
+        own = sizes(
+            config, model.image_width, model.image_heads, model.image_mlp_dim, **reading.norm
         )
-        shared = dataclasses.replace(
-            own, width=model.width, heads=model.heads, mlp_dim=model.mlp_dim
-        )
-        self.image = RegionEncoder(reading.embed, model, own, rngs)
-        self.project_text = reading.project(model.text_width, model.width, rngs)
-        self.project_image = reading.project(model.image_width, model.width, rngs)
-        self.shared = Stack(shared, model.shared_layers, rngs)
+        shared = sizes(config, model.width, model.heads, model.mlp_dim, **reading.norm)
+        self.image = RegionEncoder(reading.embed, model, own)
+        self.project_text = reading.project(model.text_width, model.width)
+        self.project_image = reading.project(model.image_width, model.width)
+        self.shared = _stack(shared, model.shared_layers)
         self.calibration = Calibration()
         if config.objective.mlm:
-            self.word_head = WordHead(model, rngs)
+            self.word_head = WordHead(model.width, model.vocab_size, table_width=model.text_width)
         if config.objective.mrm:
-            self.region_head = RegionHead(model, rngs)
+            parts = {"classes": model.num_classes, "features": model.regressed}
+            self.region_head = RegionHead(model.width, parts)
 
     def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
         """States of the text encoder, [B, T, text width], and of the shared layers, [B, T, D].
@@ -231,10 +203,9 @@ class Tern(Network):
         """
         key_encoder, key_shared = split(key, 2)
         boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1)
-        dtype = self.text.embed.tokens.embedding.dtype  # of the computation; records are float32
         mask = _with_slot(image.mask)
         states = self.image(
-            image.features.astype(dtype), boxes.astype(dtype), mask, key=key_encoder
+            image.features.astype(self.dtype), boxes.astype(self.dtype), mask, key=key_encoder
         )
         return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
 
@@ -249,9 +220,11 @@ class Tern(Network):
     def _encoded(self, states: Array, mask: Array) -> Encoded:
         return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Fused:
+    def fuse(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
+    ) -> Fused:
         """See `Model.fuse`."""
-        del key
+        del key, states  # the states are there
         scores = (text.heads[0] * image.heads[0]).sum(-1)
         logits = self.calibration(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
@@ -266,7 +239,7 @@ class Tern(Network):
 
     def regions(self, states: Array) -> Array:
         """See `Model.regions`."""
-        return self.region_head(states)
+        return self.region_head(states, "classes", "features")
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32."""

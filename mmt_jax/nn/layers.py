@@ -1,0 +1,217 @@
+"""Attention, MLP and the layer they make, of every family.
+
+The LayerNorm stands after the sum with the input (post-LN: BERT, Devlin et al. 2019) or before the
+attention or MLP (pre-LN: CLIP, Radford et al. 2021).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, SampleNorm, dropout, split
+from mmt_jax.typing import Array
+
+KeysValues = tuple[Array, Array]  # [B, U, N, H] each
+Read = tuple[KeysValues, Array]  # and the mask of what is read, [B, U] or [B, S, U], True = real
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What the layers of one stack have in common."""
+
+    width: int  # D
+    heads: int  # N
+    mlp_dim: int
+    head_dim: int | None = None  # H; None = width / heads
+    eps: float = 1e-12  # of every norm
+    dropout: float = 0.0
+    attention_dropout: float = 0.0  # of the attention weights
+    activation: str = "gelu"  # a name in `primitives.ACTIVATIONS`
+    pre_norm: bool = False
+    sample_norm: bool = False  # `SampleNorm` in place of LayerNorm
+    attention: str = "auto"  # `Config.attention`
+    remat: bool = False  # compute a layer again for its gradient, rather than keep what is inside
+
+    def norm(self) -> LayerNorm:
+        """A new norm of the stack's kind."""
+        return (SampleNorm if self.sample_norm else LayerNorm)(self.width, self.eps)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention to any states, with its residual and norm.
+
+    Keys and values belong to the module of the states that they are made of, whoever reads them:
+    a module of states that are read by others alone has no queries, and the other way round.
+    """
+
+    def __init__(
+        self, sizes: Sizes, *, reads: bool = True, is_read: bool = True, key_bias: bool = True
+    ):
+        head_dim = sizes.head_dim or sizes.width // sizes.heads
+        inner = sizes.heads * head_dim
+        self.heads, self.pre_norm = sizes.heads, sizes.pre_norm
+        self.implementation = sizes.attention
+        self.rate, self.weights_rate = sizes.dropout, sizes.attention_dropout
+        if reads:
+            self.query = Linear(sizes.width, inner)
+            self.out = Linear(inner, sizes.width)
+            self.norm = sizes.norm()
+        if is_read:
+            self.key = Linear(sizes.width, inner, bias=key_bias)
+            self.value = Linear(sizes.width, inner)
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+    def keys_values(self, x: Array) -> KeysValues:
+        """[B, U, D] → keys and values, [B, U, N, H] each."""
+        return self._split(self.key(x)), self._split(self.value(x))
+
+    def weights(self, x: Array, keys: Array, mask: Array) -> Array:
+        """With which weights `x` [B, S, D] reads `keys` [B, U, N, H] where `mask` is True.
+
+        `mask` is [B, U], or [B, S, U] where queries read different keys. Without a real key, all
+        weigh the same.
+
+        Returns:
+          [B, N, S, U] f32.
+        """
+        return self._weights(self._split(self.query(x)), keys, mask)
+
+    def _weights(self, queries: Array, keys: Array, mask: Array) -> Array:
+        scale = queries.shape[-1] ** -0.5
+        logits = jnp.einsum("bsnh,bunh->bnsu", queries, keys, preferred_element_type=jnp.float32)
+        lowest = jnp.finfo(jnp.float32).min
+        return jax.nn.softmax(jnp.where(_over_heads(mask), logits * scale, lowest))
+
+    def __call__(
+        self, x: Array, read: Sequence[Read] | Array, *, key: jax.Array | None = None
+    ) -> Array:
+        """States after attention.
+
+        Args:
+          x: [B, S, D].
+          read: of what is read, keys and values and their masks, over all of which goes one
+            softmax; or the mask of `x` itself, which then is what is read.
+          key: switches dropout on.
+
+        Returns:
+          [B, S, D].
+        """
+        key_weights, key_update = split(key, 2)
+        inner = self.norm(x) if self.pre_norm else x
+        if not isinstance(read, Sequence):
+            read = [(self.keys_values(inner), read)]
+        keys, values, mask = (
+            parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
+            for parts, axis in (
+                ([keys for (keys, _), _ in read], 1),
+                ([values for (_, values), _ in read], 1),
+                ([mask for _, mask in read], -1),
+            )
+        )
+        update = self._attend(self._split(self.query(inner)), keys, values, mask, key_weights)
+        update = self.out(update.reshape(*x.shape[:-1], -1))
+        x = x + dropout(update, self.rate, key_update)
+        return x if self.pre_norm else self.norm(x)
+
+    def _attend(
+        self, queries: Array, keys: Array, values: Array, mask: Array, key: jax.Array | None
+    ) -> Array:
+        if key is not None and self.weights_rate:  # which jax's function cannot drop
+            weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
+            return jnp.einsum("bnsu,bunh->bsnh", weights.astype(values.dtype), values)
+        implementation = None if self.implementation == "auto" else self.implementation
+        if implementation == "cudnn" and queries.dtype == jnp.float32:
+            implementation = None  # of 16 bits alone
+        return jax.nn.dot_product_attention(
+            queries, keys, values, mask=_over_heads(mask), implementation=implementation
+        )
+
+
+def _over_heads(mask: Array) -> Array:
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+
+
+class Mlp(nnx.Module):
+    """One hidden layer, its residual and its norm."""
+
+    def __init__(self, sizes: Sizes):
+        self.activation = ACTIVATIONS[sizes.activation]
+        self.rate, self.pre_norm = sizes.dropout, sizes.pre_norm
+        self.hidden = Linear(sizes.width, sizes.mlp_dim)
+        self.out = Linear(sizes.mlp_dim, sizes.width)
+        self.norm = sizes.norm()
+
+    def __call__(self, x: Array, *, key: jax.Array | None = None) -> Array:
+        """[..., D] → [..., D]; `key` switches dropout on."""
+        inner = self.norm(x) if self.pre_norm else x
+        x = x + dropout(self.out(self.activation(self.hidden(inner))), self.rate, key)
+        return x if self.pre_norm else self.norm(x)
+
+
+class Layer(nnx.Module):
+    """Attention, then the MLP; without either where its states are only read by others."""
+
+    def __init__(
+        self, sizes: Sizes, *, reads: bool = True, is_read: bool = True, key_bias: bool = True
+    ):
+        self.attention = Attention(sizes, reads=reads, is_read=is_read, key_bias=key_bias)
+        if reads:
+            self.mlp = Mlp(sizes)
+
+    def __call__(
+        self, x: Array, read: Sequence[Read] | Array, *, key: jax.Array | None = None
+    ) -> Array:
+        """[B, S, D] → [B, S, D]; arguments as of `Attention`."""
+        key_attention, key_mlp = split(key, 2)
+        return self.mlp(self.attention(x, read, key=key_attention), key=key_mlp)
+
+
+def numbered(layers: nnx.Dict) -> list:
+    """Entries "0", "1", … of a dict of layers, by number.
+
+    Parameters pass through nested dicts, whose keys are sorted as text: "10" comes before "2".
+    """
+    return [layers[str(i)] for i in range(len(layers))]
+
+
+class Stack(nnx.Module):
+    """Layers one after the other; a last norm if asked for, where norms stand in front."""
+
+    def __init__(self, sizes: Sizes, depth: int, *, last_norm: bool = False):
+        self.remat = sizes.remat
+        self.layers = nnx.Dict({str(i): Layer(sizes) for i in range(depth)})
+        self.last_norm = sizes.norm() if last_norm else None
+
+    def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> list[Array]:
+        """States [B, S, D] before the first layer, after each, and after the last norm.
+
+        Args:
+          x: [B, S, D].
+          mask: [B, S] or [B, S, S] bool, True = real.
+          key: switches dropout on.
+        """
+        states = [x]
+        for layer_key, layer in zip(split(key, len(self.layers)), numbered(self.layers)):
+            states.append(recomputed(layer, self.remat)(states[-1], mask, key=layer_key))
+        return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
+
+    def attention(self, states: Sequence[Array], mask: Array) -> list[Array]:
+        """With which weights each layer reads, [B, N, S, S] f32; `states` as the call gave them."""
+        maps = []
+        for layer, x in zip(numbered(self.layers), states):
+            attention = layer.attention
+            inner = attention.norm(x) if attention.pre_norm else x
+            maps.append(attention.weights(inner, attention.keys_values(inner)[0], mask))
+        return maps
+
+
+def recomputed(function, remat: bool):
+    """`function`, computed again for its gradient in place of being kept if `remat`."""
+    return jax.checkpoint(function) if remat else function

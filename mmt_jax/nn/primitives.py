@@ -1,0 +1,119 @@
+"""What layers are built of: products, norms, tables and dropout.
+
+Parameters are float32. A module computes in the dtype of the states that it is given: embeddings
+begin in `Config.dtype` and everything after follows. Norms, softmaxes and what a head puts out are
+float32 whatever that is. Modules create zeros (scales: ones); `Model.init` draws the values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mmt_jax.typing import Array
+
+
+def matmul(x: Array, matrix: Array, *, dtype: Any = None) -> Array:
+    """[..., I] · [I, O] → [..., O] in `dtype` (None = that of x).
+
+    Multiplied in the dtype of x and added up in float32.
+    """
+    dtype = dtype or x.dtype
+    exact = None
+    if x.dtype == jnp.bfloat16 and dtype == jnp.float32:
+        exact = jax.lax.DotAlgorithmPreset.BF16_BF16_F32  # in the gradient as well
+    axes = (((x.ndim - 1,), (0,)), ((), ()))
+    matrix = matrix.astype(x.dtype)
+    return jax.lax.dot_general(x, matrix, axes, precision=exact, preferred_element_type=dtype)
+
+
+class Linear(nnx.Module):
+    """x · kernel + bias."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True):
+        self.kernel = nnx.Param(jnp.zeros((in_dim, out_dim)))
+        self.bias = nnx.Param(jnp.zeros(out_dim)) if bias else None
+
+    def __call__(self, x: Array, *, dtype: Any = None) -> Array:
+        """[..., I] → [..., O] in `dtype`; None = that of x."""
+        y = matmul(x, self.kernel[...], dtype=dtype)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """scale · (x - mean) / √(variance + eps) + bias over the last axis."""
+
+    def __init__(self, width: int, eps: float):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Array) -> Array:
+        """[..., D] → [..., D]."""
+        centred = x.astype(jnp.float32)
+        centred = centred - centred.mean(-1, keepdims=True)
+        return (self._unit(centred) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+    def _unit(self, centred: Array) -> Array:
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return centred * jax.lax.rsqrt(variance + self.eps)
+
+
+class SampleNorm(LayerNorm):
+    """scale · (x - mean) / (deviation + eps) + bias, with the deviation of a sample (D - 1).
+
+    So normalises "The Annotated Transformer" (Rush, 2018), and what has been made after it.
+    """
+
+    def _unit(self, centred: Array) -> Array:
+        variance = jnp.square(centred).sum(-1, keepdims=True) / (centred.shape[-1] - 1)
+        return centred / (jnp.sqrt(jnp.maximum(variance, 1e-24)) + self.eps)  # √ has no slope at 0
+
+
+class Table(nnx.Module):
+    """Rows of embeddings."""
+
+    def __init__(self, rows: int, width: int):
+        self.embedding = nnx.Param(jnp.zeros((rows, width)))
+
+    def __call__(self, ids: Array, *, frozen: int | None = None) -> Array:
+        """Rows `ids` [...] → [..., D] f32; no gradient reaches row `frozen` this way."""
+        rows = jnp.take(self.embedding[...], ids, axis=0)
+        if frozen is None:
+            return rows
+        return jnp.where((ids == frozen)[..., None], jax.lax.stop_gradient(rows), rows)
+
+
+def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
+    """Zeroes entries of `x` with probability `rate`, scales the others; `key` None = identity."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def split(key: jax.Array | None, num: int) -> list[jax.Array | None]:
+    """`num` keys of `key`, or as many Nones."""
+    return [None] * num if key is None else list(jax.random.split(key, num))
+
+
+def unit(x: Array) -> Array:
+    """x / max(‖x‖, 1e-12), in float32: [..., E] → [..., E]."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
+def gelu(x: Array) -> Array:
+    """Exact GELU, by the error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: Array) -> Array:
+    """x · σ(1.702 x), CLIP's approximation of GELU."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu, "relu": jax.nn.relu}
