@@ -97,9 +97,12 @@ def test_two_towers_learn_by_it(name):
     model = two_tower(loss=name)
     loss, terms, slopes, params = trained(model)
     wanted = embedding.LOSSES[name](*embeddings(model, params), BATCH.image_ids)
-    assert wanted.mean > 0
-    np.testing.assert_allclose(terms["itm"].mean, wanted.mean, rtol=1e-4)
-    np.testing.assert_allclose(loss, wanted.mean + terms["calibration"].mean, rtol=1e-4)
+    for term, metric in wanted.items():
+        assert metric.mean > 0
+        np.testing.assert_allclose(terms[term].mean, metric.mean, rtol=1e-4)
+    calibration = [terms[f"calibration_{which}"].mean for which in ("true", "wrong")]
+    expected = sum(metric.mean for metric in wanted.values()) + np.mean(calibration)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
     assert all(np.isfinite(slope).all() for slope in slopes.values())
     for part in ("pool_text/kernel", "pool_image/kernel"):
         assert np.any(slopes[part] != 0)

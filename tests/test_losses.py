@@ -92,6 +92,7 @@ BATCH = tiny.batch(4, words=[3, 1, 2, 3], regions=[3, 2, 1, 3])
 KEY = jax.random.key(3)
 fused = jax.jit(tiny.fused, static_argnums=0)
 NO_MASKING = {"mlm": 0.0, "mrm": 0.0}
+CALIBRATION = ("calibration_true", "calibration_wrong")
 
 
 @functools.cache
@@ -255,8 +256,10 @@ def test_contrastive_over_groups_by_hand(layers):
     calibrated = scores * params["calibration"]["scale"] + params["calibration"]["bias"]
     matched = np.log1p(np.exp(-np.diag(calibrated))).mean()
     mismatched = np.log1p(np.exp([calibrated[2, 3], calibrated[3, 2]])).mean()
-    np.testing.assert_allclose(terms["calibration"].mean, (matched + mismatched) / 2, rtol=1e-4)
-    np.testing.assert_allclose(loss, terms["itm"].mean + terms["calibration"].mean, rtol=1e-5)
+    np.testing.assert_allclose(terms["calibration_true"].mean, matched, rtol=1e-4)
+    np.testing.assert_allclose(terms["calibration_wrong"].mean, mismatched, rtol=1e-4)
+    wanted = terms["itm"].mean + (matched + mismatched) / 2
+    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
 
 
 def test_running_every_pair_equals_one_matrix_product():
@@ -266,7 +269,7 @@ def test_running_every_pair_equals_one_matrix_product():
     pairs = tiny.model(["single"], objective={**objective, "hloss": True})
     params = tiny.params(product)
     terms = [computed(model, params)[1] for model in (product, pairs)]
-    assert set(terms[0]) == {"itm", "itm_accuracy", "calibration", "mlm", "mrm"}
+    assert set(terms[0]) == {"itm", "itm_accuracy", *CALIBRATION, "mlm", "mrm"}
     for name in terms[0]:
         assert_metric(terms[0][name], (terms[1][name].sum, terms[1][name].count))
 
@@ -276,7 +279,8 @@ def test_calibration_moves_its_two_parameters_and_no_other():
     params = jax.tree.map(jnp.asarray, tiny.params(model))
 
     def calibration(params):
-        return losses.compute(model, params, BATCH, key=KEY, dropout=False)[1]["calibration"].mean
+        terms = losses.terms(model, params, BATCH, key=KEY, dropout=False)
+        return sum(terms[name].mean for name in CALIBRATION)
 
     slopes = trees.flatten(jax.jit(jax.grad(calibration))(params))
     moved = {path for path, slope in slopes.items() if np.any(np.asarray(slope) != 0)}
@@ -291,8 +295,9 @@ def test_loss_is_the_weighted_sum_of_its_terms(itm):
     means = {name: float(term.mean) for name, term in terms.items()}
     assert all(means[name] > 0 for name in ("itm", "mlm", "mrm"))
     wanted = means["itm"] + 0.5 * means["mlm"] + 2 * means["mrm"]
-    np.testing.assert_allclose(loss, wanted + means.get("calibration", 0), rtol=1e-5)
-    assert ("calibration" in means) == (itm == "contrastive")
+    wanted += sum(means.get(name, 0) for name in CALIBRATION) / 2
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert ({*CALIBRATION} <= {*means}) == (itm == "contrastive")
 
 
 def test_loss_is_a_function_of_the_key_and_dropout_of_its_switch():

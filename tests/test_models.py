@@ -232,7 +232,7 @@ def test_heads_of_the_masked_losses_by_hand():
     np.testing.assert_allclose(model.words(params, np.float32(states)), wanted, atol=1e-4)
     x = norm(gelu(linear(states, regions["dense"])), regions["norm"])
     got = model.regions(params, np.float32(states))
-    np.testing.assert_allclose(got, linear(x, regions["out"]), atol=1e-4)
+    np.testing.assert_allclose(got, linear(x, regions["outs"]["classes"]), atol=1e-4)
 
 
 # --- Dropout and precision ---

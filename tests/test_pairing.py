@@ -48,25 +48,6 @@ def test_matched_pairs():
     assert np.asarray(pairs.matched).all()
 
 
-def test_candidates_are_the_photos_of_ones_group():
-    pairs = pairing.candidates(4, num=2)
-    np.testing.assert_array_equal(pairs.text, [0, 0, 1, 1, 2, 2, 3, 3])
-    np.testing.assert_array_equal(pairs.image, [0, 1, 0, 1, 2, 3, 2, 3])
-    np.testing.assert_array_equal(pairs.matched, [1, 0, 0, 1, 1, 0, 0, 1])
-    np.testing.assert_array_equal(pairs.aligned, [0, 3, 4, 7])
-
-
-@pytest.mark.parametrize(("batch", "num"), [(6, 3), (6, 2), (8, 8), (4, 4)])
-def test_aligned_pairs_are_the_captions_with_their_own_photos(batch, num):
-    pairs = pairing.candidates(batch, num=num)
-    assert len(pairs.text) == batch * num
-    np.testing.assert_array_equal(pairs.text[pairs.aligned], np.arange(batch))
-    np.testing.assert_array_equal(pairs.image[pairs.aligned], np.arange(batch))
-    assert np.asarray(pairs.matched).sum() == batch
-    grid = np.asarray(pairs.image).reshape(-1, num, num)
-    np.testing.assert_array_equal(grid, np.arange(batch).reshape(-1, 1, num).repeat(num, axis=1))
-
-
 def test_another_caption_of_the_same_photo_is_no_candidate():
     allowed = pairing.distinct(np.array([7, 7, 3, 5, 3, 5]), num=3)
     wanted = [
@@ -79,7 +60,5 @@ def test_another_caption_of_the_same_photo_is_no_candidate():
 @pytest.mark.parametrize("num", [0, 1, 4, 12])
 def test_candidates_that_do_not_divide_the_batch_are_refused(num):
     message = rf"config\.objective\.candidates={num} .*6 pairs"
-    with pytest.raises(UsageError, match=message):
-        pairing.candidates(6, num=num)
     with pytest.raises(UsageError, match=message):
         pairing.distinct(np.arange(6), num=num)

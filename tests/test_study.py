@@ -346,7 +346,7 @@ def test_two_configs_of_one_tag_are_refused(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import dataclasses\n"
-        "from mmt_jax import variants\n"
+        "from mmt_jax.configs import variants\n"
         "def get_config(arg):\n"
         "    rate, scale = arg.split(',')\n"
         "    config = variants.parse(f'data_cc,{scale}')\n"

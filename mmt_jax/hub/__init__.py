@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from mmt_jax.text import pretrained
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
 
+PADDING = 128  # rows by which a vocabulary may be padded, to a multiple of 8 or more
 MODELS = ("bert", "bridgetower", "clip", "lxmert", "roberta", "tern")  # modules beside this one
 
 
@@ -80,7 +82,8 @@ def load(
     config = questions.asked(config, foreign, task, name=str(folder))
     names = questions.labels(config, foreign, labels, name=str(folder))
     tokenizer = pretrained.read(vocabulary)
-    if tokenizer.vocab_size != config.model.vocab_size:
+    padding = config.model.vocab_size - tokenizer.vocab_size
+    if not 0 <= padding < PADDING or (padding and config.model.vocab_size % 8):
         raise UsageError(
             f"{folder} has a vocabulary of {tokenizer.vocab_size} pieces, but its config says "
             f"{config.model.vocab_size}; put the vocabulary of these weights there"
@@ -91,6 +94,8 @@ def load(
     wanted = params_lib.select(registry.build(config).abstract(), lambda p: p not in fresh)
     params = engine.convert(arrays, importer.table(config), wanted, name=str(folder))
     params = params_lib.merge(params, params_lib.unflatten(fresh))
+    if padding:
+        config, params = _cut(config, params, tokenizer.vocab_size)
     others = _others(folder, config)
     if names:
         others[labels_lib.FILE] = labels_lib.as_json(names)
@@ -156,13 +161,26 @@ def _renamed(
     """The arrays under the table's names."""
     keys: dict[str, str] = {}
     for key in arrays:
-        if other := keys.get(name := importer.rename(key)):
+        # As a model wrapped in DataParallel is saved.
+        if other := keys.get(name := importer.rename(key.removeprefix("module."))):
             raise UsageError(
                 f"{folder} has {other} and {key}, which are two names for the same; leave one of "
                 f"them out"
             )
         keys[name] = key
     return {name: arrays[key] for name, key in keys.items()}
+
+
+def _cut(config: Config, params: Params, size: int) -> tuple[Config, Params]:
+    """Without the rows of a vocabulary that was padded for speed: no piece has them."""
+    flat = params_lib.flatten(params)
+    for path, leaf in flat.items():
+        if re.fullmatch(r"text/(embed/)?tokens/embedding|word_head/bias", path):
+            flat[path] = leaf[:size]
+        elif path == "word_head/decoder/kernel":
+            flat[path] = leaf[:, :size]
+    model = dataclasses.replace(config.model, vocab_size=size)
+    return dataclasses.replace(config, model=model), params_lib.unflatten(flat)
 
 
 def _find(model: str) -> Importer:

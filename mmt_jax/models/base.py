@@ -292,13 +292,10 @@ def _draw(key: jax.Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array
     counts = {path: -(-math.prod(shape) // _DRAWN) for path, shape in shapes.items()}
     names = np.repeat([zlib.crc32(path.encode()) for path in counts], [*counts.values()])
     places = np.concatenate([np.arange(count) for count in counts.values()])
-
-    @jax.vmap
-    def draw(name: Array, place: Array) -> Array:
-        own = jax.random.fold_in(jax.random.fold_in(key, name), place)
-        return jax.random.truncated_normal(own, -2.0, 2.0, (_DRAWN,))
-
-    values = draw(names.astype(np.uint32), places.astype(np.uint32)).reshape(-1)
+    own = jax.random.key_data(key)[:2] ^ np.stack([names, places], axis=-1).astype(np.uint32)
+    keys = jax.random.wrap_key_data(own, impl="threefry2x32")
+    draw = jax.vmap(lambda key: jax.random.truncated_normal(key, -2.0, 2.0, (_DRAWN,)))
+    values = draw(keys).reshape(-1)
     drawn, start = {}, 0
     for path, shape in shapes.items():
         drawn[path] = values[start : start + math.prod(shape)].reshape(shape)

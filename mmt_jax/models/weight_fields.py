@@ -104,6 +104,19 @@ def typed(foreign: Mapping[str, Any], name: str, kind: type, default: Any) -> An
     return value
 
 
+def attention_dropout(foreign: Mapping[str, Any], part: str = "") -> float | None:
+    """Dropout of attention weights as `config.json` says, of a part of it; None where it is silent.
+
+    Raises:
+      UsageError: it is no number.
+    """
+    name = f"{part}attention_probs_dropout_prob"
+    value = flatten(foreign).get(name)
+    if value is not None and not isinstance(value, int | float):
+        raise UsageError(f"config.json has {name}={value!r}, and not a number")
+    return None if value is None else float(value)
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 

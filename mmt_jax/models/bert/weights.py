@@ -114,6 +114,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
         tag="bert",
         model=MMTConfig(
             **values,
+            attention_dropout=fields.attention_dropout(foreign),
             family="bert",
             head_dim=values["width"] // values["heads"],
             layers=("text",) * depth,
@@ -204,7 +205,7 @@ def save_config(config: Config) -> dict[str, Any]:
         DEPTH[1]: len(model.layers),
         "architectures": [architecture],
         "model_type": "bert",
-        "attention_probs_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.attention_rate,
         "pad_token_id": model.pad_id,
         "type_vocab_size": SEGMENTS - 1,
     }

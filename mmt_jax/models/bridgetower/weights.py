@@ -85,6 +85,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="bridgetower")
     flat = fields.flatten(foreign)
     values["max_positions"] -= values["pad_id"] + 1
+    values["attention_dropout"] = fields.attention_dropout(foreign, "text_config.")
     pair, single = (f"itc_{name}_head.fc.weight" for name in ("cross_modal", "text"))
     answers = {name: arrays.get(f"{head}.3.bias") for name, head in CLASSIFIERS.items()}
     task, last = next(((n, x) for n, x in answers.items() if x is not None), ("", ()))
@@ -235,7 +236,7 @@ def save_config(config: Config) -> dict[str, Any]:
         "architectures": [architecture(config)],
         "model_type": "bridgetower",
         "num_attention_heads": model.heads,
-        "text_config.attention_probs_dropout_prob": model.dropout,
+        "text_config.attention_probs_dropout_prob": model.attention_rate,
         "text_config.model_type": "bridgetower_text_model",
         "vision_config.model_type": "bridgetower_vision_model",
     }

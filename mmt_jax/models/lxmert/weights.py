@@ -88,6 +88,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     labels = tuple(pair for pair, used in zip(LABELS, there, strict=True) if used)
     values = fields.read(foreign, (*FIELDS, *labels), arrays, fixed=FIXED, name="lxmert")
     absent: dict[str, Any] = {ours: 0 for ours, _ in LABELS}
+    values["attention_dropout"] = fields.attention_dropout(foreign)
     return Config(
         tag="lxmert",
         model=LxmertConfig(**absent | values, unlabelled=features),
@@ -103,6 +104,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
 def _tuned(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     """The config of a fine-tuned file of the release; NLVR2's head reads two photos."""
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="lxmert")
+    values["attention_dropout"] = fields.attention_dropout(foreign)
     read = np.shape(arrays.get(f"{TUNED}.0.weight", ()))[-1:]
     answers = np.size(arrays[f"{TUNED}.3.bias"])
     return Config(
@@ -155,7 +157,7 @@ def save_config(config: Config) -> dict[str, Any]:
         **FIXED,
         "architectures": [architecture(config)],
         "model_type": "lxmert",
-        "attention_probs_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.attention_rate,
         # Numbers of what the model does not have must stand there and say nothing.
         **{theirs: getattr(model, ours) or 1 for ours, theirs in LABELS},
         "task_matched": True,

@@ -57,6 +57,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
             f"the weights have no head over words; take those of RobertaForMaskedLM or {TUNED}"
         )
     values["max_positions"] -= values["pad_id"] + 1
+    values["attention_dropout"] = fields.attention_dropout(foreign)
     return Config(
         tag="roberta",
         model=RobertaConfig(**values, feature_dim=0, num_classes=0, num_answers=answers or None),
@@ -101,7 +102,7 @@ def save_config(config: Config) -> dict[str, Any]:
         **FIXED,
         "architectures": ["RobertaForMaskedLM" if words else TUNED],
         "model_type": "roberta",
-        "attention_probs_dropout_prob": model.dropout,
+        "attention_probs_dropout_prob": model.attention_rate,
     }
 
 
