@@ -25,7 +25,7 @@ def learned(family, dtype, steps_taken=50):
     model = zoo.build(family, dtype=dtype)
     batch = zoo.batch(model, words=(1, 6, 2, 5, 6, 1, 3, 2))
     params = model.init(jax.random.key(0))
-    tx = optax.adam(3e-3)
+    tx = optax.adam(1e-3)
     step = jax.jit(steps.build(model, tx, model.config))
     state, key, last = State.fresh(params, tx), jax.random.key(1), []
     for _ in range(steps_taken):

@@ -34,7 +34,7 @@ def rewrite(folder, change):
     """Saves the folder's arrays again as `change` gives them."""
     path = folder / "model.safetensors"
     arrays = change(numpy_file.load_file(path))
-    numpy_file.save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
+    numpy_file.save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, path)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "clip", "bridgetower", "lxmert"])
@@ -48,7 +48,13 @@ def test_what_dataparallel_puts_in_front_of_each_name_is_left_out(family, tmp_pa
         np.testing.assert_array_equal(found[path], expected[path])
 
 
-WORDS = ("word_embeddings.weight", "predictions.bias", "lm_head.bias", "decoder.bias", "mlm_score.bias")
+WORDS = (
+    "word_embeddings.weight",
+    "predictions.bias",
+    "lm_head.bias",
+    "decoder.bias",
+    "mlm_score.bias",
+)
 MATRICES = ("decoder.weight",)
 
 
