@@ -66,7 +66,7 @@ def _full(config: Config) -> Config:
 
 def _own(config: Config) -> Config:
     """Its five tasks and its optimiser."""
-    # Row 0 of positions and segments is never learned (`nn.encoders.Tables`): in the published code
+    # Row 0 of positions and segments is never learned (`nn.embed.Tables`): in the published code
     # it shrinks by the decay alone, here the tables that have such rows do not decay.
     kept = ((r"text/embed/(positions|segments)/embedding", 0.0),)
     return dataclasses.replace(

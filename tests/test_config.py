@@ -161,7 +161,7 @@ def test_names_are_those_that_the_code_has():
     from mmt_jax.data import feed, regions
     from mmt_jax.models.bridgetower.network import LINKS
     from mmt_jax.models.tern.network import READINGS
-    from mmt_jax.nn.encoders import ACTIVATIONS
+    from mmt_jax.nn.primitives import ACTIVATIONS
     from mmt_jax.objectives import readings
 
     for path, names in {

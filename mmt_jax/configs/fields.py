@@ -33,6 +33,8 @@ class Range:
         Raises:
           UsageError: naming `path`, the value and the range.
         """
+        if not isinstance(value, int | float):
+            raise UsageError(f"{path} must be a number, not {value!r}")
         if self.least <= value <= self.most and math.isfinite(value):
             return
         wanted = f"from {self.least} to {self.most}"

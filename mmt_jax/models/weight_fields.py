@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mmt_jax.configs.fields import hints, parts
 from mmt_jax.configs.models import FAMILIES, ModelConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models.weights import Arrays
@@ -64,12 +64,12 @@ def read(
         if flat.get(field, value) != value:
             raise UsageError(f"config.json has {field}={flat[field]!r}; {name} reads {value!r}")
     values: dict[str, Any] = {}
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(FAMILIES[name])}
+    kinds = {ours: parts(hint)[0] for ours, hint in hints(FAMILIES[name]).items()}
     layers, values_in_all = len(arrays), sum(array.size for array in arrays.values())
     for ours, theirs in fields:
         deep = ours == "depth" or ours.endswith("layers")
         least, most = int(not deep and ours != "pad_id"), layers if deep else values_in_all
-        if kinds.get(ours, "int").startswith(("int", "FromData")):
+        if kinds.get(ours, int) is int:
             if not _is_whole(flat[theirs], least):
                 raise UsageError(
                     f"config.json has {theirs}={flat[theirs]!r}, and not a whole number of {least} "

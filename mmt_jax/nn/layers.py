@@ -7,7 +7,8 @@ attention or MLP (pre-LN: CLIP, Radford et al. 2021).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ class Attention(nnx.Module):
         if key is not None and self.weights_rate:  # which jax's function cannot drop
             weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
             return jnp.einsum("bnsu,bunh->bsnh", weights.astype(values.dtype), values)
-        implementation = None if self.implementation == "auto" else self.implementation
+        implementation: Any = None if self.implementation == "auto" else self.implementation
         if implementation == "cudnn" and queries.dtype == jnp.float32:
             implementation = None  # of 16 bits alone
         return jax.nn.dot_product_attention(
@@ -212,6 +213,6 @@ class Stack(nnx.Module):
         return maps
 
 
-def recomputed(function, remat: bool):
+def recomputed(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
     """`function`, computed again for its gradient in place of being kept if `remat`."""
     return jax.checkpoint(function) if remat else function

@@ -225,7 +225,7 @@ def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Losses:
         losses["itc"] = Metric.of(soft_contrast(contrast, batch.image_ids).mean(axis=0))
     pairs = _meet(model, batch.image_ids, contrast, keys["pairs"])
     kept = bool(masked) and not apart  # the states that the match has seen are learned from
-    fused = None
+    fused: Any = None
     if objective.itm != "none" or kept or (batch.targets is not None and not apart):
         fused = _fuse(model, params, whole, pairs, keys["fuse"], states=kept)
     if objective.itm == "classification":

@@ -75,6 +75,7 @@ class Stream(nnx.Module):
 
     def __init__(self, config: Config, tower_width: int):
         model = config.model
+        assert isinstance(model, BridgeTowerConfig)
         own = sizes(config, model.width, model.heads, model.mlp_dim, eps=model.cross_eps)
         self.remat = own.remat
         numbers = [str(i) for i in range(model.cross_layers)]
@@ -344,6 +345,7 @@ class BridgeTower(Network):
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
+        assert self.calibration is not None
         return self.calibration(scores)
 
     def words(self, states: Array) -> Array:

@@ -20,7 +20,7 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.nn.heads import Calibration, LinearHead
 from mmt_jax.nn.layers import Sizes, Stack
-from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, Table, unit
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Text
 

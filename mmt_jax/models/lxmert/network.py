@@ -220,17 +220,18 @@ class Lxmert(Network):
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
-        last: tuple[Array | None, Array | None]
+        texts: Array | None = None
+        images: Array | None = None
         if states or not len(self.layers):
-            last = self.cross_states(text, image, key=key)[-1]
-            first = last[0][:, 0]
+            texts, images = self.cross_states(text, image, key=key)[-1]
+            first = texts[:, 0]
         else:
-            last, first = (None, None), self._first_token(text, image, key=key)
+            first = self._first_token(text, image, key=key)
         pooled = jnp.tanh(self.pooler(first, dtype=jnp.float32))
         if self.match is None:
-            return Fused(*last, *unscored(pooled), pooled)
+            return Fused(texts, images, *unscored(pooled), pooled)
         scores, logits = scored(self.match(pooled), self.calibration)
-        return Fused(*last, scores[None], logits[None], pooled)
+        return Fused(texts, images, scores[None], logits[None], pooled)
 
     def _first_token(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
         """What the pooler reads, [P, D]: of the last layer nothing else is computed."""
@@ -243,6 +244,7 @@ class Lxmert(Network):
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
+        assert self.calibration is not None
         return self.calibration(scores)
 
     def words(self, states: Array) -> Array:

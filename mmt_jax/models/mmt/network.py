@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -129,9 +131,9 @@ class MMT(Network):
         model, itm = config.model, config.objective.itm
         self.pool_text = Pooler(model.width, model.pooled_dim)
         self.pool_image = Pooler(model.width, model.pooled_dim)
-        logits = 1 if itm == "contrastive" else 2
-        score = None if itm == "none" else ProductScore
-        self.score = score and score(model.pooled_dim, logits, dropout=model.dropout)
+        logits, rate = 1 if itm == "contrastive" else 2, model.dropout
+        none = itm == "none"
+        self.score: Any = None if none else ProductScore(model.pooled_dim, logits, dropout=rate)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         """See `Model.encode_text`."""
@@ -201,6 +203,7 @@ class MMT(Network):
 
     def logits(self, scores: Array) -> Array:
         """See `Model.logits`."""
+        assert self.calibration is not None
         return self.calibration(scores)
 
     def words(self, states: Array) -> Array:
