@@ -28,11 +28,9 @@ from mmt_jax.configs.config import (
 from mmt_jax.errors import UsageError
 from mmt_jax.text import store
 from mmt_jax.train import init, loop, optim, workdir
-from mmt_jax.train import step as step_lib
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.signals import Interrupted, Stop
 from mmt_jax.train.state import State, keys
-from mmt_jax.typing import Metric
 
 MODEL = MMTConfig(
     width=8, mlp_dim=8, heads=2, head_dim=4, layers=("merged",), pooled_dim=8, max_positions=32
@@ -192,28 +190,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, mon
     with pytest.raises(loop.TrainingFailed, match=r"from step 4 on; .* checkpoint is .*/2: lower"):
         run(tmp_path, config)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
-
-
-def test_parts_of_a_batch_give_the_gradient_of_the_whole(monkeypatch):
-    def compute(model, params, batch, *, key):
-        error = jnp.square(batch.image.features @ params["w"] - batch.image_ids)
-        return error.mean(), {"error": Metric.of(error)}
-
-    monkeypatch.setattr(step_lib.losses, "compute", compute)
-    batch, params = tiny.batch(8), {"w": jnp.linspace(-1, 1, 6)}
-    batch = dataclasses.replace(batch, image_ids=jnp.arange(8.0)[:, None])
-    config = dataclasses.replace(CONFIG, batch_size=8)
-    tx = optim.build(dataclasses.replace(config.optim, decay_table=()), params, 6)
-    results = []
-    for parts in (1, 4):
-        config = dataclasses.replace(config, grad_accum=parts)
-        step = step_lib.build(None, tx, config)
-        results.append(step(State.fresh(params, tx), batch, jax.random.key(0)))
-    (one, metrics), (four, parts_metrics) = results
-    np.testing.assert_allclose(one.params["w"], four.params["w"], rtol=1e-5)
-    assert float(metrics["error"].count) == float(parts_metrics["error"].count) == 8 * 4
-    for name in ("error", "loss", "grad_norm", "lr"):
-        np.testing.assert_allclose(metrics[name].mean, parts_metrics[name].mean, rtol=1e-5)
 
 
 def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
