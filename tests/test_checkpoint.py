@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import resource
@@ -16,7 +17,7 @@ from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.train import checkpoint, optim, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
-from mmt_jax.train.state import State
+from mmt_jax.train.state import State, abstract
 
 
 def model(**changes):
@@ -273,3 +274,52 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         workdir.claim(config, tmp_path)
     with pytest.raises(UsageError, match="is a file"):
         workdir.claim(config, tmp_path / "thesis.tex")
+
+
+# What a model of commit 8f0b6a4 with one merged layer, classes and features stored, by its names.
+OLD = {
+    "streams/layers/0/{s}/attention_norm/scale": "streams/layers/0/{s}/attention/norm/scale",
+    "streams/layers/0/{s}/attention_norm/bias": "streams/layers/0/{s}/attention/norm/bias",
+    "streams/layers/0/{s}/mlp_in/kernel": "streams/layers/0/{s}/mlp/hidden/kernel",
+    "streams/layers/0/{s}/mlp_in/bias": "streams/layers/0/{s}/mlp/hidden/bias",
+    "streams/layers/0/{s}/mlp_out/kernel": "streams/layers/0/{s}/mlp/out/kernel",
+    "streams/layers/0/{s}/mlp_out/bias": "streams/layers/0/{s}/mlp/out/bias",
+    "streams/layers/0/{s}/mlp_norm/scale": "streams/layers/0/{s}/mlp/norm/scale",
+    "streams/layers/0/{s}/mlp_norm/bias": "streams/layers/0/{s}/mlp/norm/bias",
+}
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_checkpoints_with_the_names_of_before_are_read(tmp_path, unlabelled):
+    spec = dataclasses.replace(tiny.SPEC, unlabelled=unlabelled)
+    built = tiny.model(("merged",), spec=spec)
+    params = trees.flatten(tiny.params(built))
+    old = dict(params)
+    for stream in ("text", "image"):
+        for before, now in OLD.items():
+            old[before.format(s=stream)] = old.pop(now.format(s=stream))
+    for leaf in ("kernel", "bias"):
+        parts = [old.pop(f"region_head/outs/classes/{leaf}")]
+        if unlabelled:
+            parts.append(old.pop(f"region_head/outs/features/{leaf}"))
+        old[f"region_head/out/{leaf}"] = np.concatenate(parts, axis=-1)
+    workdir.write_config(tmp_path, built.config)
+    with contextlib.closing(checkpoint.Checkpoints(tmp_path, built.config)) as checkpoints:
+        stored = State(np.int32(3), trees.unflatten(old), {})
+        checkpoints.save(stored, 3, position={}, metrics={})
+    found = trees.flatten(checkpoint.load(tmp_path).params)
+    assert found.keys() == params.keys()
+    for path in params:
+        np.testing.assert_array_equal(found[path], params[path])
+
+    tx = optim.build(built.config.optim, built.abstract(), 10)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract(built, tx),
+    )
+    with (
+        contextlib.closing(checkpoint.Checkpoints(tmp_path, built.config)) as checkpoints,
+        pytest.raises(UsageError, match=r"cannot go on; .*--config.init_from="),
+    ):
+        checkpoints.restore(3, like)

@@ -1,10 +1,10 @@
-"""Names that parameters had in checkpoints written before layers and heads were one library."""
+"""Names that parameters had in checkpoints written before one library of layers served all."""
 
 from __future__ import annotations
 
 import re
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
 from mmt_jax import params as params_lib
 from mmt_jax.typing import Params
@@ -15,31 +15,38 @@ RENAMED = (
     (_STREAM + r"mlp_in/(\w+)", r"\1/mlp/hidden/\2"),
     (_STREAM + r"mlp_out/(\w+)", r"\1/mlp/out/\2"),
 )
-_REGIONS = "region_head/out/"  # classes and features side by side
+REGIONS = "region_head/out/"  # classes and features side by side
 
 
 def outdated(params: Params) -> bool:
     """Whether some names are old; arrays are not looked at."""
-    paths = params_lib.flatten(params)
-    return any(p.startswith(_REGIONS) or _renamed(p) != p for p in paths)
+    return any(p.startswith(REGIONS) or renamed(p) != p for p in params_lib.flatten(params))
 
 
-def current(params: Params, *, num_classes: int) -> Params:
-    """Parameters, numpy arrays, under today's names; `num_classes` of the model's regions."""
-    flat = {}
-    for path, leaf in params_lib.flatten(params).items():
-        if not path.startswith(_REGIONS):
-            flat[_renamed(path)] = leaf
-            continue
-        parts = np.split(np.asarray(leaf), [num_classes], axis=-1)
-        for name, part in zip(("classes", "features"), parts, strict=True):
-            if part.shape[-1]:
-                flat[f"region_head/outs/{name}/{path.removeprefix(_REGIONS)}"] = part
-    return params_lib.unflatten(flat)
-
-
-def _renamed(path: str) -> str:
+def renamed(path: str) -> str:
+    """Today's name; itself where it has not changed."""
     for old, new in RENAMED:
         if match := re.fullmatch(old, path):
             return match.expand(new)
     return path
+
+
+def current(params: Params, num_classes: int, part: Callable[[Any, int, int], Any]) -> Params:
+    """Parameters under today's names.
+
+    Args:
+      params: as they were stored, arrays or what is known of them.
+      num_classes: of the model's regions.
+      part: a leaf, and from where to where of its last axis → that part.
+    """
+    flat = {}
+    for path, leaf in params_lib.flatten(params).items():
+        if not path.startswith(REGIONS):
+            flat[renamed(path)] = leaf
+            continue
+        cuts = {"classes": (0, num_classes), "features": (num_classes, leaf.shape[-1])}
+        for name, (start, stop) in cuts.items():
+            if start < stop:
+                new = f"region_head/outs/{name}/{path.removeprefix(REGIONS)}"
+                flat[new] = part(leaf, start, stop)
+    return params_lib.unflatten(flat)

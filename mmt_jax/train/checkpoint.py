@@ -28,7 +28,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config, as_dict
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
-from mmt_jax.models import registry
+from mmt_jax.models import registry, renames
 from mmt_jax.models.base import Model
 from mmt_jax.text import store
 from mmt_jax.text.base import Tokenizer
@@ -191,13 +191,16 @@ class Checkpoints:
             raise self._damaged(path, error) from error
         if missing := missing or [name for name in ITEMS[:2] if stored.get(name) is None]:
             raise self._damaged(path, f"it has no {' and no '.join(missing)}")
-        if differ := params_lib.differences(stored["params"], params):
+        old, classes = renames.outdated(stored["params"]), self.config.model.num_classes or 0
+        found = renames.current(stored["params"], classes, _part) if old else stored["params"]
+        if differ := params_lib.differences(found, params):
             raise UsageError(
                 f"{path} is a checkpoint of another model than its {workdirs.CONFIG} describes: "
                 f"{'; '.join(differ[:5])}{'; …' if len(differ) > 5 else ''}; restore the folder's "
                 f"own files, or train again"
             )
-        args: dict[str, Any] = {"params": ocp.args.StandardRestore(params)}
+        like = _as_stored(stored["params"], params) if old else params
+        args: dict[str, Any] = {"params": ocp.args.StandardRestore(like)}
         if optimizer is not None:
             if differ := sorted(_by_place(stored["optimizer"]).keys() ^ optimizer.keys()):
                 raise UsageError(
@@ -210,9 +213,17 @@ class Checkpoints:
             )
             args["run"] = ocp.args.JsonRestore()
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            read = dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
         except Exception as error:
             raise self._damaged(path, error) from error
+        if old:
+            read["params"] = renames.current(
+                read["params"], classes, lambda leaf, start, stop: leaf[..., start:stop]
+            )
+            read["params"] = jax.tree.map(
+                lambda leaf, wanted: jax.device_put(leaf, wanted.sharding), read["params"], params
+            )
+        return read
 
     def _damaged(self, path: pathlib.Path, error: object) -> UsageError:
         return UsageError(
@@ -226,6 +237,23 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+
+
+def _part(leaf: Any, start: int, stop: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((*leaf.shape[:-1], stop - start), leaf.dtype)
+
+
+def _as_stored(stored: Params, params: Params) -> Params:
+    """Abstract arrays under the names that they were stored under, in the places of `params`."""
+    wanted = params_lib.flatten(params)
+    whole = next(iter(wanted[path] for path in wanted if path.endswith("norm/bias")))
+
+    def like(path: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        now = wanted.get(renames.renamed(path), whole)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=now.sharding)
+
+    flat = params_lib.flatten(stored)
+    return params_lib.unflatten({path: like(path, leaf) for path, leaf in flat.items()})
 
 
 def _reason(error: object) -> str:
