@@ -21,6 +21,18 @@ class NoRoomError(UsageError):
     """The folder cannot be written, whatever the photo."""
 
 
+def check_new(path: str | os.PathLike) -> pathlib.Path:
+    """A path, if nothing is there yet.
+
+    Raises:
+      UsageError: something is.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; remove it or name another")
+    return path
+
+
 def whole(path: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
     """A hidden file beside `path` to write to, which becomes it where the block ends well.
 

@@ -40,8 +40,8 @@ def corpus(*, image_ids=(10, 11, 12, 13), width=small_models.FEATURE_DIM):
     )
 
 
-def examples(**kwargs):
-    return Examples([corpus(**kwargs)], small_models.TOKENIZER)
+def examples(*, limit=PHOTOS, **kwargs):
+    return Examples([corpus(**kwargs).head(limit)], small_models.TOKENIZER)
 
 
 def test_both_directions_by_hand():
@@ -100,15 +100,15 @@ def test_evaluate_ranks_the_scores_of_the_model():
     np.testing.assert_array_equal(found.image_ranks, ahead)
 
 
-def test_limit_keeps_the_first_photos_with_all_their_captions():
-    model, params = small_models.build(MODEL)
-    found = retrieval.evaluate(model, params, examples(), limit=2)
-    assert found.image_ids.tolist() == [10, 11]
-    assert found.caption_to_image.tolist() == [0, 0, 1]
-    assert len(found.image_ranks) == 3
-    assert len(found.text_ranks) == 2
-    with pytest.raises(UsageError, match="limit is -1"):
-        retrieval.evaluate(model, params, examples(), limit=-1)
+def test_photos_are_read_when_their_turn_comes(monkeypatch):
+    model, params = small_models.build(MODEL_JOINT)
+    data = examples()
+    whole = retrieval.evaluate(model, params, data)
+    read, images = [], data.images
+    monkeypatch.setattr(data, "images", lambda rows: read.append(len(rows)) or images(rows))
+    found = retrieval.evaluate(model, params, data, pairs=4)
+    assert read == [1, 2, 2]  # one to learn how wide features are
+    np.testing.assert_array_equal(found.image_ranks, whole.image_ranks)
 
 
 def test_folds_rank_within_themselves():
@@ -132,7 +132,7 @@ def test_folds_rank_within_themselves():
 def test_evaluate_in_folds_is_evaluating_each():
     model, params = small_models.build(MODEL)
     found = retrieval.evaluate(model, params, examples(), fold=2)
-    first = retrieval.evaluate(model, params, examples(), limit=2)
+    first = retrieval.evaluate(model, params, examples(limit=2))
     np.testing.assert_array_equal(found.image_ranks[:3], first.image_ranks)
     np.testing.assert_array_equal(found.text_ranks[:2], first.text_ranks)
     assert found.image_ranks.max() <= 2
@@ -223,7 +223,7 @@ def run(tmp_path):
 
 def test_evaluator_reads_the_split_for_evaluation_with_the_vocabulary_it_is_given(run):
     model, params = small_models.build(run)
-    expected = retrieval.evaluate(model, params, examples(), limit=3).flat()
+    expected = retrieval.evaluate(model, params, examples(limit=3)).flat()
     evaluation = retrieval.evaluator(run, small_models.TOKENIZER)
     assert evaluation(model, params) == expected
 

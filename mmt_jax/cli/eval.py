@@ -121,9 +121,6 @@ def _rank(args: types.SimpleNamespace) -> None:
     if args.out:
         retrieval.output_paths(args.out)
     saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()
-    for name in ("rerank", "fold"):
-        if saved and getattr(args, name):
-            raise UsageError(f"--{name} is for workdirs and not for a SavedModel; leave it out")
     found = _saved_model(args) if saved else _workdir(args)
     if args.out:
         found.write(args.out)
@@ -143,12 +140,10 @@ def _workdir(args: types.SimpleNamespace) -> Any:
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(args.workdir)
-    tokenizer = store.stored_tokenizer(args.workdir)
-    examples, _ = _examples(args, trained.config, tokenizer)
     return retrieval.evaluate(
         trained.model,
         trained.params,
-        examples,
+        _examples(args, trained.config, store.stored_tokenizer(args.workdir)),
         fold=args.fold,
         rerank=args.rerank,
         ndcg=args.ndcg,
@@ -162,27 +157,32 @@ def _saved_model(args: types.SimpleNamespace) -> Any:
 
     from mmt_jax.data import schema
     from mmt_jax.infer import api, retrieval
+    from mmt_jax.infer.pairs import Items
 
+    if args.rerank:
+        raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
     scorer = api.load(args.workdir, vocab=args.vocab)
-    examples, corpora = _examples(args, scorer.config, scorer.tokenizer)
-    photos, captions = retrieval.selection(examples)
-    if scorer.config.model.pixels:  # the SavedModel cuts the patches itself
-        pixels = np.concatenate([corpus.pixels for corpus in corpora])
-        images = {schema.PIXELS: pixels.astype(np.float32) / 255}
-    else:
-        images = schema.from_image(examples.images(photos))
-        width = images[schema.FEATURES].shape[-1]
-        retrieval.check_width(width, scorer.config.model.feature_dim or width)
-    texts = schema.from_text(examples.texts(captions))
-    scores = scorer.log_odds(texts, images, progress=True)
-    return retrieval.Retrieval.of(scores, examples, ndcg=args.ndcg)
+    examples, model = _examples(args, scorer.config, scorer.tokenizer), scorer.config.model
+    if not model.pixels:
+        width = examples.images(np.arange(1)).features.shape[-1]
+        retrieval.check_width(width, model.feature_dim)
+
+    def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        def fetch(rows: np.ndarray) -> dict[str, Any]:
+            if model.pixels:  # the SavedModel cuts the patches itself
+                return {schema.PIXELS: examples.pixels(photos[rows])}
+            return schema.from_image(examples.images(photos[rows]))
+
+        texts = schema.from_text(examples.texts(captions))
+        return scorer.log_odds(texts, Items(examples.masks[photos], fetch), progress=True)
+
+    return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg)
 
 
 def _examples(args: types.SimpleNamespace, config: Any, tokenizer: Any) -> Any:
-    """The examples asked for, laid out as the model reads them, and the corpora they are of."""
+    """The photos and captions asked for, laid out as the model reads them."""
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
 
     corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
-    corpora = sources.first(corpora, args.limit)
-    return Examples.of(config, corpora, tokenizer), corpora
+    return Examples.of(config, sources.first(corpora, args.limit), tokenizer)

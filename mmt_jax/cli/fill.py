@@ -16,14 +16,11 @@ from __future__ import annotations
 import json
 import types
 
-from mmt_jax.cli import flags
-from mmt_jax.errors import UsageError
+from mmt_jax.cli import flags, photo
 
 FLAGS = (
     flags.Flag("model", "DIR", "what fills in", required=True),
-    flags.Flag("record", "FILE.npz", "one photo's record"),
-    flags.Flag("image", "FILE", "one photo, in place of a record"),
-    flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+    *photo.FLAGS,
     flags.Flag("sentence", "TEXT", "with a <mask> or more", required=True),
     flags.Flag("top", "N", "words for each blank; 5 by default", 5),
     flags.JSON,
@@ -34,16 +31,11 @@ def run(args: types.SimpleNamespace) -> None:
     """Fills in and prints."""
     from mmt_jax.infer import api
 
-    if args.record and args.image:
-        raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt fill --help`")
+    record = photo.given(args, needed=False)
     scorer = api.load(args.model)
-    found = scorer.fill(
-        args.record or args.image, args.sentence, top=args.top, detector=args.detector
-    )
+    found = scorer.fill(record, args.sentence, top=args.top, detector=args.detector)
     if args.json:
         print(json.dumps([[word._asdict() for word in words] for words in found], indent=1))
         return
-    for number, words in enumerate(found):
-        print("\n" * (number > 0), end="")
-        for word in words:
-            print(f"{word.probability:.3f} {word.word}")
+    blanks = ["".join(f"{word.probability:.3f} {word.word}\n" for word in words) for words in found]
+    print("\n".join(blanks), end="")

@@ -34,11 +34,12 @@ def run(args: types.SimpleNamespace) -> None:
     """Embeds and writes."""
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
+    from mmt_jax.files import check_new
     from mmt_jax.infer.search import index
     from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
-    index.check_new(args.out)
+    check_new(args.out)
     trained = checkpoint.load(args.workdir)
     config, tokenizer = trained.config, store.stored_tokenizer(args.workdir)
     corpora = sources.load(args.data, args.split, pixels=config.model.pixels, bare=True)

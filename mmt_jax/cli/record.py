@@ -12,15 +12,11 @@ pixels. A record of your own is made with numpy.savez.
 
 from __future__ import annotations
 
-import pathlib
 import types
 import typing
 
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
-
-if typing.TYPE_CHECKING:
-    from mmt_jax.corpus import Photos
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
@@ -38,14 +34,20 @@ def run(args: types.SimpleNamespace) -> None:
     """Writes the record."""
     import numpy as np
 
+    from mmt_jax.corpus import starts
     from mmt_jax.data import regions, schema, sources
-    from mmt_jax.files import whole
+    from mmt_jax.files import check_new, whole
 
-    out = pathlib.Path(args.out)
-    if out.exists():
-        raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
+    out = check_new(args.out)
     corpora = sources.load(args.data, args.split, pixels=args.pixels, bare=True)
-    corpus, index = _find(corpora, args.index, f"{args.data}, split {args.split},")
+    ends = starts([len(corpus) for corpus in corpora])
+    if not 0 <= args.index < ends[-1]:
+        raise UsageError(
+            f"--index={args.index} is not there: {args.data}, split {args.split}, has photos 0 to "
+            f"{ends[-1] - 1}"
+        )
+    part = int(np.searchsorted(ends, args.index, side="right")) - 1
+    corpus, index = corpora[part], int(args.index - ends[part])
     record: dict[str, typing.Any]
     if not args.pixels:
         record = regions.record(
@@ -59,17 +61,6 @@ def run(args: types.SimpleNamespace) -> None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:
         record = {schema.PIXELS: pixels[0].astype(np.float32) / 255}
-    with whole(out) as part, part.open("wb") as file:
-        np.savez_compressed(file, **record)
+    with whole(out) as file, file.open("wb") as stream:
+        np.savez_compressed(stream, **record)
     print("\n".join(corpus.captions[index]))
-
-
-def _find(corpora: list[Photos], index: int, name: str) -> tuple[Photos, int]:
-    """The corpus that photo `index` of all of them is in, and its number there."""
-    photos = sum(map(len, corpora))
-    if not 0 <= index < photos:
-        raise UsageError(f"--index={index} is not there: {name} has photos 0 to {photos - 1}")
-    while index >= len(corpora[0]):
-        index -= len(corpora[0])
-        corpora = corpora[1:]
-    return corpora[0], index

@@ -20,14 +20,11 @@ from __future__ import annotations
 import json
 import types
 
-from mmt_jax.cli import flags
-from mmt_jax.errors import UsageError
+from mmt_jax.cli import flags, photo
 
 FLAGS = (
     flags.Flag("model", "DIR|HANDLE", "what scores", required=True),
-    flags.Flag("record", "FILE.npz", "one photo's record"),
-    flags.Flag("image", "FILE", "one photo, in place of a record"),
-    flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+    *photo.FLAGS,
     flags.Flag("caption", "TEXT", "a caption", (), required=True),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
     flags.Flag(
@@ -42,26 +39,18 @@ def run(args: types.SimpleNamespace) -> None:
     """Scores and prints."""
     from mmt_jax.infer import api
 
-    if bool(args.record) == bool(args.image):
-        raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt score --help`")
-    if args.image and args.image.endswith(".npz"):
-        raise UsageError(f"--image={args.image} is no photo; give a record as --record")
-    if args.record and not args.record.endswith(".npz"):
-        raise UsageError(f"--record={args.record} is no .npz file; give a photo as --image")
-    scorer = api.load(args.model, vocab=args.vocab)
-    scores = scorer.score(
-        args.record or args.image,
+    record = photo.given(args)
+    scores = api.load(args.model, vocab=args.vocab).score(
+        record,
         args.caption,
         truncate=args.truncate,
         detector=args.detector,
         size_divisor=None if args.size_divisor < 0 else args.size_divisor,
     )
+    found = list(zip(args.caption, scores.tolist(), strict=True))
     if args.json:
-        rows = [
-            {"caption": caption, "probability": float(score)}
-            for caption, score in zip(args.caption, scores, strict=True)
-        ]
+        rows = [{"caption": caption, "probability": score} for caption, score in found]
         print(json.dumps(rows, indent=1))
         return
-    for caption, score in zip(args.caption, scores, strict=True):
+    for caption, score in found:
         print(f"{score:.3f} {caption}")

@@ -15,7 +15,6 @@ Needs FAISS: pip install 'mmt_jax[retrieval]'.
 from __future__ import annotations
 
 import json
-import pathlib
 import types
 import typing
 
@@ -25,7 +24,7 @@ from mmt_jax.errors import UsageError
 if typing.TYPE_CHECKING:
     import numpy as np
 
-    from mmt_jax.infer.search.index import Hit, Index
+    from mmt_jax.infer.search.index import Index
 
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
@@ -39,13 +38,15 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Searches, prints and writes."""
+    from mmt_jax.files import check_new, whole
     from mmt_jax.infer.search import index as indices
+    from mmt_jax.infer.search import sheet
     from mmt_jax.text import store
     from mmt_jax.train import checkpoint
 
     index = indices.read(args.index)
     if args.html:
-        indices.check_new(args.html)
+        check_new(args.html)
     workdir = args.workdir or index.about.workdir
     trained = checkpoint.load(workdir)
     config = trained.config
@@ -54,73 +55,53 @@ def run(args: types.SimpleNamespace) -> None:
     )
     found = index.search(trained.model, trained.params, texts, top=args.top)
     if args.html:
-        _write_page(args, index, found)
-    if args.json:
-        print(json.dumps(_rows(args.caption, index, found), indent=1))
-        return
-    for caption, hits in zip(args.caption, found, strict=True):
-        rows = [
-            [f"{rank}", f"{hit.score:.3f}", f"{index.image_ids[hit.photo]}", _first(index, hit)]
+        pixels, note = _pictures(index, sorted({hit.photo for hits in found for hit in hits}))
+        page = sheet.render(index, args.caption, found, pixels=pixels, note=note)
+        with whole(args.html) as part:
+            part.write_text(page, encoding="utf-8")
+    rows = [
+        [
+            {
+                "rank": rank,
+                "score": hit.score,
+                "image_id": index.image_ids[hit.photo],
+                "captions": index.captions[hit.photo],
+            }
             for rank, hit in enumerate(hits, 1)
         ]
-        print(f"{caption}\n{flags.table(['rank', 'score', 'photo', 'its caption'], rows)}\n")
-
-
-def _first(index: Index, hit: Hit) -> str:
-    return next(iter(index.captions[hit.photo]), "")
-
-
-def _rows(captions: list[str], index: Index, found: list[list[Hit]]) -> list[dict]:
-    return [
-        {
-            "caption": caption,
-            "photos": [
-                {
-                    "rank": rank,
-                    "score": hit.score,
-                    "image_id": index.image_ids[hit.photo],
-                    "captions": index.captions[hit.photo],
-                }
-                for rank, hit in enumerate(hits, 1)
-            ],
-        }
-        for caption, hits in zip(captions, found, strict=True)
+        for hits in found
     ]
+    answers = list(zip(args.caption, rows, strict=True))
+    if args.json:
+        print(json.dumps([{"caption": c, "photos": photos} for c, photos in answers], indent=1))
+        return
+    for caption, photos in answers:
+        cells = [
+            [f"{p['rank']}", f"{p['score']:.3f}", f"{p['image_id']}", next(iter(p["captions"]), "")]
+            for p in photos
+        ]
+        print(f"{caption}\n{flags.table(['rank', 'score', 'photo', 'its caption'], cells)}\n")
 
 
-def _write_page(args: types.SimpleNamespace, index: Index, found: list[list[Hit]]) -> None:
-    from mmt_jax.infer.search import sheet
-
-    try:
-        pixels, note = _pixels(index, {hit.photo for hits in found for hit in hits}), ""
-    except UsageError as error:
-        pixels, note = {}, f"There are no pictures: {error}."
-    page = sheet.render(index, args.caption, found, pixels=pixels, note=note)
-    path = pathlib.Path(args.html)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
-def _pixels(index: Index, photos: set[int]) -> dict[int, np.ndarray]:
-    """Pixels of some photos of the index's source, by place in the index.
-
-    Raises:
-      UsageError: the source has none, or has changed.
-    """
+def _pictures(index: Index, photos: list[int]) -> tuple[dict[int, np.ndarray], str]:
+    """Pixels of some photos of the index's source, by place in the index; or why there are none."""
     import numpy as np
 
+    from mmt_jax.corpus import starts
     from mmt_jax.data import sources
 
-    corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
-    if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
-        raise UsageError(f"{index.about.source} has other photos than when it was indexed")
-    pictures, first = {}, 0
-    for corpus in corpora:
-        own = [photo for photo in photos if first <= photo < first + len(corpus)]
-        if own:
-            pixels = corpus.take(np.array(own) - first).pixels
+    try:
+        corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
+        if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
+            raise UsageError(f"{index.about.source} has other photos than when it was indexed")
+        places, found = np.array(photos, int), {}
+        ends = starts([len(corpus) for corpus in corpora])
+        for corpus, start, end in zip(corpora, ends[:-1], ends[1:], strict=True):
+            own = places[(places >= start) & (places < end)]
+            pixels = corpus.take(own - start).pixels
             if pixels is None:
                 raise UsageError(f"the photos of {corpus.name} have no pixels")
-            pictures |= zip(own, pixels)
-        first += len(corpus)
-    return pictures
+            found |= zip(own.tolist(), pixels)
+    except UsageError as error:
+        return {}, f"There are no pictures: {error}."
+    return found, ""

@@ -5,12 +5,12 @@ Which of them make a batch, and in which order, is `feed`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from mmt_jax.configs.config import Config
-from mmt_jax.corpus import AllCaptions, Photos
+from mmt_jax.corpus import AllCaptions, Corpus, Photos
 from mmt_jax.corpus import starts as starts_of
 from mmt_jax.data import buckets as buckets_lib
 from mmt_jax.data import regions, schema
@@ -189,21 +189,29 @@ class Examples:
 
     def images(self, indices: np.ndarray) -> Image:
         """Photos [B] of 0 ≤ index < N as numpy arrays."""
+        if self._patch_size:
+            return regions.pixel_image(
+                self.pixels(indices), self._patch_size, global_region=self._global_region
+            )
+        taken = self._taken(indices)
+        return schema.to_image(regions.batch(taken, self._shapes, width=self._width, **self._reads))
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """[B, H, W, 3] f32 in 0..1 of photos, where records are patches of these."""
+        pixels = np.zeros((len(indices), *self._shape), np.float32)
+        for place, photos in self._taken(indices):
+            pixels[place] = photos.pixels
+        return pixels / 255
+
+    def _taken(self, indices: np.ndarray) -> list[tuple[np.ndarray, Corpus]]:
+        """What each corpus has of photos, and their places among them."""
         owner = np.searchsorted(self._starts, indices, side="right") - 1
         places = [np.flatnonzero(owner == part) for part in range(len(self.sizes))]
-        taken = [
+        return [
             (place, corpus.take(indices[place] - start))
             for place, corpus, start in zip(places, self._corpora, self._starts, strict=False)
             if len(place)
         ]
-        if self._patch_size:
-            pixels = np.zeros((len(indices), *self._shape), np.float32)
-            for place, photos in taken:
-                pixels[place] = photos.pixels
-            return regions.pixel_image(
-                pixels / 255, self._patch_size, global_region=self._global_region
-            )
-        return schema.to_image(regions.batch(taken, self._shapes, width=self._width, **self._reads))
 
     def texts(self, indices: np.ndarray) -> Text:
         """Captions [B] of 0 ≤ index < M as numpy arrays."""
@@ -217,6 +225,11 @@ class Examples:
             texts.word_ids[indices],
             texts.mask[indices],
         )
+
+    @property
+    def masks(self) -> np.ndarray:
+        """[N, R] bool of all photos, True = real."""
+        return np.arange(self._width) >= self._width - self._real_regions[:, None]
 
     @property
     def size(self) -> Size:
@@ -236,11 +249,6 @@ class Examples:
         return Batch(
             self.texts(caption_indices), self.images(image_indices), self._photo_ids[image_indices]
         )
-
-    def all_images(self, chunk: int = 256) -> Iterator[Image]:
-        """Every photo once, in order, `chunk` at a time; the last chunk may be smaller."""
-        for start in range(0, len(self), chunk):
-            yield self.images(np.arange(start, min(start + chunk, len(self))))
 
     def random_captions(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One caption [B] for each of the photos [B], uniformly among its own."""

@@ -22,8 +22,9 @@ from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole
+from mmt_jax.files import check_new, whole
 from mmt_jax.infer import ranking, relevance
+from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.text.base import Tokenizer
@@ -101,11 +102,11 @@ class Retrieval:
         all.
 
         Raises:
-          UsageError: as `output_paths`.
+          UsageError: as `output_paths`, or they cannot be written.
         """
         numbers, ranks = output_paths(path)
         arrays = {name: array for name, array in vars(self).items() if array is not None}
-        with whole(ranks) as part, part.open("wb") as file:
+        with whole(ranks) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)
         with whole(numbers) as part:
             part.write_text(json.dumps(self.metrics, indent=2) + "\n")
@@ -120,11 +121,7 @@ def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
     numbers = pathlib.Path(path)
     if numbers.suffix != ".json":
         raise UsageError(f"{numbers} must end in .json; the ranks go to a .ranks.npz beside it")
-    ranks = numbers.with_suffix(".ranks.npz")
-    for target in (numbers, ranks):
-        if target.exists():
-            raise UsageError(f"{target} exists and is not overwritten; remove it or name another")
-    return numbers, ranks
+    return check_new(numbers), check_new(numbers.with_suffix(".ranks.npz"))
 
 
 def evaluate(
@@ -132,25 +129,22 @@ def evaluate(
     params: Params,
     examples: Examples,
     *,
-    limit: int = 0,
     fold: int = 0,
     rerank: int = 0,
     ndcg: bool = False,
     pairs: int = 1024,
     progress: bool = False,
 ) -> Retrieval:
-    """Ranks photos for captions and captions for photos.
+    """Ranks photos for captions and captions for photos, which are read when their turn comes.
 
     Args:
       model: scores pairs.
       params: its parameters.
       examples: photos and captions, tokenised with the model's vocabulary.
-      limit: the first `limit` photos with all their captions; 0 = all.
-      fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
-        1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
+      fold: as of `ranked`.
       rerank: score only the pairs among that many best by embeddings (`Predictor.rerank`); a match
         that is not among them ranks last. 0 = all pairs.
-      ndcg: also grade photos by what their captions have in common with the query (`relevance`).
+      ndcg: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
@@ -165,22 +159,46 @@ def evaluate(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
             f"that was trained with an ITM loss{how}"
         )
-    predictor = Predictor(model, params)
-    score = predictor.score
     if rerank:
         _check_rerank(model, rerank)
-        score = functools.partial(predictor.rerank, top=rerank)
-    count = len(selection(examples, limit)[0])
+    check_width(examples.images(np.arange(1)).features.shape[-1], config.model.feature_dim)
+    predictor = Predictor(model, params)
+    score = functools.partial(predictor.rerank, top=rerank) if rerank else predictor.score
+
+    def scores(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        images = Items(examples.masks[photos], lambda rows: examples.images(photos[rows]))
+        return score(examples.texts(captions), images, pairs=pairs, progress=progress)
+
+    return ranked(scores, examples, fold=fold, ndcg=ndcg)
+
+
+def ranked(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    examples: Examples,
+    *,
+    fold: int = 0,
+    ndcg: bool = False,
+) -> Retrieval:
+    """Ranks photos and captions by whatever scores them.
+
+    Args:
+      score: numbers of M captions and of N photos → [M, N] float, higher = better match.
+      examples: these.
+      fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
+        1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
+      ndcg: also grade photos by what their captions have in common with the query (`relevance`).
+
+    Raises:
+      UsageError: there are no such folds, or a score is NaN.
+    """
+    count = len(examples)
     fold = fold or count
     if fold < 0 or count % fold:
         raise UsageError(f"{count} photos cannot be cut into folds of {fold}; give a divisor")
     folds = []
     for first in range(0, count, fold):
-        images = examples.images(np.arange(first, first + fold))
-        check_width(images.features.shape[-1], config.model.feature_dim)
         captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
-        texts = examples.texts(captions)
-        scores = score(texts, images, pairs=pairs, progress=progress)
+        scores = score(captions, np.arange(first, first + fold))
         folds.append(Retrieval.of(scores, examples, first=first, ndcg=ndcg))
     return Retrieval.join(folds)
 
@@ -202,18 +220,6 @@ def _check_rerank(model: Model, top: int) -> None:
             f"{model.config.tag or 'this model'} has {lacks}; leave rerank out, and all pairs are "
             f"scored"
         )
-
-
-def selection(examples: Examples, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the first `limit` photos and of all their captions; 0 = all.
-
-    Raises:
-      UsageError: `limit` is negative.
-    """
-    if limit < 0:
-        raise UsageError(f"limit is {limit}; give a number of photos, or 0 for all")
-    count = min(limit, len(examples)) or len(examples)
-    return np.arange(count), np.flatnonzero(examples.caption_to_image < count)
 
 
 def check(config: Config) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole_folder
+from mmt_jax.files import check_new, whole_folder
+from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
@@ -138,21 +139,19 @@ def build(
     for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
-    faiss, predictor, parts = _faiss(), Predictor(model, params), []
-    for images in examples.all_images():
-        width, wanted = images.features.shape[-1], model.config.model.feature_dim
-        if width != wanted:
-            raise UsageError(
-                f"{source or 'the data'} has features of width {width}, but the model reads "
-                f"{wanted}; index photos of the detector that it was trained with"
-            )
-        parts.append(predictor.embed(images))
+    faiss, wanted = _faiss(), model.config.model.feature_dim
+    if (width := examples.images(np.arange(1)).features.shape[-1]) != wanted:
+        raise UsageError(
+            f"{source or 'the data'} has features of width {width}, but the model reads {wanted}; "
+            f"index photos of the detector that it was trained with"
+        )
+    rows = Predictor(model, params).embed(Items(examples.masks, examples.images))
     starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
     return Index(
         About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),
         tuple(examples.image_ids.tolist()),
         tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts)),
-        _vectors(faiss, _prepared(np.concatenate(parts), metric), kind),
+        _vectors(faiss, _prepared(rows, metric), kind),
     )
 
 
@@ -196,29 +195,20 @@ def write(index: Index, folder: str | os.PathLike) -> None:
     """Writes an index, whole or not at all.
 
     Raises:
-      UsageError: the folder exists.
+      UsageError: the folder exists, or cannot be written.
     """
     with whole_folder(check_new(folder)) as part:
         part.mkdir()
-        _faiss().write_index(index.vectors, str(part / _VECTORS))
+        try:
+            _faiss().write_index(index.vectors, str(part / _VECTORS))
+        except RuntimeError as error:  # FAISS has no other; a full disk, most likely
+            raise OSError(str(error)) from error
         about = json.dumps(dataclasses.asdict(index.about), indent=2)
         (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
         with open(part / _PHOTOS, "w", encoding="utf-8") as file:
             for image_id, captions in zip(index.image_ids, index.captions, strict=True):
                 line = {"image_id": image_id, "captions": captions}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def check_new(path: str | os.PathLike) -> pathlib.Path:
-    """The path, if nothing is there yet.
-
-    Raises:
-      UsageError: something is.
-    """
-    path = pathlib.Path(path)
-    if path.exists():
-        raise UsageError(f"{path} exists and is not overwritten; remove it or name another")
-    return path
 
 
 def read(folder: str | os.PathLike) -> Index:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmt_jax.infer import document
 from mmt_jax.infer.search.index import Hit, Index
 
 _STYLE = """
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #22262c;
-  font: 15px/1.5 system-ui, sans-serif; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; } .soft, small { color: #68707a; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; } small { color: #68707a; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   list-style: none; padding: 0; }
 li { border: 1px solid #e2e5e9; border-radius: .4rem; overflow: hidden; }
@@ -47,37 +43,13 @@ def render(
         body.append(f"<h2>{html.escape(caption)}</h2>\n<ol>")
         body += [_card(index, rank, hit, pixels.get(hit.photo)) for rank, hit in enumerate(hits, 1)]
         body.append("</ol>")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n" + "\n".join(body) + "\n"
-    )
+    return document.page(title, _STYLE, body)
 
 
 def _card(index: Index, rank: int, hit: Hit, pixels: np.ndarray | None) -> str:
-    picture = "" if pixels is None else f'<img src="{_data_uri(pixels)}" alt="">'
+    picture = "" if pixels is None else f'<img src="{document.picture(pixels)}" alt="">'
     captions = "<br>".join(html.escape(caption) for caption in index.captions[hit.photo])
     return (
         f"<li>{picture}<p><b>{rank}. {hit.score:.3f}</b> "
-        f"<small>{index.image_ids[hit.photo]}</small><br>{captions}</p></li>"
-    )
-
-
-def _data_uri(pixels: np.ndarray) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """[H, W, 3] u8 as a PNG file (ISO/IEC 15948), lines unfiltered."""
-    height, width, _ = pixels.shape
-    lines = np.pad(pixels.reshape(height, 3 * width), ((0, 0), (1, 0)))  # filter 0 before each
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, red green blue
-    data = zlib.compress(lines.tobytes(), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+        f"<small>{html.escape(str(index.image_ids[hit.photo]))}</small><br>{captions}</p></li>"
     )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 
 import numpy as np
 
+from mmt_jax.infer import document
 from mmt_jax.infer.show.view import View
 
 _STYLE = """
-body { margin: 2rem auto; max-width: 64rem; padding: 0 1rem; color: #22262c;
-  font: 15px/1.5 system-ui, sans-serif; }
 svg { width: 100%; height: auto; } rect { fill: #ffd400; fill-opacity: 0; stroke: #e8590c; }
 text { fill: #fff; stroke: #000; paint-order: stroke; }
 h1 { font-size: 1.3rem; } h1 span { cursor: default; padding: 0 .1em; border-radius: .2em; }
 h1 span:hover { background: #ffd400; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
 td, th { padding: .15rem .45rem; text-align: right; } th { text-align: left; }
-.soft { color: #68707a; } div { overflow-x: auto; }
+div { overflow-x: auto; }
 """
 # Where the mouse is on a word, boxes are as bright as the word's attention to them.
 _SCRIPT = """
@@ -36,8 +33,7 @@ document.querySelectorAll('[data-word]').forEach(word => {
 def render(view: View) -> str:
     """The page: caption, photo with boxes and, with a model, a table of words and regions."""
     told = view.explanation
-    title = html.escape(view.caption)
-    body = [f"<h1>{title}</h1>", _photo(view)]
+    body = [f"<h1>{html.escape(view.caption)}</h1>", _photo(view)]
     if told:
         words = " ".join(
             f'<span data-word="{i}">{html.escape(word)}</span>' for i, word in enumerate(told.words)
@@ -47,10 +43,7 @@ def render(view: View) -> str:
     if told and told.attention is not None:
         weights = json.dumps(np.round(told.attention.astype(float), 5).tolist())
         body.append(f"<script>{_SCRIPT % weights}</script>")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style>\n" + "\n".join(body) + "\n"
-    )
+    return document.page(view.caption, _STYLE, body)
 
 
 def _photo(view: View) -> str:
@@ -58,7 +51,7 @@ def _photo(view: View) -> str:
     size = max(height, width) / 60
     parts = [
         f'<svg viewBox="0 0 {width} {height}" font-size="{size:.2f}" stroke-width="{size / 8:.2f}">'
-        f'<image href="{_data_uri(view.picture)}" width="{width}" height="{height}"/>'
+        f'<image href="{document.picture(view.picture)}" width="{width}" height="{height}"/>'
     ]
     for number, (box, name) in enumerate(zip(view.boxes, view.names, strict=True), 1):
         ymin, xmin, ymax, xmax = (box * [height, width, height, width]).tolist()
@@ -96,11 +89,3 @@ def _table(view: View) -> str:
 
 def _signed(value: float) -> str:
     return "" if np.isnan(value) else f"{value:+.3f}"
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    from matplotlib.image import imsave
-
-    file = io.BytesIO()
-    imsave(file, picture, format="png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,29 @@
+"""The photo that a command is asked about: its record, or the photo and a detector."""
+
+from __future__ import annotations
+
+import types
+
+from mmt_jax.cli.flags import Flag
+from mmt_jax.errors import UsageError
+
+FLAGS = (
+    Flag("record", "FILE.npz", "one photo's record"),
+    Flag("image", "FILE", "one photo, in place of a record"),
+    Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+)
+
+
+def given(args: types.SimpleNamespace, *, needed: bool = True) -> str | None:
+    """The path of the record or of the photo.
+
+    Raises:
+      UsageError: there are both, or neither where one is needed, or one is not what it is given as.
+    """
+    if (args.record and args.image) or (needed and not (args.record or args.image)):
+        raise UsageError("give either --record=FILE.npz or --image=FILE; see --help")
+    if args.image and args.image.endswith(".npz"):
+        raise UsageError(f"--image={args.image} is no photo; give a record as --record")
+    if args.record and not args.record.endswith(".npz"):
+        raise UsageError(f"--record={args.record} is no .npz file; give a photo as --image")
+    return args.record or args.image
