@@ -11,6 +11,7 @@ CORE = [
     "absl-py>=2.1",
     "flax>=0.12.8",
     "grain>=0.2.18",
+    "ijson>=3.3",
     "jax>=0.10.2,<0.12",  # what is exported follows jax's serialisation: see mmt_jax/infer/export
     "matplotlib>=3.9",
     "ml-collections>=1.1",

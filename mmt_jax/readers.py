@@ -1,44 +1,67 @@
 """Published task files, read entry by entry, so that the largest of them need little memory.
 
-Errors name the file, and the line and entry of the fault. Any of them may be packed by gzip, with
+Errors name the file, and the line or entry of the fault. Any of them may be packed by gzip, with
 `.gz` behind its name.
 """
 
 from __future__ import annotations
 
-import collections
+import codecs
+import contextlib
 import gzip
-import io
+import itertools
 import json
 import os
 import reprlib
+import resource
+import sys
 import zlib
-from collections.abc import Collection, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ijson
 
 from mmt_jax.errors import UsageError
 
-MAX_VALUE = 1 << 24  # characters of an entry, of which one that has no end would fill memory
+MAX_LINE = 1 << 24  # bytes, for a line that has no end would fill memory
+MAX_GROWTH = 1 << 26  # bytes of memory that an entry of JSON may take
+MAX_DEPTH = 20_000  # brackets in brackets, which cost time by the square
 
-_CHUNK = 1 << 20  # characters read at once
-_DECODER = json.JSONDecoder()
-_LITERAL = 16  # longer than any number or word of JSON that a chunk's end may cut in two
+_CHUNK = 1 << 20  # bytes of JSON at once; a string that spans n of them is read n times over
 _PACKED = 200  # times its size is what a packed file may hold: text seldom goes past 20
 
 
-def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """The lines of a text file: where each is (`FILE:LINE`), and its text without the line end.
+def byte_lines(path: str | os.PathLike, longest: int = MAX_LINE) -> Iterator[tuple[str, bytes]]:
+    """Place (`FILE:LINE`) and content of the lines of a file, without what ends them.
+
+    Of a line of more than `longest` bytes only the beginning is there.
 
     Raises:
-      UsageError: there is no such file, or it is not UTF-8.
+      UsageError: there is no such file, or it cannot be unpacked.
     """
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{path}:{number}: not UTF-8 text ({error})") from None
-            yield f"{path}:{number}", text.rstrip("\r\n")
+    with contextlib.closing(_File(path)) as file:
+        for number in itertools.count(1):
+            if not (line := file.readline(longest)):
+                return
+            rest = line
+            while not rest.endswith(b"\n") and (rest := file.readline(longest)):
+                pass
+            yield f"{path}:{number}", line.rstrip(b"\r\n")
+
+
+def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """`byte_lines` of text in UTF-8.
+
+    Raises:
+      UsageError: as `byte_lines`, or a line is longer than `MAX_LINE` or not UTF-8.
+    """
+    for where, line in byte_lines(path, MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise UsageError(f"{where}: more than {MAX_LINE:,} bytes, which no text has")
+        try:
+            yield where, line.decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{where}: not UTF-8 text ({error})") from None
 
 
 def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -48,17 +71,23 @@ def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
       UsageError: as `lines`, or a line is no JSON object.
     """
     for where, line in lines(path):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(
-                f"{where}: not JSON ({error}); it must hold one object a line"
-            ) from None
-        if not isinstance(entry, dict):
-            raise UsageError(f"{where}: not an object; it must hold one object a line")
-        yield where, entry
+        if line.strip():
+            yield where, parsed(line, where)
+
+
+def parsed(line: str | bytes, where: str) -> dict[str, Any]:
+    """The JSON object that a line holds.
+
+    Raises:
+      UsageError: it holds none.
+    """
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not JSON ({error}); it must hold one object a line") from None
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where}: not an object; it must hold one object a line")
+    return entry
 
 
 def json_entries(
@@ -68,7 +97,8 @@ def json_entries(
 
     Args:
       path: of the file.
-      key: under which the file's object holds them; None = they are the file's own members.
+      key: under which the file's object has a list of them; None = the file is a list of them, or
+        an object whose members they are.
 
     Yields:
       Where an entry is, its name (that of a member of an object; "" in a list), and the entry.
@@ -76,29 +106,15 @@ def json_entries(
     Raises:
       UsageError: there is no such file, it is not JSON, has no `key`, or an entry is no object.
     """
-    with open_text(path) as file:
-        reader = _Reader(file, path)
-        if key is not None:
-            _find(reader, key, path)
-        for where, name, entry in reader.entries():
-            if not isinstance(entry, dict):
-                raise UsageError(f"{where}: not an object; see the task's published files")
-            yield where, name, entry
+    for number, (name, entry) in enumerate(_json(path, key)):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{where}: not an object; see the task's published files")
+        yield where, name, entry
 
 
-def _find(reader: _Reader, key: str, path: str | os.PathLike) -> None:
-    """Goes to the value of `key` in the file's object."""
-    names = []
-    for name in reader.names():
-        if name == key:
-            return
-        names.append(name)
-        reader.skip()
-    raise UsageError(f"{path} has no {key!r}; it has {', '.join(names) or 'nothing'}")
-
-
-def json_members(path: str | os.PathLike, keys: Collection[str]) -> Iterator[tuple[str, str, Any]]:
-    """The elements of some of the lists in a JSON file's object, in one pass.
+def json_members(path: str | os.PathLike, keys: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """The elements of some of the lists in a JSON file's object, one list after the other.
 
     Yields:
       Where an element is, the key of its list, and the element, which may be anything.
@@ -107,14 +123,72 @@ def json_members(path: str | os.PathLike, keys: Collection[str]) -> Iterator[tup
       UsageError: as `json_entries`, but for keys that the file lacks and elements that are no
         objects.
     """
-    with open_text(path) as file:
-        reader = _Reader(file, path)
-        for key in reader.names():
-            if key not in keys:
-                reader.skip()
-                continue
-            for where, _, element in reader.entries(f"{key}[{{}}]"):
-                yield where, key, element
+    for key in keys:
+        for number, (_, element) in enumerate(_json(path, key, needed=False)):
+            yield f"{path}, {key}[{number}]", key, element
+
+
+def is_list(path: str | os.PathLike) -> bool:
+    """Whether a JSON file is a list.
+
+    Raises:
+      UsageError: there is no such file.
+    """
+    with contextlib.closing(_File(path)) as file:
+        return file.starts_with(b"[")
+
+
+def _json(
+    path: str | os.PathLike, key: str | None, *, needed: bool = True
+) -> Iterator[tuple[str, Any]]:
+    """Name and value of each entry."""
+    number = 0
+    with contextlib.closing(_File(path)) as file:
+        if not file.starts_with(b"{" if key else (b"{", b"[")):
+            raise UsageError(f"{path} is no JSON as published: it must begin with {{")
+        if key is None and file.starts_with(b"{"):
+            entries = ijson.kvitems(file, "", use_float=True, buf_size=_CHUNK)
+        else:
+            prefix = "item" if key is None else f"{key}.item"
+            values = ijson.items(file, prefix, use_float=True, buf_size=_CHUNK)
+            entries = (("", value) for value in values)
+        try:
+            for entry in entries:
+                yield entry
+                number += 1
+                file.mark()
+        except (ijson.JSONError, ValueError, RecursionError) as error:
+            raise UsageError(_fault(path, number, error)) from None
+    if key is not None and not number:
+        _check_key(path, key, needed)
+
+
+def _fault(path: str | os.PathLike, number: int, error: Exception) -> str:
+    """What is wrong with a file that is no JSON: with the line, where it is no long one."""
+    with contextlib.closing(_File(path)) as file:
+        try:
+            json.loads(file.read(MAX_LINE))
+        except json.JSONDecodeError as found:
+            return f"{path}:{found.lineno}: not JSON ({found.msg})"
+        except (ValueError, RecursionError):
+            pass
+    return f"{path}, entry {number}: not JSON ({' '.join(str(error).split())[:200]})"
+
+
+def _check_key(path: str | os.PathLike, key: str, needed: bool) -> None:
+    """Says why a file's object has nothing in the list `key`, unless the list is empty."""
+    values: dict[str, str] = {}  # what the value of each name begins with
+    name = ""
+    with contextlib.closing(_File(path)) as file:
+        for prefix, event, value in ijson.parse(file):
+            if (prefix, event) == ("", "map_key"):
+                name = value
+            elif name and prefix == name:
+                values.setdefault(name, event)
+    if key not in values and needed:
+        raise UsageError(f"{path} has no {key!r}; it has {', '.join(values) or 'nothing'}")
+    if values.get(key, "start_array") != "start_array":
+        raise UsageError(f"{path}: {key!r} is not a list, as it is published")
 
 
 def field(entry: Any, name: str, kind: Any, where: str) -> Any:
@@ -134,157 +208,73 @@ def field(entry: Any, name: str, kind: Any, where: str) -> Any:
     return value
 
 
-def open_text(path: str | os.PathLike) -> TextIO:
-    """Opens a text file, packed or not; reading it may raise UnicodeDecodeError.
+class _File:
+    """A file, packed or not, that fills no memory."""
 
-    Raises:
-      UsageError: there is no such file. While reading: the packed file is damaged, or unpacks to
-        more than text does.
-    """
-    return io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="\n")
-
-
-def _open(path: str | os.PathLike) -> io.BufferedReader:
-    try:
-        file = open(path, "rb")  # noqa: SIM115, closed with what is returned
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if os.fspath(path).endswith(".gz"):
-        return io.BufferedReader(_Unpacked(path, file))
-    return file
-
-
-class _Unpacked(io.RawIOBase):
-    """What a gzip file holds, as it is read."""
-
-    def __init__(self, path: str | os.PathLike, file: io.BufferedReader):
-        self._path, self._packed = path, file
-        self._file = gzip.GzipFile(fileobj=file)
-        self._left = _PACKED * os.fstat(file.fileno()).st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
+    def __init__(self, path: str | os.PathLike):
+        self._path = path
         try:
-            number = self._file.readinto(buffer)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UsageError(f"{self._path} cannot be unpacked ({error}); fetch it again") from None
-        self._left -= number
-        if self._left < 0:
+            self._raw = open(path, "rb")  # noqa: SIM115, closed by `close`
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        self._packed = os.fspath(path).endswith(".gz")
+        self._file = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
+        self._left = _PACKED * os.fstat(self._raw.fileno()).st_size
+        self.mark()
+        if self.starts_with(codecs.BOM_UTF8):
+            self.read(len(codecs.BOM_UTF8))
+
+    def starts_with(self, text: bytes | tuple[bytes, ...]) -> bool:
+        """Whether what comes next is `text`, white space apart."""
+        return self._do(lambda: self._file.peek(1 << 10)).lstrip().startswith(text)
+
+    def mark(self) -> None:
+        """Says that an entry begins, whose memory and depth are measured."""
+        self._before = _memory()
+        self._depth = 0
+
+    def readline(self, size: int) -> bytes:
+        """A line, or its first or next `size` bytes."""
+        return self._counted(lambda: self._file.readline(size))
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes of what `mark` begins."""
+        if (grown := _memory() - self._before) > MAX_GROWTH:
+            raise UsageError(f"{self._path} has an entry that takes {grown:,} bytes of memory")
+        data = self._counted(lambda: self._file.read(size))
+        self._depth += data.count(b"[") + data.count(b"{") - data.count(b"]") - data.count(b"}")
+        if self._depth > MAX_DEPTH:
+            raise UsageError(f"{self._path} is not JSON as published: brackets do not end")
+        return data
+
+    def _counted(self, work: Callable[[], bytes]) -> bytes:
+        data = self._do(work)
+        self._left -= len(data)
+        if self._packed and self._left < 0:
             raise UsageError(
                 f"{self._path} unpacks to more than {_PACKED} times its size, which no text does; "
                 f"it may be made to fill memory"
             )
-        return number
+        return data
+
+    def _do(self, work: Callable[[], bytes]) -> bytes:
+        try:
+            return work()
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError(
+                f"{self._path} cannot be {'unpacked' if self._packed else 'read'} ({error}); fetch "
+                f"it again"
+            ) from None
 
     def close(self) -> None:
-        self._packed.close()
-        super().close()
+        self._raw.close()
 
 
-class _Reader:
-    """A JSON text of which only the part that is being read is in memory."""
-
-    def __init__(self, file: TextIO, path: str | os.PathLike):
-        self._file, self._path = file, path
-        self._text, self._at = "", 0
-        self._line, self._counted = 1, 0  # the line on which character `_counted` stands
-
-    def names(self) -> Iterator[str]:
-        """The names in the file's object; the value of each is to be taken before the next."""
-        self._take("{")
-        if self._peek() == "}":
-            return
-        while True:
-            yield self._name()
-            if self._take(",}") == "}":
-                return
-
-    def skip(self) -> None:
-        """Drops the value that begins here, of which no more than an entry is in memory."""
-        if self._peek() in ("[", "{"):
-            collections.deque(self.entries(), maxlen=0)
-        else:
-            self._value()
-
-    def entries(self, called: str = "entry {}") -> Iterator[tuple[str, str, Any]]:
-        """Where, name and value of each entry of the list or object that begins here."""
-        end = {"[": "]", "{": "}"}[self._take("[{")]
-        if self._peek() == end:
-            self._take(end)
-            return
-        number = 0
-        while True:
-            self._peek()
-            where, name = f"{self._here()}, {called.format(number)}", ""
-            if end == "}":
-                name = self._name()
-            yield where, name, self._value()
-            if self._take("," + end) == end:
-                return
-            number += 1
-
-    def _peek(self) -> str:
-        """The next character that is no white space; "" at the end of the file."""
-        while True:
-            while self._at < len(self._text):
-                if not self._text[self._at].isspace():
-                    return self._text[self._at]
-                self._at += 1
-            if not self._more():
-                return ""
-
-    def _take(self, wanted: str) -> str:
-        found = self._peek()
-        if not found or found not in wanted:
-            raise UsageError(
-                f"{self._here()}: not JSON as published: here is {found or 'the end of the file'}, "
-                f"it must be {' or '.join(wanted)}"
-            )
-        self._at += 1
-        return found
-
-    def _name(self) -> str:
-        """The name of an object's member, and the colon behind it."""
-        self._take('"')
-        self._at -= 1
-        name = self._value()
-        self._take(":")
-        return name
-
-    def _value(self) -> Any:
-        self._peek()
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                cut = len(self._text) - error.pos < _LITERAL or "Unterminated" in error.msg
-                if len(self._text) - self._at > MAX_VALUE:
-                    raise UsageError(f"{self._here()}: not JSON (a value has no end)") from None
-                if not (cut and self._more()):
-                    self._at = error.pos
-                    raise UsageError(f"{self._here()}: not JSON ({error.msg})") from None
-            except (ValueError, RecursionError) as error:  # endless digits, or brackets in brackets
-                raise UsageError(f"{self._here()}: not JSON ({error})") from None
-            else:
-                size = end - self._at
-                # A number might go on behind the chunk, which `.`, `e` or `e+` may end.
-                if end + 2 < len(self._text) or not self._more():
-                    self._at += size
-                    return value
-
-    def _more(self) -> bool:
-        """Reads on, and drops what has been read."""
-        here = self._here()
-        try:
-            chunk = self._file.read(max(_CHUNK, len(self._text) - self._at))
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{here}: not UTF-8 text ({error})") from None
-        self._text, self._at, self._counted = self._text[self._at :] + chunk, 0, 0
-        return bool(chunk)
-
-    def _here(self) -> str:
-        self._line += self._text.count("\n", self._counted, self._at)
-        self._counted = self._at
-        return f"{self._path}:{self._line}"
+def _memory() -> int:
+    """Bytes that the process holds, in memory or swapped out."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[5]) * resource.getpagesize()
+    except OSError:  # no Linux: the most that it has held in memory
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -30,7 +30,7 @@ from mmt_jax.ingest.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}
 LAYOUTS |= {name: (name, write) for name, write in samples.ANNOTATED_FORMATS.items()}
-EXAMPLES = int(os.environ.get("FUZZ", "12"))
+EXAMPLES = int(os.environ.get("FUZZ", "6"))
 
 
 @pytest.fixture
@@ -152,9 +152,8 @@ def test_rounding_is_cut_off(tmp_path, source):
         assert file["boxes"][-1].tolist() == [0, 0, 1, 1]
 
 
-def test_a_photo_without_end_of_line_does_not_fill_memory(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(tsv, "MAX_LINE", 1 << 16)
-    path = with_line(samples.bottom_up(source), b"7\t" + b"A" * (1 << 24))
+def test_a_photo_without_end_of_line_does_not_fill_memory(tmp_path, source):
+    path = with_line(samples.bottom_up(source), b"7\t" + b"A" * (tsv.MAX_LINE + 1000))
     with_line(path, row())
     tracemalloc.start()
     try:
@@ -265,7 +264,7 @@ def test_an_archive_that_unpacks_without_end(tmp_path, source):
     summary, image_ids = converted(tmp_path, "npz", path)
     assert image_ids == samples.IMAGE_IDS
     assert summary.left == {"damaged": 2}
-    assert "announces 1,073,741,824 bytes" in summary.first
+    assert "7.npz needs more memory than a photo takes" in summary.first
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
@@ -305,7 +304,7 @@ def test_links_in_hdf5(tmp_path, source):
     summary, image_ids = converted(tmp_path, "volta-h5", path)
     assert sorted(image_ids) == samples.IMAGE_IDS
     reasons = [json.loads(line)["reason"] for line in summary.report.read_text().splitlines()]
-    parts = ["is a link", "is a link", "features is missing", "is a link", "announces"]
+    parts = ["is a link", "is a link", "features is missing", "is a link", "more memory"]
     assert [part in reason for part, reason in zip(parts, reasons, strict=True)] == [True] * 5
 
 
@@ -323,9 +322,9 @@ def test_stores_that_were_cut_off(tmp_path, source, case, keep):
 # Annotated boxes.
 
 JSON_LINES = {
-    "no json": ("{", "no JSON"),
-    "deep": ("[" * 100_000, "no JSON"),
-    "no object": ("[]", "is no object"),
+    "no json": ("{", "not JSON"),
+    "deep": ("[" * 100_000, "not JSON"),
+    "no object": ("[]", "not an object"),
     "no id": ('{"image_id": "7"}', "`image_id` must be int"),
     "huge id": ({"image_id": 2**64}, "64 bits"),
     "no boxes": ({"boxes": None}, "`boxes` must be list"),
@@ -399,7 +398,7 @@ def test_damaged_coco(tmp_path, source):
     document["annotations"] += [
         {"image_id": 99, "category_id": 3, "bbox": box},
         {"image_id": 139, "category_id": 3, "bbox": "box"},
-        {"image_id": 2**70, "category_id": 3, "bbox": box},
+        {"image_id": 1.5, "category_id": 3, "bbox": box},
         None,
     ]
     document["images"].append({"id": 4, "width": 9, "height": 9})
@@ -412,7 +411,7 @@ def test_damaged_coco(tmp_path, source):
         "the image 285 is there twice",
         "images[4]: 'x' is no object",
         "annotations[5]: `bbox` must be list",
-        "annotations[6]: image_id does not fit",
+        "annotations[6]: `image_id` must be int",
         "annotations[7]: None is no object",
         "annotations are of the image 99",
         "images[3]: width is 0",
@@ -518,7 +517,7 @@ def test_lmdb_whose_lengths_are_damaged(tmp_path, source):
     assert node in data
     longer = struct.pack("<IHH", 1 << 27, 1, 1) + b"7"
     (path / "data.mdb").write_bytes(data.replace(node, longer))
-    with pytest.raises(UsageError, match="cannot be read as an LMDB"):
+    with pytest.raises(UsageError, match=r"features\.lmdb cannot be read .*; copy it again"):
         convert("mmf-lmdb", path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -25,14 +25,20 @@ def entries(name, raw):
 
 
 @pytest.mark.parametrize("name", list(samples.WRITERS))
-def test_an_example_says_on_which_line_of_its_file_it_stands(name, tmp_path):
+def test_an_example_says_on_which_line_or_entry_of_its_file_it_stands(name, tmp_path):
     samples.WRITERS[name](tmp_path)
     found = [entry for listed in entries(name, tmp_path).values() for entry in listed]
     items = [entry for entry in found if isinstance(entry, base.Item)]
     assert items
     for item in items:
-        path, line = item.where.partition(",")[0].rsplit(":", 1)
-        assert 1 <= int(line) <= len(pathlib.Path(path).read_bytes().splitlines())
+        path, _, entry = item.where.partition(", entry ")
+        if entry:
+            content = json.loads(pathlib.Path(path).read_text())
+            lists = [content] if name not in ("coco_captions", "vqav2") else content.values()
+            assert 0 <= int(entry) < max(map(len, lists))
+        else:
+            path, line = path.rsplit(":", 1)
+            assert 1 <= int(line) <= len(pathlib.Path(path).read_bytes().splitlines())
 
 
 # ---- Hashes --------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ def test_sbu_as_json(tmp_path):
     assert item.pictures[0].files == ("images/2_ab.jpg", "2_ab.jpg")
     content["captions"].append("one more")
     samples.put(tmp_path / "sbu-captions-all.json", content)
-    with pytest.raises(UsageError, match=r"has 1 addresses and 2 captions"):
+    with pytest.raises(UsageError, match=r"entry 1: it must hold two lists"):
         entries("sbu", tmp_path)
 
 
@@ -239,7 +245,7 @@ def test_narratives_without_traces(tmp_path):
     [
         ("conceptual_captions", "Train_GCC-training.tsv", "a\tb\nno tab\n", r"tsv:2: not a"),
         ("sbu", "SBU_captioned_photo_dataset_urls.txt", "http://a\n", "has fewer lines than"),
-        ("sbu", "sbu-captions-all.json", '{"captions": 3}', "lists of strings"),
+        ("sbu", "sbu-captions-all.json", '{"captions": 3}', "'captions' is not a list"),
         ("visual_genome", "image_data.json", '[{"image_id": 1,\n "wid', r"json:2: not JSON"),
         ("visual_genome", "image_data.json", '[{"image_id": 1, "width": 0, "height": 3}]', "size"),
         ("visual_genome", "objects.json", '[{"image_id": 1}]', "`objects` is missing"),

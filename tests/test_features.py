@@ -208,7 +208,7 @@ def test_photos_without_caption_are_left_out_where_there_are_captions(tmp_path, 
     summary = run(images, tmp_path / "out", captions=few)
     assert (summary.photos, summary.captions) == (1, 1)
     assert summary.left == {"without caption": 9, "damaged caption": 1}
-    assert f"{few}:2: no JSON" in summary.report.read_text()
+    assert f"{few}:2: not JSON" in summary.report.read_text()
 
 
 def test_where_no_photo_can_be_taken_nothing_is_left(tmp_path, detector):

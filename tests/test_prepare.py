@@ -116,7 +116,7 @@ def test_phrases_objects_and_attributes_of_visual_genome(prepared):
         "box",
         {"box": 1},
     )
-    assert "region_descriptions.json:1, entry 0, row 2" in box.where
+    assert "region_descriptions.json, entry 0, row 2" in box.where
     assert report(prepared / "out", "visual_genome", "train")["boxes cut"] == 1
 
 

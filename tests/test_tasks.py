@@ -2,12 +2,10 @@
 
 import json
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
 
-from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.tasks import cifar, glue, gqa, nlvr2, registry, snli_ve, vqa
 
@@ -16,122 +14,6 @@ def write(folder, name, content):
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
-
-
-# ---- Files ---------------------------------------------------------------------------------------
-
-NESTED = {"info": {"version": "2.0", "n": [1, {"x": "]}"}]}, "rows": [{"a": 12}, {"b": 'ü"]'}, {}]}
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
-@pytest.mark.parametrize("indent", [None, 2])
-def test_entries_do_not_depend_on_where_chunks_end(tmp_path, monkeypatch, chunk, indent):
-    monkeypatch.setattr(files, "_CHUNK", chunk)
-    path = write(tmp_path, "x.json", json.dumps(NESTED, indent=indent))
-    assert [entry for _, _, entry in files.json_entries(path, "rows")] == NESTED["rows"]
-    path = write(tmp_path, "y.json", json.dumps({"k": {"v": 1.25}, "l": {"v": -30}}, indent=indent))
-    named = {name: entry for _, name, entry in files.json_entries(path)}
-    assert named == {"k": {"v": 1.25}, "l": {"v": -30}}
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
-def test_members_are_read_in_one_pass(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(files, "_CHUNK", chunk)
-    first = [12345, -1.5e10, 'Hündchen\n"', {"k": [[]]}, None, True, []]
-    document = {"no": NESTED, "yes": first, "number": -1.5e3, "empty": [], "last": [1]}
-    path = write(tmp_path, "x.json", json.dumps(document, ensure_ascii=False))
-    found = list(files.json_members(path, {"yes", "last", "empty", "absent"}))
-    expected = [(f"{path}:1, yes[{number}]", "yes", value) for number, value in enumerate(first)]
-    assert found == [*expected, (f"{path}:1, last[0]", "last", 1)]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"a": 5}', "here is 5, it must be .* or {"),
-        ('{"a" 1}', "here is 1, it must be :"),
-        ('{"a": [1, }', "not JSON"),
-        ('{"a":\n [1,\n 2', ":3: .*the end of the file"),
-        ('{"a": [' + "[" * 100_000, "not JSON"),
-        ('{"a": ["' + "x" * 5000, "not JSON"),
-        ('{"a": ["' + "x" * 50_000 + '"]}', "a value has no end"),
-    ],
-)
-def test_members_that_are_damaged(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(files, "_CHUNK", 1 << 10)
-    monkeypatch.setattr(files, "MAX_VALUE", 1 << 14)
-    path = write(tmp_path, "x.json", content)
-    with pytest.raises(UsageError, match=message):
-        list(files.json_members(path, {"a"}))
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"n": "9" * 500}, r"x: `n` must be int \| float, not '9+\.\.\.9+'"),
-        ({"m": 1}, "x: `n` is missing; there is m"),
-        ([1], r"x: \[1\] is no object, it must have `n`"),
-    ],
-)
-def test_fields_that_are_wrong_are_told_in_short(entry, message):
-    with pytest.raises(UsageError, match=f"^{message}$"):
-        files.field(entry, "n", int | float, "x")
-
-
-@pytest.mark.parametrize("empty", ["[]", "{}", " [ ] ", '{"rows": []}'])
-def test_files_without_entries(tmp_path, empty):
-    path = write(tmp_path, "x.json", empty)
-    assert not list(files.json_entries(path, "rows" if "rows" in empty else None))
-
-
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        ('[{"a": 1},\n {"a": 2},\n {"a": nope}]', [":3:", "not JSON"]),
-        ('[{"a": 1},\n {"a": 2}\n', [":3:", "the end of the file"]),
-        ('[{"a": "cut', [":1:", "not JSON"]),
-        ('[{"a": 1}\n 7]', [":2:", "here is 7"]),
-        ("[1, 2]", ["entry 0: not an object"]),
-        ("hello", [":1:", "here is h"]),
-        ("", ["the end of the file"]),
-    ],
-)
-def test_a_broken_file_is_told_with_its_line(tmp_path, content, parts):
-    path = write(tmp_path, "x.json", content)
-    with pytest.raises(UsageError, match=str(path)) as error:
-        list(files.json_entries(path))
-    assert all(part in str(error.value) for part in parts)
-
-
-def test_a_syntax_error_is_told_before_the_rest_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_CHUNK", 100)
-    path = write(tmp_path, "x.json", '[{"a": 1, oops' + " " * 10_000 + "\xff")
-    with pytest.raises(UsageError, match="not JSON"):
-        list(files.json_entries(path))
-
-
-def test_what_stands_before_the_key_does_not_fill_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_CHUNK", 1 << 14)
-    images = [{"id": number, "name": f"{number:012}.jpg"} for number in range(20_000)]
-    path = write(tmp_path, "x.json", {"images": images, "annotations": [{"id": 7}]})
-    tracemalloc.start()
-    try:
-        assert [entry for _, _, entry in files.json_entries(path, "annotations")] == [{"id": 7}]
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < path.stat().st_size / 4
-
-
-def test_missing_files_keys_and_encodings(tmp_path):
-    with pytest.raises(UsageError, match=r"gone\.json cannot be read: No such file"):
-        list(files.json_entries(tmp_path / "gone.json"))
-    path = write(tmp_path, "x.json", {"questions": [], "info": 1})
-    with pytest.raises(UsageError, match=r"has no 'rows'; it has questions, info"):
-        list(files.json_entries(path, "rows"))
-    (tmp_path / "latin.tsv").write_bytes(b"one\ntw\xf6\n")
-    with pytest.raises(UsageError, match="not UTF-8"):
-        list(files.lines(tmp_path / "latin.tsv"))
 
 
 # ---- VQAv2 and GQA -------------------------------------------------------------------------------

@@ -1,14 +1,13 @@
 """Pickles of strangers: what is read, what is refused, what damage does."""
 
 import collections
-import contextlib
 import fractions
 import io
 import os
 import pickle
-import resource
 import subprocess
 
+import convert_samples as samples
 import hypothesis
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import unpickle
+from mmt_jax.ingest.features.convert import convert
 
 ITEM = {
     "features": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -77,65 +77,6 @@ def test_anything_else_is_refused_by_name(value, name, protocol):
         unpickle.loads(pickle.dumps(value, protocol), "photo.pkl")
 
 
-BOMBS = {
-    "memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
-    "bytearray": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
-    "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"ab.",
-    "array": pickle.dumps(Runs(np.ndarray, (10**12,), np.dtype("f8"))),
-    "shape": pickle.dumps(np.zeros(3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
-    "objects": pickle.dumps(np.array([None] * 3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
-    "dtype": pickle.dumps(Runs(np.dtype, "V999999999")),
-    "persistent": b"Pmine\n.",
-    "extension": b"\x80\x02\x82\x01.",
-    "digits": b"L" + b"9" * 5000 + b"L\n.",
-}
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_nothing_is_allocated_for_a_number_alone(bomb):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UsageError, match="it "):
-        unpickle.loads(BOMBS[bomb], "it")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
-
-
-def test_the_flags_of_a_dtype_are_not_believed():
-    """Found by the fuzz: numpy takes f32 for objects where the state says so, and frees them."""
-    data = pickle.dumps(np.ones(3, np.float32), 2)
-    end = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"  # elsize, alignment, flags
-    assert end in data
-    read = unpickle.loads(data.replace(end, end[:-2] + b"\x3ft"), "it")
-    assert read.dtype == np.float32
-    assert not read.dtype.hasobject
-    assert read.tolist() == [1, 1, 1]
-
-
-def test_a_pickle_changes_nothing_of_ours():
-    """BUILD sets attributes of what was named before, here defaults of a function."""
-    build = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nN}X\x0c\x00\x00\x00__defaults__)s\x86b."
-    with contextlib.suppress(UsageError):
-        unpickle.loads(build, "it")
-    again = unpickle.loads(pickle.dumps(ITEM["features"]), "it")
-    np.testing.assert_array_equal(again, ITEM["features"])
-    assert unpickle._reconstruct.__defaults__ is None
-
-
-# Longer: `FUZZ=20000 pytest tests/test_unpickle.py`.
-@hypothesis.settings(
-    max_examples=int(os.environ.get("FUZZ", "200")), derandomize=True, deadline=None, database=None
-)
-@hypothesis.given(
-    data=st.sampled_from([pickle.dumps(ITEM, protocol) for protocol in (0, 2, 5)]),
-    at=st.integers(0, 2000),
-    cut=st.integers(0, 8),
-    insert=st.binary(max_size=8),
-)
-def test_damaged_pickles_are_read_or_refused(data, at, cut, insert):
-    at %= len(data)
-    with contextlib.suppress(UsageError):
-        unpickle.loads(data[:at] + insert + data[at + cut :], "it")
-
-
 def npy(value, **options):
     file = io.BytesIO()
     np.save(file, value, **options)
@@ -158,26 +99,67 @@ def test_npy_of_objects():
         unpickle.load_array(io.BytesIO(npy(np.array(Runs(os.system, "true"), object))), "it")
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "it cannot be read"),
-        (b"\x89HDF", "it cannot be read"),
-        (npy(ITEM["features"])[:-1], "it cannot be read"),
-        (npy(np.zeros(3)).replace(b"(3,), ", b"(3" + b"9" * 12 + b",),"), "announces"),
-    ],
-)
-def test_damaged_npy(data, message):
-    with pytest.raises(UsageError, match=message):
-        unpickle.load_array(io.BytesIO(data), "it")
+# ---- In the process that reads them --------------------------------------------------------------
+
+FLAGS = pickle.dumps(np.ones(3, np.float32), 2)
+END = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"  # of a dtype: elsize, alignment, flags
+DAMAGED = {
+    "memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "bytearray": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+    "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"ab.",
+    "array": pickle.dumps(Runs(np.ndarray, (10**12,), np.dtype("f8"))),
+    "shape": pickle.dumps(np.zeros(3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
+    "objects": pickle.dumps(np.array([None] * 3)).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
+    "dtype": pickle.dumps(Runs(np.dtype, "V999999999")),
+    "persistent": b"Pmine\n.",
+    "extension": b"\x80\x02\x82\x01.",
+    "digits": b"L" + b"9" * 5000 + b"L\n.",
+    # numpy takes numbers for objects where the state of a dtype says so, and frees them.
+    "flags": FLAGS.replace(END, END[:-2] + b"\x3ft"),
+    "cut": pickle.dumps(ITEM)[:100],
+    # Sets attributes of what was named before, here defaults of a function.
+    "build": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n"
+    b"N}X\x0c\x00\x00\x00__defaults__)s\x86b.",
+    "array of lists": pickle.dumps([[]] * 10),
+}
 
 
-def test_files(tmp_path):
-    path = tmp_path / "photo.pkl"
-    path.write_bytes(pickle.dumps([1]))
-    assert unpickle.load(path) == [1]
-    os.truncate(path, unpickle.MAX_BYTES + 1)
-    with pytest.raises(UsageError, match=r"photo\.pkl has 268,435,457 bytes"):
-        unpickle.load(path)
-    with pytest.raises(UsageError, match=r"none\.pkl cannot be read"):
-        unpickle.load(tmp_path / "none.pkl")
+def test_damaged_pickles_and_bombs_cost_nothing_but_themselves(tmp_path):
+    """Whatever they do to the process that reads them, the photos around them are read."""
+    path = samples.mmt(tmp_path)
+    assert END in FLAGS
+    for number, (name, data) in enumerate(DAMAGED.items()):
+        (path / f"{number}-{name}.pkl").write_bytes(data)
+    summary = convert("mmt-pickle", path, tmp_path / "out")
+    assert (summary.photos, summary.left) == (2, {"damaged": len(DAMAGED)})
+    listed = summary.report.read_text()
+    assert all(f"{name}.pkl" in listed for name in DAMAGED)
+
+
+# Longer: `FUZZ=20000 pytest tests/test_unpickle.py`.
+def test_any_damage_is_read_or_refused(tmp_path):
+    """Mutated pickles, 200 in one folder."""
+    rows = []
+
+    @hypothesis.settings(
+        max_examples=int(os.environ.get("FUZZ", "200")),
+        derandomize=True,
+        deadline=None,
+        database=None,
+    )
+    @hypothesis.given(
+        data=st.sampled_from([pickle.dumps(ITEM, protocol) for protocol in (0, 2, 5)]),
+        at=st.integers(0, 2000),
+        cut=st.integers(0, 8),
+        insert=st.binary(max_size=8),
+    )
+    def collect(data, at, cut, insert):
+        at %= len(data)
+        rows.append(data[:at] + insert + data[at + cut :])
+
+    collect()
+    path = samples.mmt(tmp_path)
+    for number, data in enumerate(rows):
+        (path / f"damaged-{number}.pkl").write_bytes(data)
+    summary = convert("mmt-pickle", path, tmp_path / "out")
+    assert (summary.photos, summary.left) == (2, {"damaged": len(rows)})

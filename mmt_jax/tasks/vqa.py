@@ -108,12 +108,7 @@ def read(
       UsageError: a file cannot be read, an entry lacks something, or the two do not belong
         together.
     """
-    try:
-        with files.open_text(questions) as file:
-            listed = file.read(256).lstrip().startswith("[")
-    except UnicodeDecodeError:
-        raise UsageError(f"{questions} is not UTF-8; give the JSON file, unpacked") from None
-    return _lxmert(questions) if listed else _published(questions, annotations)
+    return _lxmert(questions) if files.is_list(questions) else _published(questions, annotations)
 
 
 def _published(

@@ -5,9 +5,7 @@ Who fetches the photos names their files; the usual names of public downloaders 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 import pathlib
 import urllib.parse
 import zlib
@@ -120,25 +118,16 @@ def _sbu_lines(urls: pathlib.Path, texts: pathlib.Path) -> Iterator[tuple[str, s
 
 
 def _sbu_json(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    with contextlib.closing(files.open_text(path)) as file:
-        try:
-            content = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: not JSON ({error})") from None
-    content = content if isinstance(content, dict) else {}
-    urls, texts = (_strings(content.get(key), path) for key in ("image_urls", "captions"))
-    if len(urls) != len(texts):
-        raise UsageError(
-            f"{path} has {len(urls)} addresses and {len(texts)} captions; it is damaged"
-        )
-    for number, (url, text) in enumerate(zip(urls, texts, strict=True)):
+    columns = (files.json_members(path, (key,)) for key in ("image_urls", "captions"))
+    rows = itertools.zip_longest(*columns)
+    for number, row in enumerate(rows):
+        url, text = (cell and cell[2] for cell in row)
+        if not (isinstance(url, str) and isinstance(text, str)):
+            raise UsageError(
+                f"{path}, entry {number}: it must hold two lists of strings of one length, "
+                f"`image_urls` and `captions`"
+            )
         yield f"{path}, entry {number}", url, text
-
-
-def _strings(column: object, path: pathlib.Path) -> list[str]:
-    if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-        raise UsageError(f"{path} must hold lists of strings, `image_urls` and `captions`")
-    return column
 
 
 SBU = base.Corpus(

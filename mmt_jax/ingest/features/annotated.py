@@ -13,7 +13,7 @@ import array
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ import numpy as np
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
-from mmt_jax.ingest.features import detections, tsv
-from mmt_jax.ingest.features.detections import Detections, Item
+from mmt_jax.ingest.features import detections
+from mmt_jax.ingest.features.detections import Detections, Format
+from mmt_jax.ingest.guarded import Entries
 from mmt_jax.photo import WHOLE, with_area
 
 MAX_CATEGORIES = 10_000
@@ -31,7 +32,7 @@ MAX_CATEGORIES = 10_000
 def categories_of_lines(path: pathlib.Path) -> list[str]:
     """The categories that a `boxes-jsonl` names, sorted; damaged lines name none."""
     found: set[str] = set()
-    for where, line in tsv.lines(path, tsv.MAX_JSON):
+    for where, line in files.byte_lines(path):
         try:
             found |= {box["category"] for box in json.loads(line)["boxes"]}
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -44,111 +45,103 @@ def categories_of_lines(path: pathlib.Path) -> list[str]:
 def categories_of_coco(path: pathlib.Path) -> list[str]:
     """The categories of a `coco-instances`, by id."""
     found: dict[int, str] = {}
-    for where, _, row in files.json_members(path, {"categories"}):
+    for where, _, row in files.json_members(path, ("categories",)):
         name = files.field(row, "name", str, where)
         if name in found.values() or found.setdefault(_id(row, "id", where), name) != name:
             raise UsageError(f"{where}: the category {name!r} is there twice")
     return [found[number] for number in sorted(found)]
 
 
-def read_lines(path: pathlib.Path, categories: Sequence[str]) -> Iterator[Item]:
+def read_lines(path: pathlib.Path, categories: Sequence[str]) -> Entries:
     """The photos of a `boxes-jsonl`."""
     numbers = {name: number for number, name in enumerate(categories)}
-    for where, line in tsv.lines(path, tsv.MAX_JSON):
-        yield Item(where, functools.partial(_line, line, numbers, where))
+    for where, line in files.byte_lines(path):
+        if line.strip():
+            yield where, functools.partial(_line, line, numbers, where)
 
 
-def read_coco(path: pathlib.Path, categories: Sequence[str]) -> Iterator[Item]:
+def read_coco(path: pathlib.Path, categories: Sequence[str]) -> Entries:
     """The photos of a `coco-instances`. Its boxes, 56 bytes each, are in memory at once."""
-    numbers = {name: number for number, name in enumerate(categories)}
+    columns = {name: number for number, name in enumerate(categories)}
     photos: dict[int, tuple[str, Any]] = {}
-    ids: dict[int, int] = {}  # of categories → their columns
-    owners, kinds, boxes = array.array("q"), array.array("q"), array.array("d")
-    for where, key, row in files.json_members(path, {"images", "annotations", "categories"}):
+    kinds: dict[int, int] = {}  # of categories → their columns
+    numbers, boxes = array.array("q"), array.array("d")  # owner and category; the box
+    for where, key, row in files.json_members(path, ("categories", "images", "annotations")):
         try:
-            if key == "images":
+            if key == "categories":
+                kinds[_id(row, "id", where)] = _column(row, "name", columns, where)
+            elif key == "images":
                 if (photo := _id(row, "id", where)) in photos:
                     raise UsageError(f"{where}: the image {photo} is there twice")
                 photos[photo] = (where, row)
-            elif key == "categories":
-                ids[_id(row, "id", where)] = _column(row, "name", numbers, where)
             elif not (isinstance(row, dict) and row.get("iscrowd")):
                 box = _box(row, "bbox", where)
-                owner, kind = (_id(row, name, where) for name in ("image_id", "category_id"))
-                owners.append(owner)
-                kinds.append(kind)
+                numbers.extend(_id(row, name, where) for name in ("image_id", "category_id"))
                 boxes.extend(box)
         except UsageError as error:
-            yield Item(where, functools.partial(_refuse, str(error)))
-    yield from _coco_photos(path, photos, ids, (owners, kinds, boxes), len(categories))
-
-
-def _coco_photos(
-    path: pathlib.Path,
-    photos: Mapping[int, tuple[str, Any]],
-    ids: Mapping[int, int],
-    columns: tuple[array.array, array.array, array.array],
-    width: int,
-) -> Iterator[Item]:
-    owners, kinds = (np.frombuffer(column, np.int64) for column in columns[:2])
-    boxes = np.frombuffer(columns[2], np.float64).reshape(-1, 4)
-    order = np.argsort(owners, kind="stable")
-    owners = owners[order]
+            yield where, functools.partial(_refuse, str(error))
+    table = np.frombuffer(numbers, np.int64).reshape(-1, 2)
+    order = np.argsort(table[:, 0], kind="stable")
+    owners, found = table[order, 0], table[order, 1]
+    drawn = np.frombuffer(boxes, np.float64).reshape(-1, 4)[order]
     for owner in np.setdiff1d(owners, np.fromiter(photos, np.int64, len(photos))).tolist():
         reason = f"{path}: annotations are of the image {owner}, which is not among the images"
-        yield Item(f"{path}: image {owner}", functools.partial(_refuse, reason))
+        yield f"{path}: image {owner}", functools.partial(_refuse, reason)
     for owner, (where, row) in photos.items():
-        rows = order[slice(*np.searchsorted(owners, [owner, owner + 1]))]
+        own = slice(*np.searchsorted(owners, [owner, owner + 1]))
         load = functools.partial(
-            _coco_photo, owner, row, kinds[rows], boxes[rows], ids, width, where
+            _coco_photo, owner, row, found[own], drawn[own], kinds, len(categories), where
         )
-        yield Item(where, load)
+        yield where, load
 
 
 def _coco_photo(
     number: int,
     row: Any,
-    kinds: np.ndarray,
+    found: np.ndarray,
     boxes: np.ndarray,
-    ids: Mapping[int, int],
+    kinds: Mapping[int, int],
     width: int,
     where: str,
 ) -> Detections:
-    if unknown := set(kinds.tolist()) - set(ids):
+    if unknown := set(found.tolist()) - set(kinds):
         raise UsageError(f"{where}: the category {min(unknown)} is not among the categories")
-    classes = np.array([ids[kind] for kind in kinds.tolist()], np.int64)
+    classes = np.array([kinds[kind] for kind in found.tolist()], np.int64)
     info = {"file_name": row["file_name"]} if isinstance(row.get("file_name"), str) else {}
-    return _annotated(number, _size(row, where), boxes, "xywh pixels", classes, width, where, info)
+    return _annotated(number, row, boxes, "xywh pixels", classes, width, where, info=info)
 
 
-def _line(line: bytes, numbers: Mapping[str, int], where: str) -> Detections:
-    row = tsv.parsed(line, where)
+def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
+    row = files.parsed(line, where)
     number = _id(row, "image_id", where)
     rows = files.field(row, "boxes", list, where)
     if len(rows) > detections.MAX_REGIONS:
         raise UsageError(f"{where}: {len(rows)} boxes; a photo has {detections.MAX_REGIONS:,}")
     boxes = np.array([_box(box, "xyxy", where) for box in rows], np.float64).reshape(-1, 4)
-    classes = np.array([_column(box, "category", numbers, where) for box in rows], np.int64)
+    classes = np.array([_column(box, "category", columns, where) for box in rows], np.int64)
     captions = row.get("captions", [])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be a list of strings")
-    size = _size(row, where)
+    width = len(columns)
     return _annotated(
-        number, size, boxes, "xyxy pixels", classes, len(numbers), where, {}, tuple(captions)
+        number, row, boxes, "xyxy pixels", classes, width, where, captions=tuple(captions)
     )
 
 
 def _annotated(
     number: int,
-    size: tuple[int, int],
+    row: Any,
     boxes: np.ndarray,
     convention: str,
     classes: np.ndarray,
     width: int,
     where: str,
-    info: Mapping[str, Any],
-    captions: tuple[str, ...] = (),
+    **known: Any,
 ) -> Detections:
+    size = tuple(
+        detections.number(files.field(row, key, int, where), key, where, high=detections.MAX_SIDE)
+        for key in ("width", "height")
+    )
     placed = boxes_lib.placed(boxes, convention, size, where, little=np.inf)
     kept = ~placed.empty
     corners, classes = placed.corners[kept], classes[kept]
@@ -162,21 +155,20 @@ def _annotated(
         class_ids=classes,
         class_probs=np.ones(len(classes), np.float32),
         whole=np.concatenate([histogram, np.array(WHOLE, np.float32)]),
-        captions=captions,
-        info=info,
         cut=int(placed.cut[kept].sum()),
         lost=int(placed.empty.sum()),
+        **known,
     )
 
 
-def _column(row: Any, key: str, numbers: Mapping[str, int], where: str) -> int:
+def _column(row: Any, key: str, columns: Mapping[str, int], where: str) -> int:
     """The number of a category that is named."""
-    if (name := files.field(row, key, str, where)) not in numbers:
+    if (name := files.field(row, key, str, where)) not in columns:
         raise UsageError(
             f"{where}: the category {name!r} is not among those that the folder knows; convert the "
             f"split with the most categories first"
         )
-    return numbers[name]
+    return columns[name]
 
 
 def _id(row: Any, key: str, where: str) -> int:
@@ -184,14 +176,6 @@ def _id(row: Any, key: str, where: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise UsageError(f"{where}: {key} does not fit into 64 bits")
     return value
-
-
-def _size(row: Any, where: str) -> tuple[int, int]:
-    width, height = (
-        detections.number(files.field(row, key, int, where), key, where, high=detections.MAX_SIDE)
-        for key in ("width", "height")
-    )
-    return width, height
 
 
 def _box(row: Any, key: str, where: str) -> list[float]:
@@ -206,3 +190,20 @@ def _box(row: Any, key: str, where: str) -> list[float]:
 
 def _refuse(reason: str) -> Detections:
     raise UsageError(reason)
+
+
+FORMATS = {
+    "boxes-jsonl": Format(
+        "annotated boxes with a category and captions, no pixels",
+        "xyxy pixels",
+        read_lines,
+        categories=categories_of_lines,
+        captions=True,
+    ),
+    "coco-instances": Format(
+        "COCO's instances file, no pixels",
+        "xywh pixels",
+        read_coco,
+        categories=categories_of_coco,
+    ),
+}

@@ -60,12 +60,11 @@ def read(path: pathlib.Path, split: str) -> Captions:
     Raises:
       UsageError: the file cannot be read, or has no caption.
     """
+    rows, parse = ((where, line) for where, line in files.byte_lines(path) if line.strip()), _token
     if path.suffix == ".jsonl":
-        rows, parse = tsv.lines(path, tsv.MAX_JSON), _line
+        parse = _line
     elif path.suffix == ".json":
         rows, parse = _elements(path, split), _element
-    else:
-        rows, parse = tsv.lines(path, tsv.MAX_JSON), _token
     found, shared = Captions(str(path)), set()
     for where, row in rows:
         try:
@@ -93,7 +92,7 @@ def read(path: pathlib.Path, split: str) -> Captions:
 
 
 def _line(line: bytes, where: str) -> tuple[int | str, list[str]]:
-    row = tsv.parsed(line, where)
+    row = files.parsed(line, where)
     captions = files.field(row, "captions", list, where)
     if not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be strings")
@@ -101,7 +100,7 @@ def _line(line: bytes, where: str) -> tuple[int | str, list[str]]:
 
 
 def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
-    for where, key, row in files.json_members(path, {"annotations", "images"}):
+    for where, key, row in files.json_members(path, ("annotations", "images")):
         if not isinstance(row, dict) or key == "annotations":
             yield where, row
         elif "sentences" in row:  # COCO's own images have none

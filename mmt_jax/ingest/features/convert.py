@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.errors import UsageError
 from mmt_jax.files import NoRoomError, tidy, whole
-from mmt_jax.ingest.features import FORMATS, Format, Item, captions, detections
+from mmt_jax.ingest import guarded
+from mmt_jax.ingest.features import FORMATS, captions, detections
+from mmt_jax.ingest.features.detections import Detections, Format
 from mmt_jax.ingest.skipped import Skipped, Summary
 from mmt_jax.text.base import prepare
 
@@ -26,7 +27,7 @@ def convert(
     captions_file: str | os.PathLike | None = None,
     split: str = "train",
     dtype: str = "float16",
-    track: Callable[[Iterable[Item]], Iterable[Item]] = iter,
+    track: Callable[[Iterable], Iterable] = iter,
 ) -> Summary:
     """Converts.
 
@@ -40,7 +41,7 @@ def convert(
       captions_file: see `captions`; None = those of the format, or none.
       split: to write.
       dtype: of the features, "float16" or "float32".
-      track: goes over the items, as a progress bar does.
+      track: goes over the photos, as a progress bar does.
 
     Raises:
       UsageError: unknown format, a file that cannot be read, or no photo in it that can; nothing is
@@ -61,11 +62,9 @@ def convert(
         writer,
     ):
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
-        read = row.read
-        if names is not None:
-            writer.num_classes = len(names)
-            read = functools.partial(read, categories=names)
-        written = _write(track(read(source)), row, writer, joined, report)
+        writer.num_classes = None if names is None else len(names)
+        photos = guarded.read(row.read, source, *([] if names is None else [names]))
+        written = _write(track(photos), row, writer, joined, report)
         if not written:
             raise UsageError(f"{source} has no photo to write{report.because}")
         if joined:
@@ -77,7 +76,7 @@ def convert(
 
 
 def _write(
-    items: Iterable[Item],
+    photos: Iterable[tuple[str, Detections | UsageError]],
     row: Format,
     writer: FolderWriter,
     joined: captions.Captions | None,
@@ -85,35 +84,37 @@ def _write(
 ) -> dict[int, int]:
     """Writes the photos; returns how many captions each has."""
     written = {}
-    for item in items:
+    for where, found in photos:
         try:
-            found = item.load()
+            if isinstance(found, UsageError):
+                raise found
             if joined is None:
                 texts = tuple(text for text in found.captions if prepare(text))
                 if 0 < len(texts) < len(found.captions):
-                    report.add("damaged caption", item.where, f"one of photo {found.name} is empty")
+                    report.add("damaged caption", where, f"one of photo {found.name} is empty")
             else:
                 texts = joined.of.get(found.image_id, ())
             if not texts and (row.captions or joined):
-                report.add("without caption", item.where, f"photo {found.name} has no caption")
+                report.add("without caption", where, f"photo {found.name} has no caption")
                 continue
-            photo = detections.photo(found, texts, item.where)
+            photo = detections.photo(found, texts, where)
             classes = writer.num_classes if found.num_classes is None else found.num_classes
             if writer.num_classes not in (None, classes):
                 raise UsageError(
-                    f"{item.where}: {classes} classes, the photos before it {writer.num_classes}"
+                    f"{where}: {classes} classes, the photos before it {writer.num_classes}"
                 )
             writer.add(photo)
-            writer.num_classes = classes
-            written[photo.image_id] = len(texts)
-            report.cut += found.cut
-            if found.lost:
-                reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"
-                report.add("box without area", item.where, reason, found.lost)
         except NoRoomError:
             raise
         except UsageError as error:
-            report.add("damaged", item.where, error)
+            report.add("damaged", where, error)
+            continue
+        writer.num_classes = classes
+        written[photo.image_id] = len(texts)
+        report.cut += found.cut
+        if found.lost:
+            reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"
+            report.add("box without area", where, reason, found.lost)
     return written
 
 

@@ -6,19 +6,23 @@ Where boxes lie is declared by each format (`boxes.CONVENTIONS`) and checked, ne
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mmt_jax.data import published
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes
+from mmt_jax.ingest.guarded import Entries
 from mmt_jax.photo import Photo, image_id, rows, top
 
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
+
+# What `Detections` has of each region beside its box.
+_COLUMNS = ("features", "scores", "class_ids", "class_probs", "attribute_ids", "attribute_probs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +73,23 @@ class Detections:
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
-    """One photo of a file, not yet read.
+class Format:
+    """One layout; each declares itself in the file that reads it.
 
     Attributes:
-      where: its place for messages, such as `features.tsv:12`.
-      load: reads it, before the next item is asked for; raises `UsageError` where it is damaged.
+      about: what it is, in a line.
+      boxes: the convention of its boxes, one of `boxes.CONVENTIONS`.
+      read: path → place and reader of each photo, for `guarded.read`; takes the names of its
+        categories too, where it has them.
+      categories: path → names of the categories that features are made of.
+      captions: whether photos bring their captions.
     """
 
-    where: str
-    load: Callable[[], Detections]
+    about: str
+    boxes: str
+    read: Callable[..., Entries]
+    categories: Callable[[pathlib.Path], list[str]] | None = None
+    captions: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +207,7 @@ def inside(found: Detections, convention: str, where: str) -> Detections:
     if len(placed.corners) != len(found.features):
         raise UsageError(f"{where}: {len(placed.corners)} boxes for {len(found.features)} features")
     kept = ~placed.empty
-    columns = {name: getattr(found, name) for name in published.NAMES if name != "boxes"}
+    columns = {name: getattr(found, name) for name in _COLUMNS}
     return dataclasses.replace(
         found,
         **{name: values[kept] for name, values in columns.items() if values is not None},

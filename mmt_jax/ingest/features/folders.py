@@ -13,17 +13,16 @@ import functools
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import unpickle
 from mmt_jax.ingest.features import detections
-from mmt_jax.ingest.features.detections import Detections, Item, Names
+from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.features.stores import MMF
+from mmt_jax.ingest.guarded import Entries
 
 NPZ = Names(
     features="x",
@@ -36,31 +35,32 @@ NPZ = Names(
 _INFO = "_info.npy"
 _UNITER = ("features", "norm_bb", "conf", "soft_labels")
 _SIDES_SLACK = 0.01
+_PADDING = "image/padding_mask"
 
 
-def read_npy(path: pathlib.Path) -> Iterator[Item]:
+def read_npy(path: pathlib.Path) -> Entries:
     """The photos of a folder of `npy` files."""
-    return (item for item in _items(path, (".npy",), _npy) if not item.where.endswith(_INFO))
+    return (item for item in _files(path, (".npy",), _npy) if not item[0].endswith(_INFO))
 
 
-def read_npz(path: pathlib.Path) -> Iterator[Item]:
+def read_npz(path: pathlib.Path) -> Entries:
     """The photos of a folder of `npz` files."""
-    return _items(path, (".npz",), _npz)
+    return _files(path, (".npz",), _npz)
 
 
-def read_uniter(path: pathlib.Path) -> Iterator[Item]:
+def read_uniter(path: pathlib.Path) -> Entries:
     """The photos of a folder of `uniter-npz` files."""
-    return _items(path, (".npz",), _uniter)
+    return _files(path, (".npz",), _uniter)
 
 
-def read_mmt(path: pathlib.Path) -> Iterator[Item]:
+def read_mmt(path: pathlib.Path) -> Entries:
     """The photos of a folder of `mmt-pickle` files."""
-    return _items(path, (".pkl", ".pickle"), _mmt)
+    return _files(path, (".pkl", ".pickle"), _mmt)
 
 
-def _items(
+def _files(
     folder: pathlib.Path, suffixes: tuple[str, ...], parse: Callable[[pathlib.Path], Detections]
-) -> Iterator[Item]:
+) -> Entries:
     """The folder's files by name; a link that leads out of it is refused when it is loaded."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(suffixes))
@@ -70,7 +70,7 @@ def _items(
         raise UsageError(f"{folder} holds no {' or '.join(suffixes)} file")
     root = folder.resolve()
     for name in names:
-        yield Item(str(folder / name), functools.partial(_inside, root, folder / name, parse))
+        yield str(folder / name), functools.partial(_inside, root, folder / name, parse)
 
 
 def _inside(
@@ -83,17 +83,19 @@ def _inside(
 
 def _npy(path: pathlib.Path) -> Detections:
     name = path.name.removesuffix(".npy")
-    info = _array_file(path.with_name(name + _INFO))
-    fields = info.item() if info.shape == () and info.dtype == object else None
+    arrays = []
+    for part in (path, info := path.with_name(name + _INFO)):
+        with open(part, "rb") as file:
+            arrays.append(unpickle.load_array(file, str(part)))
+    features, fields = arrays[0], arrays[1].item() if arrays[1].shape == () else None
     if not isinstance(fields, dict):
-        raise UsageError(f"{path.with_name(name + _INFO)} does not hold a dict")
-    fields = {**fields, MMF.features: _array_file(path)}
+        raise UsageError(f"{info} does not hold a dict")
+    fields = {**fields, MMF.features: features}
     return detections.from_fields(fields, MMF, name=name, where=str(path))
 
 
 def _npz(path: pathlib.Path) -> Detections:
-    wanted = [name for name in vars(NPZ).values() if name is not None]
-    fields = _arrays(path, wanted)
+    fields = _arrays(path, filter(None, vars(NPZ).values()))
     features, boxes = fields.get(NPZ.features), fields.get(NPZ.boxes)
     if features is not None and boxes is not None and features.ndim == boxes.ndim == 2:
         rows, width = features.shape
@@ -129,58 +131,46 @@ def _uniter(path: pathlib.Path) -> Detections:
 
 def _mmt(path: pathlib.Path) -> Detections:
     where = str(path)
-    fields = unpickle.load(path)
+    with open(path, "rb") as file:
+        fields = unpickle.load(file, where)
     if not isinstance(fields, dict):
         raise UsageError(f"{where} holds a {type(fields).__name__}, it must hold a dict")
-    record = {key: _single(fields.get(key), rank) for key, rank in _RECORD.items()}
-    record = {key: value for key, value in record.items() if value is not None}
-    schema.validate_record(record, name=where)
-    real = record[schema.IMAGE_PADDING] == 0
+    for key, value in fields.items():  # one photo's arrays may have a batch axis
+        if isinstance(value, np.ndarray) and value.ndim == (2 if key == _PADDING else 3):
+            fields[key] = value[0] if len(value) == 1 else value
+    padding = detections.array(fields, _PADDING, "iubf", 1, where)
+    features = detections.array(fields, "image/detection_features", "f", 2, where)
+    boxes = detections.array(fields, "image/bboxes", "f", 2, where)
+    if not len(padding) == len(features) == len(boxes) or boxes.shape[1] != 5:
+        raise UsageError(
+            f"{where}: boxes {boxes.shape}, features {features.shape} and padding mask "
+            f"{padding.shape} do not belong together; boxes must be [n, 5]"
+        )
+    if not np.isin(padding, (0, 1)).all() or padding[-1:].any():
+        raise UsageError(
+            f"{where}: the padding mask must be 1 at padding and 0 elsewhere, the end included"
+        )
+    real = padding == 0
     real[-1] = False  # the whole photo
-    features = record[schema.FEATURES]
-    found = Detections(
-        name=path.stem,
-        features=features[real],
-        boxes=record[schema.BOXES][real, :4],
-        whole=features[-1],
-    )
+    found = Detections(path.stem, features[real], boxes[real, :4], whole=features[-1])
     return detections.inside(found, "yxyx 0..1", where)
 
 
-_RECORD = {schema.BOXES: 2, schema.FEATURES: 2, schema.IMAGE_PADDING: 1}
+def _arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an npz holds."""
+    with zipfile.ZipFile(path) as archive:
+        there = set(archive.namelist())
+        arrays = {}
+        for name in names:
+            if f"{name}.npy" in there:
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = unpickle.load_array(member, f"{path}: {name}")
+        return arrays
 
 
-def _single(value: Any, rank: int) -> np.ndarray | None:
-    """One photo's array without a batch axis."""
-    if not isinstance(value, np.ndarray):
-        return None
-    if value.ndim == rank + 1 and len(value) == 1:
-        value = value[0]
-    kinds = {"i": np.int32, "u": np.int32, "b": np.int32, "f": np.float32}
-    with np.errstate(over="ignore"):  # infinity is found by who checks the record
-        return value.astype(kinds.get(value.dtype.kind, value.dtype), copy=False)
-
-
-def _array_file(path: pathlib.Path) -> np.ndarray:
-    try:
-        with open(path, "rb") as file:
-            return unpickle.load_array(file, str(path))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def _arrays(path: pathlib.Path, names: list[str] | tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Those of the named arrays that an npz holds; what they unpack to is bounded."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            there = set(archive.namelist())
-            arrays = {}
-            for name in names:
-                if f"{name}.npy" in there:
-                    with archive.open(f"{name}.npy") as member:
-                        arrays[name] = unpickle.load_array(member, f"{path}: {name}")
-            return arrays
-    except UsageError:
-        raise
-    except Exception as error:  # zipfile: BadZipFile, RuntimeError, NotImplementedError, struct, …
-        raise UsageError(f"{path} cannot be read as an npz file ({error}); copy it again") from None
+FORMATS = {
+    "uniter-npz": Format("UNITER's folder, an npz a photo", "xyxy 0..1", read_uniter),
+    "npy": Format("MMF's folder, NAME.npy and NAME_info.npy", "xyxy pixels", read_npy),
+    "npz": Format("a folder of npz with x, bbox, image_w, image_h", "xyxy pixels", read_npz),
+    "mmt-pickle": Format("the MMT release's folder, a pickle a photo", "yxyx 0..1", read_mmt),
+}

@@ -3,25 +3,23 @@
 HDF5: a group a photo, named as it, with features, boxes, img_w, img_h, and obj_id, obj_conf,
 attr_id, attr_conf or cls_prob. LMDB: a pickled dict a photo, beside an entry `keys`; ViLBERT's
 holds a bottom-up row of strings, VOLTA's the arrays of its HDF5, MMF's features, bbox, image_width,
-image_height, num_boxes, objects and cls_prob. Pickles run no code (`mmt_jax.data.unpickle`).
+image_height, num_boxes, objects and cls_prob. Pickles run no code (`mmt_jax.ingest.unpickle`).
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import pathlib
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import unpickle
-from mmt_jax.ingest.features import detections, lmdb_dump, tsv
-from mmt_jax.ingest.features.detections import Detections, Item, Names
+from mmt_jax.ingest.features import detections, tsv
+from mmt_jax.ingest.features.detections import Detections, Format, Names
+from mmt_jax.ingest.guarded import Entries
 
 H5 = Names(
     features="features",
@@ -47,7 +45,7 @@ MMF = Names(
 _KEYS = b"keys"  # the entry of an LMDB that lists the others
 
 
-def read_h5(path: pathlib.Path) -> Iterator[Item]:
+def read_h5(path: pathlib.Path) -> Entries:
     """The photos of an `lxmert-h5` or `volta-h5`.
 
     Raises:
@@ -61,31 +59,26 @@ def read_h5(path: pathlib.Path) -> Iterator[Item]:
         with h5py.File(path, "r") as file:
             for name in file:
                 where = f"{path}:{name}"
-                yield Item(where, functools.partial(_h5, file, str(name), where))
+                yield where, functools.partial(_h5, file, str(name), where)
     except Exception as error:  # h5py raises OSError, KeyError or RuntimeError for one damage
         raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
 
 
-def read_vilbert(path: pathlib.Path) -> Iterator[Item]:
+def read_vilbert(path: pathlib.Path) -> Entries:
     """The photos of a `vilbert-lmdb`, ViLBERT's or VOLTA's."""
     return _lmdb(path, _vilbert)
 
 
-def read_mmf(path: pathlib.Path) -> Iterator[Item]:
+def read_mmf(path: pathlib.Path) -> Entries:
     """The photos of an `mmf-lmdb`."""
     return _lmdb(path, _mmf)
 
 
 def _h5(file: Any, name: str, where: str) -> Detections:
-    known = {value for value in vars(H5).values() if value is not None}
-    try:
-        group = _hard(file, name, where)
-        keys = sorted(known & set(group)) if hasattr(group, "keys") else []
-        fields = {key: _dataset(_hard(group, key, where), f"{where}/{key}") for key in keys}
-    except UsageError:
-        raise
-    except Exception as error:  # HDF5 raises what it likes where a file is damaged
-        raise UsageError(f"{where} cannot be read ({error}); copy the file again") from None
+    group = _hard(file, name, where)
+    known = set(filter(None, vars(H5).values()))
+    keys = sorted(known & set(group)) if hasattr(group, "keys") else []
+    fields = {key: _dataset(_hard(group, key, where), f"{where}/{key}") for key in keys}
     return detections.from_fields(fields, H5, name=name, where=where)
 
 
@@ -103,40 +96,30 @@ def _dataset(dataset: Any, where: str) -> np.ndarray:
 
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
         raise UsageError(f"{where} is no array of this file")
-    if dataset.nbytes > unpickle.MAX_BYTES:
-        raise UsageError(f"{where} announces {dataset.nbytes:,} bytes; that is no photo")
     return np.asarray(dataset[()])
 
 
-def _lmdb(path: pathlib.Path, parse: Callable[[Any, str, str], Detections]) -> Iterator[Item]:
-    for key, value in _entries(path):
-        if key != _KEYS:
-            where = f"{path}:{key.decode(errors='replace')}"
-            yield Item(where, functools.partial(_value, key, value, where, parse))
-
-
-def _entries(path: pathlib.Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values, read by a process of its own, which a damaged file may end."""
-    if importlib.util.find_spec("lmdb") is None:
-        raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'")
-    command = [sys.executable, lmdb_dump.__file__, str(path.absolute())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            while head := process.stdout.read(lmdb_dump.LENGTHS.size):
-                sizes = lmdb_dump.LENGTHS.unpack(head.ljust(lmdb_dump.LENGTHS.size, b"\xff"))
-                if max(sizes) > unpickle.MAX_BYTES:
-                    raise UsageError(f"{path} has an entry of {max(sizes):,} bytes; it is damaged")
-                key, value = (process.stdout.read(size) for size in sizes)
-                if len(value) == sizes[1]:
-                    yield key, value
-            if process.wait():
-                reason = process.stderr.read().decode(errors="replace").strip().splitlines()
-                reason = reason[-1] if reason else "reading it ended the process"
-                raise UsageError(f"{path} cannot be read as an LMDB ({reason}); copy it again")
-        finally:
-            process.kill()
+def _lmdb(path: pathlib.Path, parse: Callable[[Any, str, str], Detections]) -> Entries:
+    try:
+        import lmdb
+    except ImportError:
+        raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'") from None
+    try:
+        environment = lmdb.open(
+            str(path),
+            subdir=path.is_dir(),
+            readonly=True,
+            create=False,
+            lock=False,
+            readahead=False,
+        )
+        with environment.begin() as transaction:
+            for key, value in transaction.cursor():
+                if key != _KEYS:
+                    where = f"{path}:{key.decode(errors='replace')}"
+                    yield where, functools.partial(_value, key, value, where, parse)
+    except lmdb.Error as error:
+        raise UsageError(f"{path} cannot be read as an LMDB ({error}); copy it again") from None
 
 
 def _value(
@@ -160,3 +143,11 @@ def _vilbert(fields: dict[str, Any], name: str, where: str) -> Detections:
 
 def _mmf(fields: dict[str, Any], name: str, where: str) -> Detections:
     return detections.from_fields(fields, MMF, name=name, where=where)
+
+
+FORMATS = {
+    "lxmert-h5": Format("the same as HDF5, a group a photo", "xyxy pixels", read_h5),
+    "volta-h5": Format("VOLTA's HDF5, a group a photo", "xyxy pixels", read_h5),
+    "vilbert-lmdb": Format("ViLBERT's LMDB, or VOLTA's, of pickles", "xyxy pixels", read_vilbert),
+    "mmf-lmdb": Format("MMF's LMDB of pickles", "xyxy pixels", read_mmf),
+}

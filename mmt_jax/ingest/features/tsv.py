@@ -11,8 +11,7 @@ height of the box in 0..1.
 from __future__ import annotations
 
 import base64
-import binascii
-import codecs
+import contextlib
 import functools
 import json
 import pathlib
@@ -21,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.features import detections
-from mmt_jax.ingest.features.detections import Detections, Item, Names
+from mmt_jax.ingest.features.detections import Detections, Format, Names
+from mmt_jax.ingest.guarded import Entries
 
 MAX_LINE = 1 << 26  # bytes; a hundred regions of 2,048 numbers take 1.1 million
-MAX_JSON = 1 << 22  # bytes of a line of JSON or text, whose objects take more memory than itself
 
 BOTTOM_UP = Names(
     features="features",
@@ -50,16 +50,8 @@ LXMERT = Names(
 
 _BOTTOM_UP_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features", "cls_prob")
 _LXMERT_FIELDS = (
-    "img_id",
-    "img_h",
-    "img_w",
-    "objects_id",
-    "objects_conf",
-    "attrs_id",
-    "attrs_conf",
-    "num_boxes",
-    "boxes",
-    "features",
+    *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
+    *("num_boxes", "boxes", "features"),
 )
 # Arrays in base64: dtype, and numbers a region; None = as many as there are.
 _ARRAYS = {
@@ -75,49 +67,20 @@ _GEOMETRY = 6  # of VinVL's features
 _GEOMETRY_SLACK = 0.01
 
 
-def read_bottom_up(path: pathlib.Path) -> Iterator[Item]:
+def read_bottom_up(path: pathlib.Path) -> Entries:
     """The photos of a `bottom-up-tsv`."""
     return _rows(path, (_BOTTOM_UP_FIELDS[:-1], _BOTTOM_UP_FIELDS), BOTTOM_UP)
 
 
-def read_lxmert(path: pathlib.Path) -> Iterator[Item]:
+def read_lxmert(path: pathlib.Path) -> Entries:
     """The photos of an `lxmert-tsv`."""
     return _rows(path, (_LXMERT_FIELDS,), LXMERT)
 
 
-def read_vinvl(path: pathlib.Path) -> Iterator[Item]:
+def read_vinvl(path: pathlib.Path) -> Entries:
     """The photos of a `vinvl-tsv`."""
-    for where, line in lines(path):
-        yield Item(where, functools.partial(_vinvl, line, where))
-
-
-def lines(path: pathlib.Path, longest: int | None = None) -> Iterator[tuple[str, bytes]]:
-    """Place and content of each line; one that is too long for a photo is cut and will not parse.
-
-    Args:
-      path: the file.
-      longest: of a line in bytes; None = `MAX_LINE`.
-
-    Raises:
-      UsageError: there is no such file, or it is no text.
-    """
-    try:
-        with open(path, "rb") as file:
-            if file.peek(2)[:2] == b"\x1f\x8b":
-                raise UsageError(f"{path} is packed by gzip; unpack it first")
-            if file.peek(3)[:3] == codecs.BOM_UTF8:
-                file.read(3)
-            count = 0
-            longest = longest or MAX_LINE
-            while line := file.readline(longest):
-                count += 1
-                rest = line
-                while not rest.endswith(b"\n") and (rest := file.readline(longest)):
-                    pass
-                if line.strip():
-                    yield f"{path}:{count}", line.rstrip(b"\r\n")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error})") from None
+    for where, line in _lines(path):
+        yield where, functools.partial(_vinvl, line, where)
 
 
 def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
@@ -130,7 +93,7 @@ def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
     fields: dict[str, Any] = dict(row)
     for key, (dtype, width) in _ARRAYS.items():
         if key in row:
-            values = numbers(row[key], dtype, count, f"{where}: {key}")
+            values = _numbers(row[key], dtype, count, f"{where}: {key}")
             if width is not None and values.shape[1] != width:
                 raise UsageError(
                     f"{where}: {key} holds {values.size} numbers, but {count} regions need "
@@ -138,54 +101,6 @@ def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
                 )
             fields[key] = values[:, 0] if width == 1 else values
     return fields
-
-
-def numbers(text: Any, dtype: str, count: int, where: str) -> np.ndarray:
-    """Numbers [count, width] in base64.
-
-    Raises:
-      UsageError: it is no base64, or its length is no multiple of `count` numbers.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise UsageError(
-            f"{where} is no base64; the line is damaged or of another format"
-        ) from None
-    size = count * np.dtype(dtype).itemsize
-    if not data or len(data) % size:
-        raise UsageError(
-            f"{where} has {len(data)} bytes; {count} regions need a multiple of {size}"
-        )
-    return np.frombuffer(data, dtype).reshape(count, -1)
-
-
-def _rows(path: pathlib.Path, layouts: Sequence[Sequence[str]], names: Names) -> Iterator[Item]:
-    for where, line in lines(path):
-        yield Item(where, functools.partial(_row, line, layouts, names, where))
-
-
-def _row(line: bytes, layouts: Sequence[Sequence[str]], names: Names, where: str) -> Detections:
-    values = line.split(b"\t")
-    for layout in layouts:
-        if len(values) == len(layout):
-            row = dict(zip(layout, values, strict=True))
-            name = text(values[0], where)
-            return detections.from_fields(decoded(row, where), names, name=name, where=where)
-    wanted = " or ".join(str(len(layout)) for layout in layouts)
-    raise UsageError(f"{where}: {len(values)} fields between tabs, it must have {wanted}")
-
-
-def parsed(line: bytes, where: str) -> Any:
-    """What a line of JSON says.
-
-    Raises:
-      UsageError: it is none.
-    """
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: no JSON ({error}); write one photo a line") from None
 
 
 def text(value: bytes, where: str) -> str:
@@ -199,14 +114,59 @@ def text(value: bytes, where: str) -> str:
     return name
 
 
+def _numbers(text: Any, dtype: str, count: int, where: str) -> np.ndarray:
+    """Numbers [count, width] in base64, of which there must be a multiple of `count`."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, TypeError):
+        raise UsageError(
+            f"{where} is no base64; the line is damaged or of another format"
+        ) from None
+    size = count * np.dtype(dtype).itemsize
+    if not data or len(data) % size:
+        raise UsageError(
+            f"{where} has {len(data)} bytes; {count} regions need a multiple of {size}"
+        )
+    return np.frombuffer(data, dtype).reshape(count, -1)
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if path.suffix != ".gz" and file.read(2) == b"\x1f\x8b":
+            raise UsageError(f"{path} is packed by gzip; unpack it first, or end its name in .gz")
+    return ((where, line) for where, line in files.byte_lines(path, MAX_LINE) if line.strip())
+
+
+def _rows(path: pathlib.Path, layouts: Sequence[Sequence[str]], names: Names) -> Entries:
+    for where, line in _lines(path):
+        yield where, functools.partial(_row, line, layouts, names, where)
+
+
+def _row(line: bytes, layouts: Sequence[Sequence[str]], names: Names, where: str) -> Detections:
+    values = line.split(b"\t")
+    for layout in layouts:
+        if len(values) == len(layout):
+            row = dict(zip(layout, values, strict=True))
+            name = text(values[0], where)
+            return detections.from_fields(decoded(row, where), names, name=name, where=where)
+    wanted = " or ".join(str(len(layout)) for layout in layouts)
+    raise UsageError(f"{where}: {len(values)} fields between tabs, it must have {wanted}")
+
+
 def _vinvl(line: bytes, where: str) -> Detections:
     key, *values = line.split(b"\t")
     if len(values) == 1:
-        values = _vinvl_json(values[0], where)
+        try:
+            row = json.loads(values[0])
+            values = [str(row["num_boxes"]), row["features"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UsageError(
+                f"{where}: its second field is no JSON of num_boxes, features"
+            ) from None
     if len(values) != 2:
         raise UsageError(f"{where}: {1 + len(values)} fields between tabs, it must have 2 or 3")
     count = detections.number(values[0], "num_boxes", where, high=detections.MAX_REGIONS)
-    table = numbers(values[1], "<f4", count, f"{where}: features")
+    table = _numbers(values[1], "<f4", count, f"{where}: features")
     if table.shape[1] <= _GEOMETRY:
         raise UsageError(f"{where}: features are {table.shape[1]} wide; the last six are the box")
     features, geometry = table[:, :-_GEOMETRY], table[:, -_GEOMETRY:].astype(np.float64)
@@ -220,9 +180,14 @@ def _vinvl(line: bytes, where: str) -> Detections:
     return detections.inside(found, "xyxy 0..1", where)
 
 
-def _vinvl_json(value: bytes, where: str) -> list[str | bytes]:
-    try:
-        row = json.loads(value)
-        return [str(row["num_boxes"]), row["features"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{where}: its second field is no JSON of num_boxes, features") from None
+FORMATS = {
+    "bottom-up-tsv": Format(
+        "bottom-up attention's file: 36, or 10 to 100, regions in base64",
+        "xyxy pixels",
+        read_bottom_up,
+    ),
+    "lxmert-tsv": Format("LXMERT's file, with objects and attributes", "xyxy pixels", read_lxmert),
+    "vinvl-tsv": Format(
+        "VinVL's features.tsv, boxes in the last six numbers", "xyxy 0..1", read_vinvl
+    ),
+}
