@@ -12,9 +12,11 @@ from typing import Annotated, Any, ClassVar
 
 from mmt_jax.configs import fields
 from mmt_jax.configs.fields import Checked, Choice, Count, Range, Share, Weight, Whole
-from mmt_jax.configs.models import FAMILIES, MMTConfig, ModelConfig
+from mmt_jax.configs.models import FAMILIES, ModelConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
+
+MMTConfig = FAMILIES["mmt"]  # the default
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sizes of each family of models, as frozen dataclasses; `Config.model` holds one of them.
+"""What sizes of any family have in common; `Config.model` holds those of one.
 
 `ModelConfig` is what trainer, data and exporter may ask of any family. What is a choice of some
 families and a fact of others is a class variable there, and a field where it can be chosen.
@@ -7,9 +7,11 @@ families and a fact of others is a class variable there, and a field where it ca
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from mmt_jax.configs.fields import Checked, Choice, Count, Range, Share, Whole
+from mmt_jax.configs.fields import Checked, Count, Range, Whole
 
 # Layout of a caption → where [CLS] stands, and with it the side on which there is no padding.
 LAYOUTS = {
@@ -73,138 +75,36 @@ class ModelConfig(Checked):
         return LAYOUTS[self.layout]
 
 
-@dataclasses.dataclass(frozen=True)
-class MMTConfig(ModelConfig):
-    """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.kinds.KINDS)."""
-
-    family: str = "mmt"  # or "two_tower", or "bert"
-    width: Count = 768
-    mlp_dim: Count = 3072
-    heads: Count = 12
-    head_dim: Count = 64  # heads × head_dim need not be width
-    layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
-    pooled_dim: Count = 1024
-    pixels: bool = False
-    patch_size: Count = 16
-    layout: Annotated[str, Choice(*LAYOUTS)] = "release"
-    attention_dropout: Dropout | None = 0.0
-
-    global_region: ClassVar[bool] = True
+# Every family. Each has a folder of this name in mmt_jax/models, whose modules declare what it is:
+# `config` its sizes, `network` the model, `weights`, where it has published ones, how to read them.
+NAMES = ("mmt", "two_tower", "bert", "lxmert", "bridgetower", "tern", "roberta", "clip")
 
 
-@dataclasses.dataclass(frozen=True)
-class LxmertConfig(ModelConfig):
-    """LXMERT (Tan and Bansal, 2019): language, object-relation and cross layers of one width."""
+class Declared(Mapping[str, Any]):
+    """What each family declares, by its name; its module is imported when it is asked for."""
 
-    family: str = "lxmert"
-    width: Count = 768
-    mlp_dim: Count = 3072
-    heads: Count = 12
-    language_layers: Whole = 9
-    region_layers: Whole = 5
-    cross_layers: Whole = 5
-    segments: Count = 2
-    # None = as the data has; only the reading "lxmert" learns them.
-    num_attributes: Whole | None = 0
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
 
+    def __getitem__(self, family: str) -> Any:
+        if family not in NAMES:
+            raise KeyError(family)
+        module = importlib.import_module(f"mmt_jax.models.{family}.{self._module}")
+        return getattr(module, self._name)
 
-@dataclasses.dataclass(frozen=True)
-class BridgeTowerConfig(ModelConfig):
-    """BridgeTower (Xu et al., 2023): RoBERTa and CLIP's vision tower, bridged into cross layers."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
 
-    family: str = "bridgetower"
-    width: Count = 768  # of the cross layers
-    mlp_dim: Count = 3072
-    heads: Count = 12
-    cross_layers: Whole = 6  # the same number of layers at the top of each tower are tapped
-    # How a tap meets the state.
-    link: Annotated[str, Choice("add", "scaled_add", "interpolate")] = "add"
-    shared_transforms: bool = True  # one linear map for all taps of a tower
-    tied_words: bool = False  # the word head's matrix is the token table
-    # Image–text contrast: none, as in the paper, or as Hugging Face has it.
-    itc: Annotated[str, Choice("none", "paper", "huggingface")] = "none"
-    itc_dim: Count = 256
-    tower_layers: Count = 12  # of each tower
-    text_width: Count = 768
-    text_heads: Count = 12
-    text_mlp_dim: Count = 3072
-    image_width: Count = 768
-    image_heads: Count = 12
-    image_size: Count = 288  # pixels a side, of the photos that positions are learned on
-    patch_size: Count = 16
-    text_eps: Share = 1e-5  # these five: of LayerNorm in each part; the paper's code has 1e-12 in
-    image_eps: Share = 1e-5  # the cross layers and the word head
-    cross_eps: Share = 1e-5
-    bridge_eps: Share = 1e-5
-    head_eps: Share = 1e-5
-
-    pixels: ClassVar[bool] = True
+    def __len__(self) -> int:
+        return len(NAMES)
 
 
-@dataclasses.dataclass(frozen=True)
-class RobertaConfig(ModelConfig):
-    """RoBERTa (Liu et al., 2019): a text encoder that scores no pairs."""
-
-    family: str = "roberta"
-    width: Count = 768
-    mlp_dim: Count = 3072
-    heads: Count = 12
-    text_layers: Whole = 12
-    segments: Count = 1
-    eps: Share = 1e-5  # of every LayerNorm
+FAMILIES: Mapping[str, Any] = Declared("config", "CONFIG")
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipConfig(ModelConfig):
-    """CLIP (Radford et al., 2021): a text and an image tower, one vector each."""
-
-    family: str = "clip"
-    dropout: float = 0.0
-    width: Count = 512  # of the vectors
-    text_width: Count = 512
-    text_layers: Whole = 12
-    text_heads: Count = 8
-    text_mlp_dim: Count = 2048
-    image_width: Count = 768
-    image_layers: Whole = 12
-    image_heads: Count = 12
-    image_mlp_dim: Count = 3072
-    image_size: Count = 224  # pixels a side, of the photos that positions are learned on
-    patch_size: Count = 32
-    max_positions: int = 77
-    activation: Annotated[str, Choice("gelu", "quick_gelu", "relu")] = "quick_gelu"
-    eps: Share = 1e-5  # of every LayerNorm
-
-    pixels: ClassVar[bool] = True
-
-
-@dataclasses.dataclass(frozen=True)
-class TernConfig(ModelConfig):
-    """TERN (Messina et al., 2020): encoders of captions and regions, one vector each."""
-
-    family: str = "tern"
-    reading: Annotated[str, Choice("original", "kaylode")] = "original"  # whose code
-    width: Count = 1024  # of the embeddings, and of the layers that both encoders share
-    heads: Count = 4
-    mlp_dim: Count = 2048
-    shared_layers: Whole = 2
-    text_width: Count = 768
-    text_heads: Count = 12
-    text_mlp_dim: Count = 3072
-    text_layers: Whole = 6  # of BERT
-    image_width: Count = 2048
-    image_heads: Count = 4
-    image_mlp_dim: Count = 2048
-    image_layers: Whole = 4
-
-
-FAMILIES: dict[str, type[ModelConfig]] = {
-    "mmt": MMTConfig,
-    "two_tower": MMTConfig,
-    "bert": MMTConfig,
-    "lxmert": LxmertConfig,
-    "bridgetower": BridgeTowerConfig,
-    "tern": TernConfig,
-    "roberta": RobertaConfig,
-    "clip": ClipConfig,
-}
+def __getattr__(name: str) -> Any:
+    """A family's sizes by the name of their class, such as `LxmertConfig`."""
+    for config in FAMILIES.values() if name.endswith("Config") else ():
+        if config.__name__ == name:
+            return config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

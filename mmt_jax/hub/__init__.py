@@ -13,12 +13,14 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config, as_dict, resolve
+from mmt_jax.configs.models import NAMES
 from mmt_jax.errors import UsageError
 from mmt_jax.hub import folders as hub
 from mmt_jax.hub import preparation, questions
@@ -31,7 +33,8 @@ from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
 
 PADDING = 128  # rows by which a vocabulary may be padded, to a multiple of 8 or more
-MODELS = ("bert", "bridgetower", "clip", "lxmert", "roberta", "tern")  # modules beside this one
+# Families with published weights: those that say how to read them.
+MODELS = tuple(name for name in sorted(NAMES) if find_spec(f"mmt_jax.models.{name}.weights"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,30 +1,16 @@
-"""Families by name. A new one is a file beside this one, a row here and one in `model_config`."""
+"""The model of a config, whatever its family."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mmt_jax.configs.config import Config
+from mmt_jax.configs.models import Declared
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Model, Network
-from mmt_jax.models.bert.network import Bert
-from mmt_jax.models.bridgetower.network import BridgeTower
-from mmt_jax.models.clip.network import Clip
-from mmt_jax.models.lxmert.network import Lxmert
-from mmt_jax.models.mmt.network import MMT
-from mmt_jax.models.mmt.two_tower import TwoTower
-from mmt_jax.models.roberta.network import Roberta
-from mmt_jax.models.tern.network import Tern
 
-FAMILIES: dict[str, type[Network]] = {
-    "mmt": MMT,
-    "two_tower": TwoTower,
-    "bert": Bert,
-    "lxmert": Lxmert,
-    "bridgetower": BridgeTower,
-    "tern": Tern,
-    "roberta": Roberta,
-    "clip": Clip,
-}
+FAMILIES: Mapping[str, type[Network]] = Declared("network", "NETWORK")
 
 
 def build(config: Config) -> Model:

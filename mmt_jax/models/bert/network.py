@@ -49,3 +49,6 @@ class Bert(Network):
     def words(self, states: Array) -> Array:
         """See `Model.words`."""
         return self.word_head(states, self.text.tokens.embedding[...])
+
+
+NETWORK = Bert

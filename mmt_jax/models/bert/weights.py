@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import MMTConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
+from mmt_jax.models.mmt.config import MMTConfig
 from mmt_jax.models.mmt.network import SEGMENTS
 from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
 

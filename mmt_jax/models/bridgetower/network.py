@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.models.bridgetower.config import BridgeTowerConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Mlp, Sizes, recomputed
@@ -382,3 +382,6 @@ class BridgeTower(Network):
         else:
             products = [texts @ images.T, images @ texts.T]
         return self.contrast_head.scale() * jnp.stack(products)
+
+
+NETWORK = BridgeTower

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import BridgeTowerConfig, ModelConfig
+from mmt_jax.configs.models import ModelConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
+from mmt_jax.models.bridgetower.config import BridgeTowerConfig
 from mmt_jax.models.clip import weights as clip
 from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
 

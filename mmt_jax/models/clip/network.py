@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.models import ClipConfig
 from mmt_jax.configs.tasks import PHOTO
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.models.clip.config import ClipConfig
 from mmt_jax.nn.heads import Calibration, LinearHead
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, unit
@@ -154,3 +154,6 @@ class Clip(Network):
     def embed_image(self, image: Encoded) -> Array:
         """See `Model.embed_image`: the unit vector."""
         return image.heads[0]
+
+
+NETWORK = Clip

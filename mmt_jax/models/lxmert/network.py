@@ -8,17 +8,18 @@ to themselves. Parameters are those of the published checkpoints, one for one.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.models import LxmertConfig
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.models.lxmert.config import LxmertConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Layer, Sizes, Stack, numbered, recomputed
@@ -220,18 +221,17 @@ class Lxmert(Network):
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
         """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
-        texts: Array | None = None
-        images: Array | None = None
+        shown: tuple[Any, Any] = (None, None)
         if states or not len(self.layers):
-            texts, images = self.cross_states(text, image, key=key)[-1]
-            first = texts[:, 0]
+            shown = self.cross_states(text, image, key=key)[-1]
+            first = shown[0][:, 0]
         else:
             first = self._first_token(text, image, key=key)
         pooled = jnp.tanh(self.pooler(first, dtype=jnp.float32))
         if self.match is None:
-            return Fused(texts, images, *unscored(pooled), pooled)
+            return Fused(*shown, *unscored(pooled), pooled)
         scores, logits = scored(self.match(pooled), self.calibration)
-        return Fused(texts, images, scores[None], logits[None], pooled)
+        return Fused(*shown, scores[None], logits[None], pooled)
 
     def _first_token(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
         """What the pooler reads, [P, D]: of the last layer nothing else is computed."""
@@ -291,3 +291,6 @@ class Lxmert(Network):
             found["text_to_image"].append(layer.cross.weights(x, of_image, image.mask))
             found["image_to_text"].append(layer.cross.weights(y, of_text, text.mask))
         return found
+
+
+NETWORK = Lxmert

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import LxmertConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
+from mmt_jax.models.lxmert.config import LxmertConfig
 from mmt_jax.models.weights import Arrays, Importer, Row, Table
 
 # Captions were cut to 20 tokens, so later positions are untrained; photos had 36 regions.

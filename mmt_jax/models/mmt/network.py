@@ -223,3 +223,6 @@ class MMT(Network):
         """See `Model.embed_image`."""
         pooled = self.pool_image(image.states[:, self.heads["image"]])
         return self.score.image(pooled)
+
+
+NETWORK = MMT

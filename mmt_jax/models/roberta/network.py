@@ -54,3 +54,6 @@ class Roberta(Network):
     def words(self, states: Array) -> Array:
         """See `Model.words`."""
         return self.word_head(states, self.text.embed.tokens.embedding[...])
+
+
+NETWORK = Roberta

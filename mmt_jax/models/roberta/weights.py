@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import RobertaConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
+from mmt_jax.models.roberta.config import RobertaConfig
 from mmt_jax.models.weights import Arrays, Importer, Row, Table
 
 # Our field, and `config.json`'s.

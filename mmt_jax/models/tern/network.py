@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.models import TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import Sizes, Stack
@@ -253,3 +253,6 @@ class Tern(Network):
 def _with_slot(mask: Array) -> Array:
     """[B, R] → [B, 1 + R]: the photo's slot in front is always real."""
     return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
+
+
+NETWORK = Tern

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import TernConfig
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
 from mmt_jax.models.tern import kaylode
+from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.models.weights import Arrays, Importer, Table
 from mmt_jax.typing import Params
 

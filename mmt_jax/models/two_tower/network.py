@@ -18,3 +18,6 @@ class TwoTower(MMT):
         self.pool_text = LinearPooler(config.model.width, config.model.pooled_dim)
         self.pool_image = LinearPooler(config.model.width, config.model.pooled_dim)
         self.score = DotScore()
+
+
+NETWORK = TwoTower

@@ -1,0 +1,31 @@
+"""Sizes of the study's models."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from mmt_jax.configs.fields import Choice, Count
+from mmt_jax.configs.models import LAYOUTS, Dropout, ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class MMTConfig(ModelConfig):
+    """The study's models. `layers` names each layer's kind, in order (mmt_jax.nn.kinds.KINDS)."""
+
+    family: str = "mmt"  # or "two_tower", or "bert"
+    width: Count = 768
+    mlp_dim: Count = 3072
+    heads: Count = 12
+    head_dim: Count = 64  # heads × head_dim need not be width
+    layers: tuple[str, ...] = ("text",) * 6 + ("merged",) * 6
+    pooled_dim: Count = 1024
+    pixels: bool = False
+    patch_size: Count = 16
+    layout: Annotated[str, Choice(*LAYOUTS)] = "release"
+    attention_dropout: Dropout | None = 0.0
+
+    global_region: ClassVar[bool] = True
+
+
+CONFIG = MMTConfig

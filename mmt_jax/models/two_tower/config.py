@@ -1,0 +1,5 @@
+"""Sizes of the two-tower baselines: those of the study's models."""
+
+from mmt_jax.models.mmt.config import MMTConfig
+
+CONFIG = MMTConfig
