@@ -10,7 +10,7 @@ import pytest
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking, relevance
-from mmt_jax.tasks import base, gqa, labels, nlvr2, registry, snli_ve, vqa
+from mmt_jax.tasks import base, labels, nlvr2, registry, snli_ve, vqa
 from mmt_jax.tasks.base import Entry
 
 # ---- Answers -------------------------------------------------------------------------------------
@@ -257,14 +257,16 @@ def test_vqa_accuracy_by_kind():
 
 def test_gqa_accuracy_is_to_the_letter_and_of_balanced_questions():
     entries = [
-        gqa.Question("01", worth={"yes": 1.0}, kind="binary"),
-        gqa.Question("02", worth={"pipe": 1.0}, kind="open"),
-        gqa.Question("03", worth={"sky": 1.0}, kind="open"),
-        gqa.Question("04", worth={"sky": 1.0}, kind="open", balanced=False),
+        Entry("01", worth={"yes": 1.0}, kind="binary"),
+        Entry("02", worth={"pipe": 1.0}, kind="open"),
+        Entry("03", worth={"sky": 1.0}, kind="open"),
+        Entry("04", worth={"sky": 1.0}, kind="open", counts=False),
     ]
     answers = {"01": "yes", "02": "the pipe", "03": "sky", "04": "sea"}
     expected = {"accuracy": 2 / 3, "binary": 1.0, "open": 0.5}
-    assert gqa.metrics(entries, answers) == pytest.approx(expected)
+    assert registry.get("gqa").metrics(entries, answers) == pytest.approx(expected)
+    with pytest.raises(UsageError, match="no example"):
+        base.accuracy(entries[3:], {"04": "sky"})
 
 
 def test_answers_must_be_those_of_the_questions():
@@ -325,11 +327,11 @@ def test_means_are_those_of_a_table(seed):
     counted = [row for row in table if row[4]]
     if counted:
         asked = [
-            gqa.Question(key, worth={a: 1.0}, kind=kind, balanced=bool(balanced))
+            Entry(key, worth={a: 1.0}, kind=kind, counts=bool(balanced))
             for key, kind, a, _, balanced in table
         ]
         share = np.mean([a == b for _, _, a, b, _ in counted])
-        assert gqa.metrics(asked, answers)["accuracy"] == pytest.approx(share)
+        assert registry.get("gqa").metrics(asked, answers)["accuracy"] == pytest.approx(share)
 
 
 def test_answer_files_are_those_of_the_servers(tmp_path):

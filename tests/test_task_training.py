@@ -31,7 +31,7 @@ from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses
 from mmt_jax.photo import FEATURES, image_id, rows
-from mmt_jax.tasks import base, gqa, labels, nlvr2, records
+from mmt_jax.tasks import base, labels, nlvr2, records
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
 from mmt_jax.text import store
@@ -454,8 +454,6 @@ def test_experiments_choose_by_a_metric_of_their_task(task):
     entry = Entry("dev-0-0-0", worth={answer: 1.0})
     if task == "nlvr2":
         entry = nlvr2.Pair(entry.key, worth=entry.worth)
-    if task == "gqa":
-        entry = gqa.Question(entry.key, worth=entry.worth)
     answer = 1.0 if task == "glue/STS-B" else answer
     assert best == next(iter(kinds.get(task).metrics([entry], {entry.key: answer})))
 

@@ -109,11 +109,13 @@ def test_gqa(tmp_path):
     entry = {"imageId": "2354786", "question": "Is the sky dark?", "isBalanced": True}
     known = entry | {"answer": "yes", "types": {"structural": "verify", "semantic": "global"}}
     chosen = known | {"answer": "pipe", "types": {"structural": "query", "semantic": "rel"}}
+    chosen |= {"isBalanced": False}
     path = write(tmp_path, "q.json", {"02930152": known, "07333408": chosen, "1": entry})
     first, second, third = gqa.read(path)
     assert (first.key, first.photos, first.kind) == ("02930152", ("2354786",), "binary")
     assert (second.worth, second.kind) == ({"pipe": 1.0}, "open")
     assert (third.worth, third.kind) == (None, "")
+    assert [question.counts for question in (first, second, third)] == [True, False, True]
     path = write(tmp_path, "q.json", {"1": entry | {"answer": "yes"}})
     with pytest.raises(UsageError, match="entry 0: `types` is missing"):
         list(gqa.read(path))

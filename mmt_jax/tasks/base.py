@@ -29,6 +29,7 @@ class Entry:
       form: of an answer, by which it is found in `worth`.
       kind: of the question, for metrics by kind; "" = none.
       consensus: the answer that counts for lists of the frequent ones; "" = the worthiest.
+      counts: whether metrics count it.
       pixels: [H, W, 3] uint8 of a task that brings its photos along.
       where: the file and line that it was read from.
     """
@@ -40,6 +41,7 @@ class Entry:
     form: Callable[[str], str] = str
     kind: str = ""
     consensus: str = ""
+    counts: bool = True
     pixels: np.ndarray | None = None
     where: str = dataclasses.field(default="", compare=False)
 
@@ -62,7 +64,7 @@ def accuracy(entries: Sequence[Entry], found: Answers) -> dict[str, float]:
     """
     check(entries, found)
     kinds: dict[str, list[float]] = {}
-    for entry in entries:
+    for entry in filter(lambda entry: entry.counts, entries):
         kinds.setdefault(entry.kind, []).append(entry.value(found[entry.key]))
     total = statistics.fmean(value for values in kinds.values() for value in values)
     return {"accuracy": total} | {k: statistics.fmean(kinds[k]) for k in sorted(kinds) if k}
@@ -72,10 +74,10 @@ def check(entries: Sequence[Entry], found: Answers) -> None:
     """Refuses answers that cannot be scored.
 
     Raises:
-      UsageError: there is no entry, answers are missing or too many, or nobody has published what
-        is right; the first of these is named.
+      UsageError: there is no entry that counts, answers are missing or too many, or nobody has
+        published what is right; the first of these is named.
     """
-    if not entries:
+    if not any(entry.counts for entry in entries):
         raise UsageError("there is no example to evaluate")
     keys = {entry.key for entry in entries}
     apart = {"missing": keys - found.keys(), "of no example": found.keys() - keys}

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from mmt_jax import readers as files
 from mmt_jax.tasks import base
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Question(base.Entry):
-    """Its `kind` is "binary" or "open".
-
-    Attributes:
-      balanced: whether it counts, as in the official evaluation; in `*_all_questions.json` most do
-        not.
-    """
-
-    balanced: bool = True
-
-
-def read(path: str | os.PathLike) -> Iterator[Question]:
+def read(path: str | os.PathLike) -> Iterator[base.Entry]:
     """Reads questions as published, such as `testdev_balanced_questions.json`.
+
+    Their kind is "binary" or "open". As in the official evaluation balanced questions alone count,
+    which in `*_all_questions.json` are the fewest.
 
     Raises:
       UsageError: the file cannot be read, or an entry lacks something.
@@ -31,25 +21,14 @@ def read(path: str | os.PathLike) -> Iterator[Question]:
     for where, name, entry in files.json_entries(path):
         photo = files.field(entry, "imageId", str, where)
         text = files.field(entry, "question", str, where)
-        question = Question(name, (text,), (photo,), where=where)
+        worth, kind = None, ""
         if "answer" in entry:  # not in test and challenge
-            answer = files.field(entry, "answer", str, where)
+            worth = {files.field(entry, "answer", str, where): 1.0}
             types = files.field(entry, "types", dict, where)
             query = files.field(types, "structural", str, where) == "query"
-            question = dataclasses.replace(
-                question,
-                worth={answer: 1.0},
-                kind="open" if query else "binary",
-                balanced=entry.get("isBalanced", True),
-            )
-        yield question
+            kind = "open" if query else "binary"
+        counts = entry.get("isBalanced", True)
+        yield base.Entry(name, (text,), (photo,), worth, kind=kind, counts=counts, where=where)
 
 
-def metrics(questions: Sequence[Question], found: base.Answers) -> dict[str, float]:
-    """`accuracy` of balanced questions, `binary` and `open` of each kind, to the letter."""
-    base.check(questions, found)
-    counted = [question for question in questions if question.balanced]
-    return base.accuracy(counted, {question.key: found[question.key] for question in counted})
-
-
-TASKS = {"gqa": base.Task(read, base.rows("questionId", "prediction"), metrics)}
+TASKS = {"gqa": base.Task(read, base.rows("questionId", "prediction"))}  # right to the letter
