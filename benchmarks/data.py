@@ -125,7 +125,7 @@ def _plain_read(paths: list[pathlib.Path]) -> float:
 
 def _batches(folder: str, workers: int, args: argparse.Namespace) -> float:
     """Records a second, once the first batch is there."""
-    tokenizer = vocabulary.load(vocabulary.vocabulary([" ".join(WORDS)] * 20, 60))
+    tokenizer = vocabulary.train([" ".join(WORDS)] * 20, 60)
     examples = Examples([records.read(folder, "train")], tokenizer)
     source = feed.batches(examples, seed=0, batch_size=args.batch_size, workers=workers)
     next(source)

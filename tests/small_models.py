@@ -10,9 +10,7 @@ from mmt_jax.configs.config import Config, DataConfig, MMTConfig, ObjectiveConfi
 from mmt_jax.data import schema
 from mmt_jax.infer.export import signature
 from mmt_jax.models import registry
-from mmt_jax.text import store
-from mmt_jax.text.sentencepiece import SentencePiece
-from mmt_jax.text.vocabulary import vocabulary
+from mmt_jax.text import store, vocabulary
 from mmt_jax.train import checkpoint
 from mmt_jax.train import state as states
 from mmt_jax.train import workdir as workdirs
@@ -23,7 +21,7 @@ LENGTH = 16  # T
 MAX_REGIONS = 5
 CAPTIONS = ("a red cube", "two green balls", "a cube left of a ball", "a blue ball")
 
-TOKENIZER = SentencePiece(vocabulary(CAPTIONS * 4, 90))
+TOKENIZER = vocabulary.train(CAPTIONS * 4, 90)
 
 
 def config(layers, *, family="mmt", itm="classification", pixels=False, **model):

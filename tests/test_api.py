@@ -182,7 +182,7 @@ def test_load_says_what_a_path_lacks(tmp_path):
 def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
     spoiled = tmp_path / "run"
     shutil.copytree(workdir, spoiled)
-    other = vocabulary.vocabulary(["quite other words stand here", "xyz"], 45)
+    other = vocabulary.train(["quite other words stand here", "xyz"], 45).model
     (spoiled / store.VOCABULARY).write_bytes(other)
     with pytest.raises(UsageError, match="give the one that it was trained with"):
         mmt_jax.load(spoiled)

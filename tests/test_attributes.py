@@ -17,7 +17,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
 from mmt_jax.photo import FEATURES, IDS, PROBS
-from mmt_jax.text import sentencepiece, vocabulary
+from mmt_jax.text import vocabulary
 
 SIZES = {
     "width": 12,
@@ -51,7 +51,7 @@ def config(source, num_attributes=None):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return sentencepiece.SentencePiece(vocabulary.vocabulary([test_pipeline.SENTENCE] * 20, 60))
+    return vocabulary.train([test_pipeline.SENTENCE] * 20, 60)
 
 
 def test_lxmert_learns_attributes_that_lie_in_a_folder_or_in_packed_records(tmp_path, tokenizer):

@@ -13,7 +13,7 @@ from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats, regions, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, rows
-from mmt_jax.text import sentencepiece, vocabulary
+from mmt_jax.text import vocabulary
 from mmt_jax.text.store import VOCABULARY
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
@@ -364,20 +364,21 @@ def test_vocabulary_is_kept_in_the_workdir(tmp_path):
     assert (
         path.read_bytes()
         == first.model
-        == vocabulary.vocabulary(["a dog", "a brown dog", "two cats"], 40)
+        == vocabulary.train(["a dog", "a brown dog", "two cats"], 40).model
     )
-    path.write_bytes(vocabulary.vocabulary(["other words altogether"], 40))
+    path.write_bytes(vocabulary.train(["other words altogether"], 40).model)
     assert sources.tokenizer(asked, tmp_path / "run").model == path.read_bytes()
     assert sources.tokenizer(asked).model == first.model
 
 
 def test_vocabulary_that_is_given(tmp_path):
-    path = vocabulary.train_vocabulary(["some given words"], 40, tmp_path / "given.model")
+    path = tmp_path / "given.model"
+    vocabulary.train(["some given words"], 40).save(path)
     asked = config("scenes", vocab=str(path))
     run = tmp_path / "run"
     assert sources.tokenizer(asked, run).model == path.read_bytes()
     assert sources.tokenizer(asked, run).model == (run / VOCABULARY).read_bytes()
-    vocabulary.train_vocabulary(["quite another thing"], 40, path)
+    vocabulary.train(["quite another thing"], 40).save(path)
     with pytest.raises(UsageError, match=r"spiece\.model is not config\.data\.vocab"):
         sources.tokenizer(asked, run)
 
@@ -396,7 +397,7 @@ def test_what_the_data_asks_of_the_model(tmp_path):
     assert dataclasses.astuple(found) == (4, 10, 99, 6, 5, False, None, 0)
     found = sources.spec(config("scenes/cc,scenes"))
     assert (found.feature_dim, found.num_classes) == (scenes.FEATURE_DIM, scenes.NUM_CLASSES)
-    tokenizer = sentencepiece.SentencePiece(vocabulary.vocabulary(["a few words"], 40))
+    tokenizer = vocabulary.train(["a few words"], 40)
     assert sources.spec(config(folder), tokenizer).vocab_size == tokenizer.vocab_size != 40
     pixels = dataclasses.replace(config("scenes"), model=MMTConfig(pixels=True, patch_size=8))
     assert dataclasses.astuple(sources.spec(pixels)) == (192, 0, 2000, 6, 5, True, None, None)

@@ -29,7 +29,7 @@ ONLY_IN = {
     "safetensors": ["hub.folders"],
     "huggingface_hub": ["hub.folders"],
     "transformers": [],
-    "tokenizers": ["text.pretrained"],
+    "tokenizers": ["text"],
     "faiss": ["infer.search"],
     "tensorflow_datasets": ["ingest.corpora"],
     "apache_beam": ["ingest.corpora"],

@@ -15,7 +15,7 @@ from mmt_jax.data import feed, pipeline, regions
 from mmt_jax.errors import UsageError
 from mmt_jax.objectives import losses
 from mmt_jax.photo import FEATURES, rows
-from mmt_jax.text import sentencepiece, vocabulary
+from mmt_jax.text import vocabulary
 
 SENTENCE = "a red dog runs over two green hills near some old trees and a lake"
 
@@ -68,7 +68,7 @@ def with_rows(data, **changed):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return sentencepiece.SentencePiece(vocabulary.vocabulary([SENTENCE] * 20, 60))
+    return vocabulary.train([SENTENCE] * 20, 60)
 
 
 @pytest.fixture(scope="module")
@@ -421,9 +421,7 @@ def test_buckets_are_a_function_of_seed_and_step(tokenizer):
 @pytest.mark.parametrize("layout", ["release", "cls_first"])
 def test_a_cut_batch_has_the_loss_and_gradient_of_the_whole_one(layout):
     model = tiny.model(("merged",), objective={"mlm": 0.0, "mrm": 0.0}, dropout=0.0, layout=layout)
-    tokenizer = sentencepiece.SentencePiece(
-        vocabulary.vocabulary([SENTENCE] * 20, tiny.SPEC.vocab_size)
-    )
+    tokenizer = vocabulary.train([SENTENCE] * 20, tiny.SPEC.vocab_size)
     data = corpus(30, classes=0)
     data = with_rows(data, detection_features=data.rows[FEATURES] / 255)
     examples = pipeline.Examples([data], tokenizer, text_length=16, layout=layout)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmt_jax.errors import UsageError
-from mmt_jax.text import store, vocabulary
+from mmt_jax.text import huggingface, store, vocabulary
 from mmt_jax.text.sentencepiece import SentencePiece
 
 pytest.importorskip("tokenizers")
@@ -200,10 +200,10 @@ def test_a_folder_without_a_vocabulary(tmp_path):
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_trained_vocabularies_are_read_back(kind, tmp_path):
     captions = [f"A red dog runs over {n} green hills, it's Trées" for n in range(40)]
-    model = vocabulary.vocabulary(captions, 320, kind)
-    assert model == vocabulary.vocabulary(captions, 320, kind)
-    path = vocabulary.write_vocabulary(model, tmp_path / "tokenizer.json")
-    tokenizer = vocabulary.load(path)
+    trained = vocabulary.train(captions, 320, kind)
+    assert trained.model == vocabulary.train(captions, 320, kind).model
+    trained.save(tmp_path / "tokenizer.json")
+    tokenizer = vocabulary.load(tmp_path / "tokenizer.json")
     assert tokenizer.vocab_size <= 320
     ids = tokenizer.encode("A RED dog")
     assert ids == tokenizer.encode("a red dog")
@@ -217,9 +217,9 @@ def test_trained_vocabularies_are_read_back(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_a_size_without_room_is_refused(kind):
     with pytest.raises(UsageError, match=f"a {kind} vocabulary of 10 pieces"):
-        vocabulary.vocabulary(["a red dog"], 10, kind)
+        vocabulary.train(["a red dog"], 10, kind)
     with pytest.raises(UsageError, match="unknown kind of vocabulary 'word'"):
-        vocabulary.vocabulary(["a red dog"], 10, "word")
+        vocabulary.train(["a red dog"], 10, "word")
 
 
 def test_a_list_of_pieces_is_a_vocabulary(wordpiece):
@@ -244,9 +244,9 @@ ODD = (
 
 
 def for_transformers(tokenizer, folder, family):
-    """transformers' tokenizer of a folder that holds what `for_transformers` writes."""
+    """transformers' tokenizer of a folder that holds what `huggingface.files` writes."""
     transformers = pytest.importorskip("transformers")
-    for name, content in pretrained.for_transformers(tokenizer).items():
+    for name, content in huggingface.files(tokenizer).items():
         (folder / name).write_bytes(content)
     (folder / "config.json").write_text(json.dumps({"model_type": family}))
     return transformers.AutoTokenizer.from_pretrained(folder)
@@ -255,7 +255,7 @@ def for_transformers(tokenizer, folder, family):
 @pytest.mark.parametrize("family", ["lxmert", "roberta", "clip"])
 @pytest.mark.parametrize("kind", vocabulary.KINDS)
 def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, family, tmp_path):
-    tokenizer = vocabulary.load(vocabulary.vocabulary(LINES, 400, kind))
+    tokenizer = vocabulary.train(LINES, 400, kind)
     theirs = for_transformers(tokenizer, tmp_path, family)
     captions = [*LINES, *ODD[:3]]  # theirs reads special tokens in captions
     wanted = [[tokenizer.cls_id, *ids, tokenizer.sep_id] for ids in tokenizer.encode_all(captions)]
@@ -289,7 +289,7 @@ def test_a_sentencepiece_model_of_merges_is_refused():
         sentence_iterator=iter(LINES), model_writer=model, vocab_size=60, model_type="bpe"
     )
     with pytest.raises(UsageError, match="of the kind BPE"):
-        pretrained.for_transformers(SentencePiece(model.getvalue()))
+        huggingface.files(SentencePiece(model.getvalue()))
 
 
 def test_a_sentencepiece_model_with_bytes_comes_out_the_same():
@@ -300,6 +300,6 @@ def test_a_sentencepiece_model_with_bytes_comes_out_the_same():
         sentence_iterator=iter(LINES), model_writer=model, vocab_size=300, byte_fallback=True
     )
     tokenizer = SentencePiece(model.getvalue())
-    files = pretrained.for_transformers(tokenizer)
+    files = huggingface.files(tokenizer)
     again = vocabulary.load(files["tokenizer.json"])
     assert again.encode_all([*LINES, *ODD]) == tokenizer.encode_all([*LINES, *ODD])

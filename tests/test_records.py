@@ -18,14 +18,14 @@ from mmt_jax.configs.config import Config, DataConfig
 from mmt_jax.data import feed, formats, packing, pipeline, records, regions, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import FEATURES
-from mmt_jax.text import sentencepiece, vocabulary
+from mmt_jax.text import vocabulary
 
 pytest.importorskip("array_record")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return sentencepiece.SentencePiece(vocabulary.vocabulary([SENTENCE] * 20, 60))
+    return vocabulary.train([SENTENCE] * 20, 60)
 
 
 def halves(photos, **changes):

@@ -305,9 +305,7 @@ def test_a_view_of_many_regions_draws_some(tmp_path):
 
 
 def test_white_space_moves_no_word():
-    letters = vocabulary.load(
-        vocabulary.vocabulary(["a red cube"], 300, "bpe")
-    )  # blanks are pieces too
+    letters = vocabulary.train(["a red cube"], 300, "bpe")  # blanks are pieces too
     config = small_models.config(("single", "merged"))
     sizes = {"vocab_size": letters.vocab_size, "mask_id": letters.mask_id}
     model = registry.build(

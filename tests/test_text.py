@@ -27,7 +27,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    return vocabulary.vocabulary(CAPTIONS, 150)
+    return vocabulary.train(CAPTIONS, 150).model
 
 
 @pytest.fixture(scope="module")
@@ -131,21 +131,22 @@ def test_special_pieces_cannot_be_written_into_a_caption(tokenizer):
 
 
 def test_training_is_reproducible_and_atomic(tmp_path, model):
-    path = vocabulary.train_vocabulary(CAPTIONS, 150, tmp_path / "v.model")
+    trained, path = vocabulary.train(CAPTIONS, 150), tmp_path / "v.model"
+    trained.save(path)
     assert path.read_bytes() == model
     assert [p.name for p in tmp_path.iterdir()] == ["v.model"]
-    assert SentencePiece(path).encode(CAPTIONS[0]) == SentencePiece(model).encode(CAPTIONS[0])
+    assert vocabulary.load(path).encode(CAPTIONS[0]) == trained.encode(CAPTIONS[0])
 
 
 def test_training_sees_prepared_captions():
     shouted = [caption.upper() for caption in CAPTIONS]
-    assert vocabulary.vocabulary(shouted, 150) == vocabulary.vocabulary(CAPTIONS, 150)
+    assert vocabulary.train(shouted, 150).model == vocabulary.train(CAPTIONS, 150).model
 
 
 @pytest.mark.parametrize(("captions", "size"), [([], 100), ([" "], 100), (CAPTIONS, 10)])
 def test_vocabulary_that_cannot_be_trained(captions, size):
     with pytest.raises(UsageError, match="vocabulary"):
-        vocabulary.vocabulary(captions, size)
+        vocabulary.train(captions, size)
 
 
 def _trained_elsewhere(**options):
@@ -186,12 +187,12 @@ def test_damaged_and_missing_models(tmp_path, model):
     broken = tmp_path / "broken.model"
     broken.write_bytes(model[: len(model) // 2])
     with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
-        SentencePiece(broken)
+        vocabulary.load(broken)
     broken.write_bytes(b"")
-    with pytest.raises(UsageError, match=r"broken\.model is empty"):
+    with pytest.raises(UsageError, match=r"broken\.model is not a SentencePiece model"):
         vocabulary.load(broken)
     with pytest.raises(UsageError, match=r"absent\.model cannot be read"):
-        SentencePiece(tmp_path / "absent.model")
+        vocabulary.load(tmp_path / "absent.model")
 
 
 def _reference(sp, caption, length):
@@ -258,7 +259,7 @@ def test_like_an_independent_implementation(tokenizer):
 def test_numbers_part_from_their_commas():
     """A vocabulary that has learned `1,` as a piece must not yield it."""
     captions = [f"{n}, {n}1, {n}2," for n in range(10)] * 20
-    tokenizer = SentencePiece(vocabulary.vocabulary(captions, 200))
+    tokenizer = vocabulary.train(captions, 200)
     sp = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     plain = [sp.id_to_piece(i) for c in captions for i in sp.encode(base.prepare(c))]
     assert any(len(p) > 1 and p[-1] == "," and p[-2].isdigit() for p in plain)
@@ -269,7 +270,7 @@ def test_numbers_part_from_their_commas():
 
 @pytest.mark.skipif(not XLNET.exists(), reason="XLNet's vocabulary is not here")
 def test_xlnet_vocabulary():
-    tokenizer = SentencePiece(XLNET)
+    tokenizer = vocabulary.load(XLNET)
     assert tokenizer.vocab_size == 32000
     _assert_like_reference(tokenizer)
     laid = tokenizer.texts(["A duck swims, in 1,999, on it ."], length=17)
@@ -282,7 +283,7 @@ def test_xlnet_vocabulary():
 
 def test_a_text_within_a_word_has_no_blank_in_front():
     lines = ["a dog's hat.", "a cat, a dog.", "its hat, a cat's."] * 5
-    tokenizer = SentencePiece(vocabulary.vocabulary(lines, 40))
+    tokenizer = vocabulary.train(lines, 40)
     for line in ("a dog.", "a dog's hat", "a dog, a cat"):
         whole, start = tokenizer.encode(line), tokenizer.encode("a dog")
         rest = tokenizer.within(tokenizer.encode(line.removeprefix("a dog")))

@@ -164,17 +164,15 @@ def tokenizer(
         return kept
     if config.data.vocab:
         result = vocabulary.load(config.data.vocab)
-    elif sentences:
-        result = vocabulary.load(vocabulary.vocabulary(sentences, config.data.vocab_size))
     else:
-        result = vocabulary.load(_vocabulary(config))
+        result = vocabulary.train(sentences or _sentences(config), config.data.vocab_size)
     if workdir is not None:
         store_tokenizer(result, workdir)
     return result
 
 
-def _vocabulary(config: Config) -> bytes:
-    """Trains on the generated grammar's captions and on those of the folders' `config.data.split`.
+def _sentences(config: Config) -> list[str]:
+    """The generated grammar's captions, and those of other sources' `config.data.split`.
 
     All generated corpora share one vocabulary, so that a model can move from one to another.
     """
@@ -185,9 +183,8 @@ def _vocabulary(config: Config) -> bytes:
 
         captions += scenes.vocabulary_captions()
     for part in dict.fromkeys(part for part in parts if not part.generated):
-        (outline,) = outlines(str(part), config.data.split)
-        captions += outline.all_captions()
-    return vocabulary.vocabulary(captions, config.data.vocab_size)
+        captions += part.outline(config.data.split).all_captions()
+    return captions
 
 
 def spec(config: Config, tokenizer: base.Tokenizer | None = None) -> DataSpec:

@@ -28,7 +28,7 @@ from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.weights import Importer
 from mmt_jax.tasks import labels as labels_lib
-from mmt_jax.text import pretrained
+from mmt_jax.text import huggingface, pretrained
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
 
@@ -151,7 +151,7 @@ def save(
     )
     arrays |= importer.zeros(config)
     arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
-    others = pretrained.for_transformers(tokenizer)
+    others = huggingface.files(tokenizer)
     if config.model.pixels:
         settings = settings or preparation.settings(config)
         others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import os
-import pathlib
 import unicodedata
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from mmt_jax.configs.models import LAYOUTS
 from mmt_jax.errors import UsageError
+from mmt_jax.files import whole
 from mmt_jax.typing import Text
 
 CLS, SEP, PAD, MASK = 3, 4, 5, 6  # in XLNet's vocabulary, and in those that are trained here
@@ -72,8 +72,17 @@ class Tokenizer(abc.ABC):
         return self.encode_all([caption])[0]
 
     def texts(self, captions: Sequence[str], *, length: int, layout: str = "release") -> Text:
-        """`layout(encode_all(captions), length=length, layout=layout)`."""
+        """Captions laid out; arguments and errors as `layout` and `encode_all` have them."""
         return self.layout(self.encode_all(captions), length=length, layout=layout)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the vocabulary, whole or not at all; `vocabulary.load` reads it.
+
+        Raises:
+          NoRoomError: it cannot be written.
+        """
+        with whole(path) as part:
+            part.write_bytes(self.model)
 
     def layout(
         self, encoded: Sequence[Sequence[int]], *, length: int, layout: str = "release"
@@ -122,15 +131,3 @@ class Tokenizer(abc.ABC):
         if not cls_first:
             segment_ids[:, -1] = 2
         return Text(token_ids, segment_ids, word_ids, real)
-
-
-def read(path: str | os.PathLike) -> bytes:
-    """The bytes of a vocabulary's file.
-
-    Raises:
-      UsageError: it cannot be read.
-    """
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"the vocabulary {path} cannot be read: {error.strerror}") from None

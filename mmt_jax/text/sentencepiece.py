@@ -7,7 +7,6 @@ it lacks follow its pieces.
 
 from __future__ import annotations
 
-import os
 import string
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ import numpy as np
 import sentencepiece
 
 from mmt_jax.errors import UsageError
-from mmt_jax.text.base import CLS, MASK, PAD, SEP, SPACE, SPECIAL, Tokenizer, prepare, read
+from mmt_jax.text.base import CLS, MASK, PAD, SEP, SPACE, SPECIAL, Tokenizer, prepare
 
 _WORD_START = tuple(SPACE + string.punctuation)
 _NEVER = -1e4  # a log probability below that of any caption without the piece
@@ -31,25 +30,22 @@ class SentencePiece(Tokenizer):
     filename = "spiece.model"
     cls_id, sep_id, pad_id, mask_id = CLS, SEP, PAD, MASK
 
-    def __init__(self, model: str | os.PathLike | bytes):
-        """Loads a model from its path or its bytes.
+    def __init__(self, model: bytes, *, name: str = "the vocabulary"):
+        """Loads a serialised model, which messages call `name`.
 
         Raises:
-          UsageError: no such file, or not a SentencePiece model.
+          UsageError: it is none.
         """
-        name = "the vocabulary" if isinstance(model, bytes) else str(model)
-        self.model = model if isinstance(model, bytes) else read(model)
-        if not self.model:  # of which the library would make a processor of no pieces
-            raise UsageError(f"{name} is empty; it must hold a SentencePiece model")
+        self.model = model
         try:
-            self._sp = sentencepiece.SentencePieceProcessor(model_proto=self.model)
+            if not model:  # of which the library would make a processor of no pieces
+                raise RuntimeError
+            self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
             size = self._sp.vocab_size()
         except RuntimeError:
             raise UsageError(f"{name} is not a SentencePiece model, or is damaged") from None
         pieces = [self._sp.id_to_piece(index) for index in range(size)]
-        for name in SPECIAL:
-            if not {name, _bracketed(name)} & {*pieces}:
-                pieces.append(name)
+        pieces += [name for name in SPECIAL if not {name, _bracketed(name)} & {*pieces}]
         ids = {piece: index for index, piece in enumerate(pieces)}
         self.cls_id, self.sep_id, self.pad_id, self.mask_id = (
             ids[name if name in ids else _bracketed(name)] for name in SPECIAL
@@ -63,7 +59,7 @@ class SentencePiece(Tokenizer):
         self._careful.add(self.unk_id)
 
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_all`; equal captions are encoded once (and share their list)."""
+        """As `Tokenizer` says; equal captions are encoded once (and share their list)."""
         prepared = [prepare(caption) for caption in captions]
         unique = list(dict.fromkeys(prepared))
         encoded = dict(zip(unique, self._sp.encode(unique, out_type=int), strict=True))
@@ -78,11 +74,11 @@ class SentencePiece(Tokenizer):
         return [encoded[text] for text in prepared]
 
     def piece(self, token_id: int) -> str:
-        """See `Tokenizer.piece`."""
+        """As `Tokenizer` says."""
         return self._pieces[token_id].replace(SPACE, "")
 
     def within(self, ids: list[int]) -> list[int]:
-        """See `Tokenizer.within`: every text gets a blank in front, which goes where it can."""
+        """As `Tokenizer` says: every text gets a blank in front, which goes where it can."""
         piece = self._pieces[ids[0]]
         inside = self._ids.get(piece.removeprefix(SPACE))
         if piece == SPACE:

@@ -10,7 +10,7 @@ from mmt_jax.text import vocabulary
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.text.sentencepiece import SentencePiece
 
-VOCABULARY = SentencePiece.filename  # of a vocabulary that is trained, in its workdir
+VOCABULARY = SentencePiece.filename  # of a vocabulary that is trained
 VOCABULARIES = (VOCABULARY, "tokenizer.json")
 
 
@@ -35,6 +35,4 @@ def stored_tokenizer(workdir: str | os.PathLike) -> Tokenizer:
 
 def store_tokenizer(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
     """Writes a tokenizer's vocabulary into a workdir, which is made where absent."""
-    folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary.write_vocabulary(tokenizer.model, folder / tokenizer.filename)
+    tokenizer.save(pathlib.Path(workdir) / tokenizer.filename)

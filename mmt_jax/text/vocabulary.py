@@ -1,4 +1,4 @@
-"""Vocabularies of every kind: read, trained and written."""
+"""Vocabularies of every kind: read and trained."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Iterable
 import sentencepiece
 
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole
-from mmt_jax.text.base import SPECIAL, Tokenizer, prepare, read
+from mmt_jax.text.base import SPECIAL, Tokenizer, prepare
 from mmt_jax.text.sentencepiece import SentencePiece
 
 KINDS = ("sentencepiece", "wordpiece", "bpe")
@@ -26,7 +25,11 @@ def load(model: str | os.PathLike | bytes) -> Tokenizer:
     Raises:
       UsageError: no such file, or no vocabulary of any of these kinds.
     """
-    content = model if isinstance(model, bytes) else read(model)
+    name = "the vocabulary" if isinstance(model, bytes) else str(model)
+    try:
+        content = model if isinstance(model, bytes) else pathlib.Path(model).read_bytes()
+    except OSError as error:
+        raise UsageError(f"the vocabulary {name} cannot be read: {error.strerror}") from None
     if content.lstrip().startswith(b"{"):
         from mmt_jax.text.pretrained import PretrainedTokenizer
 
@@ -35,33 +38,11 @@ def load(model: str | os.PathLike | bytes) -> Tokenizer:
         from mmt_jax.text.pretrained import wordpiece
 
         return wordpiece(content)
-    return SentencePiece(model)
+    return SentencePiece(content, name=name)
 
 
-def train_vocabulary(captions: Iterable[str], size: int, path: str | os.PathLike) -> pathlib.Path:
-    """Trains a vocabulary, as `vocabulary` does, and writes it to `path`.
-
-    An open file of captions, one a line, will do:
-
-      with open("captions.txt", encoding="utf-8") as captions:
-          train_vocabulary(captions, 8000, "spiece.model")
-    """
-    return write_vocabulary(vocabulary(captions, size), path)
-
-
-def write_vocabulary(model: bytes, path: str | os.PathLike) -> pathlib.Path:
-    """Writes a serialised model, whole or not at all.
-
-    Raises:
-      NoRoomError: it cannot be written.
-    """
-    with whole(path) as part:
-        part.write_bytes(model)
-    return pathlib.Path(path)
-
-
-def vocabulary(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> bytes:
-    """Trains a vocabulary on the prepared captions; `load` reads what comes out.
+def train(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> Tokenizer:
+    """Trains a vocabulary on the prepared captions.
 
     The same captions and size give the same bytes. Few captions may yield fewer pieces than asked.
 
@@ -105,4 +86,4 @@ def vocabulary(captions: Iterable[str], size: int, kind: str = "sentencepiece") 
             f"no vocabulary of {size} pieces can be trained on these captions "
             f"({str(error).strip()}); set another config.data.vocab_size"
         ) from None
-    return model.getvalue()
+    return SentencePiece(model.getvalue())

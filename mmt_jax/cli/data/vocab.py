@@ -31,7 +31,7 @@ FLAGS = (
 
 
 def run(args: types.SimpleNamespace) -> None:
-    """Trains, writes, and reads back what was written."""
+    """Trains and writes."""
     from mmt_jax.data import sources
     from mmt_jax.ingest.features import captions as files
     from mmt_jax.text import vocabulary
@@ -50,7 +50,6 @@ def run(args: types.SimpleNamespace) -> None:
         said = [caption for photo in of.values() for caption in photo]
     else:
         said = [c for corpus in sources.outlines(args.data, split) for c in corpus.all_captions()]
-    model = vocabulary.vocabulary(said, args.size, args.kind or "sentencepiece")
-    tokenizer = vocabulary.load(model)
-    vocabulary.write_vocabulary(model, out)
+    tokenizer = vocabulary.train(said, args.size, args.kind or "sentencepiece")
+    tokenizer.save(out)
     print(f"{out} holds {tokenizer.vocab_size} pieces of {len(said)} captions")
