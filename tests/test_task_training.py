@@ -493,7 +493,7 @@ def test_a_photo_of_two_sources_is_told(folder, tmp_path, capsys):
 def test_questions_that_are_no_text_are_told(tmp_path):
     path = tmp_path / "questions.zip"
     path.write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(UsageError, match=r"questions\.zip is not UTF-8"):
+    with pytest.raises(UsageError, match=r"questions\.zip is no JSON as published"):
         kinds.read("vqa", str(path))
 
 
