@@ -23,6 +23,7 @@ import sys
 import types
 from collections.abc import Sequence
 
+from mmt_jax import errors
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit status."""
     try:
         status = _dispatch(list(argv))
-        sys.stdout.flush()
+        if sys.stdout:  # it may be closed
+            sys.stdout.flush()
         return status
     except UsageError as error:
         print(f"mmt: {error}", file=sys.stderr)
@@ -66,9 +68,13 @@ def main(argv: Sequence[str]) -> int:
         print("mmt: interrupted", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
-        if not type(error).__module__.startswith("mmt_jax."):
+        ours = type(error).__module__.startswith("mmt_jax.")
+        told = None if ours else errors.of_system(error)
+        if not ours and told is None:
             raise  # nobody foresaw it: the traceback is for us
-        print(f"mmt: {error}", file=sys.stderr)
+        print(f"mmt: {told or error}", file=sys.stderr)
+        if told:
+            return 2
         return int(error.code or 0) if isinstance(error, SystemExit) else 1
 
 
@@ -130,11 +136,14 @@ def _help(group: types.ModuleType) -> str:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' notes and warnings, which tell users nothing, off the screen."""
+    """Keeps the libraries' notes, which tell users nothing, off the screen."""
+    import logging
+
     from absl import flags as absl_flags
-    from absl import logging
+    from absl import logging as absl_logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces itself on stderr
     absl_flags.FLAGS(["mmt"])  # libraries that read absl's global flags find their defaults
-    logging.set_verbosity(logging.FATAL)  # orbax logs the traceback of what it raises later
+    absl_logging.set_verbosity(absl_logging.FATAL)  # an error comes as an exception too
+    logging.getLogger("asyncio").setLevel("CRITICAL")
