@@ -34,7 +34,7 @@ RENAMED: dict[str, str | tuple[str, ...]] = {
     "importers.hub": "hub.folders",
     "model_config": "configs.models",
     "scorer": "infer.scorer",
-    "scoring": "infer.pairs",
+    "scoring": ("infer.predict", "infer.pairs"),
     "search": "infer.search",
     "show": "infer.show",
     "task_config": "configs.tasks",

@@ -23,7 +23,6 @@ from mmt_jax.evals import ranking, retrieval
 from mmt_jax.export import savedmodel
 from mmt_jax.importers import engine
 from mmt_jax.model_config import BridgeTowerConfig, ClipConfig, LxmertConfig, TernConfig
-from mmt_jax.scoring import score_matrix
 from mmt_jax.task_config import PHOTO, SENTENCE, TASKS, TaskConfig
 from mmt_jax.variants import VARIANTS, get_config, parse
 import mmt_jax.api; mmt_jax.api.load
