@@ -14,8 +14,7 @@ from PIL import Image
 from mmt_jax.cli import main
 from mmt_jax.data import formats, writer
 from mmt_jax.ingest import corpora
-from mmt_jax.ingest.corpora import base, examples, hashes
-from mmt_jax.ingest.corpora import prepare as prepare_lib
+from mmt_jax.ingest.corpora import base, examples, hashes, shards
 from mmt_jax.photo import WHOLE, Photo, image_id, rows
 from mmt_jax.photos import pictures
 
@@ -237,7 +236,7 @@ def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
 
 def test_beam_makes_the_same(tmp_path, monkeypatch):
     """In four shards, of which those without an example are left out."""
-    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+    monkeypatch.setattr(shards, "PHOTOS", 1)
     name, raw = "conceptual_captions", tmp_path / "raw"
     rows = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(4)]
     samples.put(raw / "Train_GCC-training.tsv", samples.lines(rows))
@@ -261,9 +260,13 @@ def test_beam_makes_the_same(tmp_path, monkeypatch):
     assert [path.name for path in beam.iterdir()] == ["mmt"]
 
 
-def test_beam_goes_on_with_the_shards_that_are_missing(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("apache_beam")
-    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+@pytest.mark.parametrize("runner", ["local", "DirectRunner"])
+def test_what_was_stopped_goes_on_with_the_shards_that_are_missing(
+    tmp_path, monkeypatch, capsys, runner
+):
+    if runner != "local":
+        pytest.importorskip("apache_beam")
+    monkeypatch.setattr(shards, "PHOTOS", 1)
     name, raw, out = "conceptual_captions", tmp_path / "raw", tmp_path / "out"
     rows = [f"caption {number}\thttp://a.org/{number}.jpg" for number in range(6)]
     samples.put(raw / "Train_GCC-training.tsv", samples.lines(rows))
@@ -278,23 +281,25 @@ def test_beam_goes_on_with_the_shards_that_are_missing(tmp_path, monkeypatch, ca
         return example(self, item)
 
     monkeypatch.setattr(examples.Maker, "example", lost)
-    assert prepare(name, raw, out, runner="DirectRunner") == 2
+    assert prepare(name, raw, out, runner=runner) == 2
     assert "train cannot be written" in capsys.readouterr().err
     assert not corpora.is_prepared(out)
     before = set(seen[:-1])
-    assert prepare(name, raw, out, runner="DirectRunner") == 0
+    assert prepare(name, raw, out, runner=runner) == 0
     assert 0 < len(seen[6:]) < 6
     assert {*before, *seen[6:]} == {f"train-{number}" for number in range(6)}
     assert [path.name for path in out.iterdir()] == ["mmt"]
     monkeypatch.setattr(examples.Maker, "example", example)
-    assert prepare(name, raw, tmp_path / "once", runner="DirectRunner") == 0
+    assert prepare(name, raw, tmp_path / "once", runner=runner) == 0
     assert files(out) == files(tmp_path / "once")
 
 
+@pytest.mark.parametrize("runner", ["local", "DirectRunner"])
 @pytest.mark.parametrize("late", ["photos", "captions"])
-def test_beam_heeds_what_comes_while_it_is_stopped(tmp_path, monkeypatch, late):
-    pytest.importorskip("apache_beam")
-    monkeypatch.setattr(prepare_lib, "_PHOTOS", 1)
+def test_what_comes_while_it_is_stopped_is_heeded(tmp_path, monkeypatch, late, runner):
+    if runner != "local":
+        pytest.importorskip("apache_beam")
+    monkeypatch.setattr(shards, "PHOTOS", 1)
     name, raw, out = "conceptual_captions", tmp_path / "raw", tmp_path / "out"
     example, seen = examples.Maker.example, []
 
@@ -316,12 +321,12 @@ def test_beam_heeds_what_comes_while_it_is_stopped(tmp_path, monkeypatch, late):
     if late == "captions":
         photos()
     monkeypatch.setattr(examples.Maker, "example", lost)
-    assert prepare(name, raw, out, runner="DirectRunner") == 2
+    assert prepare(name, raw, out, runner=runner) == 2
     if late == "captions":
         table("edited")
     else:
         photos()
-    assert prepare(name, raw, out, runner="DirectRunner") == 0
+    assert prepare(name, raw, out, runner=runner) == 0
     said = {example["text/captions"][0] for example in read(out, name, "train").values()}
     word = "edited" if late == "captions" else "before"
     assert said == {f"{word} {number}" for number in range(4)}

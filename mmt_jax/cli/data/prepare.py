@@ -18,8 +18,8 @@ caption, an id that is there twice, a box that is inverted or outside, a path th
 counted, and listed in rejected-SPLIT.jsonl; the rest goes on. A box that sticks out of its photo is
 cut at the edge, and a photo that EXIF turns is turned with its boxes.
 
-A split that is finished is not prepared again. Of one that was interrupted the shards that Beam has
-finished stay, and the same command goes on with the others; without Beam it is begun anew.
+A split that is finished is not prepared again. Of one that was interrupted the shards that are
+finished stay, and the same command goes on with the others, and with photos that have arrived.
 
 --exclude keeps photos of an evaluation out of splits for training, by their ids in COCO, Flickr and
 Visual Genome, and by a hash that survives re-encoding and resizing. It names a prepared corpus,
@@ -28,7 +28,7 @@ flickr:3715786136, vg:2407890, dhash:0f1e2d3c4b5a6978).
 
 Large corpora run on Apache Beam, on this machine or on what --runner names; its workers need this
 package and the folders at the same paths. Beam's DirectRunner holds all annotations in memory, but
-no photos. --runner=local is one process without Beam, which holds at most 1 GB of photos.
+no photos. --runner=local is one process without Beam, which holds those of 100,000 photos at once.
 """
 
 from __future__ import annotations

@@ -25,20 +25,9 @@ from mmt_jax.ingest.corpora import (
     web,
 )
 
-CORPORA: tuple[base.Corpus, ...] = (
-    web.CONCEPTUAL_CAPTIONS,
-    web.SBU,
-    visual_genome.CORPUS,
-    coco_captions.CORPUS,
-    localized_narratives.CORPUS,
-    flickr.FLICKR30K,
-    flickr.FLICKR8K,
-    questions.VQAV2,
-    questions.GQA,
-    statements.NLVR2,
-    statements.SNLI_VE,
-    statements.SVO_PROBES,
-)
+# A corpus declares itself in the module that reads it.
+_MODULES = (web, visual_genome, coco_captions, localized_narratives, flickr, questions, statements)
+CORPORA: tuple[base.Corpus, ...] = tuple(each for module in _MODULES for each in module.CORPORA)
 
 VERSION = "1.0.0"  # of what an example holds
 INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
@@ -46,11 +35,7 @@ _PLACES = (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")  # in a folder tha
 
 
 def get(name: str) -> base.Corpus:
-    """The corpus of that name.
-
-    Raises:
-      UsageError: there is none.
-    """
+    """The corpus of that name."""
     known = {corpus.name: corpus for corpus in CORPORA}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -97,6 +82,12 @@ class Examples(Sequence[dict[str, Any]]):
         }
 
 
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(text) for text in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def read(folder: str | os.PathLike, split: str) -> Examples:
     """The examples of a prepared split, in the order of their keys' hashes.
 
@@ -114,29 +105,13 @@ def read(folder: str | os.PathLike, split: str) -> Examples:
     return Examples(version, split)
 
 
-def _decoded(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, list):
-        return [text.decode() for text in value]
-    return value
-
-
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
-    """The finished splits of a prepared corpus.
-
-    Raises:
-      UsageError: as `find`.
-    """
+    """The finished splits of a prepared corpus, which must be the only one in the folder."""
     return tuple(split["name"] for split in document(find(folder) / INFO)["splits"])
 
 
 def document(path: pathlib.Path) -> dict[str, Any]:
-    """What a JSON file beside the shards holds.
-
-    Raises:
-      UsageError: it is missing or damaged.
-    """
+    """What a JSON file beside the shards holds, which must be there and whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -146,16 +121,12 @@ def document(path: pathlib.Path) -> dict[str, Any]:
 
 
 def find(folder: str | os.PathLike) -> pathlib.Path:
-    """Where a prepared corpus lies: the folder that holds its shards.
-
-    Raises:
-      UsageError: the folder holds none, or several.
-    """
-    folder = pathlib.Path(folder)
-    for pattern in _PLACES:
-        if found := sorted(path.parent for path in folder.glob(pattern)):
-            break
-    else:
+    """Where the one prepared corpus in a folder lies: the folder that holds its shards."""
+    places = map(pathlib.Path(folder).glob, _PLACES)
+    found = next(
+        (sorted(path.parent for path in there) for there in map(list, places) if there), []
+    )
+    if not found:
         raise UsageError(f"{folder} holds no prepared corpus; write one with `mmt data prepare`")
     if len(found) > 1:
         raise UsageError(f"{folder} holds several corpora; name one, such as {found[0]}")
@@ -164,15 +135,11 @@ def find(folder: str | os.PathLike) -> pathlib.Path:
 
 def is_prepared(folder: str | os.PathLike) -> bool:
     """Whether a folder holds prepared corpora, one or several."""
-    return any(any(pathlib.Path(folder).glob(pattern)) for pattern in _PLACES)
+    return any(any(pathlib.Path(folder).glob(place)) for place in _PLACES)
 
 
 def datasets_library() -> Any:
-    """The library `tensorflow_datasets`, which needs no TensorFlow.
-
-    Raises:
-      UsageError: it is not installed.
-    """
+    """The library `tensorflow_datasets`, which needs no TensorFlow."""
     try:
         import array_record.python.array_record_module  # noqa: F401
         import tensorflow_datasets as tfds

@@ -7,7 +7,9 @@ the same for all of them.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -18,7 +20,9 @@ import numpy as np
 
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes
+from mmt_jax.tasks.base import Entry
 
+CAPTIONS = {"text/captions": "texts"}  # `Corpus.fields` of a photo and its captions
 UNDIVIDED = "full"  # the split of a corpus that nobody divided; "all" is TFDS's for all splits
 _FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
 
@@ -138,19 +142,13 @@ class Raw:
     def glob(self, pattern: str) -> list[pathlib.Path]:
         """All files whose name fits, in the folder or right below, sorted by name."""
         found: dict[str, pathlib.Path] = {}
-        for prefix in ("", "*/"):
-            for suffix in ("", ".gz"):
-                for path in self.folder.glob(prefix + pattern + suffix):
-                    if path.is_file():
-                        found.setdefault(path.name.removesuffix(".gz"), path)
-        return [path for _, path in sorted(found.items())]
+        for prefix, suffix in itertools.product(("", "*/"), ("", ".gz")):
+            for path in filter(is_file, self.folder.glob(prefix + pattern + suffix)):
+                found.setdefault(path.name.removesuffix(".gz"), path)
+        return [found[name] for name in sorted(found)]
 
     def need(self, name: str) -> pathlib.Path:
-        """The file of that name.
-
-        Raises:
-          UsageError: it is not there.
-        """
+        """The file of that name, or a UsageError."""
         if path := self.find(name):
             return path
         raise UsageError(f"{self.folder} has no {name}, nor {name}.gz, nor a folder that holds it")
@@ -174,17 +172,18 @@ class Raw:
 
 def is_file(path: pathlib.Path) -> bool:
     """Whether there is such a file; no for names that cannot be one, such as too long ones."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return False
 
 
-def splits(names: Mapping[str, Sequence[str]]) -> Callable[[Raw], tuple[str, ...]]:
+def splits(names: Mapping[str, str | Sequence[str]]) -> Callable[[Raw], tuple[str, ...]]:
     """What `Corpus.splits` is where each split has files of its own: all must be there."""
-    return lambda raw: tuple(
-        split for split, files in names.items() if all(raw.find(file) for file in files)
-    )
+
+    def there(raw: Raw, found: str | Sequence[str]) -> bool:
+        return all(map(raw.find, [found] if isinstance(found, str) else found))
+
+    return lambda raw: tuple(split for split, found in names.items() if there(raw, found))
 
 
 def training(split: str) -> bool:
@@ -201,6 +200,21 @@ def flickr_ids(url: str) -> tuple[str, ...]:
 def captions(texts: Iterable[str]) -> list[str]:
     """Captions without blanks around them, empty ones left out."""
     return [text for text in (" ".join(text.split()) for text in texts) if text]
+
+
+def captioned(where: str, photo: Picture, texts: Iterable[str]) -> Item | Skipped:
+    """An example of a photo and its captions, if it has any."""
+    if found := captions(texts):
+        return Item(photo.id, where, (photo,), {"text/captions": found})
+    return Skipped(where, "no caption", f"photo {photo.id} has no caption")
+
+
+def by_photo(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Entries of a task by the one photo that each is about."""
+    photos: dict[str, list[Entry]] = {}
+    for entry in entries:
+        photos.setdefault(str(entry.photos[0]), []).append(entry)
+    return photos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,19 @@
-"""MSCOCO captions (Chen et al., 2015, arXiv 1504.00325)."""
+"""MSCOCO captions (Chen et al., 2015, arXiv 1504.00325), and files of Karpathy's.
+
+Karpathy and Li (2015, arXiv 1412.2306) cut COCO, Flickr8k and Flickr30k into three splits, a JSON
+file for each corpus.
+"""
 
 from __future__ import annotations
 
 import pathlib
-import re
+from collections.abc import Callable
 
 from mmt_jax import readers as files
-from mmt_jax.ingest.corpora import base, karpathy
+from mmt_jax.ingest.corpora import base
+from mmt_jax.ingest.features import captions
+
+KARPATHY = tuple(captions.KARPATHY)  # his splits
 
 _KARPATHY = "dataset_coco.json"
 _ANNOTATIONS = "captions_{split}.json"
@@ -27,27 +34,40 @@ def picture(
     return base.Picture(str(number), tuple(dict.fromkeys(names)), (f"coco:{number}", *ids))
 
 
+def karpathy(
+    path: pathlib.Path, split: str, picture: Callable[[str, dict], base.Picture]
+) -> base.Entries:
+    """The photos of a split of `dataset_coco.json`, or Flickr's, with their captions.
+
+    Args:
+      path: of the file.
+      split: one of `KARPATHY`.
+      picture: makes a `Picture` of an entry, and of where it is for what it raises.
+    """
+    for where, _, entry in files.json_entries(path, "images"):
+        if files.field(entry, "split", str, where) in captions.KARPATHY[split]:
+            yield base.captioned(where, picture(where, entry), captions.karpathys(entry, where))
+
+
 def _splits(raw: base.Raw) -> tuple[str, ...]:
     if raw.find(_KARPATHY):
-        return karpathy.SPLITS
+        return KARPATHY
     return tuple(name for name in _OFFICIAL if raw.find(_ANNOTATIONS.format(split=name)))
 
 
 def _read(raw: base.Raw, split: str) -> base.Entries:
-    if split in karpathy.SPLITS:
-        yield from karpathy.read(raw.need(_KARPATHY), split, _karpathy_picture)
-    else:
-        yield from _read_annotations(raw.need(_ANNOTATIONS.format(split=split)), split)
+    if split in KARPATHY:
+        return karpathy(raw.need(_KARPATHY), split, _karpathy_picture)
+    return _official(raw.need(_ANNOTATIONS.format(split=split)), split)
 
 
 def _karpathy_picture(where: str, entry: dict) -> base.Picture:
     number = files.field(entry, "cocoid", int, where)
-    folder = files.field(entry, "filepath", str, where)
-    folders = (folder, "train2017", "val2017")
+    folders = (files.field(entry, "filepath", str, where), "train2017", "val2017")
     return picture(number, folders, name=files.field(entry, "filename", str, where))
 
 
-def _read_annotations(path: pathlib.Path, split: str) -> base.Entries:
+def _official(path: pathlib.Path, split: str) -> base.Entries:
     texts: dict[int, list[str]] = {}
     lost: dict[int, str] = {}  # captions of photos that are not listed
     for where, _, entry in files.json_entries(path, "annotations"):
@@ -57,28 +77,24 @@ def _read_annotations(path: pathlib.Path, split: str) -> base.Entries:
     for where, _, entry in files.json_entries(path, "images"):
         number = files.field(entry, "id", int, where)
         lost.pop(number, None)
-        captions = base.captions(texts.get(number, ()))
-        if not captions:
-            yield base.Skipped(where, "no caption", f"photo {number} has no caption")
-            continue
-        name = files.field(entry, "file_name", str, where)
-        url = entry.get("flickr_url")
-        ids = base.flickr_ids(url) if isinstance(url, str) else ()
-        photo = picture(number, (split,), ids, re.sub(r".*/", "", name))
-        yield base.Item(photo.id, where, (photo,), {"text/captions": captions})
+        name = files.field(entry, "file_name", str, where).rpartition("/")[2]
+        ids = base.flickr_ids(str(entry.get("flickr_url")))
+        yield base.captioned(where, picture(number, (split,), ids, name), texts.get(number, ()))
     for number, where in lost.items():
         yield base.Skipped(where, "no photo", f"a caption's photo {number} is not among the images")
 
 
-CORPUS = base.Corpus(
-    name="coco_captions",
-    title="MSCOCO captions (Chen et al., 2015, arXiv 1504.00325)",
-    wants=(
-        "dataset_coco.json (Karpathy's splits) or captions_{train,val}{2014,2017}.json; "
-        "photos in {train,val}{2014,2017}/"
+CORPORA = (
+    base.Corpus(
+        name="coco_captions",
+        title="MSCOCO captions (Chen et al., 2015, arXiv 1504.00325)",
+        wants=(
+            "dataset_coco.json (Karpathy's splits) or captions_{train,val}{2014,2017}.json; "
+            "photos in {train,val}{2014,2017}/"
+        ),
+        fields=base.CAPTIONS,
+        splits=_splits,
+        read=_read,
+        counts="text/captions",
     ),
-    fields={"text/captions": "texts"},
-    splits=_splits,
-    read=_read,
-    counts="text/captions",
 )

@@ -7,6 +7,7 @@ its folders `Annotations` and `Sentences` are there, their phrases and boxes are
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest.corpora import base, karpathy
+from mmt_jax.ingest.corpora import base, coco_captions
 
 _CAPTION = re.compile(r"(?P<name>[^#\t]+)#\d+\s*\t(?P<text>.*)")
 _PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?:/[^\s\]]*)? (?P<text>[^\]]*)\]")
@@ -47,17 +48,17 @@ def picture(corpus: str, name: str) -> base.Picture:
     return base.Picture(stem, paths, (f"flickr:{stem.partition('_')[0]}",))
 
 
+def _tokens(corpus: str, raw: base.Raw) -> pathlib.Path | None:
+    return next((path for name in _TOKENS[corpus] if (path := raw.find(name))), None)
+
+
 def _splits(corpus: str, raw: base.Raw) -> tuple[str, ...]:
     if raw.find(f"dataset_{corpus}.json"):
-        return karpathy.SPLITS
+        return coco_captions.KARPATHY
     if _tokens(corpus, raw) is None:
         return ()
     lists = tuple(split for split, name in _LISTS[corpus].items() if raw.find(name))
     return lists or (base.UNDIVIDED,)
-
-
-def _tokens(corpus: str, raw: base.Raw) -> pathlib.Path | None:
-    return next((path for name in _TOKENS[corpus] if (path := raw.find(name))), None)
 
 
 def _read(corpus: str, raw: base.Raw, split: str) -> base.Entries:
@@ -65,7 +66,7 @@ def _read(corpus: str, raw: base.Raw, split: str) -> base.Entries:
         return picture(corpus, files.field(entry, "filename", str, where))
 
     if path := raw.find(f"dataset_{corpus}.json"):
-        return karpathy.read(path, split, of_entry)
+        return coco_captions.karpathy(path, split, of_entry)
     return _read_tokens(corpus, raw, split)
 
 
@@ -75,27 +76,20 @@ def _read_tokens(corpus: str, raw: base.Raw, split: str) -> base.Entries:
     texts: dict[str, list[str]] = {}
     first: dict[str, str] = {}
     for where, line in files.lines(path):
-        if not line.strip():
-            continue
-        if not (match := _CAPTION.fullmatch(line)):
-            raise UsageError(f"{where}: not a caption; it must be like 1000092795.jpg#0<tab>text")
-        stem = match["name"].removesuffix(".jpg")
-        texts.setdefault(stem, []).append(match["text"])
-        first.setdefault(stem, where)
-    wanted = _listed(corpus, raw, split) if split != base.UNDIVIDED else first
+        if line.strip():
+            if not (match := _CAPTION.fullmatch(line)):
+                raise UsageError(
+                    f"{where}: not a caption; it must be like 1000092795.jpg#0<tab>text"
+                )
+            stem = match["name"].removesuffix(".jpg")
+            texts.setdefault(stem, []).append(match["text"])
+            first.setdefault(stem, where)
+    wanted = first
+    if split != base.UNDIVIDED:
+        rows = files.lines(raw.need(_LISTS[corpus][split]))
+        wanted = {line.strip().removesuffix(".jpg"): where for where, line in rows if line.strip()}
     for stem, listed in wanted.items():
-        captions = base.captions(texts.get(stem, ()))
-        if not captions:
-            where = first.get(stem, listed)
-            yield base.Skipped(where, "no caption", f"photo {stem} has no caption")
-            continue
-        photo = picture(corpus, stem)
-        yield base.Item(stem, first[stem], (photo,), {"text/captions": captions})
-
-
-def _listed(corpus: str, raw: base.Raw, split: str) -> dict[str, str]:
-    rows = files.lines(raw.need(_LISTS[corpus][split]))
-    return {line.strip().removesuffix(".jpg"): where for where, line in rows if line.strip()}
+        yield base.captioned(first.get(stem, listed), picture(corpus, stem), texts.get(stem, ()))
 
 
 # ---- Entities ------------------------------------------------------------------------------------
@@ -118,7 +112,7 @@ def _read_entities(raw: base.Raw, split: str) -> base.Entries:
             yield from found.skipped
         yield dataclasses.replace(
             entry,
-            fields=entry.fields | found.fields("phrase/texts"),
+            fields={**entry.fields, **found.fields("phrase/texts")},
             frame=size,
             cut=found.cut,
         )
@@ -152,16 +146,17 @@ def _boxes(
 
 
 def _xml(path: pathlib.Path) -> ElementTree.Element:
-    try:
+    with contextlib.suppress(OSError):
         content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise UsageError(f"{path} is no annotation: too long, or with entities, which may be bombs")
-    try:
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
+        if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+            raise UsageError(
+                f"{path} is no annotation: too long, or with entities, which may be bombs"
+            )
+        try:
+            return ElementTree.fromstring(content)
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
+    raise UsageError(f"{path} cannot be read")
 
 
 def _numbers(
@@ -171,38 +166,39 @@ def _numbers(
     for name in names:
         text = "" if parent is None else parent.findtext(name, "")
         try:
-            value = float(text)
+            values.append(float(text))
         except ValueError:
             raise UsageError(f"{path}: <{name}> is {text!r}; it must be a number") from None
-        if not abs(value) < 1e6:
+        if not abs(values[-1]) < 1e6:
             raise UsageError(f"{path}: <{name}> is {text}; it must be a number of pixels")
-        values.append(value)
     return values
 
 
-_TEXTS = {"text/captions": "texts"}
-
-FLICKR8K = base.Corpus(
-    name="flickr8k",
-    title="Flickr8k (Hodosh et al., 2013)",
-    wants=(
-        "dataset_flickr8k.json, or Flickr8k.token.txt and Flickr_8k.{train,dev,test}Images.txt; "
-        "photos in Flicker8k_Dataset/"
+CORPORA = (
+    base.Corpus(
+        name="flickr30k",
+        title=(
+            "Flickr30k (Young et al., 2014), with Entities (Plummer et al., 2015, arXiv 1505.04870)"
+        ),
+        wants=(
+            "dataset_flickr30k.json, or results_20130124.token (and {train,val,test}.txt); photos "
+            "in flickr30k-images/; of Entities Annotations/ and Sentences/, which may be absent"
+        ),
+        fields={**base.CAPTIONS, "phrase/texts": "texts", "phrase/bboxes": "boxes"},
+        splits=functools.partial(_splits, "flickr30k"),
+        read=_read_entities,
+        counts="text/captions",
     ),
-    fields=_TEXTS,
-    splits=functools.partial(_splits, "flickr8k"),
-    read=functools.partial(_read, "flickr8k"),
-    counts="text/captions",
-)
-FLICKR30K = base.Corpus(
-    name="flickr30k",
-    title="Flickr30k (Young et al., 2014), with Entities (Plummer et al., 2015, arXiv 1505.04870)",
-    wants=(
-        "dataset_flickr30k.json, or results_20130124.token (and {train,val,test}.txt); "
-        "photos in flickr30k-images/; of Entities Annotations/ and Sentences/, which may be absent"
+    base.Corpus(
+        name="flickr8k",
+        title="Flickr8k (Hodosh et al., 2013)",
+        wants=(
+            "dataset_flickr8k.json, or Flickr8k.token.txt and "
+            "Flickr_8k.{train,dev,test}Images.txt; photos in Flicker8k_Dataset/"
+        ),
+        fields=base.CAPTIONS,
+        splits=functools.partial(_splits, "flickr8k"),
+        read=functools.partial(_read, "flickr8k"),
+        counts="text/captions",
     ),
-    fields=_TEXTS | {"phrase/texts": "texts", "phrase/bboxes": "boxes"},
-    splits=functools.partial(_splits, "flickr30k"),
-    read=_read_entities,
-    counts="text/captions",
 )

@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,9 +26,8 @@ from mmt_jax.ingest.corpora import base
 THRESHOLD = 6
 
 # What corpora call their photos: elsewhere an id would keep out nothing.
-_ID = re.compile(
-    r"(dhash):(\S+)|(?:coco|flickr|vg):(?:0|[1-9]\d*)|(?:nlvr2|openimages|svo|gqa):[^\s.]+"
-)
+_ID = re.compile(r"(?:coco|flickr|vg):(?:0|[1-9]\d*)|(?:nlvr2|openimages|svo|gqa):[^\s.]+")
+_HASH = "dhash:"
 
 
 def dhash(picture: np.ndarray) -> int:
@@ -92,18 +91,20 @@ def load(paths: Sequence[str | os.PathLike]) -> Exclusion:
     hashes: dict[int, str] = {}
     sources = []
     for path in map(pathlib.Path, paths):
-        found = _prepared(path) if path.is_dir() else _listed(path)
-        if not any(found):
+        found = list(_prepared(path) if path.is_dir() else _listed(path))
+        if not found:
             raise UsageError(f"{path} names no photo; it would keep out nothing")
-        digest = hashlib.sha256(repr([sorted(part) for part in found]).encode()).hexdigest()
+        own = {int(name[len(_HASH) :], 16): at for name, at in found if name.startswith(_HASH)}
+        others = {name: at for name, at in found if not name.startswith(_HASH)}
+        digest = hashlib.sha256(repr([sorted(others), sorted(own)]).encode()).hexdigest()
         sources.append((str(path), digest[:16]))
-        ids = found[0] | ids
-        hashes = found[1] | hashes
+        ids, hashes = others | ids, own | hashes
     values = np.fromiter(hashes, np.uint64, len(hashes))
     return Exclusion(ids, values, tuple(hashes.values()), tuple(sources))
 
 
-def _prepared(folder: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
+def _prepared(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Names of photos, among them their hashes, and where each is from."""
     from mmt_jax.ingest import corpora
 
     evaluation = [split for split in corpora.splits(folder) if not base.training(split)]
@@ -112,33 +113,24 @@ def _prepared(folder: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
             f"{folder} has splits for training alone, of which none is kept out; to keep some of "
             f"its photos out, give a file of their ids"
         )
-    ids, hashes = {}, {}
     for split in evaluation:
         for example in corpora.read(folder, split):
-            for key in example:
-                name, _, part = key.rpartition("/")
-                if part == "hash":
-                    photo = f"{folder} {split} {example[f'{name}/id']}"
-                    hashes.setdefault(int(example[key], 16), photo)
-                    for other in example[f"{name}/ids"]:
-                        ids.setdefault(other, f"{folder} {split}")
-    return ids, hashes
+            for name in (key.removesuffix("/hash") for key in example if key.endswith("/hash")):
+                yield _HASH + example[f"{name}/hash"], f"{folder} {split} {example[f'{name}/id']}"
+                yield from ((other, f"{folder} {split}") for other in example[f"{name}/ids"])
 
 
-def _listed(path: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
-    ids, hashes = {}, {}
+def _listed(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     for where, line in files.lines(path):
-        if not line.strip():
-            continue
-        if not (match := _ID.fullmatch(line.strip())):
-            raise UsageError(
-                f"{where}: {line!r} is no id of a photo; it must be like coco:391895, with coco, "
-                f"flickr, vg (and digits without zeros in front), nlvr2, openimages or svo"
-            )
-        if match[1] is None:
-            ids[match[0]] = str(path)
-        elif re.fullmatch("[0-9a-f]{16}", match[2]):
-            hashes[int(match[2], 16)] = where
-        else:
-            raise UsageError(f"{where}: a hash has 16 hexadecimal digits, not {match[2]!r}")
-    return ids, hashes
+        name = line.strip()
+        if name.startswith(_HASH):
+            if not re.fullmatch("[0-9a-f]{16}", name.removeprefix(_HASH)):
+                raise UsageError(f"{where}: a hash has 16 hexadecimal digits, not {name!r}")
+            yield name, where
+        elif name:
+            if not _ID.fullmatch(name):
+                raise UsageError(
+                    f"{where}: {line!r} is no id of a photo; it must be like coco:391895, of coco, "
+                    f"flickr, vg (and digits without zeros in front), nlvr2, openimages or svo"
+                )
+            yield name, str(path)

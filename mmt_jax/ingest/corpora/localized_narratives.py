@@ -18,8 +18,8 @@ _FILES = {
     "open_images_test": "open_images_test_*.jsonl",
 }
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.jsonl(?:\.gz)?$")
-_COCO = re.compile(r"[0-9]{1,12}")
-_OPEN_IMAGES = re.compile(r"[0-9a-f]{16}")
+# Ids of photos, of Open Images and of COCO: how they look, and one of them.
+_IDS = (("[0-9a-f]{16}", "000a1249af2bc5f0"), ("[0-9]{1,12}", "391895"))
 
 
 def _splits(raw: base.Raw) -> tuple[str, ...]:
@@ -45,23 +45,13 @@ def _read(raw: base.Raw, split: str) -> base.Entries:
     for path in _paths(raw, split):
         for where, entry in files.json_lines(path):
             name = files.field(entry, "image_id", str, where)
-            _check(split, name, where)
-            caption = base.captions([files.field(entry, "caption", str, where)])
-            if not caption:
-                yield base.Skipped(where, "no caption", f"photo {name}: the narrative is empty")
-                continue
-            texts.setdefault(name, []).extend(caption)
+            pattern, like = _IDS[split.startswith("coco")]
+            if not re.fullmatch(pattern, name):
+                raise UsageError(f"{where}: `image_id` is {name!r}; it must be like {like}")
+            texts.setdefault(name, []).append(files.field(entry, "caption", str, where))
             first.setdefault(name, where)
-    for name, captions in texts.items():
-        photo = _picture(split, name)
-        yield base.Item(photo.id, first[name], (photo,), {"text/captions": captions})
-
-
-def _check(split: str, name: str, where: str) -> None:
-    coco = split.startswith("coco")
-    if not (_COCO if coco else _OPEN_IMAGES).fullmatch(name):
-        like = "391895" if coco else "000a1249af2bc5f0"
-        raise UsageError(f"{where}: `image_id` is {name!r}; it must be like {like}")
+    for name, narratives in texts.items():
+        yield base.captioned(first[name], _picture(split, name), narratives)
 
 
 def _picture(split: str, name: str) -> base.Picture:
@@ -74,16 +64,18 @@ def _picture(split: str, name: str) -> base.Picture:
     )
 
 
-CORPUS = base.Corpus(
-    name="localized_narratives",
-    title="Localized Narratives (Pont-Tuset et al., 2020, arXiv 1912.03098)",
-    wants=(
-        "{coco_{train,val},open_images_{train_v6,validation,test}}_localized_narratives*.jsonl or "
-        "…_captions.jsonl; photos in {train,val}2017/ and {train,validation,test}/"
+CORPORA = (
+    base.Corpus(
+        name="localized_narratives",
+        title="Localized Narratives (Pont-Tuset et al., 2020, arXiv 1912.03098)",
+        wants=(
+            "{coco_{train,val},open_images_{train_v6,validation,test}}_localized_narratives*.jsonl "
+            "or …_captions.jsonl; photos in {train,val}2017/ and {train,validation,test}/"
+        ),
+        fields=base.CAPTIONS,
+        splits=_splits,
+        read=_read,
+        counts="text/captions",
+        large=True,
     ),
-    fields={"text/captions": "texts"},
-    splits=_splits,
-    read=_read,
-    counts="text/captions",
-    large=True,
 )

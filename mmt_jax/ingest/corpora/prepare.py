@@ -1,4 +1,4 @@
-"""Prepares a corpus split by split: what is finished stays, on Beam each shard of a split too."""
+"""Prepares a corpus split by split: what is finished stays, and each shard of what is not."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ from mmt_jax.photos import pictures
 
 LOCAL = "local"  # the runner that is none: this process alone, without Beam
 
-_PHOTOS = 2_000  # of a shard that Beam writes: some 200 MB
-
 
 @dataclasses.dataclass(frozen=True)
 class _Survey:
-    """A first pass over the annotations of a split."""
+    """A first pass over the annotations of a split.
+
+    Attributes:
+      items: how many.
+      elements: of the field that the corpus `counts`.
+      cut: boxes that were cut at the edges of their photos.
+      skipped: what is left out.
+      doubts: differences from what is published.
+      digest: of the annotations.
+    """
 
     items: int
     elements: int
-    cut: int  # boxes that were cut at the photo's edges
+    cut: int
     skipped: list[base.Skipped]
     doubts: list[str]
-    digest: str  # of the annotations
+    digest: str
 
 
 def prepare(
@@ -76,17 +83,14 @@ def prepare(
     pictures.library()
     runner = runner or ("DirectRunner" if corpus.large else LOCAL)
     _check_runner(runner, beam_options)
-    version = pathlib.Path(out) / "mmt" / name / corpora.VERSION
     if not (splits := corpus.splits(source)):
         raise UsageError(f"{raw} has no files of {name}; it must hold {corpus.wants}")
     if exclude and not any(map(base.training, splits)):
         raise UsageError(f"{name} has no split for training here; there is nothing to exclude from")
     exclusion = hashes.load(exclude) if exclude else None
-    finished = _finished(version)
-    for split in finished & set(splits):
-        _check_same(version, split, exclusion)
+    job = _Job(corpus, source, pathlib.Path(out), exclusion, runner, beam_options)
+    surveys = {split: job.survey(split) for split in splits if not job.finished(split)}
     doubts = list(published.check_files(source, name))
-    surveys = {split: _survey(corpus, source, split) for split in splits if split not in finished}
     doubts += [doubt for survey in surveys.values() for doubt in survey.doubts]
     if doubts and strict:
         raise UsageError(f"{'; '.join(doubts)} (--strict)")
@@ -94,111 +98,170 @@ def prepare(
         warn(doubt)
     for split in splits:
         if split in surveys:
-            part = pathlib.Path(out) / f".mmt-{name}-{split}"
-            shards = None
-            if runner != LOCAL:
-                photos = surveys[split].items * len(corpus.pictures)
-                shards = _shards(part, source, surveys[split], _sources(split, exclusion), photos)
-            with _workplace(part, shards):
-                _build(part, corpus, source, split, exclusion, shards, runner, beam_options)
-                folder = part / "mmt" / name / corpora.VERSION
-                _write_report(folder, corpus, split, surveys[split], exclusion, source)
-                _adopt(folder, version, split)
-        yield _report(version, split)
+            job.prepare(split, surveys[split])
+        yield job.report(split)
 
 
-def _survey(corpus: base.Corpus, raw: base.Raw, split: str) -> _Survey:
-    items = elements = cut = 0
-    skipped, digest = [], hashlib.sha256()
-    for entry in corpus.entries(raw, split):
-        if isinstance(entry, base.Skipped):
-            skipped.append(entry)
-            continue
-        items += 1
-        elements += len(entry.fields[corpus.counts])
-        cut += entry.cut
-        fields = [np.asarray(field).tolist() for field in entry.fields.values()]
-        digest.update(repr((entry.where, entry.pictures, fields)).encode("utf-8", "replace"))
-    if not items:
-        why = "; ".join(f"{number} × {reason}" for reason, number in base.reasons(skipped).items())
-        raise UsageError(f"{raw.folder}: the split {split} has no example ({why or 'empty'})")
-    doubts = list(published.check_counts(corpus, split, items, elements))
-    return _Survey(items, elements, cut, skipped, doubts, digest.hexdigest())
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What `prepare` was asked for."""
 
+    corpus: base.Corpus
+    raw: base.Raw
+    out: pathlib.Path
+    exclusion: hashes.Exclusion | None
+    runner: str
+    beam_options: Sequence[str]
 
-def _shards(
-    part: pathlib.Path, raw: base.Raw, survey: _Survey, sources: list[list[str]], photos: int
-) -> tuple[pathlib.Path, int]:
-    """Where Beam writes the shards of a split, and how many: the same for the same work."""
-    number = -(-photos // _PHOTOS)
-    work = json.dumps([str(raw.folder), survey.digest, sources, number])
-    return part / hashlib.sha256(work.encode()).hexdigest()[:16], number
+    @property
+    def version(self) -> pathlib.Path:
+        return self.out / "mmt" / self.corpus.name / corpora.VERSION
+
+    def sources(self, split: str) -> list[list[str]]:
+        """What is kept out of a split, and a digest of it."""
+        out = self.exclusion if base.training(split) else None
+        return [list(source) for source in out.sources] if out else []
+
+    def report(self, split: str) -> dict[str, Any]:
+        return corpora.document(self.version / f"report-{split}.json")
+
+    def finished(self, split: str) -> bool:
+        """Whether a split is there, prepared with the same exclusions."""
+        info = self.version / corpora.INFO
+        if not info.is_file() or split not in corpora.splits(self.version):
+            return False
+        before = [digest for _, digest in self.report(split)["exclude"]]
+        if before != [digest for _, digest in self.sources(split)]:
+            raise UsageError(
+                f"{self.version} has a split {split} that was prepared with other --exclude; give "
+                f"another --out, or remove that folder"
+            )
+        return True
+
+    def survey(self, split: str) -> _Survey:
+        """Reads a split's annotations."""
+        items = elements = cut = 0
+        skipped, digest = [], hashlib.sha256()
+        for entry in self.corpus.entries(self.raw, split):
+            if isinstance(entry, base.Skipped):
+                skipped.append(entry)
+                continue
+            items += 1
+            elements += len(entry.fields[self.corpus.counts])
+            cut += entry.cut
+            fields = [np.asarray(field).tolist() for field in entry.fields.values()]
+            digest.update(repr((entry.where, entry.pictures, fields)).encode("utf-8", "replace"))
+        if not items:
+            why = "; ".join(
+                f"{count} × {reason}" for reason, count in base.reasons(skipped).items()
+            )
+            raise UsageError(
+                f"{self.raw.folder}: the split {split} has no example ({why or 'empty'})"
+            )
+        doubts = list(published.check_counts(self.corpus, split, items, elements))
+        return _Survey(items, elements, cut, skipped, doubts, digest.hexdigest())
+
+    def prepare(self, split: str, survey: _Survey) -> None:
+        """Writes a split beside its place, and moves it there."""
+        part = self.out / f".mmt-{self.corpus.name}-{split}"
+        work = [str(self.raw.folder), survey.digest, self.sources(split)]
+        with _workplace(part, work) as shards:
+            self._build(split, survey, part, shards)
+            folder = part / "mmt" / self.corpus.name / corpora.VERSION
+            self._write_report(split, survey, folder)
+            self._adopt(split, folder)
+
+    def _build(self, split: str, survey: _Survey, part: pathlib.Path, shards: pathlib.Path) -> None:
+        """Lets TFDS write the split, below `part`."""
+        import tensorflow_datasets as tfds
+
+        from mmt_jax.ingest.corpora import builder
+        from mmt_jax.ingest.corpora.shards import PHOTOS
+
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        config = tfds.download.DownloadConfig()
+        if self.runner != LOCAL:
+            config.beam_runner = self.runner
+            config.beam_options = _pipeline_options(self.beam_options)
+        made = builder.Mmt(
+            config=self.corpus.name,
+            data_dir=part,
+            raw=str(self.raw.folder),
+            splits=[split],
+            exclude=self.exclusion,
+            parts=(shards, -(-survey.items * len(self.corpus.pictures) // PHOTOS)),
+        )
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download there
+                made.download_and_prepare(download_config=config)
+        except (OSError, RuntimeError) as error:  # array_record's of a full disk, Beam's of workers
+            *_, reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(
+                f"the split {split} cannot be written below {self.out} ({reason})"
+            ) from None
+
+    def _write_report(self, split: str, survey: _Survey, folder: pathlib.Path) -> None:
+        with open(examples.rejected(folder, split), "a+", encoding="utf-8") as file:
+            file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
+            file.seek(0)
+            counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
+        (info,) = corpora.document(folder / corpora.INFO)["splits"]
+        report = {
+            "corpus": self.corpus.name,
+            "split": split,
+            "raw": str(self.raw.folder),
+            "examples": sum(map(int, info["shardLengths"])),
+            "annotated": survey.items,
+            self.corpus.counts: survey.elements,
+            "boxes cut": survey.cut,
+            "skipped": {key: n for key, n in counts.items() if key not in examples.REMOVED},
+            "removed": {key: n for key, n in counts.items() if key in examples.REMOVED},
+            "exclude": self.sources(split),
+            "threshold": hashes.THRESHOLD,
+            "doubts": survey.doubts,
+        }
+        path = folder / f"report-{split}.json"
+        path.write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+    def _adopt(self, split: str, folder: pathlib.Path) -> None:
+        """Moves a finished split to its place; it counts once `dataset_info.json` names it."""
+        self.version.mkdir(parents=True, exist_ok=True)
+        for stale in self.version.glob(f"mmt-{split}.*"):  # of a move that was interrupted
+            stale.unlink()
+        info = corpora.document(folder / corpora.INFO)
+        if (self.version / corpora.INFO).is_file():
+            info["splits"] = (
+                corpora.document(self.version / corpora.INFO)["splits"] + info["splits"]
+            )
+        (folder / corpora.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == corpora.INFO):
+            os.replace(path, self.version / path.name)
 
 
 @contextlib.contextmanager
-def _workplace(part: pathlib.Path, shards: tuple[pathlib.Path, int] | None) -> Iterator[None]:
-    """A folder that holds nothing of earlier runs but their shards, and goes with the block.
+def _workplace(part: pathlib.Path, work: list[Any]) -> Iterator[pathlib.Path]:
+    """A folder for a split's shards in `part`, which goes with the block.
 
-    Where the block fails, the shards stay.
+    Where the block fails, the shards that are whole stay for the same work, and nothing else.
     """
-    kept = shards[0] if shards else None
+    shards = part / hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
     def clear() -> None:
         for path in part.glob("*"):
-            if path != kept:
+            if path != shards:
                 shutil.rmtree(path, ignore_errors=True)
-        for path in (kept, part):
-            with contextlib.suppress(OSError):  # it is not empty
-                if path:
-                    path.rmdir()
+        for path in (shards, part):
+            with contextlib.suppress(OSError):  # it is not empty, or not there
+                path.rmdir()
 
     clear()
     try:
-        yield
+        yield shards
     except BaseException:
         clear()
         raise
     shutil.rmtree(part, ignore_errors=True)
-
-
-def _build(
-    part: pathlib.Path,
-    corpus: base.Corpus,
-    raw: base.Raw,
-    split: str,
-    exclusion: hashes.Exclusion | None,
-    shards: tuple[pathlib.Path, int] | None,
-    runner: str,
-    beam_options: Sequence[str],
-) -> None:
-    """Lets TFDS write the split, below `part`."""
-    import tensorflow_datasets as tfds
-
-    from mmt_jax.ingest.corpora import builder
-
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig()
-    if runner != LOCAL:
-        config = tfds.download.DownloadConfig(
-            beam_runner=runner, beam_options=_pipeline_options(beam_options)
-        )
-    made = builder.Mmt(
-        config=corpus.name,
-        data_dir=part,
-        raw=str(raw.folder),
-        splits=[split],
-        exclude=exclusion,
-        shards=shards,
-    )
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS tells of a download, and of `part`
-            made.download_and_prepare(download_config=config)
-    except (OSError, RuntimeError) as error:  # array_record's of a full disk, Beam's of its workers
-        *_, reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(
-            f"the split {split} cannot be written below {part.parent} ({reason})"
-        ) from None
 
 
 def _check_runner(runner: str, beam_options: Sequence[str]) -> None:
@@ -233,77 +296,3 @@ def _pipeline_options(options: Sequence[str]) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     return PipelineOptions([f"--{option.removeprefix('--')}" for option in options])
-
-
-# ---- Reports, and splits that are finished -------------------------------------------------------
-
-
-def _report_file(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return folder / f"report-{split}.json"
-
-
-def _write_report(
-    folder: pathlib.Path,
-    corpus: base.Corpus,
-    split: str,
-    survey: _Survey,
-    exclusion: hashes.Exclusion | None,
-    raw: base.Raw,
-) -> None:
-    with open(examples.rejected(folder, split), "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
-    with open(examples.rejected(folder, split), encoding="utf-8") as file:
-        counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
-    (info,) = corpora.document(folder / corpora.INFO)["splits"]
-    report = {
-        "corpus": corpus.name,
-        "split": split,
-        "raw": str(raw.folder),
-        "examples": sum(map(int, info["shardLengths"])),
-        "annotated": survey.items,
-        corpus.counts: survey.elements,
-        "boxes cut": survey.cut,
-        "skipped": {key: value for key, value in counts.items() if key not in examples.REMOVED},
-        "removed": {key: value for key, value in counts.items() if key in examples.REMOVED},
-        "exclude": _sources(split, exclusion),
-        "threshold": hashes.THRESHOLD,
-        "doubts": survey.doubts,
-    }
-    _report_file(folder, split).write_text(json.dumps(report, indent=2), encoding="utf-8")
-
-
-def _report(version: pathlib.Path, split: str) -> dict[str, Any]:
-    return corpora.document(_report_file(version, split))
-
-
-def _sources(split: str, exclusion: hashes.Exclusion | None) -> list[list[str]]:
-    return (
-        [list(source) for source in exclusion.sources] if exclusion and base.training(split) else []
-    )
-
-
-def _finished(version: pathlib.Path) -> set[str]:
-    return set(corpora.splits(version)) if (version / corpora.INFO).is_file() else set()
-
-
-def _check_same(version: pathlib.Path, split: str, exclusion: hashes.Exclusion | None) -> None:
-    before = [digest for _, digest in _report(version, split)["exclude"]]
-    if before != [digest for _, digest in _sources(split, exclusion)]:
-        raise UsageError(
-            f"{version} has a split {split} that was prepared with other --exclude; give another "
-            f"--out, or remove that folder"
-        )
-
-
-def _adopt(folder: pathlib.Path, version: pathlib.Path, split: str) -> None:
-    """Moves a finished split to its place; it counts once `dataset_info.json` names it."""
-    version.mkdir(parents=True, exist_ok=True)
-    for stale in version.glob(f"mmt-{split}.*"):  # of a move that was interrupted
-        stale.unlink()
-    info = corpora.document(folder / corpora.INFO)
-    if (version / corpora.INFO).is_file():
-        info["splits"] = corpora.document(version / corpora.INFO)["splits"] + info["splits"]
-    (folder / corpora.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
-    others = [path for path in folder.iterdir() if path.name != corpora.INFO]
-    for path in [*others, folder / corpora.INFO]:
-        os.replace(path, version / path.name)

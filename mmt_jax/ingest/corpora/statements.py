@@ -10,11 +10,12 @@ from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base, flickr
 from mmt_jax.tasks import nlvr2, snli_ve
-from mmt_jax.tasks.base import Entry
-
-# ---- NLVR2 ---------------------------------------------------------------------------------------
 
 _NLVR2 = {name: f"{name}.json" for name in ("train", "dev", "test1", "test2")}
+_SNLI_VE = {name: f"snli_ve_{name}.jsonl" for name in ("train", "dev", "test")}
+_CSV = "svo_probes.csv"
+_NEGATIVES = {"subj_neg": "subject", "verb_neg": "verb", "obj_neg": "object"}
+_COLUMNS = ("sentence", "pos_triplet", "neg_triplet", "pos_image_id", "neg_image_id", *_NEGATIVES)
 
 
 def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
@@ -37,30 +38,8 @@ def _read_nlvr2(raw: base.Raw, split: str) -> base.Entries:
         yield base.Item(str(pair.key), pair.where, photos, fields)
 
 
-NLVR2 = base.Corpus(
-    name="nlvr2",
-    title="NLVR2 (Suhr et al., 2019, arXiv 1811.00491)",
-    wants=(
-        "{train,dev,test1,test2}.json; photos in images/train/<0 to 99>/, dev/, test1/, test2/ or "
-        "images/"
-    ),
-    fields={"text/captions": "texts", "sentence/id": "text", "label": "int"},
-    splits=base.splits({split: (name,) for split, name in _NLVR2.items()}),
-    read=_read_nlvr2,
-    counts="text/captions",
-    pictures=("left", "right"),
-)
-
-# ---- SNLI-VE -------------------------------------------------------------------------------------
-
-_SNLI_VE = {name: f"snli_ve_{name}.jsonl" for name in ("train", "dev", "test")}
-
-
 def _read_snli_ve(raw: base.Raw, split: str) -> base.Entries:
-    photos: dict[str, list[Entry]] = {}
-    for hypothesis in snli_ve.read(raw.need(_SNLI_VE[split])):
-        photos.setdefault(str(hypothesis.photos[0]), []).append(hypothesis)
-    for name, hypotheses in photos.items():
+    for name, hypotheses in base.by_photo(snli_ve.read(raw.need(_SNLI_VE[split]))).items():
         photo = flickr.picture("flickr30k", name)
         fields = {
             "hypothesis/ids": [hypothesis.key for hypothesis in hypotheses],
@@ -68,23 +47,6 @@ def _read_snli_ve(raw: base.Raw, split: str) -> base.Entries:
             "hypothesis/labels": [snli_ve.LABELS.index(each.kind) for each in hypotheses],
         }
         yield base.Item(photo.id, hypotheses[0].where, (photo,), fields)
-
-
-SNLI_VE = base.Corpus(
-    name="snli_ve",
-    title="SNLI-VE (Xie et al., 2019, arXiv 1901.06706)",
-    wants="snli_ve_{train,dev,test}.jsonl; photos in flickr30k-images/",
-    fields={"hypothesis/ids": "texts", "hypothesis/texts": "texts", "hypothesis/labels": "ints"},
-    splits=base.splits({split: (name,) for split, name in _SNLI_VE.items()}),
-    read=_read_snli_ve,
-    counts="hypothesis/ids",
-)
-
-# ---- SVO-Probes ----------------------------------------------------------------------------------
-
-_CSV = "svo_probes.csv"
-_NEGATIVES = {"subj_neg": "subject", "verb_neg": "verb", "obj_neg": "object"}
-_COLUMNS = ("sentence", "pos_triplet", "neg_triplet", "pos_image_id", "neg_image_id", *_NEGATIVES)
 
 
 def _read_svo(raw: base.Raw, split: str) -> base.Entries:
@@ -132,18 +94,46 @@ def _rows(path: pathlib.Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise UsageError(f"{place}: not CSV ({error})") from None
 
 
-SVO_PROBES = base.Corpus(
-    name="svo_probes",
-    title="SVO-Probes (Hendricks and Nematzadeh, 2021, arXiv 2106.09141)",
-    wants="svo_probes.csv; photos in images/, named by their ids",
-    fields={
-        "text/captions": "texts",
-        "positive/triplet": "text",
-        "negative/triplet": "text",
-        "negative/kind": "text",
-    },
-    splits=base.splits({"test": (_CSV,)}),
-    read=_read_svo,
-    counts="text/captions",
-    pictures=("positive", "negative"),
+CORPORA = (
+    base.Corpus(
+        name="nlvr2",
+        title="NLVR2 (Suhr et al., 2019, arXiv 1811.00491)",
+        wants=(
+            "{train,dev,test1,test2}.json; photos in images/train/<0 to 99>/, dev/, test1/, test2/ "
+            "or images/"
+        ),
+        fields={"text/captions": "texts", "sentence/id": "text", "label": "int"},
+        splits=base.splits(_NLVR2),
+        read=_read_nlvr2,
+        counts="text/captions",
+        pictures=("left", "right"),
+    ),
+    base.Corpus(
+        name="snli_ve",
+        title="SNLI-VE (Xie et al., 2019, arXiv 1901.06706)",
+        wants="snli_ve_{train,dev,test}.jsonl; photos in flickr30k-images/",
+        fields={
+            "hypothesis/ids": "texts",
+            "hypothesis/texts": "texts",
+            "hypothesis/labels": "ints",
+        },
+        splits=base.splits(_SNLI_VE),
+        read=_read_snli_ve,
+        counts="hypothesis/ids",
+    ),
+    base.Corpus(
+        name="svo_probes",
+        title="SVO-Probes (Hendricks and Nematzadeh, 2021, arXiv 2106.09141)",
+        wants="svo_probes.csv; photos in images/, named by their ids",
+        fields={
+            "text/captions": "texts",
+            "positive/triplet": "text",
+            "negative/triplet": "text",
+            "negative/kind": "text",
+        },
+        splits=base.splits({"test": _CSV}),
+        read=_read_svo,
+        counts="text/captions",
+        pictures=("positive", "negative"),
+    ),
 )

@@ -27,6 +27,8 @@ _THINGS = {
     _OBJECTS: ("objects.json", "objects", ("x", "y", "w", "h"), "names"),
     _ATTRIBUTES: ("attributes.json", "attributes", ("x", "y", "w", "h"), "attributes"),
 }
+_FIELDS = {name: "texts" for name in _THINGS}
+_FIELDS |= {f"{name.partition('/')[0]}/bboxes": "boxes" for name in _THINGS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _read(raw: base.Raw, split: str) -> base.Entries:
         if not found.texts:
             yield base.Skipped(where, "no caption", f"photo {number} has no region with a phrase")
             continue
-        own = dict.fromkeys(CORPUS.fields, ()) | found.fields(_REGIONS) | fields[number]
+        own = dict.fromkeys(_FIELDS, ()) | found.fields(_REGIONS) | fields[number]
         yield base.Item(
             str(number),
             where,
@@ -121,23 +123,18 @@ def _number(entry: dict, where: str) -> int:
     return files.field(entry, "image_id" if "image_id" in entry else "id", int, where)
 
 
-CORPUS = base.Corpus(
-    name="visual_genome",
-    title="Visual Genome (Krishna et al., 2016, arXiv 1602.07332)",
-    wants=(
-        "region_descriptions.json, image_data.json, and, where wanted, objects.json and "
-        "attributes.json; photos in VG_100K/ and VG_100K_2/"
+CORPORA = (
+    base.Corpus(
+        name="visual_genome",
+        title="Visual Genome (Krishna et al., 2016, arXiv 1602.07332)",
+        wants=(
+            "region_descriptions.json, image_data.json, and, where wanted, objects.json and "
+            "attributes.json; photos in VG_100K/ and VG_100K_2/"
+        ),
+        fields=_FIELDS,
+        splits=base.splits({"train": (_THINGS[_REGIONS][0], _IMAGES)}),
+        read=_read,
+        counts="text/captions",
+        large=True,
     ),
-    fields={
-        "text/captions": "texts",
-        "text/bboxes": "boxes",
-        "object/names": "texts",
-        "object/bboxes": "boxes",
-        "attribute/names": "texts",
-        "attribute/bboxes": "boxes",
-    },
-    splits=base.splits({"train": (_THINGS[_REGIONS][0], _IMAGES)}),
-    read=_read,
-    counts="text/captions",
-    large=True,
 )

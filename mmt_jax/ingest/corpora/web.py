@@ -15,14 +15,15 @@ from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base
 
-# ---- Conceptual Captions -------------------------------------------------------------------------
-
 # Both names of each file are in use.
 _TSV = {
     "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv"),
     "val": ("Validation_GCC-1.1.0-Validation.tsv", "Validation-GCC-1.1.0-Validation.tsv"),
 }
 _CC_FOLDERS = {"train": ("training", "train"), "val": ("validation", "val")}
+_JSON = "sbu-captions-all.json"
+_URLS = "SBU_captioned_photo_dataset_urls.txt"
+_CAPTIONS = "SBU_captioned_photo_dataset_captions.txt"
 
 
 def _cc_file(raw: base.Raw, split: str) -> pathlib.Path | None:
@@ -40,12 +41,7 @@ def _read_cc(raw: base.Raw, split: str) -> base.Entries:
         text, tab, url = line.partition("\t")
         if not tab or not url.strip():
             raise UsageError(f"{where}: not a caption, a tab and an address")
-        captions = base.captions([text])
-        if not captions:
-            yield base.Skipped(where, "no caption", "the caption is empty")
-            continue
-        photo = _cc_picture(split, number, url.strip())
-        yield base.Item(photo.id, where, (photo,), {"text/captions": captions})
+        yield base.captioned(where, _cc_picture(split, number, url.strip()), [text])
 
 
 def _cc_picture(split: str, number: int, url: str) -> base.Picture:
@@ -64,27 +60,6 @@ def _cc_picture(split: str, number: int, url: str) -> base.Picture:
     )
 
 
-CONCEPTUAL_CAPTIONS = base.Corpus(
-    name="conceptual_captions",
-    title="Conceptual Captions (Sharma et al., 2018)",
-    wants=(
-        "Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv; photos in training/ and "
-        "validation/, named by line from 0 (00000000.jpg), or by CRC-32 of the address"
-    ),
-    fields={"text/captions": "texts"},
-    splits=_cc_splits,
-    read=_read_cc,
-    counts="text/captions",
-    large=True,
-)
-
-# ---- SBU -----------------------------------------------------------------------------------------
-
-_JSON = "sbu-captions-all.json"
-_URLS = "SBU_captioned_photo_dataset_urls.txt"
-_CAPTIONS = "SBU_captioned_photo_dataset_captions.txt"
-
-
 def _sbu_splits(raw: base.Raw) -> tuple[str, ...]:
     return ("train",) if raw.find(_JSON) or (raw.find(_URLS) and raw.find(_CAPTIONS)) else ()
 
@@ -93,13 +68,11 @@ def _read_sbu(raw: base.Raw, split: str) -> base.Entries:
     path = raw.find(_JSON)
     rows = _sbu_json(path) if path else _sbu_lines(raw.need(_URLS), raw.need(_CAPTIONS))
     for where, url, text in rows:
-        name = pathlib.PurePosixPath(urllib.parse.unquote(_path(url))).name
-        captions = base.captions([text])
-        if not name or not captions:
-            yield base.Skipped(where, "no caption" if name else "no photo", f"{url} has none")
-            continue
-        photo = base.Picture(name, (f"images/{name}", name), base.flickr_ids(url))
-        yield base.Item(name, where, (photo,), {"text/captions": captions})
+        if name := pathlib.PurePosixPath(urllib.parse.unquote(_path(url))).name:
+            photo = base.Picture(name, (f"images/{name}", name), base.flickr_ids(url))
+            yield base.captioned(where, photo, [text])
+        else:
+            yield base.Skipped(where, "no photo", f"{url} names none")
 
 
 def _path(url: str) -> str:
@@ -130,16 +103,31 @@ def _sbu_json(path: pathlib.Path) -> Iterator[tuple[str, str, str]]:
         yield f"{path}, entry {number}", url, text
 
 
-SBU = base.Corpus(
-    name="sbu",
-    title="SBU Captioned Photos (Ordonez et al., 2011)",
-    wants=(
-        "sbu-captions-all.json, or SBU_captioned_photo_dataset_{urls,captions}.txt; photos in "
-        "images/, named as at the end of their address"
+CORPORA = (
+    base.Corpus(
+        name="conceptual_captions",
+        title="Conceptual Captions (Sharma et al., 2018)",
+        wants=(
+            "Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv; photos in training/ and "
+            "validation/, named by line from 0 (00000000.jpg), or by CRC-32 of the address"
+        ),
+        fields=base.CAPTIONS,
+        splits=_cc_splits,
+        read=_read_cc,
+        counts="text/captions",
+        large=True,
     ),
-    fields={"text/captions": "texts"},
-    splits=_sbu_splits,
-    read=_read_sbu,
-    counts="text/captions",
-    large=True,
+    base.Corpus(
+        name="sbu",
+        title="SBU Captioned Photos (Ordonez et al., 2011)",
+        wants=(
+            "sbu-captions-all.json, or SBU_captioned_photo_dataset_{urls,captions}.txt; photos in "
+            "images/, named as at the end of their address"
+        ),
+        fields=base.CAPTIONS,
+        splits=_sbu_splits,
+        read=_read_sbu,
+        counts="text/captions",
+        large=True,
+    ),
 )

@@ -1,4 +1,4 @@
-"""A split written on Apache Beam, for corpora of millions of photos.
+"""A split written shard by shard, by this process alone or on Apache Beam.
 
 Photos do not travel: one worker reads the annotations, which is quick, and groups them by shard;
 each shard's worker then reads its photos and writes the shard. All workers need this package, and
@@ -7,6 +7,7 @@ the raw folder and that of the data set at the same paths.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -16,11 +17,15 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import apache_beam as beam
 from tensorflow_datasets.core import example_serializer, splits
 
+from mmt_jax import progress
 from mmt_jax.files import whole
 from mmt_jax.ingest.corpora import base, examples
+
+PHOTOS = 2_000  # of a shard: some 200 MB
+
+_AT_ONCE = 50  # shards whose annotations this process holds at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +81,8 @@ def write(
     features: Any,
     writer: Any,
     template: Any,
-    shards: tuple[pathlib.Path, int],
+    parts: pathlib.Path,
+    number: int,
     runner: Any,
     options: Any,
 ) -> splits.SplitInfo:
@@ -86,43 +92,60 @@ def write(
       maker: of its examples.
       features, writer: TFDS's, of the builder.
       template: of the names of its shards.
-      shards: where to write them until all are there, and how many; those that are there already
-        stay, those that remain empty are left out.
-      runner, options: as `beam.Pipeline` takes them.
+      parts: where they are written until all are there; those that are there already stay.
+      number: of shards; those that remain empty are left out.
+      runner, options: as `beam.Pipeline` takes them; no runner = this process, without Beam.
     """
     folder = pathlib.Path(template.data_dir)
-    parts, number = shards
     parts.mkdir(parents=True, exist_ok=True)
-    shard = _Shards(maker, features, writer, str(parts))
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Split" >> beam.Create([maker.split])
-            | "Items" >> beam.FlatMap(lambda split: maker.items())
-            | "Shard" >> beam.Map(lambda item: (_number(item.key) % number, item))
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.Map(shard.write)
-        )
-    done = {path.with_suffix(""): json.loads(path.read_text()) for path in parts.glob("*.json")}
-    filled = sorted((path for path in done if done[path]["examples"]), key=_shard)
-    for index, path in enumerate(filled):
-        os.replace(path, template.sharded_filepath(shard_index=index, num_shards=len(filled)))
+    shards = _Shards(maker, features, writer, str(parts))
+    if runner is None:
+        _alone(shards, number)
+    else:
+        _on_beam(shards, number, runner, options)
+    done = {int(path.stem): json.loads(path.read_text()) for path in parts.glob("*.json")}
+    filled = [shard for shard in sorted(done) if done[shard]["examples"]]
+    for index, shard in enumerate(filled):
+        path = template.sharded_filepath(shard_index=index, num_shards=len(filled))
+        os.replace(parts / f"{shard:05d}", path)
     with open(examples.rejected(folder, maker.split), "w", encoding="utf-8") as file:
-        for path in sorted(done, key=_shard):
-            file.writelines(json.dumps(entry) + "\n" for entry in done[path]["rejected"])
+        for shard in sorted(done):
+            file.writelines(json.dumps(entry) + "\n" for entry in done[shard]["rejected"])
     shutil.rmtree(parts)
     if not filled:
         raise examples.none(maker)
     return splits.SplitInfo(
         name=maker.split,
-        shard_lengths=[done[path]["examples"] for path in filled],
-        num_bytes=sum(done[path]["bytes"] for path in filled),
+        shard_lengths=[done[shard]["examples"] for shard in filled],
+        num_bytes=sum(done[shard]["bytes"] for shard in filled),
         filename_template=template,
     )
 
 
-def _shard(path: pathlib.Path) -> int:
-    return int(path.name)
+def _alone(shards: _Shards, number: int) -> None:
+    with progress.Counter(f"shards of {shards.maker.split}", number) as counter:
+        for start in range(0, number, _AT_ONCE):
+            groups = collections.defaultdict(list)
+            for item in shards.maker.items():
+                if start <= (shard := _number(item.key) % number) < start + _AT_ONCE:
+                    groups[shard].append(item)
+            for group in groups.items():
+                shards.write(group)
+                counter.add(1)
+
+
+def _on_beam(shards: _Shards, number: int, runner: Any, options: Any) -> None:
+    import apache_beam as beam
+
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Split" >> beam.Create([shards.maker.split])
+            | "Items" >> beam.FlatMap(lambda split: shards.maker.items())
+            | "Shard" >> beam.Map(lambda item: (_number(item.key) % number, item))
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.Map(shards.write)
+        )
 
 
 def _number(key: str) -> int:
