@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
+from mmt_jax.errors import UsageError
 from mmt_jax.photo import FEATURES, PIXELS, Rows
 
 
@@ -153,6 +154,26 @@ class AllCaptions(Sequence[str]):
         part = int(np.searchsorted(self._photos, photo, side="right")) - 1
         own = self._corpora[part].captions[photo - int(self._photos[part])]
         return own[index - int(self.starts[photo])]
+
+
+def agreed(parts: Iterable[tuple[str, Any]], field: str) -> int:
+    """The value that a field has in all the parts that have it; 0 = none has.
+
+    Args:
+      parts: the name and the corpus, or what else has the field, of each.
+      field: "feature_dim", or a number of `photo.LABELS`.
+
+    Raises:
+      UsageError: they differ.
+    """
+    values = [(name, getattr(part, field)) for name, part in parts]
+    if len({value for _, value in values} - {0}) > 1:
+        what = "feature widths" if field == "feature_dim" else field.replace("num_", "numbers of ")
+        found = ", ".join(f"{name} {value}" for name, value in values)
+        raise UsageError(
+            f"the corpora have different {what}: {found}; a mixture needs records of one detector"
+        )
+    return max(value for _, value in values)
 
 
 def starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:

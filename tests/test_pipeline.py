@@ -328,7 +328,7 @@ def test_wrong_arguments(examples):
 def test_corpora_that_do_not_fit(tokenizer):
     wide = corpus(2, name="two")
     wide = with_rows(wide, detection_features=np.zeros((wide.offsets[-1], 8), np.float32))
-    with pytest.raises(UsageError, match="one has features of width 6, two of 8"):
+    with pytest.raises(UsageError, match="different feature widths: one 6, two 8"):
         pipeline.Examples([corpus(2), wide], tokenizer)
     with pytest.raises(UsageError, match="different numbers of classes: one 9, two 10"):
         pipeline.Examples([corpus(2), corpus(2, name="two", classes=10)], tokenizer)

@@ -233,6 +233,19 @@ def test_no_phrase_has_two_meanings(words):
     assert len(meanings) == 4 * len(rows)
 
 
+def test_a_world_of_fewer_and_plainer_objects():
+    small = world.World(fewest=1, counts=(1, 1), sizes=(0, 1, 0), textures=(1, 0, 0), hosted=1)
+    drawn = world.draw_scenes(small, 200, np.random.default_rng(0))
+    assert set(drawn.present.sum(axis=1)) == {1, 2}
+    scenes_drawn = [drawn.scene(i) for i in range(200)]
+    things = [thing for scene in scenes_drawn for thing in scene.things]
+    assert {(thing.size, thing.texture) for thing in things} == {("medium", "plain")}
+    assert {thing.shape for thing in things} == set(world.SHAPES)
+    counts, rows = detector.detect(drawn, render.render(drawn), np.random.default_rng(0))
+    assert counts.max() <= 1 + 2 + 1
+    assert len(rows[BOXES]) == counts.sum()
+
+
 # Corpora
 
 
@@ -383,7 +396,7 @@ def test_boxes_cover_the_objects_and_classes_name_them():
     boxes = built.rows[BOXES][:, :4]
     empty = render.render(dataclasses.replace(drawn, present=np.zeros_like(drawn.present)))
     covered, named = [], []
-    for slot in range(world.MAX_THINGS):
+    for slot in range(drawn.present.shape[1]):
         alone = np.zeros_like(drawn.present)
         alone[:, slot] = drawn.present[:, slot]
         changed = (render.render(dataclasses.replace(drawn, present=alone)) != empty).any(axis=-1)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from mmt_jax.configs.config import Config
-from mmt_jax.corpus import AllCaptions, Corpus, Photos
+from mmt_jax.corpus import AllCaptions, Corpus, Photos, agreed
 from mmt_jax.corpus import starts as starts_of
 from mmt_jax.data import buckets as buckets_lib
 from mmt_jax.data import regions, schema
@@ -80,9 +81,10 @@ class Examples:
         if patch_size:
             self._check_pixels()
         else:
-            self.num_classes = max(corpus.num_classes for corpus in corpora)
-            if attributes:
-                self.num_attributes = max(corpus.num_attributes for corpus in corpora)
+            named = [(corpus.name, corpus) for corpus in corpora]
+            agreed(named, "feature_dim")
+            self.num_classes, found = (agreed(named, field) for field in LABELS.values())
+            self.num_attributes = found if attributes else 0
             self._lay_out_regions(max_regions, reading)
         self._tokenizer, self._layout = tokenizer, layout
         self._lay_out_captions(text_length, bare)
@@ -139,7 +141,6 @@ class Examples:
         self._real_regions = np.full(len(self), self._width)
 
     def _lay_out_regions(self, max_regions: int, reading: str) -> None:
-        _check_agreement(self._corpora)
         self._reads = {
             "max_regions": max_regions,
             "reading": reading,
@@ -218,13 +219,7 @@ class Examples:
         if self._texts is None:
             said = [self.captions[int(index)] for index in indices]
             return self._laid_out(self._tokenizer.encode_all(said))
-        texts = self._texts
-        return Text(
-            texts.token_ids[indices],
-            texts.segment_ids[indices],
-            texts.word_ids[indices],
-            texts.mask[indices],
-        )
+        return jax.tree.map(lambda values: values[indices], self._texts)
 
     @property
     def masks(self) -> np.ndarray:
@@ -255,22 +250,3 @@ class Examples:
         start = self._caption_starts[images]
         count = self._caption_starts[images + 1] - start
         return start + (rng.random(len(images)) * count).astype(np.int64)
-
-
-def _check_agreement(corpora: Sequence[Photos]) -> None:
-    first = corpora[0]
-    for corpus in corpora[1:]:
-        if corpus.feature_dim != first.feature_dim:
-            raise UsageError(
-                f"{first.name} has features of width {first.feature_dim}, {corpus.name} of "
-                f"{corpus.feature_dim}; a mixture needs records of one detector"
-            )
-    for name in LABELS.values():
-        numbers = [getattr(corpus, name) for corpus in corpora]
-        if len({*numbers} - {0}) > 1:
-            named = zip(corpora, numbers, strict=True)
-            raise UsageError(
-                f"the corpora have different numbers of {name.removeprefix('num_')}: "
-                + ", ".join(f"{corpus.name} {number}" for corpus, number in named)
-                + "; a mixture needs records of one detector"
-            )

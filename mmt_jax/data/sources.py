@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from mmt_jax.configs.config import Config, DataSpec
-from mmt_jax.corpus import Corpus, Outline, Photos
+from mmt_jax.corpus import Corpus, Outline, Photos, agreed
 from mmt_jax.data.formats import RegionFolder
 from mmt_jax.data.generated import Scenes
 from mmt_jax.data.records import PackedRecords
@@ -202,22 +202,11 @@ def spec(config: Config, tokenizer: base.Tokenizer | None = None) -> DataSpec:
     tokens = vocab_size, special.mask_id, special.pad_id
     if config.model.pixels:
         return DataSpec(3 * config.model.patch_size**2, 0, *tokens, unlabelled=True)
-    specs = [part.spec() for part in parse(config.data.source)]
-
-    def agreed(field: str) -> int:
-        values = {getattr(each, field) for each in specs} - {0}
-        if len(values) > 1:
-            what = field.replace("num_", "numbers of ").replace("feature_dim", "feature widths")
-            raise UsageError(
-                f"the parts of {config.data.source} have different {what} ({sorted(values)}); a "
-                f"mixture needs records of one detector"
-            )
-        return max(values, default=0)
-
+    specs = [(str(part), part.spec()) for part in parse(config.data.source)]
     return DataSpec(
-        agreed("feature_dim"),
-        agreed("num_classes"),
+        agreed(specs, "feature_dim"),
+        agreed(specs, "num_classes"),
         *tokens,
-        unlabelled=any(each.unlabelled for each in specs),
-        num_attributes=agreed("num_attributes"),
+        unlabelled=any(each.unlabelled for _, each in specs),
+        num_attributes=agreed(specs, "num_attributes"),
     )

@@ -61,6 +61,7 @@ class Recipe:
     """One corpus: its name as a data source, its size, and what it is like."""
 
     source: str
+    number: int  # of its random numbers and of its pictures' ids
     train: int  # pictures of the training split
     captions: int  # captions a picture
     style: grammar.Style
@@ -71,13 +72,13 @@ class Recipe:
 
 
 RECIPES = {
-    "target": Recipe("scenes", 10_000, 5, styles.PLAIN),
-    "cc": Recipe("scenes/cc", 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
-    "sbu": Recipe("scenes/sbu", 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
-    "vg": Recipe("scenes/vg", 8_000, 5, styles.PHRASES),
-    "mscoco": Recipe("scenes/mscoco", 10_000, 5, styles.PLAIN),
-    "mscoco-narratives": Recipe("scenes/mscoco-narratives", 8_000, 1, styles.NARRATION),
-    "oi-narratives": Recipe("scenes/oi-narratives", 24_000, 1, styles.NARRATION, world=OUTDOORS),
+    "target": Recipe("scenes", 0, 10_000, 5, styles.PLAIN),
+    "cc": Recipe("scenes/cc", 1, 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
+    "sbu": Recipe("scenes/sbu", 2, 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
+    "vg": Recipe("scenes/vg", 3, 8_000, 5, styles.PHRASES),
+    "mscoco": Recipe("scenes/mscoco", 4, 10_000, 5, styles.PLAIN),
+    "mscoco-narratives": Recipe("scenes/mscoco-narratives", 5, 8_000, 1, styles.NARRATION),
+    "oi-narratives": Recipe("scenes/oi-narratives", 6, 24_000, 1, styles.NARRATION, world=OUTDOORS),
 }
 CORPORA = tuple(RECIPES)
 
@@ -115,16 +116,15 @@ def build(
         count = min(BLOCK, total - block * BLOCK)
         scenes = draw_block(corpus, split, block, seed=seed)
         drawn = render.render(scenes)
-        found, seen = detector.detect(
-            scenes, drawn, _stream(corpus, split, seed, block, "detector")
-        )
+        rng = _stream(corpus, split, seed, block, "detector")
+        found, seen = detector.detect(scenes, drawn, rng)
         counts.append(found[:count])
         rows.append({key: values[: found[:count].sum()] for key, values in seen.items()})
         captions += caption_block(corpus, split, block, scenes, seed=seed)[0][:count]
         if pixels:
             pictures.append(drawn[:count])
 
-    first_id = (CORPORA.index(corpus) * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
+    first_id = (recipe.number * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
     return Corpus(
         name=f"{recipe.source} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
@@ -191,6 +191,6 @@ def _recipe(corpus: str, split: str, seed: int) -> Recipe:
 
 
 def _stream(corpus: str, split: str, seed: int, block: int, use: str) -> np.random.Generator:
-    uses = ("world", "detector", "pairing")
-    keys = (CORPORA.index(corpus), SPLITS.index(split), block, uses.index(use))
+    use_number = ("world", "detector", "pairing").index(use)
+    keys = (RECIPES[corpus].number, SPLITS.index(split), block, use_number)
     return np.random.default_rng((seed, *keys))

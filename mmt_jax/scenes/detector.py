@@ -167,7 +167,7 @@ def _cells(low: np.ndarray, high: np.ndarray, side: int) -> tuple[np.ndarray, np
 
 
 def _object_boxes(scenes: world.Scenes, rng: np.random.Generator) -> np.ndarray:
-    """[B, 5, 4]: extents of the objects, each edge off by up to 2 pixels, mostly outwards."""
+    """[B, S, 4]: extents of the objects, each edge off by up to 2 pixels, mostly outwards."""
     extents = render.extents()[scenes.shape, scenes.size] + np.tile(scenes.centre, 2)
     outwards = np.array([-1, -1, 1, 1]) * rng.uniform(-0.5, 2, extents.shape)
     return ((extents + outwards) / world.CANVAS).clip(0, 1)

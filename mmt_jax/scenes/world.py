@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 CANVAS = 64  # pixels a side
-MAX_THINGS = 5
 
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
@@ -25,17 +24,16 @@ BACKGROUNDS = ("page", "wall", "night", "meadow", "floor", "beach")
 BACKDROP_VARIANTS = 8  # drawings of each background
 
 # Some shapes have favourite colours, as bananas and skies have: weights that multiply the corpus'.
-FAVOURITES = {
-    ("heart", "red"): 3.0,
-    ("heart", "pink"): 3.0,
-    ("star", "yellow"): 4.0,
-    ("diamond", "blue"): 3.0,
-    ("cross", "green"): 2.0,
-    ("ring", "purple"): 2.0,
-}
+FAVOURITES = (
+    ("heart", "red", 3.0),
+    ("heart", "pink", 3.0),
+    ("star", "yellow", 4.0),
+    ("diamond", "blue", 3.0),
+    ("cross", "green", 2.0),
+    ("ring", "purple", 2.0),
+)
 
 GAP = 1.5  # pixels between objects, where there is room
-HOSTED = 0.3  # share of the pictures with a large and a small object where they coincide
 TRIES = 16  # positions tried for each object
 
 
@@ -60,14 +58,22 @@ class Scene(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """How often a corpus shows each thing: unnormalised weights in the order of the names."""
+    """How often pictures show each thing: unnormalised weights in the order of the names."""
 
-    counts: tuple[float, float, float] = (1, 1, 1)  # of 3, 4 and 5 objects
+    fewest: int = 3  # objects
+    counts: tuple[float, ...] = (1, 1, 1)  # of so many objects, of one more, …
     shapes: tuple[float, ...] = (1,) * 8
     colours: tuple[float, ...] = (1,) * 8
+    favourites: tuple[tuple[str, str, float], ...] = FAVOURITES
     sizes: tuple[float, float, float] = (1, 1, 0.8)
     textures: tuple[float, float, float] = (2, 1, 1)
     backgrounds: tuple[float, ...] = (1,) * 6
+    hosted: float = 0.3  # share of those with a large and a small object where these coincide
+
+    @property
+    def most(self) -> int:
+        """The most objects that a picture has."""
+        return self.fewest + len(self.counts) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +81,10 @@ class Scenes:
     """B scenes, column by column; slots of an absent object hold arbitrary values.
 
     Attributes:
-      present: [B, 5] bool.
-      shape, colour, size, texture: [B, 5] int, indices into the names.
-      centre: [B, 5, 2] int, (y, x) pixels.
-      tint: [B, 5, 3] f32, added to the object's RGB.
+      present: [B, S] bool, of S objects at most.
+      shape, colour, size, texture: [B, S] int, indices into the names.
+      centre: [B, S, 2] int, (y, x) pixels.
+      tint: [B, S, 3] f32, added to the object's RGB.
       background, variant: [B] int; the drawing of the background.
       light: [B] f32, multiplies the background.
     """
@@ -110,21 +116,20 @@ class Scenes:
 
 def draw_scenes(world: World, size: int, rng: np.random.Generator) -> Scenes:
     """Draws `size` scenes of `world`."""
-    slots = (size, MAX_THINGS)
-    count = 3 + _draw(world.counts, rng.random(size))
+    slots = (size, world.most)
+    count = world.fewest + _draw(world.counts, rng.random(size))
     shape = _draw(world.shapes, rng.random(slots))
     colour = _draw_colours(world, shape, rng.random(slots))
     # Large objects are placed first, so that small ones fill the gaps and are painted on top.
-    present = np.arange(MAX_THINGS) < count[:, None]
+    present = np.arange(world.most) < count[:, None]
     radius_rank = np.where(present, _draw(world.sizes, rng.random(slots)), -1)
     radius_rank = -np.sort(-radius_rank, axis=1)
     scale = np.maximum(radius_rank, 0)
 
-    hosted = rng.random(size) < HOSTED
     last = count - 1
-    rows = np.arange(size)
-    hosted &= (scale[:, 0] == 2) & (scale[rows, last] == 0)
-    guest = hosted[:, None] & (np.arange(MAX_THINGS) == last[:, None])
+    hosted = (rng.random(size) < world.hosted) & (scale[:, 0] == 2)
+    hosted &= scale[np.arange(size), last] == 0
+    guest = hosted[:, None] & (np.arange(world.most) == last[:, None])
     same = guest & (colour == colour[:, :1])
     colour = np.where(same, (colour + 4) % len(COLOURS), colour)
 
@@ -149,7 +154,7 @@ def _draw(weights: tuple[float, ...], uniform: np.ndarray) -> np.ndarray:
 
 def _draw_colours(world: World, shape: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     weights = np.tile(np.asarray(world.colours, float), (len(SHAPES), 1))
-    for (shape_name, colour_name), factor in FAVOURITES.items():
+    for shape_name, colour_name, factor in world.favourites:
         weights[SHAPES.index(shape_name), COLOURS.index(colour_name)] *= factor
     edges = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
     return (uniform[..., None] >= edges[shape][..., :-1]).sum(axis=-1)
@@ -158,17 +163,17 @@ def _draw_colours(world: World, shape: np.ndarray, uniform: np.ndarray) -> np.nd
 def _place(
     scale: np.ndarray, present: np.ndarray, guest: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Centres [B, 5, 2]: of `TRIES` positions the first clear of all before, or the clearest."""
-    size = len(scale)
+    """Centres [B, S, 2]: of `TRIES` positions the first clear of all before, or the clearest."""
+    size, slots = scale.shape
     radius = np.asarray(RADII)[scale]
     half = np.ceil(radius) + 1
-    tries = rng.random((size, MAX_THINGS, TRIES, 2))
+    tries = rng.random((size, slots, TRIES, 2))
     low = half[:, :, None, None]
     tries = np.floor(low + tries * (CANVAS - 2 * low)).astype(int)
     nudge = rng.integers(-1, 2, (size, 2))
 
-    centre = np.zeros((size, MAX_THINGS, 2), int)
-    for slot in range(MAX_THINGS):
+    centre = np.zeros((size, slots, 2), int)
+    for slot in range(slots):
         before = centre[:, None, :slot]
         distance = np.linalg.norm(tries[:, slot, :, None] - before, axis=-1)
         room = distance - radius[:, None, :slot] - radius[:, None, slot : slot + 1] - GAP
