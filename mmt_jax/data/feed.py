@@ -22,7 +22,6 @@ from mmt_jax.data.buckets import WINDOW, Size
 from mmt_jax.errors import UsageError
 from mmt_jax.typing import Batch
 
-SAMPLING = ("instance", "dataset")
 _ENDLESS = 2**62  # batches
 _GUARD = (
     "a script that uses config.data.workers is imported by each of them; put what it does "
@@ -107,13 +106,9 @@ def batches(
       workers: processes that read; 0 = threads of this one. Changes nothing but speed.
 
     Raises:
-      UsageError: unknown sampling, a bucket without room, a number below 1, or workers are asked
-        for by one that is only being started; later, a worker died.
+      UsageError: a bucket without room, or workers are asked for by one that is only being
+        started; later, a worker died.
     """
-    if batch_size < 1:
-        raise UsageError(f"config.batch_size is {batch_size}; it must be at least 1")
-    if workers < 0:
-        raise UsageError(f"config.data.workers is {workers}; it must be at least 0")
     if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UsageError(_GUARD)  # multiprocessing asks the same, but not before it is half-way
     order = _order(examples.sizes, seed, sampling)
@@ -168,8 +163,6 @@ class _Draw:
 
 def _order(sizes: Sequence[int], seed: int, sampling: str) -> grain.MapDataset[int]:
     """Photo numbers without end."""
-    if sampling not in SAMPLING:
-        raise UsageError(f"unknown sampling {sampling!r}; it is one of {SAMPLING}")
     # grain adds the epoch to the seed, so seeds next to each other must not stay so.
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes)).tolist()
     if sampling == "instance":

@@ -76,9 +76,7 @@ class _Writer:
         self._index = {name: array.array("q") for name in INDEX}
         self._index["offsets"].append(0)
         self._index["lines"].append(0)
-        self._columns: list[tuple[str, str, tuple[int, ...]]] = []
-        self._numbers: dict[str, int] = {}
-        self._unlabelled = False
+        self._said: dict[str, Any] = {"format": FORMAT, "unlabelled": False}
 
     def close(self) -> None:
         self._lines.close()
@@ -88,24 +86,29 @@ class _Writer:
 
     def add(self, block: Corpus) -> None:
         arrays = {**block.rows, FEATURES: _halved(block)}
-        self._numbers = {name: getattr(block, name) for name in LABELS.values()}
-        real = np.ones(len(arrays[FEATURES]), bool)
-        real[block.offsets[1:] - 1] = False  # the whole photo is never hidden
-        known = arrays.get(PROBS["class"], np.zeros((len(real), 0)))[real].any(axis=-1)
-        self._unlabelled |= not known.all() or PROBS["class"] not in arrays
         if block.pixels is not None:
             arrays[PIXELS] = block.pixels
-        self._columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
+        columns = [(k, v.dtype.newbyteorder("<").str, v.shape[1:]) for k, v in arrays.items()]
+        real = np.ones(len(arrays[FEATURES]), bool)
+        real[block.offsets[1:] - 1] = False  # the whole photo is never hidden
+        probs = arrays.get(PROBS["class"])
+        self._said["unlabelled"] |= probs is None or not probs[real].any(axis=-1).all()
+        self._said |= {name: getattr(block, name) for name in LABELS.values()}
+        self._said["columns"] = columns
         for photo, captions in enumerate(block.captions):
             rows = slice(*block.offsets[photo : photo + 2])
-            own = {PIXELS: slice(photo, photo + 1)}
-            self._write(
-                b"".join(
-                    np.ascontiguousarray(arrays[key][own.get(key, rows)], dtype).tobytes()
-                    for key, dtype, _ in self._columns
-                )
-            )
-            self._note(int(block.image_ids[photo]), captions, rows.stop - rows.start)
+            parts = [
+                np.ascontiguousarray(arrays[key][photo if key == PIXELS else rows], dtype)
+                for key, dtype, _ in columns
+            ]
+            self._write(b"".join(part.tobytes() for part in parts))
+            line = {"image_id": int(block.image_ids[photo]), "captions": list(captions)}
+            size = self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            index = self._index
+            index["image_ids"].append(line["image_id"])
+            index["offsets"].append(index["offsets"][-1] + rows.stop - rows.start)
+            index["caption_counts"].append(len(captions))
+            index["lines"].append(index["lines"][-1] + size)
 
     def _write(self, record: bytes) -> None:
         if self._shard is None or self._written >= self._shard_bytes:
@@ -118,41 +121,27 @@ class _Writer:
         self._shard.write(record)
         self._written += len(record)
 
-    def _note(self, image_id: int, captions: tuple[str, ...], rows: int) -> None:
-        line = {"image_id": image_id, "captions": list(captions)}
-        size = self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._index["image_ids"].append(image_id)
-        self._index["offsets"].append(self._index["offsets"][-1] + rows)
-        self._index["caption_counts"].append(len(captions))
-        self._index["lines"].append(self._index["lines"][-1] + size)
-
     def finish(self) -> dict[str, Any]:
         if not self._shards:
             raise UsageError(f"the split {self._split!r} has no photo; nothing written")
         self.close()
-        index: dict[str, Any] = {n: np.array(values, np.int64) for n, values in self._index.items()}
-        count, files = len(self._shards), []
-        for number, path in enumerate(self._shards):
-            files.append(path.with_name(f"{path.name}-of-{count:05d}.array_record"))
-            path.rename(files[number])
+        end = f"-of-{len(self._shards):05d}.array_record"
+        files = [path.rename(path.with_name(path.name + end)) for path in self._shards]
         files += [self._folder / f"{self._split}{end}" for end in (".index.npz", ".jsonl")]
+        index: Any = {name: np.array(values, np.int64) for name, values in self._index.items()}
         np.savez(files[-2], **index)
-        said = {
-            "format": FORMAT,
+        self._said |= {
             "photos": len(index["image_ids"]),
             "rows": int(index["offsets"][-1]),
             "captions": int(index["caption_counts"].sum()),
-            **self._numbers,
-            "unlabelled": self._unlabelled,
-            "columns": self._columns,
             "files": [
                 {"file": path.name, "bytes": path.stat().st_size, "sha256": _digest(path)}
                 for path in files
             ],
         }
-        text = json.dumps(said, indent=1) + "\n"
+        text = json.dumps(self._said, indent=1) + "\n"
         (self._folder / f"{self._split}.json").write_text(text, encoding="utf-8")
-        return said
+        return self._said
 
 
 def _halved(block: Corpus) -> np.ndarray:
