@@ -206,7 +206,7 @@ def scored(model: Model, params: Params, text: Encoded, image: Encoded) -> tuple
 
     Here alone pairs are fused for nothing but their scores.
     """
-    fused = model.fuse(params, text, image)
+    fused = model.fuse(params, text, image, states=False)
     return fused.scores[-1], fused.logits[-1]
 
 
