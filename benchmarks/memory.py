@@ -66,8 +66,9 @@ def main() -> None:
     found = run.lower(shapes, batch, key).compile().memory_analysis()
     held, used = found.argument_size_in_bytes, found.temp_size_in_bytes
     print(
-        f"{args.tag}, {args.batch} pairs on {args.devices}: state and batch {held / 2**30:.1f} GiB, "
-        f"beside them {used / 2**30:.1f} GiB, in all {(held + used) / 2**30:.1f}"
+        f"{args.tag}, {args.batch} pairs on {args.devices}: "
+        f"state and batch {held / 2**30:.1f} GiB, beside them {used / 2**30:.1f} GiB, "
+        f"in all {(held + used) / 2**30:.1f}"
     )
 
 
