@@ -227,7 +227,7 @@ def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
     joint, params = small_models.build(small_models.config(MERGED))
     model = Model(joint.config, Embedding, separable=False)
     captions, photos = texts(7), images(5)
-    found = Predictor(model, params).rerank(captions, photos, top=2, pairs=pairs)
+    found = Predictor(model, params).score(captions, photos, top=2, pairs=pairs)
     similar = Predictor(model, params).embed(captions) @ Predictor(model, params).embed(photos).T
     wanted = np.zeros((7, 5), bool)
     for caption, photo in np.ndindex(7, 5):
@@ -238,7 +238,7 @@ def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
     everything = Predictor(joint, params).score(captions, photos)
     expected = np.where(wanted, everything, -np.inf)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
-    whole = Predictor(model, params).rerank(captions, photos, top=100, pairs=pairs)
+    whole = Predictor(model, params).score(captions, photos, top=100, pairs=pairs)
     np.testing.assert_allclose(whole, everything, rtol=2e-4, atol=2e-4)
 
 
@@ -259,8 +259,8 @@ for layers in (test_scoring.MERGED, ("text", "single")):
     found = Predictor(model, spread).score(*args, pairs=12)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
     if model.embeds:
-        one = Predictor(model, params).rerank(*args, top=2, pairs=12)
-        many = Predictor(model, spread).rerank(*args, top=2, pairs=12)
+        one = Predictor(model, params).score(*args, top=2, pairs=12)
+        many = Predictor(model, spread).score(*args, top=2, pairs=12)
         np.testing.assert_allclose(many, one, rtol=2e-4, atol=2e-4)
 print("equal")
 """

@@ -33,7 +33,7 @@ def run(args: types.SimpleNamespace) -> None:
 
     record = photo.given(args, needed=False)
     scorer = api.load(args.model)
-    found = scorer.fill(record, args.sentence, top=args.top, detector=args.detector)
+    found = scorer.fill(record or None, args.sentence, top=args.top, detector=args.detector)
     if args.json:
         print(json.dumps([[word._asdict() for word in words] for words in found], indent=1))
         return

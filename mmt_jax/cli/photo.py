@@ -14,8 +14,8 @@ FLAGS = (
 )
 
 
-def given(args: types.SimpleNamespace, *, needed: bool = True) -> str | None:
-    """The path of the record or of the photo.
+def given(args: types.SimpleNamespace, *, needed: bool = True) -> str:
+    """The path of the record or of the photo; "" = there is none.
 
     Raises:
       UsageError: there are both, or neither where one is needed, or one is not what it is given as.
@@ -26,4 +26,6 @@ def given(args: types.SimpleNamespace, *, needed: bool = True) -> str | None:
         raise UsageError(f"--image={args.image} is no photo; give a record as --record")
     if args.record and not args.record.endswith(".npz"):
         raise UsageError(f"--record={args.record} is no .npz file; give a photo as --image")
-    return args.record or args.image
+    if args.record and args.detector:
+        raise UsageError("--detector is for a photo, and a record holds its regions; leave it out")
+    return args.record or args.image or ""

@@ -16,17 +16,17 @@ the letters and signs that a picture's font lacks.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import types
 import typing
 
-from mmt_jax.cli import flags
+from mmt_jax.cli import flags, photo
 from mmt_jax.errors import UsageError
 
+if typing.TYPE_CHECKING:
+    from mmt_jax.infer.show.view import View
+
 FLAGS = (
-    flags.Flag("image", "FILE", "a photo"),
-    flags.Flag("record", "FILE.npz", "a photo's record, in its place"),
-    flags.Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+    *photo.FLAGS,
     flags.Flag("caption", "TEXT", "what the photo is held against", required=True),
     flags.Flag("model", "WORKDIR", "whose score is explained"),
     flags.Flag("out", "FILE.png|.html", "the new file; nothing is overwritten", required=True),
@@ -35,16 +35,12 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Detects, explains and draws."""
-    out = pathlib.Path(args.out)
-    if out.exists():
-        raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
+    from mmt_jax.files import check_new, whole
+
+    out = check_new(args.out)
     if out.suffix not in (".png", ".html"):
         raise UsageError(f"--out={out} must end in .png or .html")
-    if bool(args.record) == bool(args.image):
-        raise UsageError("give either --record=FILE.npz or --image=FILE; see `mmt show --help`")
-    from mmt_jax.files import whole
-
-    view = _view(args)
+    view = _view(args, photo.given(args))
     with whole(out) as part:
         if out.suffix == ".png":
             from mmt_jax.infer.show import figure
@@ -57,53 +53,20 @@ def run(args: types.SimpleNamespace) -> None:
     print(f"wrote {out}")
 
 
-def _view(args: types.SimpleNamespace):
-    from mmt_jax.data import schema
+def _view(args: types.SimpleNamespace, path: str) -> View:
     from mmt_jax.infer import api
     from mmt_jax.infer.show import view as views
 
     scorer = api.load(args.model) if args.model else None
-    model = scorer.config.model if scorer else None
-    if args.image and not (model and model.pixels):
-        view, record = _detected(args, scorer)
+    config = scorer.config if scorer else None
+    if args.image and not (config and config.model.pixels):
+        if not args.detector:
+            raise UsageError("--detector=NAME:MODEL is missing: it finds the photo's regions")
+        view, record = views.of_photo(path, args.detector, args.caption, config)
     else:
-        pixels = scorer.record(args.image) if scorer and args.image else None
-        record = pixels or schema.read_record(args.record)
-        if schema.PIXELS in record and not (model and model.pixels):
-            raise UsageError(
-                f"{args.record} holds pixels, no regions; give --model that reads them"
-            )
-        if schema.PIXELS not in record:
-            schema.validate_record(record, name=args.record, global_region=False)
-        view = views.View(*views.of_record(record, model), args.caption)
-    if scorer is None:
-        return view
-    scorer.check_record(record, args.record or args.image)
-    return dataclasses.replace(view, explanation=scorer.explain(record, args.caption))
-
-
-def _detected(args: types.SimpleNamespace, scorer):
-    """A photo's regions in the order in which the model reads them, and its record."""
-    import numpy as np
-
-    from mmt_jax import detectors
-    from mmt_jax.data import regions
-    from mmt_jax.detectors import base
-    from mmt_jax.infer.show import view as views
-    from mmt_jax.photo import BOXES, SCORES
-    from mmt_jax.photos import pictures
-
-    if not args.detector:
-        raise UsageError("--detector=NAME:MODEL is missing: it finds the photo's regions")
-    picture, detector = pictures.read(args.image), detectors.load(args.detector)
-    photo = base.answer(detector, picture, args.image)
-    reading: dict[str, typing.Any] = {"max_regions": base.MAX_REGIONS}
-    if scorer:
-        data, wanted = scorer.config.data, scorer.config.model.global_region
-        reading = {"max_regions": data.max_regions, "reading": data.regions}
-        reading["global_region"] = wanted
-    boxes = photo.rows[BOXES]
-    rows = regions.slots(np.array([0, len(boxes)]), photo.rows.get(SCORES), **reading)[0]
-    names = views.names(photo, rows, detector.labels)
-    view = views.View(picture, boxes[rows, :4], names, args.caption)
-    return view, base.record(photo, **reading)
+        view, record = None, path
+        if scorer and args.image:
+            record = scorer.record(path, detector=args.detector)
+    told = scorer.explain(record, args.caption) if scorer else None  # refuses what it cannot read
+    view = view or views.of_record(record, args.caption, config)
+    return dataclasses.replace(view, explanation=told)

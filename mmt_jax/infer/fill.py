@@ -26,38 +26,33 @@ class Word(NamedTuple):
 
 
 def fill(
-    predictor: Predictor,
-    tokenizer: Tokenizer,
-    sentence: str,
-    image: Image | None,
-    *,
-    top: int,
+    predictor: Predictor, tokenizer: Tokenizer, sentence: str, image: Image | None, *, top: int
 ) -> list[list[Word]]:
-    """The `top` likeliest pieces at each blank, best first.
+    """The `top` likeliest pieces at each blank, best first; no more than the vocabulary has.
 
     Args:
       predictor: the model.
       tokenizer: its tokenizer.
       sentence: with at least one blank.
       image: one photo, with a batch axis of 1; None for models that read sentences alone.
-      top: at least 1; no more than the vocabulary has are returned.
+      top: at least 1.
 
     Raises:
       UsageError: the model has learned no words or lacks a photo, or the sentence has no blank or
         does not fit.
     """
-    model, config = predictor.model, predictor.model.config
+    config = predictor.model.config
     name = config.tag or "this model"
     if not config.objective.mlm:
         raise UsageError(
             f"{name} has no head over words; ask a model that was trained on hidden words "
             f"(config.objective.mlm)"
         )
-    if model.fuses and image is None:
+    if predictor.model.fuses and image is None:
         raise UsageError(f"{name} reads a photo beside the sentence; give one, or its record")
     if top < 1:
         raise UsageError(f"the number of words is {top}; ask for 1 or more")
-    ids, length = encode(tokenizer, sentence), config.data.text_length
+    ids, length = _encoded(tokenizer, sentence), config.data.text_length
     if len(ids) > length - 2:
         raise UsageError(
             f"the sentence {sentence!r} has {len(ids)} pieces, but the model reads {length - 2}; "
@@ -75,12 +70,8 @@ def fill(
     ]
 
 
-def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
-    """Token ids of a sentence, each blank as the token that hides a word.
-
-    Raises:
-      UsageError: there is no blank.
-    """
+def _encoded(tokenizer: Tokenizer, sentence: str) -> list[int]:
+    """Token ids of a sentence, each blank as the token that hides a word."""
     parts = _BLANK.split(sentence)
     if len(parts) == 1:
         raise UsageError(f"the sentence {sentence!r} has no blank; write <mask> for one")

@@ -16,6 +16,7 @@ from mmt_jax.detectors import base as detected
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.export import signature
+from mmt_jax.infer.pairs import Items
 from mmt_jax.photos import pictures, processors
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
@@ -71,7 +72,6 @@ class Reader:
     def images(
         self,
         records: Sequence[Record],
-        *,
         detector: str | Detector | None = None,
         size_divisor: int | None = None,
     ) -> dict[str, np.ndarray]:
@@ -151,6 +151,16 @@ class Reader:
                 max_regions=self.config.data.max_regions,
                 global_region=model.global_region,
             )
+
+
+def batched(inputs: Inputs | Items) -> Items:
+    """Captions or photos in memory, by the signature's keys, as items; items as they are."""
+    if isinstance(inputs, Items):
+        return inputs
+    if schema.PIXELS in inputs:
+        return Items.of(dict(inputs), np.ones(inputs[schema.PIXELS].shape[:2], bool))
+    padding = schema.IMAGE_PADDING if schema.IMAGE_PADDING in inputs else schema.TEXT_PADDING
+    return Items.of(dict(inputs), inputs[padding] == 0)
 
 
 def _is_photo(record: Record) -> TypeGuard[str | os.PathLike]:

@@ -19,7 +19,7 @@ from mmt_jax.objectives import answers
 from mmt_jax.typing import Array, Batch, Image, Params, Text
 
 _EMBEDDED = 256  # items embedded at once
-_ROWS = 64  # rows at once, at most, of what is computed row by row
+_ROWS = 64  # pairs at once, at most, that are given row by row
 
 
 class Predictor:
@@ -34,8 +34,7 @@ class Predictor:
     """
 
     def __init__(self, model: Model, params: Params):
-        config = dataclasses.replace(model.config, dtype="float32")
-        self.model = dataclasses.replace(model, config=config)
+        self.model = in_float32(model)
         self.params, self._whole, self._spread = placement.of(params)
 
     def score(
@@ -43,65 +42,52 @@ class Predictor:
         texts: Text | Items,
         images: Image | Items,
         *,
+        top: int = 0,
         pairs: int = 1024,
         progress: bool = False,
     ) -> np.ndarray:
-        """Scores each of M captions with each of N photos.
+        """Scores M captions with N photos; separable models by one product of embeddings.
 
-        A separable model takes one matrix product of embeddings, and so does one that has
-        embeddings and no match head.
+        With `top`, models that embed and score jointly score the pairs that embeddings rank best:
+        where the photo is among the `top` of the caption or the caption among the `top` of the
+        photo, and one score serves both directions (ALBEF, Li et al., 2021, arXiv 2107.07651;
+        BridgeTower, Xu et al., 2023, arXiv 2206.08657).
 
         Args:
           texts: M captions.
           images: N photos.
+          top: pairs kept of each caption and of each photo; 0 = all.
           pairs: how many are fused at once, about; bounds the memory.
           progress: show a line on stderr while it takes more than a few seconds.
 
         Returns:
-          [M, N] f32, higher = better match.
+          [M, N] f32, higher = better match; -inf where a pair is not scored.
         """
-        if self.model.separable or self.model.config.objective.itm == "none":
-            return self._similar(texts, images)
-        return self._pairwise(_SCORES, texts, images, pairs=pairs, progress=progress)
+        chosen, joint = None, self.model.config.objective.itm != "none"
+        if top or self.model.separable or not joint:  # some have embeddings and no match head
+            similar = self.embed(texts) @ self.embed(images).T
+            if not top:
+                return similar
+            chosen = pairing.best(similar, top)
+        function = _SCORES if chosen is None else _chosen
+        return self._pairwise(function, texts, images, chosen, pairs=pairs, progress=progress)
 
     def log_odds(
         self,
         texts: Text | Items,
         images: Image | Items,
         *,
-        pairs: int = 1024,
+        pairs: int = 256,
         progress: bool = False,
     ) -> np.ndarray:
-        """The log odds of a match, [M, N] f32: the calibrated `score`; arguments are the same."""
+        """Log odds of a match of M captions with N photos, [M, N] f32: calibrated scores."""
         return self._pairwise(_LOG_ODDS, texts, images, pairs=pairs, progress=progress)
-
-    def rerank(
-        self,
-        texts: Text | Items,
-        images: Image | Items,
-        *,
-        top: int,
-        pairs: int = 1024,
-        progress: bool = False,
-    ) -> np.ndarray:
-        """Scores the pairs that embeddings rank best, for models that embed and score jointly.
-
-        A pair is scored if the photo is among the `top` of the caption or the caption among the
-        `top` of the photo, and its score serves both directions (ALBEF, Li et al., 2021, arXiv
-        2107.07651; BridgeTower, Xu et al., 2023, arXiv 2206.08657). Other arguments as of `score`.
-
-        Returns:
-          [M, N] f32, higher = better match; -inf where a pair is not scored.
-        """
-        chosen = pairing.best(self._similar(texts, images), top)
-        return self._pairwise(_chosen, texts, images, chosen=chosen, pairs=pairs, progress=progress)
 
     def embed(self, items: Text | Image | Items) -> np.ndarray:
         """Embeddings [n, E] f32 of captions or photos; their inner products rank pairs."""
         items = Items.of(items)
         parts = list(pairing.chunks(items.mask, _EMBEDDED, self._spread.num_devices))
-        rows = [self._run(embed, self._put(part.take(items), self._spread)) for part in parts]
-        rows = jax.device_get(jax.device_put(rows, self._whole))
+        rows = self._fetch([self._run(embed, part.take(items), at=self._spread) for part in parts])
         out = np.empty((len(items.mask), rows[0].shape[1]), np.float32)
         for part, row in zip(parts, rows, strict=True):
             out[part.index] = row[: len(part.index)]
@@ -109,79 +95,69 @@ class Predictor:
 
     def logits(self, texts: Text, images: Image) -> np.ndarray:
         """Row p of `texts` meets row p of `images`: match logits [P, 2] f32, index 0 = match."""
-        return self._by_rows(logits, texts, images)
+        parts = []
+        for start in range(0, len(texts.mask), _ROWS):
+            rows = pairing.filled(np.arange(start, min(start + _ROWS, len(texts.mask))))
+            part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (texts, images))
+            parts.append(self._run(logits, *part))
+        return np.concatenate(self._fetch(parts))[: len(texts.mask)]
 
     def words(self, texts: Text, images: Image | None) -> np.ndarray:
         """Logits over the vocabulary, [B, T, V] f32; None for models that read sentences alone."""
-        return self._by_rows(_words, texts, images)
+        return self._fetch(self._run(_words, texts, images))
 
     def answers(self, batch: Batch) -> np.ndarray:
         """Logits of a task's answers to B records, [B, A] f32; targets are ignored."""
         batch = dataclasses.replace(batch, targets=None)
-        return self._fetch(self._run(answers.logits, self._put(batch, self._whole)))
+        return self._fetch(self._run(answers.logits, batch))
 
     def attention(self, texts: Text, images: Image) -> list[np.ndarray]:
         """With which weights words read regions; see `Model.attention`."""
-        return self._fetch(self._run(_attention, *self._put((texts, images), self._whole)))
-
-    @property
-    def traces(self) -> bool:
-        """Whether the family's network has `trace`."""
-        return hasattr(self.model.network, "trace")
+        return self._fetch(self._run(_attention, texts, images))
 
     def trace(self, texts: Text, images: Image) -> dict[str, list[np.ndarray]]:
-        """Hidden states and attention maps by name, as the network's `trace` gives them."""
-        return self._fetch(self._run(_trace, *self._put((texts, images), self._whole)))
-
-    def _similar(self, texts: Text | Items, images: Image | Items) -> np.ndarray:
-        return self.embed(texts) @ self.embed(images).T
+        """States and attention maps by name, of families whose network has `trace`."""
+        return self._fetch(self._run(_trace, texts, images))
 
     def _pairwise(
-        self, function: Any, texts: Text | Items, images: Image | Items, **how: Any
+        self, function: Any, texts: Any, images: Any, chosen: Any = None, **how: Any
     ) -> np.ndarray:
         # Blocks of all pairs are spread by their captions, chosen pairs one by one.
-        captions = self._whole if "chosen" in how else self._spread
+        captions = self._spread if chosen is None else self._whole
 
         def score(text: Encoded, image: Encoded, *rows: np.ndarray) -> Array:
-            found = self._run(function, text, image, *placement.put(rows, self._spread))
+            rows = placement.put(rows, self._spread)
+            found = _compiled(function, self.model, self.params, text, image, *rows)
             return jax.device_put(found, self._whole)
 
         return pairing.pairwise(
             Items.of(texts),
             Items.of(images),
-            encode_text=lambda rows: self._run(_encode, self._put(rows, captions)),
-            encode_image=lambda rows: self._run(_encode, self._put(rows, self._whole)),
+            encode_text=lambda rows: self._run(_encode, rows, at=captions),
+            encode_image=lambda rows: self._run(_encode, rows),
             score=score,
+            chosen=chosen,
             multiple=self._spread.num_devices,
             **how,
         )
 
-    def _by_rows(self, function: Any, *items: Any) -> np.ndarray:
-        """A function of B rows, at most `_ROWS` of them at once."""
-        count = len(jax.tree.leaves(items)[0])
-        parts = []
-        for start in range(0, count, _ROWS):
-            rows = pairing.filled(np.arange(start, min(start + _ROWS, count)))
-            part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], items)
-            parts.append(self._run(function, *self._put(part, self._whole)))
-        return np.concatenate(self._fetch(parts))[:count]
-
-    def _run(self, function: Any, *items: Any) -> Any:
+    def _run(self, function: Any, *items: Any, at: jax.sharding.Sharding | None = None) -> Any:
+        """Calls a function on numpy items: of photos, on what a model reads of them."""
+        read = jax.tree.map(
+            lambda i: Image(i.features, i.boxes, i.mask) if isinstance(i, Image) else i,
+            items,
+            is_leaf=lambda i: isinstance(i, Image),
+        )
+        items = placement.put(read, at or self._whole)
         return _compiled(function, self.model, self.params, *items)
 
     def _fetch(self, found: Any) -> Any:
         return jax.device_get(jax.device_put(found, self._whole))
 
-    def _put(self, items: Any, sharding: jax.sharding.Sharding) -> Any:
-        """On the devices; of photos, what a model reads of them."""
-        unlabelled = jax.tree.map(
-            lambda item: (
-                Image(item.features, item.boxes, item.mask) if isinstance(item, Image) else item
-            ),
-            items,
-            is_leaf=lambda item: isinstance(item, Image),
-        )
-        return placement.put(unlabelled, sharding)
+
+def in_float32(model: Model) -> Model:
+    """The model, computing in float32."""
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="float32"))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

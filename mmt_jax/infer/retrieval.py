@@ -7,7 +7,6 @@ is a share in 0..1 and ties count against the model (`ranking`).
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -96,10 +95,7 @@ class Retrieval:
         }
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the metrics to the JSON file `path`, and the fields of this class beside it.
-
-        The latter are arrays of `NAME.ranks.npz` for `NAME.json`. Each file appears whole or not at
-        all.
+        """Writes the metrics to `NAME.json` and this class's fields to `NAME.ranks.npz` beside it.
 
         Raises:
           UsageError: as `output_paths`, or they cannot be written.
@@ -142,34 +138,37 @@ def evaluate(
       params: its parameters.
       examples: photos and captions, tokenised with the model's vocabulary.
       fold: as of `ranked`.
-      rerank: score only the pairs among that many best by embeddings (`Predictor.rerank`); a match
-        that is not among them ranks last. 0 = all pairs.
+      rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
       ndcg: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
       UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
-        the data does not fit it, or cannot be cut into such folds; or a score is NaN.
+        the data does not fit it; and as `ranked`.
     """
-    config = model.config
-    if config.objective.itm == "none" and (model.separable or not model.embeds):
+    config, joint = model.config, model.config.objective.itm != "none"
+    name = config.tag or "this model"
+    if not joint and (model.separable or not model.embeds):
         how = ", or ask this one its questions with --task" if config.model.num_answers else ""
         raise UsageError(
-            f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
-            f"that was trained with an ITM loss{how}"
+            f"{name} scores no pairs of image and text; evaluate a model that was trained with an "
+            f"ITM loss{how}"
         )
-    if rerank:
-        _check_rerank(model, rerank)
+    if rerank < 0:
+        raise UsageError(f"rerank is {rerank}; give a number of pairs, or 0 to score all of them")
+    if rerank and not (joint and model.embeds):
+        lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
+        raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
     check_width(examples.images(np.arange(1)).features.shape[-1], config.model.feature_dim)
     predictor = Predictor(model, params)
-    score = functools.partial(predictor.rerank, top=rerank) if rerank else predictor.score
 
-    def scores(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+    def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        texts = examples.texts(captions)
         images = Items(examples.masks[photos], lambda rows: examples.images(photos[rows]))
-        return score(examples.texts(captions), images, pairs=pairs, progress=progress)
+        return predictor.score(texts, images, top=rerank, pairs=pairs, progress=progress)
 
-    return ranked(scores, examples, fold=fold, ndcg=ndcg)
+    return ranked(score, examples, fold=fold, ndcg=ndcg)
 
 
 def ranked(
@@ -210,41 +209,13 @@ def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np
     return relevance.ndcg(scores, relevance.rouge_l(captions, by_photo))
 
 
-def _check_rerank(model: Model, top: int) -> None:
-    if top < 0:
-        raise UsageError(f"rerank is {top}; give a number of pairs, or 0 to score all of them")
-    joint = model.config.objective.itm != "none"
-    if not model.embeds or not joint:
-        lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
-        raise UsageError(
-            f"{model.config.tag or 'this model'} has {lacks}; leave rerank out, and all pairs are "
-            f"scored"
-        )
-
-
-def check(config: Config) -> None:
-    """Refuses what `evaluator` would; it needs no vocabulary, so no run must be trained for it.
-
-    Raises:
-      UsageError: the data is not there, or does not fit the training data;
-        or `config.eval.best` is nothing to choose a checkpoint by.
-    """
-    if config.objective.itm == "none":
-        return
-    ranking.check_best(config.eval.best)
-    corpora = _load(config)
-    if not config.model.pixels:
-        wanted = config.model.feature_dim or sources.spec(config).feature_dim
-        check_width(corpora[0].feature_dim, wanted)
-
-
 def evaluator(
     config: Config, tokenizer: Tokenizer, *, progress: bool = True
 ) -> Callable[[Model, Params], dict[str, float]] | None:
     """What a training run calls to evaluate: model and parameters → `Retrieval.flat`.
 
     Args:
-      config: the run's, sizes filled in; `config.eval` says which data, how much of it, and how.
+      config: the run's; `config.eval` says which data, how much of it, and how.
       tokenizer: the run's.
       progress: show a line on stderr while an evaluation takes more than a few seconds.
 
@@ -256,8 +227,7 @@ def evaluator(
     """
     if config.objective.itm == "none":
         return None
-    check(config)
-    examples = Examples.of(config, _load(config), tokenizer)
+    examples = Examples.of(config, check(config), tokenizer)
 
     def evaluation(model: Model, params: Params) -> dict[str, float]:
         return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
@@ -265,9 +235,21 @@ def evaluator(
     return evaluation
 
 
-def _load(config: Config) -> list[Photos]:
+def check(config: Config) -> list[Photos]:
+    """The photos that a run is evaluated on; no vocabulary and so no earlier run is needed for it.
+
+    Raises:
+      UsageError: they are not there, or not as those that it is trained on; or `config.eval.best`
+        is nothing to choose a checkpoint by.
+    """
+    if config.objective.itm == "none":
+        return []
+    ranking.check_best(config.eval.best)
     source, split = sources.eval_source(config)
     corpora = sources.load(source, split, pixels=config.model.pixels)
+    if not config.model.pixels:
+        wanted = config.model.feature_dim or sources.spec(config).feature_dim
+        check_width(corpora[0].feature_dim, wanted)
     return sources.first(corpora, config.eval.limit)
 
 

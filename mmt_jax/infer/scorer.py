@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +15,13 @@ from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import fill as cloze
 from mmt_jax.infer.export import signature
-from mmt_jax.infer.inputs import Inputs, Reader, Record
+from mmt_jax.infer.inputs import Inputs, Reader, Record, batched
+from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.show.explain import Explanation, explain
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Image
+from mmt_jax.typing import Image, Text
 
 
 class Scorer(Reader):
@@ -136,7 +138,7 @@ class Scorer(Reader):
             caption has a fault.
         """
         predictor = self._predictor
-        if not predictor.traces:
+        if not hasattr(predictor.model.network, "trace"):
             raise UsageError(
                 f"{self.name} is of the family {self.config.model.family}, and LXMERT alone can be "
                 f"traced; `explain` tells what words read of regions"
@@ -162,7 +164,12 @@ class Scorer(Reader):
         return self._predictor.logits(schema.to_text(inputs), image)
 
     def log_odds(
-        self, texts: Inputs, images: Inputs, *, pairs: int = 256, progress: bool = False
+        self,
+        texts: Inputs | Items,
+        images: Inputs | Items,
+        *,
+        pairs: int = 256,
+        progress: bool = False,
     ) -> np.ndarray:
         """Text keys of M captions, image keys of N photos → log odds of a match, [M, N] f32.
 
@@ -170,8 +177,17 @@ class Scorer(Reader):
         once; `progress` shows a line on stderr.
         """
         self._check_scores()
-        text, image = schema.to_text(texts), signature.image(self.config, images)
-        return self._predictor.log_odds(text, image, pairs=pairs, progress=progress)
+        return self._all_pairs(batched(texts), batched(images), pairs=pairs, progress=progress)
+
+    def _all_pairs(self, texts: Items, images: Items, **how: Any) -> np.ndarray:
+        def image(rows: np.ndarray) -> Image:
+            return signature.image(self.config, images.fetch(rows))
+
+        def text(rows: np.ndarray) -> Text:
+            return schema.to_text(texts.fetch(rows))
+
+        texts_read, images_read = Items(texts.mask, text), Items(images.mask, image)
+        return self._predictor.log_odds(texts_read, images_read, **how)
 
     @property
     def _predictor(self) -> Predictor:
@@ -181,28 +197,14 @@ class Scorer(Reader):
             )
         return self._jax
 
-    def _image(
-        self,
-        record: Record,
-        detector: str | Detector | None = None,
-        size_divisor: int | None = None,
-    ) -> Image:
-        inputs = self.images([record], detector=detector, size_divisor=size_divisor)
-        return signature.image(self.config, inputs)
+    def _image(self, record: Record, *how: Any) -> Image:
+        return signature.image(self.config, self.images([record], *how))
 
-    def _odds(
-        self,
-        records: Record | Sequence[Record],
-        captions: Sequence[str],
-        truncate: bool,
-        detector: str | Detector | None,
-        size_divisor: int | None,
-    ) -> np.ndarray:
+    def _odds(self, records: Any, captions: Any, truncate: bool, *how: Any) -> np.ndarray:
         """Log odds, in the shape that `score` returns."""
         self._check_scores()
         single = isinstance(records, Mapping | str | os.PathLike)
-        records = [records] if single else list(records)
-        images = self.images(records, detector=detector, size_divisor=size_divisor)
+        images = self.images([records] if single else list(records), *how)
         odds = self.log_odds(self.texts(captions, truncate=truncate), images).T
         return odds[0] if single else odds
 

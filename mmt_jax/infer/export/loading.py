@@ -67,11 +67,7 @@ class SavedModel(Scorer):
             outputs = self._default(**tensors)
         return outputs[signature.OUTPUT].numpy().reshape(-1, 2)
 
-    def log_odds(
-        self, texts: Inputs, images: Inputs | Items, *, pairs: int = 256, progress: bool = False
-    ) -> np.ndarray:
-        """As `Scorer.log_odds`; photos may be fetched when they are needed."""
-
+    def _all_pairs(self, texts: Items, images: Items, **how: Any) -> np.ndarray:
         def score(texts: Inputs, images: Inputs) -> np.ndarray:
             a, b = len(texts[schema.TOKEN_IDS]), len(next(iter(images.values())))
             inputs = {key: np.repeat(value, b, axis=0) for key, value in texts.items()}
@@ -79,18 +75,7 @@ class SavedModel(Scorer):
             logits = self.logits(inputs)
             return (logits[:, 0] - logits[:, 1]).reshape(a, b)
 
-        if not isinstance(images, Items):
-            real = images.get(schema.IMAGE_PADDING, np.zeros((len(next(iter(images.values()))), 1)))
-            images = Items.of(dict(images), real == 0)
-        return pairwise(
-            Items.of(dict(texts), texts[schema.TEXT_PADDING] == 0),
-            images,
-            encode_text=dict,
-            encode_image=dict,
-            score=score,
-            pairs=pairs,
-            progress=progress,
-        )
+        return pairwise(texts, images, encode_text=dict, encode_image=dict, score=score, **how)
 
 
 def _load(handle: str) -> Any:

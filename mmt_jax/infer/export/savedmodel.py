@@ -15,13 +15,12 @@ The folder's `assets` hold all that scoring captions takes: the vocabulary (`spi
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -34,7 +33,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import convert, quiet, readable_stablehlo, tensorflow
-from mmt_jax.infer.predict import Predictor
+from mmt_jax.infer.predict import in_float32
 from mmt_jax.models.base import Model
 from mmt_jax.text.store import stored_tokenizer
 from mmt_jax.text.vocabulary import load as load_vocabulary
@@ -49,7 +48,7 @@ _PROBES = ((1, 2, 2), (3, 7, 4))  # captions, rows and columns of patches or reg
 
 
 def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
-    """Writes the best model of a training workdir to the new folder `out`; see `export_model`.
+    """Writes the best model of a training workdir to the new folder `out`, as `export_model` does.
 
     Raises:
       UsageError: not a workdir, or a damaged one; and as `export_model`.
@@ -63,12 +62,7 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
 
 
 def export_model(
-    model: Model,
-    params: Params,
-    vocabulary: bytes,
-    out: str | os.PathLike,
-    *,
-    step: int = 0,
+    model: Model, params: Params, vocabulary: bytes, out: str | os.PathLike, *, step: int = 0
 ) -> None:
     """Writes a SavedModel, which computes in float32, to the new folder `out`.
 
@@ -93,13 +87,13 @@ def export_model(
             f"{model.config.tag or 'this model'} scores no pairs of image and text, so there is "
             f"nothing to export; export a model that was trained with an ITM loss"
         )
-    model, params = Predictor(model, params).model, jax.device_get(params)
+    model, params = in_float32(model), jax.device_get(params)
     with whole_folder(out) as part:
         _write(model, params, vocabulary, step, part)
         _verify(model, params, part)
 
 
-def description(config: Config, step: int) -> dict[str, Any]:
+def _description(config: Config, step: int) -> dict[str, Any]:
     """What `mmt.json` says: the config, the step, and the versions that wrote it."""
     versions = {}
     for name in ("mmt_jax", "jax", "tensorflow"):
@@ -108,22 +102,6 @@ def description(config: Config, step: int) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu, or run from a checkout
             versions[name] = getattr(importlib.import_module(name), "__version__", "unknown")
     return {"config": as_dict(config), "step": step, "versions": versions}
-
-
-def _signatures(model: Model) -> dict[str, tuple[Callable, dict[str, signature.Field]]]:
-    """Functions of (params, inputs) by name, with their inputs."""
-    found = {
-        "default": (
-            functools.partial(signature.default, model),
-            signature.fields(model.config),
-        )
-    }
-    if model.embeds:
-        found["embed"] = (
-            functools.partial(signature.embed, model),
-            signature.fields(model.config, photos="n"),
-        )
-    return found
 
 
 def _write(
@@ -136,8 +114,7 @@ def _write(
         tf.Variable(leaf, trainable=False, name=path) for path, leaf in flat.items()
     ]
 
-    def serve(name: str) -> Any:
-        function, fields = _signatures(model)[name]
+    def serve(name: str, function: Any, fields: Mapping[str, signature.Field]) -> Any:
         converted = convert(function, fields)
         specs = {  # a spec's name is the keyword that the signature takes
             key: tf.TensorSpec(field.shape, field.dtype, name=key) for key, field in fields.items()
@@ -146,27 +123,23 @@ def _write(
         @tf.function(input_signature=[specs], autograph=False)
         def served(inputs: dict[str, Any]) -> dict[str, Any]:
             outputs = converted(params_lib.unflatten(dict(zip(flat, module.parameters))), inputs)
-            return _drop_single(tf, outputs) if name == "default" else outputs
+            if name == "default":  # [1, 2] → [2], as the release answers for one pair
+                logits = outputs[signature.OUTPUT]
+                shape = tf.shape(logits)
+                single = tf.cast(shape[0] == 1, tf.int32)
+                outputs = {signature.OUTPUT: tf.reshape(logits, shape[single:])}
+            return outputs
 
         return served
 
-    with tempfile.TemporaryDirectory() as assets, readable_stablehlo(), quiet():
-        about = json.dumps(description(model.config, step), indent=2)
-        filename = load_vocabulary(vocabulary).filename
-        (pathlib.Path(assets) / filename).write_bytes(vocabulary)
-        (pathlib.Path(assets) / DESCRIPTION).write_text(about, encoding="utf-8")
-        module.vocabulary = tf.saved_model.Asset(f"{assets}/{filename}")
-        module.description = tf.saved_model.Asset(f"{assets}/{DESCRIPTION}")
-        served = {name: serve(name) for name in _signatures(model)}
+    with tempfile.TemporaryDirectory() as folder_of_assets, readable_stablehlo(), quiet():
+        assets = pathlib.Path(folder_of_assets)
+        written = assets / load_vocabulary(vocabulary).filename, assets / DESCRIPTION
+        written[0].write_bytes(vocabulary)
+        written[1].write_text(json.dumps(_description(model.config, step), indent=2), "utf-8")
+        module.vocabulary, module.description = (tf.saved_model.Asset(str(p)) for p in written)
+        served = {name: serve(name, *row) for name, row in signature.signatures(model).items()}
         tf.saved_model.save(module, str(folder), signatures=served)
-
-
-def _drop_single(tf: Any, outputs: dict[str, Any]) -> dict[str, Any]:
-    """[1, 2] → [2], as the release answers for one pair; [B, 2] stays."""
-    logits = outputs[signature.OUTPUT]
-    shape = tf.shape(logits)
-    single = tf.cast(shape[0] == 1, tf.int32)
-    return {signature.OUTPUT: tf.reshape(logits, shape[single:])}
 
 
 def _verify(model: Model, params: Params, folder: pathlib.Path) -> None:
@@ -174,7 +147,7 @@ def _verify(model: Model, params: Params, folder: pathlib.Path) -> None:
     tf = tensorflow()
     with quiet(), tf.device("CPU"), jax.default_device(jax.local_devices(backend="cpu")[0]):
         loaded = tf.saved_model.load(str(folder))
-        for name, (function, _) in _signatures(model).items():
+        for name, (function, _) in signature.signatures(model).items():
             expected_of = jax.jit(function)
             for seed, probe in enumerate(_PROBES):
                 inputs = _probe(model.config, *probe, seed=seed)
@@ -197,25 +170,25 @@ def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> None:
 def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) -> dict[str, Any]:
     """Random inputs with padding in both modalities."""
     rng = np.random.default_rng(seed)
-    length = min(rows * columns, config.data.text_length)
-    token_ids = rng.integers(config.model.vocab_size, size=(pairs, length), dtype=np.int32)
+    slots, model = rows * columns, config.model
+    length = min(slots, config.data.text_length)
+    token_ids = rng.integers(model.vocab_size, size=(pairs, length), dtype=np.int32)
     text_padding = np.zeros_like(token_ids)
-    text_padding[:, 0 if config.model.cls_index else -1] = 1
+    text_padding[:, 0 if model.cls_index else -1] = 1
     inputs = {
         schema.MASKED_TOKENS: token_ids,
         schema.SEGMENT_IDS: np.zeros_like(token_ids),
         schema.TOKEN_IDS: token_ids,
         schema.TEXT_PADDING: text_padding,
     }
-    if config.model.pixels:
-        side = config.model.patch_size
-        shape = (pairs, rows * side, columns * side, 3)
-        return inputs | {schema.PIXELS: rng.random(shape, np.float32)}
-    shape = (pairs, rows * columns)
-    padding = np.zeros(shape, np.int32)
+    if model.pixels:
+        side = model.patch_size
+        pixels = rng.random((pairs, rows * side, columns * side, 3), np.float32)
+        return inputs | {schema.PIXELS: pixels}
+    padding = np.zeros((pairs, slots), np.int32)
     padding[:, 0] = 1
     return inputs | {
-        schema.BOXES: rng.random((*shape, 5), np.float32),
-        schema.FEATURES: rng.random((*shape, config.model.feature_dim), np.float32),
+        schema.BOXES: rng.random((pairs, slots, 5), np.float32),
+        schema.FEATURES: rng.random((pairs, slots, model.feature_dim), np.float32),
         schema.IMAGE_PADDING: padding,
     }

@@ -8,7 +8,9 @@ an inner product, takes the same keys; there captions and photos need not be as 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -96,3 +98,11 @@ def embed(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str
         TEXT_EMBEDDING: predict.embed(model, params, schema.to_text(inputs)),
         IMAGE_EMBEDDING: predict.embed(model, params, image(model.config, inputs)),
     }
+
+
+def signatures(model: Model) -> dict[str, tuple[Callable[..., Any], dict[str, Field]]]:
+    """A model's functions of (params, inputs) by name, with their inputs."""
+    found = {"default": (functools.partial(default, model), fields(model.config))}
+    if model.embeds:
+        found["embed"] = (functools.partial(embed, model), fields(model.config, photos="n"))
+    return found

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,50 +37,36 @@ _VISITED = 128  # of its nodes, at least, in a search
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What an index holds.
+    """How an index was built.
 
-    Attributes:
-      kind: "flat" compares with every photo; "ivf" with those of the nearest lists, "hnsw" along a
-        graph of neighbours: both faster, and both may miss a photo.
-      metric: "ip", the inner product, ranks as the score of a model of two towers does; "cosine"
-        leaves the lengths of the embeddings aside.
-      fingerprint: of the model's parameters.
-      workdir: where the model was.
-      source: where the photos came from.
-      split: of the source.
+    The kind "flat" compares with every photo; "ivf" with those of the nearest lists, "hnsw" along a
+    graph of neighbours: both faster, and both may miss a photo. The metric "ip", the inner product,
+    ranks as the score of a model of two towers does; "cosine" leaves embeddings' lengths aside.
     """
 
     kind: str
     metric: str
-    fingerprint: str
-    workdir: str = ""
-    source: str = ""
+    fingerprint: str  # of the model's parameters
+    workdir: str = ""  # where the model was
+    source: str = ""  # where the photos came from
     split: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Hit:
-    """A photo that was found: its place in the index, and its score."""
+class Hit(NamedTuple):
+    """A photo that was found."""
 
-    photo: int
+    photo: int  # its place in the index
     score: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """An index in memory.
-
-    Attributes:
-      about: what it holds.
-      image_ids: one for each of the N photos.
-      captions: those of each photo.
-      vectors: the FAISS index.
-    """
+    """An index of N photos in memory."""
 
     about: About
-    image_ids: tuple[int, ...]
-    captions: tuple[tuple[str, ...], ...]
-    vectors: Any
+    image_ids: tuple[int, ...]  # [N]
+    captions: tuple[tuple[str, ...], ...]  # [N], of each photo
+    vectors: Any  # the FAISS index
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -206,8 +192,8 @@ def write(index: Index, folder: str | os.PathLike) -> None:
         about = json.dumps(dataclasses.asdict(index.about), indent=2)
         (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
         with open(part / _PHOTOS, "w", encoding="utf-8") as file:
-            for image_id, captions in zip(index.image_ids, index.captions, strict=True):
-                line = {"image_id": image_id, "captions": captions}
+            for row in zip(index.image_ids, index.captions, strict=True):
+                line = dict(zip(("image_id", "captions"), row))
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -228,16 +214,13 @@ def read(folder: str | os.PathLike) -> Index:
         photos = [entry for _, entry in files.json_lines(folder / _PHOTOS)]
         image_ids = tuple(photo["image_id"] for photo in photos)
         captions = tuple(tuple(photo["captions"]) for photo in photos)
+        if vectors.ntotal != len(photos):
+            raise ValueError(f"{vectors.ntotal} vectors for {len(photos)} photos")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"{folder} is damaged ({reason[:200]}); remove it and write it again with `mmt index`"
         ) from None
-    if vectors.ntotal != len(photos):
-        raise UsageError(
-            f"{folder} is damaged ({vectors.ntotal} vectors for {len(photos)} photos); remove it "
-            f"and write it again with `mmt index`"
-        )
     return Index(about, image_ids, captions, vectors)
 
 
