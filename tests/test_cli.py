@@ -95,6 +95,14 @@ def test_help_of_a_command_has_an_example_and_every_flag(mmt, name):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_help_is_not_kept_waiting():
+    code = (
+        "import sys; from mmt_jax.cli import main; main.commands();"
+        "assert not {'jax', 'absl', 'ml_collections', 'tensorflow', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_console_script_is_the_same_program():
     done = subprocess.run(
         [sys.executable, "-m", "mmt_jax.cli", "list"], cwd=ROOT, capture_output=True, text=True

@@ -342,6 +342,24 @@ def test_aliases_are_the_same_run(tmp_path):
     assert [run.tag for run in plan(study, tmp_path)] == ["loss_itm_mrm"]
 
 
+@pytest.mark.usefixtures("finished")  # draws in earnest
+def test_a_tag_is_text_wherever_it_stands(tmp_path):
+    tag = "<script>&$x^[red] 'n' \"m\""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from mmt_jax.configs import variants\n"
+        "def get_config(arg):\n"
+        "    config = variants.parse('data_cc,scale=pilot')\n"
+        f"    return dataclasses.replace(config, tag={tag!r})\n"
+    )
+    carry_out(Study("<b>", (f"{path}:x", "data_cc"), seeds=2), tmp_path / "study")
+    page = Page((tmp_path / "study" / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert page.words.count(tag) >= 3  # best, table, figure
+    assert any(word.startswith("Study: <b>") for word in page.words)
+
+
 def test_two_configs_of_one_tag_are_refused(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmt_jax.corpus import Corpus
-from mmt_jax.data import regions
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import FEATURES, Photo, rows
 
@@ -124,6 +123,8 @@ def record(photo: Photo, **slots: Any) -> dict[str, np.ndarray]:
     """The three image keys of a photo; arguments as `regions.slots`."""
     offsets = np.array([0, len(photo.rows[FEATURES])])
     alone = Corpus(name="", image_ids=np.zeros(1), offsets=offsets, captions=((),), rows=photo.rows)
+    from mmt_jax.data import regions  # brings jax along, which `mmt --help` is not to wait for
+
     return regions.record(alone, 0, **slots)
 
 

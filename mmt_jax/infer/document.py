@@ -20,6 +20,7 @@ def page(title: str, style: str, body: Iterable[str]) -> str:
     """A page of the parts `body`, which are HTML already; `title` is plain text."""
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}{style}</style>\n"
         + "\n".join(body)
         + "\n"

@@ -115,6 +115,7 @@ def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int =
         "grid.linewidth": 0.6,
         "legend.frameon": False,
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a tag may have dollars
         "svg.hashsalt": name,  # ids of one figure must not be those of another on the page
     }
     with matplotlib.rc_context(style):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mmt_jax.configs.config import as_dict
 from mmt_jax.data import sources
+from mmt_jax.infer import document
 from mmt_jax.study import claims, corpora, figures, stats, verdicts
 from mmt_jax.study.findings import SHOWN, Findings, curve
 from mmt_jax.study.results import Result
@@ -22,8 +23,7 @@ PROPERTIES = {
 STYLE = """
 :root { --ink: #22262c; --soft: #68707a; --line: #e2e5e9; --paper: #fff; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 2.5rem 1.5rem 5rem; color: var(--ink);
-  background: var(--paper); font: 15px/1.55 system-ui, sans-serif; }
+body { max-width: 68rem; color: var(--ink); background: var(--paper); line-height: 1.55; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; }
 p { max-width: 46rem; } .soft { color: var(--soft); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem;
@@ -97,11 +97,7 @@ def render(findings: Findings, drawn: Mapping[str, str]) -> str:
         "<h2>Settings</h2>",
         _settings(findings),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_e(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
-    )
+    return document.page(title, STYLE, body)
 
 
 def _summary(findings: Findings) -> str:

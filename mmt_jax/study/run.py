@@ -244,6 +244,7 @@ def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
 
 def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     taken: dict[str, list[float]] = {}
     for result in done:
@@ -251,9 +252,8 @@ def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]
     typical = np.mean([result.seconds for result in done]) if done else 0
     rest = sum(float(np.mean(taken.get(r.tag, typical))) for r in left[number:])
     time_left = f", about {rest / 60:.0f} min left" if done else ""
-    Console().rule(
-        f"run {number + 1} of {len(left)}: [bold]{run.tag}[/bold] seed {run.seed}{time_left}"
-    )
+    tag = f"[bold]{escape(run.tag)}[/bold]"
+    Console().rule(f"run {number + 1} of {len(left)}: {tag} seed {run.seed}{time_left}")
 
 
 def _mark_best(results: Sequence[Result], workdir: pathlib.Path) -> dict[str, Any]:

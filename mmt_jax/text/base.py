@@ -9,13 +9,16 @@ import abc
 import os
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmt_jax.configs.models import LAYOUTS
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole
-from mmt_jax.typing import Text
+
+if TYPE_CHECKING:
+    from mmt_jax.typing import Text
 
 CLS, SEP, PAD, MASK = 3, 4, 5, 6  # in XLNet's vocabulary, and in those that are trained here
 SPECIAL = ("<cls>", "<sep>", "<pad>", "<mask>")
@@ -130,4 +133,6 @@ class Tokenizer(abc.ABC):
         segment_ids = np.zeros_like(token_ids)
         if not cls_first:
             segment_ids[:, -1] = 2
+        from mmt_jax.typing import Text  # brings jax along, which `mmt --help` is not to wait for
+
         return Text(token_ids, segment_ids, word_ids, real)
