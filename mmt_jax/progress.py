@@ -25,6 +25,11 @@ def console() -> Any:
     return Console(stderr=True)
 
 
+def say(line: str) -> None:
+    """A line that stays, above a bar if there is one."""
+    console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def track(items: Iterable[T], what: str, *, shown: bool = True) -> Iterator[T]:
     """Yields `items`, and says how many of them (`what`, such as "photos") are done."""
     with Counter(what, len(items) if isinstance(items, Sized) else None, shown=shown) as counter:
@@ -39,12 +44,17 @@ class Counter:
     Args:
       what: is counted, such as "pairs".
       total: how many there are; None = not known.
+      done: how many of them were done before.
       shown: whether to say anything.
+
+    Attributes:
+      note: stands behind the count.
     """
 
-    def __init__(self, what: str, total: int | None = None, *, shown: bool = True):
+    def __init__(self, what: str, total: int | None = None, *, done: int = 0, shown: bool = True):
         self._what, self._total, self._shown = what, total, shown
-        self._done, self._told, self._bar = 0, 0, None
+        self._before, self._done, self._told, self._bar = done, done, done, None
+        self.note = ""
         self._start = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -68,18 +78,18 @@ class Counter:
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
-        elif 0 < self._told < self._done:
+        elif self._before < self._told < self._done:
             print(self._text(), file=sys.stderr, flush=True)
 
     def _text(self) -> str:
         spent = time.monotonic() - self._start
-        speed = self._done / spent
+        speed = (self._done - self._before) / spent
         of = f" of {self._total:,}" if self._total else ""
         text = f"{self._done:,}{of} {self._what}, {speed:,.{int(speed < 10)}f} a second"
-        if self._total and self._done:
+        if self._total and speed:
             left = (self._total - self._done) / speed
             text += f", {left // 60:.0f}:{left % 60:02.0f} left"
-        return text
+        return f"{text}  {self.note}" if self.note else text
 
 
 def _bar(total: int | None) -> tuple[Any, Any]:

@@ -15,20 +15,26 @@ from mmt_jax.configs.config import OptimConfig
 from mmt_jax.train import checkpoint, optim, sharding, state, step, workdir
 
 OPTIM = OptimConfig(lr=0.01, schedule="constant", warmup_steps=0, eps=1e-3)
-MESHES = {"one": (1, 1), "data": (8, 1), "both": (4, 2)}
+MESHES = {
+    "one": (1, 1, False),
+    "data": (8, 1, False),
+    "both": (4, 2, False),
+    "fsdp": (4, 2, True),
+}
 
 
 def one_step(model, config, params, batch):
-    """The state on the config's mesh after a step from `params`, and the step's loss."""
+    """The state on the config's mesh after a step from `params`, loss and memory of the step."""
     mesh = sharding.mesh(config)
     tx = optim.build(config.optim, params, config.steps)
     shapes = jax.eval_shape(lambda params: state.State.fresh(params, tx), params)
-    placed = sharding.of_state(shapes, params, mesh)
+    placed = sharding.of_state(shapes, params, config, mesh)
     first = jax.device_put(state.State.fresh(params, tx), placed)
     run = jax.jit(step.build(model, tx, config), out_shardings=(placed, None))
     batch = sharding.put(batch, sharding.batched(mesh), len(batch.image_ids))
+    run = run.lower(first, batch, jax.random.key(config.seed)).compile()
     after, metrics = run(first, batch, jax.random.key(config.seed))
-    return after, float(metrics["loss"].mean)
+    return after, float(metrics["loss"].mean), run.memory_analysis().output_size_in_bytes
 
 
 def distance(a, b):
@@ -40,22 +46,24 @@ def distance(a, b):
 
 def main(folder):
     batch = jax.tree.map(np.asarray, tiny.batch(8))
-    built = tiny.model(("merged",))
+    built = tiny.model(("merged",), width=16)
     params = jax.tree.map(jax.numpy.asarray, tiny.params(built))
     report, states = {}, {}
-    for name, (data, model_axis) in MESHES.items():
+    for name, (data, model_axis, fsdp) in MESHES.items():
         config = dataclasses.replace(
             built.config,
             batch_size=8,
             mesh=(("data", data), ("model", model_axis)),
+            fsdp=fsdp,
             optim=OPTIM,
         )
         model = dataclasses.replace(built, config=config)
-        states[name], loss = one_step(model, config, params, batch)
+        states[name], loss, memory = one_step(model, config, params, batch)
         flat = trees.flatten(states[name].params)
         moments = optax.tree.get(states[name].opt_state, "mu")
         report[name] = {
             "loss": loss,
+            "memory": memory,
             "devices": len(flat["text/tokens/embedding"].sharding.device_set),
             "mlp": list(flat["streams/layers/0/text/mlp/hidden/kernel"].sharding.spec),
             "moment": list(
@@ -63,7 +71,7 @@ def main(folder):
             ),
             "tokens": list(flat["text/tokens/embedding"].sharding.spec),
         }
-    for name in ("data", "both"):
+    for name in MESHES:
         report[name]["distance"] = distance(states["one"].params, states[name].params)
         report[name]["moments"] = distance(states["one"].opt_state, states[name].opt_state)
 
@@ -78,7 +86,7 @@ def main(folder):
     config = dataclasses.replace(config, mesh=(("data", 2),))
     mesh = sharding.mesh(config)
     shapes = state.abstract(built, optim.build(OPTIM, built.abstract(), config.steps))
-    placed = sharding.of_state(shapes, shapes.params, mesh)
+    placed = sharding.of_state(shapes, shapes.params, config, mesh)
     like = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed
     )

@@ -122,7 +122,7 @@ def test_every_parameter_is_trained(name):
     grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     still = {path for path, grad in grads.items() if not np.any(np.abs(grad) > 1e-7)}
     assert {path for path in still if not path.endswith("key/bias")} == set()
-    assert sharding.of_params(params, sharding.mesh(built.config))
+    assert sharding.of_params(params, built.config, sharding.mesh(built.config))
 
 
 def test_towers_alone_are_contrasted_in_the_paper():
@@ -253,7 +253,7 @@ def test_experiments_are_of_models_that_can_be_built(name, scale):
     run = resolve(experiment.get_config(f"{name},scale={scale}"))
     spec = DataSpec(3 * run.model.patch_size**2, 0, vocab_size=200)
     shapes = registry.build(with_spec(run, spec)).abstract()
-    assert sharding.of_params(shapes, sharding.mesh(run))
+    assert sharding.of_params(shapes, run, sharding.mesh(run))
     assert not trees.unmatched([p for p, _ in run.optim.lr_table], trees.flatten(shapes))
 
 

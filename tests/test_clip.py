@@ -197,7 +197,7 @@ def test_every_parameter_is_trained():
     grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     still = {path for path, grad in grads.items() if not np.any(np.abs(grad) > 1e-9)}
     assert {path for path in still if not path.endswith("key/bias")} == set()
-    assert sharding.of_params(params, sharding.mesh(built.config))
+    assert sharding.of_params(params, built.config, sharding.mesh(built.config))
 
 
 def test_published_size_has_the_published_number_of_parameters():

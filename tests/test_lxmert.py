@@ -342,8 +342,9 @@ def test_padding_and_how_much_of_it_change_no_score():
 
 def test_every_parameter_has_its_place_on_a_mesh():
     spec = dataclasses.replace(tiny.SPEC, unlabelled=True)
-    shapes = small(spec=spec, num_answers=3, num_attributes=2).abstract()
-    placed = sharding.of_params(shapes, sharding.mesh(Config()))
+    built = small(spec=spec, num_answers=3, num_attributes=2)
+    shapes = built.abstract()
+    placed = sharding.of_params(shapes, built.config, sharding.mesh(built.config))
     assert trees.flatten(placed).keys() == trees.flatten(shapes).keys()
 
 

@@ -236,7 +236,9 @@ def test_a_model_that_scores_no_pairs_has_no_evaluator(run):
 
 def test_evaluator_tells_wrong_data_before_training(run, tmp_path):
     def check(**kwargs):
-        retrieval.check(dataclasses.replace(run, eval=EvalConfig(**kwargs)))
+        retrieval.evaluator(
+            dataclasses.replace(run, eval=EvalConfig(**kwargs)), small_models.TOKENIZER
+        )
 
     with pytest.raises(UsageError, match="no split 'test'"):
         check(split="test")

@@ -69,7 +69,7 @@ def test_words_are_predicted_as_by_pytorch(tmp_path):
         words = jax.jit(lambda p, t: model.words(p, model.encode_text(p, t).states))
         logits = words(found.params, text)
     np.testing.assert_allclose(logits, expected, atol=1e-5, rtol=1e-5)
-    assert sharding.of_params(found.params, sharding.mesh(found.config))
+    assert sharding.of_params(found.params, found.config, sharding.mesh(found.config))
 
 
 @pytest.mark.parametrize(

@@ -573,7 +573,7 @@ def test_experiments_are_models_whose_rules_all_apply(arg, scale):
     model = registry.build(config)
     shapes = model.abstract()
     assert optim.build(config.optim, shapes, config.steps)
-    assert sharding.of_params(shapes, sharding.mesh(config))
+    assert sharding.of_params(shapes, config, sharding.mesh(config))
 
 
 def test_an_experiment_that_there_is_not():

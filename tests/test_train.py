@@ -26,9 +26,11 @@ from mmt_jax.configs.config import (
     OptimConfig,
 )
 from mmt_jax.errors import UsageError
+from mmt_jax.infer import retrieval
 from mmt_jax.text import store
-from mmt_jax.train import init, loop, optim, workdir
+from mmt_jax.train import init, loop, optim, speed, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
+from mmt_jax.train.run import prepare
 from mmt_jax.train.signals import Interrupted, Stop
 from mmt_jax.train.state import State, keys
 
@@ -46,6 +48,7 @@ CONFIG = Config(
     optim=OptimConfig(lr=0.01, schedule="constant", warmup_steps=2, eps=1e-3),
     eval=EvalConfig(best="r"),
 )
+SPEEDS = ("pairs_per_second", "tokens_per_second", "data_wait")
 BERT = dataclasses.replace(
     CONFIG,
     tag="bert",
@@ -61,7 +64,7 @@ def run(folder, config=CONFIG, **kwargs):
 def lines(folder):
     """metrics.jsonl without speeds."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in SPEEDS} for row in rows]
 
 
 def distance(a, b):
@@ -192,6 +195,38 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, mon
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 
 
+def test_the_log_says_how_fast_a_run_is_and_a_profile_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(speed.PEAKS, "cpu", 1e12)
+    run(tmp_path, dataclasses.replace(CONFIG, steps=4, profile=(2, 2)))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert 8 * 4 < row["tokens_per_second"] / row["pairs_per_second"] * 8 < 8 * (12 + 37)
+        assert 0 < row["mfu"] < 1
+        assert 0 <= row["data_wait"] <= 1
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    longer = dataclasses.replace(CONFIG, steps=4)
+    assert run(tmp_path, longer)["loss"] == rows[-1]["loss"]
+
+
+def test_flops_of_a_step_are_counted_whole_whatever_its_parts(monkeypatch, tmp_path):
+    monkeypatch.setitem(speed.PEAKS, "cpu", 1e12)
+    flops = []
+    for parts in (1, 2):
+        program = prepare(dataclasses.replace(CONFIG, grad_accum=parts), tmp_path / "run").program
+        flops.append(program.flops(program.largest))
+    assert flops[1] == pytest.approx(flops[0], rel=0.1)
+
+
+def test_bits_of_another_generator_give_another_run_from_the_same_weights(whole, tmp_path):
+    config = dataclasses.replace(CONFIG, prng="rbg")
+    assert keys(0)[0] == keys(0, "rbg")[0]
+    metrics = run(tmp_path, config)
+    assert not same(load(tmp_path).params, load(whole[0]).params)
+    assert run(tmp_path / "again", config) == metrics
+    with pytest.raises(UsageError, match=r"config\.prng is 'threefry' and was 'rbg'"):
+        run(tmp_path)
+
+
 def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     folder = tmp_path / "run"
     wrong = {
@@ -206,6 +241,19 @@ def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
         with pytest.raises(UsageError, match=name):
             run(folder, config)
     assert not folder.exists()
+
+
+def test_nothing_is_trained_where_the_run_after_it_cannot_be(tmp_path, monkeypatch):
+    """Neither a part of it nor of the run that it starts from, which would come first."""
+    rows = {"bert": BERT, "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert")}
+    monkeypatch.setattr(init.variants, "get_config", lambda tag, *, scale: rows[tag])
+    frozen = dataclasses.replace(CONFIG.optim, freeze=("nothing",))
+    with pytest.raises(UsageError, match="freeze"):
+        run(tmp_path / "run", dataclasses.replace(rows["x"], optim=frozen))
+    config = dataclasses.replace(rows["x"], eval=EvalConfig(best="loss"))
+    with pytest.raises(UsageError, match="'loss' cannot choose a checkpoint"):
+        run(tmp_path / "run", config, evaluator=retrieval.evaluator)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -4,6 +4,7 @@ The second host is told to end, by SIGTERM, while the run is evaluated; then the
 """
 
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -24,8 +25,7 @@ def main(folder):
         eval=EvalConfig(every=2, split="val", limit=5, best="image_retrieval/r@1"),
     )
 
-    def scores(config, tokenizer, _):
-        return retrieval.evaluator(config, tokenizer, progress=False)
+    scores = functools.partial(retrieval.evaluator, progress=False)
 
     def stop(*_):
         if jax.process_index() == 1:

@@ -26,7 +26,6 @@ the run (exit status 1), with the step and the last good checkpoint named.
 from __future__ import annotations
 
 import types
-from typing import Any
 
 from mmt_jax.cli import flags
 
@@ -45,21 +44,10 @@ def run(args: types.SimpleNamespace) -> None:
     """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
     import jax
 
-    from mmt_jax.infer import retrieval
+    from mmt_jax.infer import tasks
     from mmt_jax.train import loop
 
-    if args.config.pretrained:  # told before that is trained, which may take hours
-        retrieval.check(args.config)
-    metrics = loop.train(args.config, args.workdir, evaluator=_evaluator)
+    metrics = loop.train(args.config, args.workdir, evaluator=tasks.evaluator)
     if jax.process_index() == 0:
         rows = [[name, f"{value:.4g}"] for name, value in metrics.items()]
         print(flags.table(["metric", "value"], rows))
-
-
-def _evaluator(config: Any, tokenizer: Any, labels: Any) -> Any:
-    """Of the task, or of retrieval, or nothing where the model scores no pairs."""
-    from mmt_jax.infer import retrieval, tasks
-
-    if config.task.name:
-        return tasks.evaluator(config, tokenizer, labels)
-    return retrieval.evaluator(config, tokenizer)

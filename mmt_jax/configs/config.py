@@ -131,6 +131,21 @@ class EvalConfig(Checked):
     path: ClassVar[str] = "config.eval"
 
 
+class Steps:
+    """Nothing, or a step from 1 on and how many from there."""
+
+    def check(self, value: tuple[int, ...], path: str) -> None:
+        """Refuses others.
+
+        Raises:
+          UsageError: naming `path` and the value.
+        """
+        if value and (len(value) != 2 or min(value) < 1):
+            raise UsageError(
+                f"{path} is {value}; give the first step and how many, such as (100,5), or ()"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(Checked):
     """One run, whole."""
@@ -151,6 +166,10 @@ class Config(Checked):
     # Layers are computed again for the gradient, to save memory.
     remat: Annotated[str, Choice("none", "layers")] = "none"
     mesh: tuple[tuple[str, int], ...] = (("data", -1), ("model", 1))  # one -1 = the other devices
+    fsdp: bool = False  # parameters and the optimiser's state are cut over the axis "data" too
+    # Of dropout, pairs and masks; rbg is quicker on a TPU, and depends on the mesh.
+    prng: Annotated[str, Choice("threefry", "rbg")] = "threefry"
+    profile: Annotated[tuple[int, ...], Steps()] = ()  # the first step to be traced, and how many
     log_every: Count = 50
     checkpoint_every: Count = 500
     keep: Count = 2  # checkpoints kept beside the best

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config
-from mmt_jax.corpus import Photos
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
@@ -210,47 +209,41 @@ def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np
 
 
 def evaluator(
-    config: Config, tokenizer: Tokenizer, *, progress: bool = True
+    config: Config,
+    tokenizer: Tokenizer,
+    labels: Sequence[str] | None = None,
+    *,
+    progress: bool = True,
 ) -> Callable[[Model, Params], dict[str, float]] | None:
     """What a training run calls to evaluate: model and parameters → `Retrieval.flat`.
 
     Args:
       config: the run's; `config.eval` says which data, how much of it, and how.
       tokenizer: the run's.
+      labels: of a task; retrieval needs none.
       progress: show a line on stderr while an evaluation takes more than a few seconds.
 
     Returns:
       None where the model scores no pairs.
 
     Raises:
-      UsageError: as `check`.
+      UsageError: the data is not there, or does not fit the training data; or `config.eval.best` is
+        nothing to choose a checkpoint by.
     """
+    del labels
     if config.objective.itm == "none":
         return None
-    examples = Examples.of(config, check(config), tokenizer)
+    ranking.check_best(config.eval.best)
+    source, split = sources.eval_source(config)
+    corpora = sources.load(source, split, pixels=config.model.pixels)
+    if not config.model.pixels:
+        check_width(corpora[0].feature_dim, config.model.feature_dim)
+    examples = Examples.of(config, sources.first(corpora, config.eval.limit), tokenizer)
 
     def evaluation(model: Model, params: Params) -> dict[str, float]:
         return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
 
     return evaluation
-
-
-def check(config: Config) -> list[Photos]:
-    """The photos that a run is evaluated on; no vocabulary and so no earlier run is needed for it.
-
-    Raises:
-      UsageError: they are not there, or not as those that it is trained on; or `config.eval.best`
-        is nothing to choose a checkpoint by.
-    """
-    if config.objective.itm == "none":
-        return []
-    ranking.check_best(config.eval.best)
-    source, split = sources.eval_source(config)
-    corpora = sources.load(source, split, pixels=config.model.pixels)
-    if not config.model.pixels:
-        wanted = config.model.feature_dim or sources.spec(config).feature_dim
-        check_width(corpora[0].feature_dim, wanted)
-    return sources.first(corpora, config.eval.limit)
 
 
 def check_width(found: int, wanted: int | None) -> None:

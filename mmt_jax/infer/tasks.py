@@ -12,8 +12,8 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, TASKS
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
+from mmt_jax.infer import retrieval
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.retrieval import check_width
 from mmt_jax.models.base import Model
 from mmt_jax.tasks import registry
 from mmt_jax.tasks.records import Records
@@ -84,24 +84,29 @@ def photos(config: Config, source: str, split: str) -> list[Any]:
     """
     corpora = sources.load(source, split, pixels=config.model.pixels, bare=True)
     if not config.model.pixels:
-        check_width(corpora[0].feature_dim, config.model.feature_dim)
+        retrieval.check_width(corpora[0].feature_dim, config.model.feature_dim)
     return corpora
 
 
 def evaluator(
-    config: Config, tokenizer: Tokenizer, names: Sequence[str]
+    config: Config, tokenizer: Tokenizer, names: Sequence[str] | None
 ) -> Callable[[Model, Params], dict[str, float]] | None:
-    """What the loop calls while training; None where the config names nothing to evaluate on.
+    """What the loop calls while training: the task's metric or, without one, retrieval.
 
     Args:
       config: of the run, sizes filled in.
       tokenizer: the run's.
       names: labels by number.
 
+    Returns:
+      None where the config names nothing to evaluate on.
+
     Raises:
       UsageError: the questions or their photos cannot be read, some have no published answer, or
         their metric is not `config.eval.best`.
     """
+    if names is None:
+        return retrieval.evaluator(config, tokenizer)
     task, row = config.task, TASKS[config.task.name]
     if task.eval_questions is None or not row.metric:
         return None

@@ -26,7 +26,6 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
 from mmt_jax.study import report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
-from mmt_jax.text.base import Tokenizer
 from mmt_jax.text.store import stored_tokenizer
 
 Train = Callable[[Config, str], Mapping[str, float]]
@@ -285,13 +284,7 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
         compiled = pathlib.Path(workdir).parents[2] / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(compiled))
 
-    if config.pretrained:  # told before that is trained
-        retrieval.check(config)
-
-    def evaluator(config: Config, tokenizer: Tokenizer, _: Sequence[str] | None):
-        return retrieval.evaluator(config, tokenizer)
-
-    loop.train(config, workdir, evaluator=evaluator)
+    loop.train(config, workdir, evaluator=retrieval.evaluator)
     return _best_evaluation(config, pathlib.Path(workdir))
 
 

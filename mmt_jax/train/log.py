@@ -1,42 +1,36 @@
-"""What a run says while it runs: `metrics.jsonl`, TensorBoard, and a line for whoever waits."""
+"""What a run says while it runs: `metrics.jsonl`, TensorBoard, and lines for whoever waits."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import pathlib
-import sys
-import time
 from typing import Any, TextIO
 
-from mmt_jax.configs.config import Config
+from mmt_jax import progress as progress_lib
 from mmt_jax.train import workdir as workdirs
 
 
 class Log:
-    """Writes metrics as they come; a progress bar on a terminal, plain lines elsewhere."""
+    """Writes metrics as they come; below a bar on a terminal, else as lines."""
 
-    def __init__(self, folder: pathlib.Path | None, config: Config, *, start: int, progress: bool):
+    def __init__(self, folder: pathlib.Path | None, steps: int, *, start: int, progress: bool):
         """Opens the log of a run.
 
         Args:
           folder: the workdir; None writes no files.
-          config: of the run.
+          steps: of the run.
           start: the step that it goes on from. Lines of later steps, left by a run that was cut off
             after its last checkpoint, are dropped.
           progress: whether to speak at all; files are written in any case.
         """
-        self._steps, self._batch_size = config.steps, config.batch_size
+        self._steps, self._progress = steps, progress
         self._file: TextIO | None = None
         self._board: Any = None
         if folder:
             self._open(folder, start)
-        self._progress = progress
-        self._bar: Any = None
-        if progress and sys.stderr.isatty():
-            self._bar, self._task = _bar(start, config.steps)
-        self._timed_step, self._timed_at = start, time.perf_counter()
+        self._bar = progress and progress_lib.console().is_terminal
+        self._counter = progress_lib.Counter("steps", steps, done=start, shown=self._bar)
 
     def _open(self, folder: pathlib.Path, start: int) -> None:
         from tensorboardX import SummaryWriter
@@ -48,23 +42,12 @@ class Log:
         self._file = path.open("a")
         self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
-    def restart_clock(self, step: int) -> None:
-        """Leaves out of the speed what happened since the last line of the log."""
-        self._timed_step, self._timed_at = step, time.perf_counter()
-
     def train(self, step: int, values: dict[str, float]) -> None:
-        """Writes the metrics of a window that ended with `step`, and its speed."""
-        now = time.perf_counter()
-        per_step = (now - self._timed_at) / max(step - self._timed_step, 1)
-        self.restart_clock(step)
-        speed = self._batch_size / max(per_step, 1e-9)
-        self.write(step, values | {"pairs_per_second": speed})
-        left = datetime.timedelta(seconds=round((self._steps - step) * per_step))
-        line = f"loss {values['loss']:.4f}  {speed:,.0f} pairs/s"
-        if self._bar:
-            self._bar.update(self._task, completed=step, text=line, left=str(left))
-        else:
-            self.say(f"step {step}/{self._steps}  {line}  {left} left")
+        """Writes what the steps until `step` say, `loss` and `speed.Speed.values` among it."""
+        self.write(step, values)
+        self._counter.note = f"loss {values['loss']:.4f}  {values['pairs_per_second']:,.0f} pairs/s"
+        if not self._bar:
+            self.say(f"step {step}/{self._steps}  {self._counter.note}")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes values to the files."""
@@ -80,22 +63,18 @@ class Log:
         self.write(step, values)
         self.say(f"step {step}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
-    def tick(self, step: int) -> None:
-        """Moves the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=step)
+    def tick(self) -> None:
+        """Moves the bar by a step."""
+        self._counter.add(1)
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        if self._bar:
-            self._bar.console.print(line, markup=False, highlight=False)
-        elif self._progress:
-            print(line, file=sys.stderr, flush=True)
+        if self._progress:
+            progress_lib.say(line)
 
     def close(self) -> None:
         """Closes the files and leaves the bar as it is."""
-        if self._bar:
-            self._bar.stop()
+        self._counter.__exit__()
         if self._file is not None:
             self._board.close()
             self._file.close()
@@ -107,20 +86,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except ValueError:
         return math.inf
-
-
-def _bar(start: int, steps: int) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    bar = Progress(
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[text]}"),
-        TextColumn("{task.fields[left]} left"),
-        console=Console(stderr=True),
-    )
-    task = bar.add_task("", total=steps, completed=start, text="compiling", left="?")
-    bar.start()
-    return bar, task

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import os
-import pathlib
-import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
 from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed, batches
-from mmt_jax.errors import UsageError
-from mmt_jax.models.base import Model
-from mmt_jax.text.base import Tokenizer
-from mmt_jax.train import init, sharding
+from mmt_jax.progress import say
+from mmt_jax.train import sharding, speed
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.checkpoint import Checkpoints
 from mmt_jax.train.log import Log
 from mmt_jax.train.program import Program
-from mmt_jax.train.setup import prepare
+from mmt_jax.train.run import Evaluator, Run, prepare
 from mmt_jax.train.signals import Interrupted, Stop
-from mmt_jax.train.state import State, Window, keys
-from mmt_jax.typing import Params
-
-Evaluate = Callable[[Model, Params], dict[str, float]]
-# Config with its sizes, tokenizer and, of a task, answers by number → None for nothing to evaluate.
-Evaluator = Callable[[Config, Tokenizer, Sequence[str] | None], Evaluate | None]
+from mmt_jax.train.state import Window
+from mmt_jax.typing import Batch
 
 AHEAD = 2  # steps that the host may be ahead of the device: each keeps a batch in its memory
 
@@ -61,146 +54,150 @@ def train(
       The means of the last window of the log, and what the evaluation after the last step said.
 
     Raises:
-      UsageError: a config that does not fit the data, the devices or the folder.
+      UsageError: a config that does not fit the data, the devices or the folder, or a checkpoint
+        that cannot be written.
       TrainingFailed: a loss or an update that is not finite; no such state is ever saved.
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step is written.
     """
     sharding.initialize()
-    _check(config)
-    mesh = sharding.mesh(config)
+    run = prepare(config, workdir, evaluator)
+    if run.first:
+        if progress and jax.process_index() == 0:
+            say(f"{config.pretrained} comes first, in {run.first.folder}")
+        loop(run.first, progress=progress)
+        run = run.start_from([run.first.folder])
+    return loop(run, progress=progress)
+
+
+def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
+    """Takes the steps of a run that its folder lacks; see `train`."""
+    config, folder, program = run.config, run.folder, run.program
     primary = jax.process_index() == 0  # of several hosts, the one that speaks and writes files
-    progress = progress and primary
-    folder = pathlib.Path(workdir)
-    config, known = workdirs.claim(config, folder)
-    sharding.wait_for_hosts("they have seen what the folder holds")
-    origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
-    if config.pretrained and not origins:
-        origins = [folder / workdirs.PRETRAINED]
-        if not workdirs.has_checkpoint(folder):
-            if progress:
-                print(f"{config.pretrained} comes first, in {origins[0]}", file=sys.stderr)
-            train(init.pretraining(config), origins[0], evaluator=evaluator, progress=progress)
-
-    first, key = (sharding.put_key(key, mesh) for key in keys(config.seed))
-    setup = prepare(config, folder, origins, first, known=known)
-    config = setup.config
-    evaluate = evaluator(config, setup.tokenizer, setup.labels) if evaluator else None
-    iterator = batches(
-        setup.examples,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        sampling=config.data.sampling,
-        buckets=config.data.buckets,
-        rows=sharding.host_rows(sharding.batched(mesh), config.batch_size),
-        workers=config.data.workers,
-    )
-    program = Program(setup.model, config, setup.examples, mesh, key)
-
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(iterator))
+        # ---- The folder --------------------------------------------------------------------------
+        sharding.wait_for_hosts("they have seen what the folder holds")
         if primary:
             stack.enter_context(workdirs.locked(folder))
-            if not known:
-                setup.store(folder)
-            workdirs.write_config(folder, config)
+            run.store()
         sharding.wait_for_hosts("the folder is there")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(folder, config)))
         done = checkpoints.step()
         start = done or 0
-        log = Log(folder if primary else None, config, start=start, progress=progress)
+        log = Log(
+            folder if primary else None, config.steps, start=start, progress=progress and primary
+        )
         stack.enter_context(contextlib.closing(log))
         stop = stack.enter_context(Stop())
+
+        # ---- The state: that of the last checkpoint, or the first --------------------------------
+        iterator = stack.enter_context(contextlib.closing(_feed(run)))
+        metrics: dict[str, float] = {}
         if done is None:
-            for line in setup.said:
+            for line in run.said:
                 log.say(line)
-            state = program.first_state(first, setup.source)
-            setup.source = None  # or it would take memory beside the state for the whole run
+            state = program.first_state(run.weights)
         else:
             state, position, metrics = checkpoints.restore(start, program.like)
             iterator.set_state(position)
             log.say(f"{folder} goes on from step {start}")
             if start >= config.steps:
                 return metrics
-        run = _Run(config, setup.model, program, log, checkpoints, stop, evaluate)
-        return run.steps(state, iterator, start + 1)
 
+        # ---- The steps ---------------------------------------------------------------------------
+        def report(step: int, window: Window) -> dict[str, float]:
+            """Writes the metrics of a window that ended with `step`, and returns their means."""
+            window = jax.device_get(window)
+            if window.failed:
+                raise TrainingFailed(_failure(window.failed, checkpoints))
+            values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
+            log.train(step, values | clock.values())
+            return values
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """What the steps of a run have at hand."""
-
-    config: Config
-    model: Model
-    program: Program
-    log: Log
-    checkpoints: Checkpoints
-    stop: Stop
-    evaluate: Evaluate | None
-
-    def steps(self, state: State, iterator: Feed, first: int) -> dict[str, float]:
-        """Takes the steps from number `first` on; returns what `train` does."""
-        config, log = self.config, self.log
-        self.program.compile()
-        metrics: dict[str, float] = {}
-        window = self.program.empty
-        pending: tuple[int, Window] | None = None  # read while the step after it runs
+        program.compile()
+        clock = speed.Speed(program.mesh, config.batch_size)
+        profiler = speed.Profiler(folder / "profile" if primary else None, config.profile)
+        stack.enter_context(contextlib.closing(profiler))
+        window, pending = program.empty, None  # `pending` is read while the step after it runs
         running: collections.deque[jax.Array] = collections.deque()
-        feed = self.program.feed(iterator)
-        log.restart_clock(first - 1)
-        for step in range(first, config.steps + 1):
-            batch, position = next(feed)
-            state, window = self.program(state, window, batch)
+        feed = _ahead(iterator, program)
+        for step in range(start + 1, config.steps + 1):
+            profiler.before(step, state)
+            batch, position, counts = next(feed)
+            state, window = program(state, window, batch)
+            clock.add(flops=program.flops(batch), **counts)
+            log.tick()
             running.append(window.failed)
             if len(running) > AHEAD:
                 running.popleft().block_until_ready()
-            log.tick(step)
             if pending:
-                metrics, pending = self._report(*pending), None
+                metrics, pending = report(*pending), None
+            if traced := profiler.after(step, state):
+                log.say(f"what steps {config.profile[0]} to {step} did is in {traced}")
 
-            last = step == config.steps
-            evaluate = self.evaluate if last or _due(step, config.eval.every) else None
-            stopping = self.stop.after(step)
+            last, stopping = step == config.steps, stop.after(step)
+            evaluate = run.evaluate if last or _due(step, config.eval.every) else None
             if evaluate or last or stopping or _due(step, config.checkpoint_every):
                 # Only a state that is known to be finite is evaluated and saved.
-                metrics, window = self._report(step, window), self.program.empty
+                metrics, window = report(step, window), program.empty
                 if evaluate:
-                    evaluated = evaluate(self.model, state.params)
+                    evaluated = evaluate(run.model, state.params)
                     log.evaluation(step, evaluated)
                     metrics |= evaluated
-                self.checkpoints.save(state, step, position=position, metrics=metrics)
-                log.restart_clock(step)
-                if stopping := stopping or self.stop.signal:  # it may have come since
+                checkpoints.save(state, step, position=position, metrics=metrics)
+                if stopping := stopping or stop.signal:  # it may have come since
+                    checkpoints.wait()
                     stopped = Interrupted(stopping, step)
                     log.say(str(stopped))
                     raise stopped
+                clock.restart()
             elif _due(step, config.log_every):
-                pending, window = (step, window), self.program.empty
-        return metrics
+                pending, window = (step, window), program.empty
+        checkpoints.wait()
+    return metrics
 
-    def _report(self, step: int, window: Window) -> dict[str, float]:
-        """Writes the metrics of a window that ended with `step`, and returns their means."""
-        window = jax.device_get(window)
-        if window.failed:
-            self.checkpoints.wait()
-            good = self.checkpoints.step()
-            path = self.checkpoints.path(good) if good else None
-            where = f"the last good checkpoint is {path}" if path else "none was saved"
-            raise TrainingFailed(
-                f"the loss or its update is not finite from step {window.failed} on; {where}: "
-                f"lower config.optim.lr, or look at the data"
-            )
-        values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
-        self.log.train(step, values)
-        return values
+
+def _feed(run: Run) -> Feed:
+    config = run.config
+    return batches(
+        run.examples,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        sampling=config.data.sampling,
+        buckets=config.data.buckets,
+        rows=run.program.rows,
+        workers=config.data.workers,
+    )
+
+
+def _ahead(iterator: Feed, program: Program) -> Iterator[tuple[Batch, dict[str, Any], Any]]:
+    """Batches on the devices, one ahead.
+
+    Yields:
+      A batch; the position in the data after it; its tokens, and the seconds waited meanwhile.
+    """
+
+    def take() -> tuple[Batch, dict[str, Any], int]:
+        batch = next(iterator)
+        tokens = speed.tokens(batch) * jax.process_count()  # of this host's rows
+        return program.put(batch), iterator.get_state(), tokens
+
+    ahead = take()
+    while True:
+        batch, position, tokens = ahead
+        began = time.perf_counter()
+        ahead = take()
+        yield batch, position, {"tokens": tokens, "waited": time.perf_counter() - began}
+
+
+def _failure(step: int, checkpoints: Checkpoints) -> str:
+    checkpoints.wait()
+    good = checkpoints.step()
+    where = f"the last good checkpoint is {checkpoints.path(good)}" if good else "none was saved"
+    return (
+        f"the loss or its update is not finite from step {step} on; {where}: lower config.optim.lr,"
+        f" or look at the data"
+    )
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _check(config: Config) -> None:
-    if config.task.name and config.data.buckets:
-        raise UsageError(
-            "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
-            "empty"
-        )

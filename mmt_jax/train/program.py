@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,13 +9,12 @@ import numpy as np
 
 from mmt_jax import placement
 from mmt_jax.configs.config import Config
-from mmt_jax.data.feed import Feed
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models.base import Model
 from mmt_jax.tasks.records import Records
-from mmt_jax.train import optim, sharding
+from mmt_jax.train import optim, sharding, speed
 from mmt_jax.train import step as step_lib
-from mmt_jax.train.state import State, Window, abstract
+from mmt_jax.train.state import State, Window, abstract, keys
 from mmt_jax.typing import Batch, Params
 
 
@@ -26,80 +24,91 @@ class Program:
     Called as compiled, it cannot be traced again: a batch in another place is an error.
 
     Attributes:
+      mesh: the devices.
+      first_key: of fresh parameters.
       like: the state as abstract arrays in their places.
+      largest: a batch without padding, likewise.
       empty: a window without metrics.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        config: Config,
-        examples: Examples | Records,
-        mesh: jax.sharding.Mesh,
-        key: jax.Array,
-    ):
+    def __init__(self, model: Model, config: Config, examples: Examples | Records):
         """Lays the state out, and compiles nothing of the step yet.
 
         Args:
           model: to be trained.
           config: of the run.
           examples: what batches are made of.
-          mesh: from `sharding.mesh`.
-          key: of the run's steps, see `state.keys`.
 
         Raises:
-          UsageError: an optimiser that cannot be.
+          UsageError: a mesh, an optimiser or an objective that cannot be.
         """
-        self._model, self._size, self._key = model, config.batch_size, key
+        self.mesh = mesh = sharding.mesh(config)
+        self.first_key, self._key = (
+            sharding.put_key(key, mesh) for key in keys(config.seed, config.prng)
+        )
+        self._model, self._config = model, config
         self._tx = optim.build(config.optim, model.abstract(), config.steps)
         shapes = abstract(model, self._tx)
-        self._placed = sharding.of_state(shapes, shapes.params, mesh)
+        self._placed = sharding.of_state(shapes, shapes.params, config, mesh)
         self._batched = sharding.batched(mesh)
         self.like = _like(shapes, self._placed)
-        self._largest = _like(_batch_shapes(examples, self._size), self._batched)
+        self.largest = _like(_batch_shapes(examples, config.batch_size), self._batched)
         step = jax.jit(step_lib.build(model, self._tx, config))  # traced once for both uses below
-        _, metrics = jax.eval_shape(step, self.like, self._largest, key)
+        _, metrics = jax.eval_shape(step, self.like, self.largest, self._key)
         make = jax.jit(lambda: Window.empty(metrics), out_shardings=sharding.replicated(mesh))
         self.empty: Window = make()
         self._step = jax.jit(
             step_lib.windowed(step), donate_argnums=0, out_shardings=(self._placed, None)
         )
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, tuple[Any, float | None]] = {}
 
-    def first_state(self, key: jax.Array, source: Params | None) -> State:
-        """The state before the first step: `source`, or fresh weights drawn with `key`."""
+    def first_state(self, weights: Params | None) -> State:
+        """The state before the first step: of `weights`, or of fresh ones."""
         tx, model = self._tx, self._model
-        if source is None:
+        if weights is None:
             fresh = jax.jit(
                 lambda key: State.fresh(model.init(key), tx), out_shardings=self._placed
             )
-            return fresh(key)
-        params = jax.tree.map(placement.put, jax.device_get(source), self._placed.params)
+            return fresh(self.first_key)
+        params = jax.tree.map(placement.put, weights, self._placed.params)
         return jax.jit(lambda p: State.fresh(p, tx), out_shardings=self._placed)(params)
 
-    def feed(self, iterator: Feed) -> Iterator[tuple[Batch, dict[str, Any]]]:
-        """Batches on the devices, one ahead, each with the position in the data after it."""
-        ahead = sharding.put(next(iterator), self._batched, self._size)
-        while True:
-            batch, position = ahead, iterator.get_state()
-            ahead = sharding.put(next(iterator), self._batched, self._size)
-            yield batch, position
+    @property
+    def rows(self) -> slice:
+        """Those of a batch that this host reads."""
+        return sharding.host_rows(self._batched, self._config.batch_size)
 
-    def compile(self) -> None:
-        """Compiles the step for the largest batches, before the first of them is there."""
-        self._for(self._largest)
+    def put(self, batch: Batch) -> Batch:
+        """Numpy arrays of this host's rows, as a batch on the devices."""
+        return sharding.put(batch, self._batched, self._config.batch_size)
+
+    def compile(self) -> Any:
+        """Compiles the step for the largest batches, before the first of them is there.
+
+        Returns:
+          It, of which `memory_analysis()` says what it takes of each device.
+        """
+        return self._for(self.largest)[0]
 
     def __call__(self, state: State, window: Window, batch: Batch) -> tuple[State, Window]:
         """Takes a step; `state` is used up."""
-        step = self._for(batch)
+        step, _ = self._for(batch)
         with jax.transfer_guard("disallow"):
             return step(state, window, batch, self._key)
 
-    def _for(self, batch: Batch) -> Any:
+    def flops(self, batch: Batch) -> float | None:
+        """What a step on such a batch takes, over all devices; None where nobody asks for it."""
+        return self._for(batch)[1]
+
+    def _for(self, batch: Batch) -> tuple[Any, float | None]:
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if shapes not in self._compiled:
             lowered = self._step.lower(self.like, self.empty, batch, self._key)
-            self._compiled[shapes] = lowered.compile()
+            flops = None
+            if speed.peak(self.mesh):
+                # A batch in parts is a loop, whose body is counted once.
+                flops = (lowered.cost_analysis() or {}).get("flops", 0.0) * self._config.grad_accum
+            self._compiled[shapes] = lowered.compile(), flops
         return self._compiled[shapes]
 
 

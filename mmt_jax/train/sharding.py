@@ -24,34 +24,47 @@ from mmt_jax.typing import Params
 AXES = ("data", "model")
 P = PartitionSpec
 
-# Every parameter matches exactly one row. Attention is cut by heads, an MLP by its inner width, the
-# vocabulary and the detector classes by entries: each pair of matrices needs one reduction.
+# Every parameter matches exactly one row, which says what each of its axes is cut over: "model", by
+# entries; the field of the model's config that counts the heads, over "model" by whole heads; or,
+# under `config.fsdp`, "data". Attention is cut by heads, an MLP by its inner width, the vocabulary
+# and the detector classes by entries: each pair of matrices needs one reduction.
 TABLE: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(.*/)?tokens/embedding", P("model", None)),
-    (r"(.*/)?(positions|segments|(\w+_)?cls|types)/embedding", P()),
-    (r"image/(embed/)?(features|boxes|patches)/(kernel|bias)", P()),
+    (r"(.*/)?tokens/embedding", P("model", "data")),
+    (r"(.*/)?positions/embedding", P("data")),
+    (r"(.*/)?(segments|(\w+_)?cls|types)/embedding", P()),
+    (r"image/(embed/)?(features|boxes|patches)/(kernel|bias)", P("data")),
     (r"(.*/)?(\w+_)?norm/(scale|bias)", P()),
-    (r".*/(attention|cross)/(query|key|value)/kernel", P(None, "model")),
-    (r".*/(attention|cross)/(query|key|value)/bias", P("model")),
-    (r".*/(attention|cross)/out/kernel", P("model", None)),
+    *(
+        row
+        for part, heads in (
+            (r"text/stack/.*", "text_heads"),
+            (r"image/stack/.*", "image_heads"),
+            (r"(?!(text|image)/stack/).*", "heads"),
+        )
+        for row in (
+            (rf"{part}/(attention|cross)/(query|key|value)/kernel", P("data", heads)),
+            (rf"{part}/(attention|cross)/(query|key|value)/bias", P(heads)),
+            (rf"{part}/(attention|cross)/out/kernel", P(heads, "data")),
+        )
+    ),
     (r".*/(attention|cross)/out/bias", P()),
-    (r".*/mlp/hidden/kernel", P(None, "model")),
+    (r".*/mlp/hidden/kernel", P("data", "model")),
     (r".*/mlp/hidden/bias", P("model")),
-    (r".*/mlp/out/kernel", P("model", None)),
+    (r".*/mlp/out/kernel", P("model", "data")),
     (r".*/mlp/out/bias", P()),
-    (r".*/transforms/\d+/(kernel|bias)", P()),
+    (r".*/transforms/\d+/(kernel|bias)", P("data")),
     (r".*/bridges/\d+/weight", P()),
-    (r"pool_(text|image)/(dense/)?(kernel|bias)", P()),
-    (r"project_(text|image)/(kernel|bias)", P()),
-    (r"(.*/)?pooler/(kernel|bias)", P()),
+    (r"pool_(text|image)/(dense/)?(kernel|bias)", P("data")),
+    (r"project_(text|image)/(kernel|bias)", P("data")),
+    (r"(.*/)?pooler/(kernel|bias)", P("data")),
     (r"(score/dense|match)/(kernel|bias)", P()),
-    (r"contrast_head/(text|image|pair)/(kernel|bias)", P()),
+    (r"contrast_head/(text|image|pair)/(kernel|bias)", P("data")),
     (r"(contrast_head/)?log_scale", P()),
     (r"calibration/(scale|bias)", P()),
-    (r"(word|region|answer)_head/dense/(kernel|bias)", P()),
-    (r"word_head/decoder/kernel", P(None, "model")),
+    (r"(word|region|answer)_head/dense/(kernel|bias)", P("data")),
+    (r"word_head/decoder/kernel", P("data", "model")),
     (r"word_head/bias", P("model")),
-    (r"(region_head/outs/\w+|answer_head/out)/kernel", P(None, "model")),
+    (r"(region_head/outs/\w+|answer_head/out)/kernel", P("data", "model")),
     (r"(region_head/outs/\w+|answer_head/out)/bias", P("model")),
 )
 
@@ -130,17 +143,25 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
-def of_params(params: Params, mesh: Mesh) -> Params:
+def of_params(params: Params, config: Config, mesh: Mesh) -> Params:
     """The NamedSharding of each parameter, as a tree like `params` (abstract ones will do).
 
-    An axis of a parameter that the mesh axis does not divide stays whole.
+    An axis that the mesh's does not divide, in whole heads if it has heads, stays whole.
 
     Raises:
       ValueError: a parameter matches no row of TABLE, or several.
     """
+
+    def fit(axis: str | None, size: int) -> str | None:
+        if axis == "data":
+            return axis if config.fsdp and size % mesh.shape[axis] == 0 else None
+        if axis not in (None, "model"):
+            size = getattr(config.model, axis, None) or config.model.heads
+        return "model" if axis and size % mesh.shape["model"] == 0 else None
+
     return params_lib.unflatten(
         {
-            path: NamedSharding(mesh, _fit(_row(path), leaf.shape, mesh))
+            path: NamedSharding(mesh, P(*map(fit, _row(path), leaf.shape)))
             for path, leaf in params_lib.flatten(params).items()
         }
     )
@@ -158,22 +179,13 @@ def _row(path: str) -> PartitionSpec:
     return hits[0][1]
 
 
-def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    return P(
-        *(
-            axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(spec, shape)
-        )
-    )
-
-
-def of_state(state: Any, params: Params, mesh: Mesh) -> Any:
+def of_state(state: Any, params: Params, config: Config, mesh: Mesh) -> Any:
     """The NamedSharding of each leaf of any tree that holds trees like `params`, or parts of them.
 
     A leaf whose path ends as a parameter's does lies where that parameter lies; others, such as
     step counts, are whole on every device.
     """
-    table = params_lib.flatten(of_params(params, mesh))
+    table = params_lib.flatten(of_params(params, config, mesh))
 
     def find(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         del leaf
@@ -186,9 +198,8 @@ def of_state(state: Any, params: Params, mesh: Mesh) -> Any:
 
 def put_key(key: jax.Array, mesh: Mesh) -> jax.Array:
     """A random key that all hosts have alike, whole on every device."""
-    return jax.random.wrap_key_data(
-        placement.put(jax.device_get(jax.random.key_data(key)), replicated(mesh))
-    )
+    data = placement.put(jax.device_get(jax.random.key_data(key)), replicated(mesh))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def host_rows(sharding: NamedSharding, size: int) -> slice:

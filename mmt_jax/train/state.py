@@ -27,9 +27,14 @@ class State:
         return cls(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
-def keys(seed: int) -> tuple[jax.Array, jax.Array]:
-    """The two roots of what is random in a run: its first parameters, and its steps."""
+def keys(seed: int, prng: str = "threefry") -> tuple[jax.Array, jax.Array]:
+    """The two roots of what is random in a run: its first parameters, and its steps.
+
+    `prng` is of the steps alone, so that runs which differ in it start from the same parameters.
+    """
     first, steps = jax.random.split(jax.random.key(seed))
+    if prng != "threefry":
+        steps = jax.random.split(jax.random.key(seed, impl=prng))[1]
     return first, steps
 
 

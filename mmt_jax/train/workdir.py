@@ -31,7 +31,7 @@ LOCK = ".lock"
 # A run may go on with other values of these: they change neither a weight nor a batch of the steps
 # that are done.
 MAY_DIFFER = (
-    *("steps", "log_every", "checkpoint_every", "keep", "mesh", "eval"),
+    *("steps", "log_every", "checkpoint_every", "keep", "mesh", "fsdp", "profile", "eval"),
     *("task/eval_questions", "task/eval_annotations"),
 )
 

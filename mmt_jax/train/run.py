@@ -1,0 +1,150 @@
+"""What a run is made of, prepared before its first step and before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+
+from mmt_jax.configs.config import Config, with_spec
+from mmt_jax.configs.tasks import TASKS
+from mmt_jax.data import sources
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.errors import UsageError
+from mmt_jax.models import registry
+from mmt_jax.models.base import Model
+from mmt_jax.tasks import labels as labels_lib
+from mmt_jax.tasks import records
+from mmt_jax.tasks.base import Entry
+from mmt_jax.tasks.records import Records
+from mmt_jax.text import store
+from mmt_jax.text.base import Tokenizer
+from mmt_jax.train import init
+from mmt_jax.train import workdir as workdirs
+from mmt_jax.train.program import Program
+from mmt_jax.typing import Params
+
+Evaluate = Callable[[Model, Params], dict[str, float]]
+# Config with its sizes, tokenizer and, of a task, answers by number → None for nothing to evaluate.
+Evaluator = Callable[[Config, Tokenizer, Sequence[str] | None], Evaluate | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that the loop needs."""
+
+    config: Config  # with the sizes that come from the data
+    folder: pathlib.Path
+    known: bool  # whether the folder holds the run already
+    first: Run | None  # that this one starts from, to be trained before it
+    tokenizer: Tokenizer
+    labels: Sequence[str] | None  # of a task, its answers by number
+    examples: Examples | Records
+    model: Model
+    program: Program
+    evaluate: Evaluate | None
+    weights: Params | None  # numpy arrays that the first step starts from; None = fresh ones
+    said: tuple[str, ...]  # of where these come from, and of what the examples leave out
+
+    def store(self) -> None:
+        """Writes config, vocabulary and answers to the folder."""
+        if not self.known:
+            store.store_tokenizer(self.tokenizer, self.folder)
+            if self.labels is not None:
+                labels_lib.store(self.labels, self.folder)
+        workdirs.write_config(self.folder, self.config)
+
+    def start_from(self, origins: Sequence[pathlib.Path]) -> Run:
+        """This run with the weights of others; see `init.params`."""
+        said: list[str] = []
+        key = self.program.first_key
+        weights = init.params(origins, self.model, key, said.append, labels=self.labels or ())
+        weights = jax.device_get(weights)  # or they would lie beside the state for the whole run
+        return dataclasses.replace(self, first=None, weights=weights, said=(*said, *self.said))
+
+
+def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | None = None) -> Run:
+    """Reads what a config names, builds its model and lays it out on the devices.
+
+    Nothing is written, so a config that does not fit spoils nothing, and nothing is compiled but
+    fresh parameters beside those of other runs.
+
+    Args:
+      config: of the run; sizes that come from the data may be unset.
+      workdir: a new folder, or that of the same run.
+      evaluator: see `loop.train`.
+
+    Raises:
+      UsageError: what is named is not there, or does not fit the data, the devices or the folder.
+    """
+    if config.task.name and config.data.buckets:
+        raise UsageError(
+            "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
+            "empty"
+        )
+    folder = pathlib.Path(workdir)
+    config, known = workdirs.claim(config, folder)
+    origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
+    begun, first = workdirs.has_checkpoint(folder), None
+    if config.pretrained and not origins:
+        origins = [folder / workdirs.PRETRAINED]
+        if not begun:
+            first = prepare(init.pretraining(config), origins[0], evaluator)
+    elif not known:
+        for origin in origins:
+            workdirs.read_config(origin)  # before a vocabulary is looked for there
+
+    said: list[str] = []
+    entries, labels = records.asked(config, folder) if config.task.name else ([], None)
+    if first and not known:
+        tokenizer = first.tokenizer
+    else:
+        given = [folder] if known else [path for path in origins[:1] if store.has_vocabulary(path)]
+        sentences = [sentence for entry in entries for sentence in entry.sentences]
+        tokenizer = sources.tokenizer(config, next(iter(given), None), sentences=sentences)
+    spec = sources.spec(config, tokenizer)
+    if labels:
+        spec = dataclasses.replace(spec, num_answers=len(labels))
+    config = with_spec(config, spec)
+    model = registry.build(config)
+    examples = _examples(config, tokenizer, entries, labels, said)
+    run = Run(
+        config=config,
+        folder=folder,
+        known=known,
+        first=first,
+        tokenizer=tokenizer,
+        labels=labels,
+        examples=examples,
+        model=model,
+        program=Program(model, config, examples),
+        evaluate=evaluator(config, tokenizer, labels) if evaluator else None,
+        weights=None,
+        said=tuple(said),
+    )
+    return run if begun or first or not origins else run.start_from(origins)
+
+
+def _examples(
+    config: Config,
+    tokenizer: Tokenizer,
+    entries: list[Entry],
+    labels: Sequence[str] | None,
+    said: list[str],
+) -> Examples | Records:
+    """What batches are made of: pairs of photo and caption, or a task's entries."""
+    corpora = []
+    if labels is None or TASKS[config.task.name].photos:
+        corpora = sources.load(
+            config.data.source,
+            config.data.split,
+            size=config.data.size,
+            pixels=config.model.pixels,
+            bare=labels is not None,  # the entries' sentences are not the photos' captions
+        )
+    if labels is None:
+        return Examples.of(config, corpora, tokenizer)
+    return Records(config, entries, labels, tokenizer, corpora, say=said.append)

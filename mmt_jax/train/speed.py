@@ -1,0 +1,117 @@
+"""How fast a run is, how busy its devices are, and how long it waits for data."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from mmt_jax.typing import Batch
+
+# Products in bfloat16 (float16 on V100 and T4) that a device can do, in FLOP/s without sparsity, by
+# how its kind begins; from the makers' data sheets. Of several that fit, the first counts.
+PEAKS = {
+    "TPU v6 lite": 918e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+    "NVIDIA B200": 2250e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA GH200": 989e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA A10G": 70e12,
+    "NVIDIA A10": 125e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA L4": 121e12,
+    "Tesla V100": 125e12,
+    "Tesla T4": 65e12,
+}
+
+
+def peak(mesh: jax.sharding.Mesh) -> float | None:
+    """FLOP/s of all devices of a mesh together; None where PEAKS lacks their kind."""
+    kind = mesh.devices.flat[0].device_kind
+    each = next((rate for name, rate in PEAKS.items() if kind.startswith(name)), None)
+    return each and each * mesh.size
+
+
+def tokens(batch: Batch) -> int:
+    """Words and regions of a batch of numpy arrays that are no padding."""
+    parts = (batch.text, batch.image, *batch.more)
+    return sum(int(np.sum(part.mask)) for part in parts if part is not None)
+
+
+class Speed:
+    """Counts steps until they are asked for."""
+
+    def __init__(self, mesh: jax.sharding.Mesh, pairs: int):
+        """`pairs` are in a batch."""
+        self._peak, self._pairs = peak(mesh), pairs
+        self.restart()
+
+    def restart(self) -> None:
+        """Leaves out what happened until now."""
+        self._steps = self._tokens = 0
+        self._flops = self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, *, tokens: int, flops: float | None, waited: float) -> None:
+        """One step is under way: its `tokens` and its FLOPs, and seconds `waited` for its data."""
+        self._steps += 1
+        self._tokens += tokens
+        self._flops += flops or 0.0
+        self._waited += waited
+
+    def values(self) -> dict[str, float]:
+        """Figures by name, since this was asked for last.
+
+        `mfu`, on devices of PEAKS, is the share of the products that they could have done which the
+        step asks for, its recomputed ones (`config.remat`) among them. `data_wait` is the share of
+        the time in which nothing was to be done but wait for a batch.
+        """
+        spent = max(time.perf_counter() - self._since, 1e-9)
+        found = {
+            "pairs_per_second": self._pairs * self._steps / spent,
+            "tokens_per_second": self._tokens / spent,
+            "data_wait": self._waited / spent,
+        }
+        if self._peak:
+            found["mfu"] = self._flops / spent / self._peak
+        self.restart()
+        return found
+
+
+class Profiler:
+    """Writes what the steps of `config.profile` do for TensorBoard and Perfetto."""
+
+    def __init__(self, folder: pathlib.Path | None, window: tuple[int, ...]):
+        """`window` is the first step and how many, or empty; a `folder` of None writes nothing."""
+        self._folder, self._on = folder, False
+        start, count = window or (0, 0)
+        self._first, self._last = start, start + count - 1
+
+    def before(self, step: int, running: object) -> None:
+        """To be asked before a step is taken; `running` is waited for."""
+        if step == self._first and self._folder:
+            jax.block_until_ready(running)
+            jax.profiler.start_trace(self._folder)
+            self._on = True
+
+    def after(self, step: int, running: object) -> pathlib.Path | None:
+        """To be asked after it; returns the folder when it was the last."""
+        if not self._on or step < self._last:
+            return None
+        jax.block_until_ready(running)
+        self.close()
+        return self._folder
+
+    def close(self) -> None:
+        """Ends a window that has not ended."""
+        if self._on:
+            jax.profiler.stop_trace()
+            self._on = False
