@@ -41,7 +41,7 @@ lint: .venv/installed-test .venv/installed-dev
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
-.venv/installed: setup.py
+.venv/installed: setup.py pyproject.toml
 	@echo "Installing into .venv; this takes a few minutes."
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TENSORFLOW) 'setuptools>=77,<81' -e .

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 _CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
-# XLA ends where it does not know a flag: it knows these in every jax that setup.py admits.
+# XLA ends where it does not know a flag: it knows these in every jax that pyproject.toml admits.
 _FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",  # no parts for cores that other tests have busy
