@@ -82,3 +82,6 @@ class Metric:
     def mean(self) -> Array:
         """The mean; 0 where nothing was counted."""
         return self.sum / jax.numpy.maximum(self.count, 1)
+
+
+Metrics = dict[str, Metric]

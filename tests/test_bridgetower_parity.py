@@ -17,7 +17,7 @@ from mmt_jax.models import weights as engine
 from mmt_jax.models.bridgetower import weights as names
 from mmt_jax.nn.heads import MATCH
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
-from mmt_jax.objectives import losses
+from mmt_jax.objectives import per_example
 
 PAIRS = 3
 TOLERANCE = 1e-5
@@ -192,7 +192,7 @@ def our_loss(case, model, params, text, image):
         model.embed_image(params, image),
         model.apply(params, network.embed_pair, text, image),
     )
-    loss = losses.soft_contrast(model.contrast(params, text, image), jnp.arange(PAIRS)).mean()
+    loss = per_example.soft_contrast(model.contrast(params, text, image), jnp.arange(PAIRS)).mean()
     return loss, (states, jnp.stack(unit, axis=-2))
 
 

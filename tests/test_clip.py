@@ -21,7 +21,7 @@ from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.clip import weights as names
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
-from mmt_jax.objectives import losses
+from mmt_jax.objectives import losses, per_example
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch
 
@@ -124,7 +124,10 @@ def test_equals_pytorch(tmp_path, changes):
         encoded = model.encode_text(params, text), model.encode_image(params, image)
         logits = model.embed_text(params, encoded[0]) @ model.embed_image(params, encoded[1]).T
         pairs = jnp.ones((1, 3, 3), bool)
-        return sum(x.mean() for x in losses.contrastive(logits[None], pairs)) / 2, (states, logits)
+        return sum(x.mean() for x in per_example.contrastive(logits[None], pairs)) / 2, (
+            states,
+            logits,
+        )
 
     with jax.default_matmul_precision("highest"):
         (value, (states, logits)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(

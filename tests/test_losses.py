@@ -14,7 +14,7 @@ import tiny
 from mmt_jax import params as trees
 from mmt_jax.errors import UsageError
 from mmt_jax.models.base import take
-from mmt_jax.objectives import losses
+from mmt_jax.objectives import losses, per_example
 
 # --- Per example ---
 
@@ -26,7 +26,7 @@ def log_softmax(x):
 
 def test_cross_entropy_by_hand():
     logits = np.log([[1.0, 2.0, 5.0], [4.0, 4.0, 2.0]])
-    got = losses.cross_entropy(logits, np.array([2, 0]))
+    got = per_example.cross_entropy(logits, np.array([2, 0]))
     np.testing.assert_allclose(got, -np.log([5 / 8, 4 / 10]), rtol=1e-6)
 
 
@@ -52,24 +52,28 @@ def test_class_divergence_equals_kl_of_the_dense_distribution(ids, probs):
     logits = np.random.default_rng(0).normal(0, 2, (3, 6))
     full = dense(ids, probs, 6)
     entropy = sum(p * math.log(p) for p in full if p)
-    got = losses.class_divergence(logits, np.tile(ids, (3, 1)), np.tile(probs, (3, 1)))
+    got = per_example.class_divergence(logits, np.tile(ids, (3, 1)), np.tile(probs, (3, 1)))
     np.testing.assert_allclose(got, entropy - log_softmax(logits) @ full, rtol=1e-5, atol=1e-6)
 
 
 def test_class_divergence_is_zero_where_the_model_agrees():
     full = dense([3, 1], [0.4, 0.3], 5)
-    got = losses.class_divergence(np.log(full)[None], np.array([[3, 1]]), np.array([[0.4, 0.3]]))
+    got = per_example.class_divergence(
+        np.log(full)[None], np.array([[3, 1]]), np.array([[0.4, 0.3]])
+    )
     np.testing.assert_allclose(got, [0.0], atol=1e-6)
 
 
 def test_feature_error_by_hand():
-    got = losses.feature_error(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[3.0, 1.0], [0, 0]]))
+    got = per_example.feature_error(
+        np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[3.0, 1.0], [0, 0]])
+    )
     np.testing.assert_allclose(got, [2.5, 0.0])
 
 
 def test_contrastive_by_hand_in_both_directions():
     scores = np.log([[[6.0, 2.0], [1.0, 3.0]]])  # caption by photo
-    to_photo, to_caption = losses.contrastive(scores, np.ones((1, 2, 2), bool))
+    to_photo, to_caption = per_example.contrastive(scores, np.ones((1, 2, 2), bool))
     np.testing.assert_allclose(to_photo, -np.log([[6 / 8, 3 / 4]]), rtol=1e-6)
     np.testing.assert_allclose(to_caption, -np.log([[6 / 7, 3 / 5]]), rtol=1e-6)
 
@@ -78,10 +82,10 @@ def test_contrastive_leaves_out_candidates_of_the_same_photo():
     scores = np.log([[[6.0, 50.0, 2.0], [70.0, 3.0, 1.0], [4.0, 5.0, 8.0]]])
     allowed = np.ones((1, 3, 3), bool)
     allowed[0, [0, 1], [1, 0]] = False
-    to_photo, to_caption = losses.contrastive(scores, allowed)
+    to_photo, to_caption = per_example.contrastive(scores, allowed)
     np.testing.assert_allclose(to_photo, -np.log([[6 / 8, 3 / 4, 8 / 17]]), rtol=1e-6)
     np.testing.assert_allclose(to_caption, -np.log([[6 / 10, 3 / 8, 8 / 11]]), rtol=1e-6)
-    slope = jax.grad(lambda x: sum(x.sum() for x in losses.contrastive(x, allowed)))(scores)
+    slope = jax.grad(lambda x: sum(x.sum() for x in per_example.contrastive(x, allowed)))(scores)
     assert np.isfinite(slope).all()
     np.testing.assert_array_equal(slope[~allowed], 0)
 

@@ -19,7 +19,7 @@ from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.models.lxmert import weights as lxmert_names
-from mmt_jax.objectives import corruption, losses, pairing
+from mmt_jax.objectives import corruption, losses, pairing, per_example
 from mmt_jax.train import optim
 
 PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelled=True)
@@ -110,7 +110,7 @@ def test_without_another_photo_nothing_is_wrong():
 
 def test_contrast_with_soft_labels_by_hand():
     logits = jnp.log(jnp.array([[[1.0, 2.0, 1.0], [1.0, 1.0, 2.0], [4.0, 3.0, 1.0]]]))
-    found = losses.soft_contrast(logits, jnp.array([5, 6, 5]))
+    found = per_example.soft_contrast(logits, jnp.array([5, 6, 5]))
     expected = [-np.log(1 / 4), -np.log(1 / 4), -(np.log(4 / 8) + np.log(1 / 8)) / 2]
     np.testing.assert_allclose(found[0], expected, rtol=1e-6)
 

@@ -13,7 +13,7 @@ from mmt_jax.configs.config import Config, DataConfig, MMTConfig
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import feed, pipeline, regions
 from mmt_jax.errors import UsageError
-from mmt_jax.objectives import losses
+from mmt_jax.objectives import losses, per_example
 from mmt_jax.photo import FEATURES, rows
 from mmt_jax.text import vocabulary
 
@@ -178,7 +178,7 @@ def test_a_shorter_list_of_classes_means_the_same_in_a_mixture(tokenizer):
     for corpora in (parts, parts[:1]):
         image = pipeline.Examples(corpora, tokenizer).images(np.arange(4))
         logits = np.tile(np.linspace(-2, 2, 9), (image.mask.sum(), 1))
-        divergence = losses.class_divergence(
+        divergence = per_example.class_divergence(
             logits, image.class_ids[image.mask], image.class_probs[image.mask]
         )
         found.append((image.class_ids.shape[-1], divergence))

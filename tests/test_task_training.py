@@ -29,7 +29,7 @@ from mmt_jax.data import formats, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import tasks
 from mmt_jax.models import registry
-from mmt_jax.objectives import answers, losses
+from mmt_jax.objectives import answers, losses, per_example
 from mmt_jax.photo import FEATURES, image_id, rows
 from mmt_jax.tasks import base, labels, nlvr2, records
 from mmt_jax.tasks import registry as kinds
@@ -380,7 +380,7 @@ def test_regions_of_a_detector_by_hand():
     expected = (0.8 * -np.log(0.75) + 0.5 * np.log(2)) / 0.5
     np.testing.assert_allclose(found.sum, expected, rtol=1e-6)
     assert found.count == 2
-    error = losses.smooth_l1(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0]))
+    error = per_example.smooth_l1(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0]))
     np.testing.assert_allclose(error, (0.125 + 2.5) / 2)
 
 

@@ -21,8 +21,9 @@ from flax import nnx
 
 from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
+from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import Sizes
-from mmt_jax.nn.primitives import split
+from mmt_jax.nn.primitives import Table, split
 from mmt_jax.typing import Array, Image, Params, Text
 
 
@@ -51,12 +52,20 @@ class Fused:
 
 
 class Network(nnx.Module):
-    """What a family implements; see `Model` for the shapes."""
+    """What a family implements, on its own parameters; `Model` has the same as pure functions.
+
+    `key` switches dropout on.
+    """
 
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
     # What the records of a task may hold, of which it answers questions: see `configs.tasks`.
     answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    answer_head: Callable[..., Array]  # of those that do
+    # Heads, of families and objectives that have them.
+    answer_head: Callable[..., Array]
+    region_head: RegionHead
+    word_head: WordHead
+    calibration: Calibration | None
+    text: Any
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -77,76 +86,102 @@ class Network(nnx.Module):
         """Whether captions and photos have embeddings; see `Model`."""
         return cls.separable(config)
 
+    @classmethod
+    def adopt(cls, params: Params, wanted: Params) -> Params:
+        """Parameters of a run of the same family with what this config has more of them."""
+        del wanted
+        return params
+
     def __init__(self, config: Config):
         raise NotImplementedError
 
-    def encode_text(self, text: Text, *, key: jax.Array | None) -> Encoded:
-        """Captions → what they say alone."""
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        """Text of B captions → what they say alone."""
         raise NotImplementedError
 
-    def encode_image(self, image: Image, *, key: jax.Array | None) -> Encoded:
-        """Photos → what they say alone."""
+    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+        """Image of B photos → what they say alone."""
         raise NotImplementedError
 
     def encode_images(
-        self, images: Sequence[Image], *, key: jax.Array | None
+        self, images: Sequence[Image], *, key: jax.Array | None = None
     ) -> tuple[Encoded, ...]:
-        """The photos of records that hold several, in order."""
+        """The photos of B records that hold several, in order: `encode_image` for each place."""
         keys = split(key, len(images))
         return tuple(self.encode_image(image, key=k) for image, k in zip(images, keys))
 
     def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None, states: bool = True
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`."""
+        """Row p of `text` meets row p of `image`: P pairs → Fused.
+
+        Without `states`, the last layers compute only what scores and `pooled` read.
+        """
         raise NotImplementedError
 
     def pool(self, item: Encoded) -> Array:
-        """See `Model.pool`."""
+        """Items of one modality → [B, E], as heads of tasks read them."""
         raise NotImplementedError
 
-    def answers(self, pooled: Array, *, key: jax.Array | None) -> Array:
-        """See `Model.answers`."""
+    def answers(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
+        """[B, E] of pairs (several side by side) or items → logits of a task's answers, [B, A]."""
         return self.answer_head(pooled, key=key)
 
-    @classmethod
-    def adopt(cls, params: Params, wanted: Params) -> Params:
-        """See `Model.adopt`."""
-        del wanted
-        return params
-
     def logits(self, scores: Array) -> Array:
-        """Scores of contrastive models → match logits."""
-        raise NotImplementedError
+        """Scores [...] of a contrastive model → match logits [..., 2], f32, index 0 = match."""
+        assert self.calibration is not None
+        return self.calibration(scores)
 
     def words(self, states: Array) -> Array:
-        """[..., D] → logits [..., V]."""
-        raise NotImplementedError
+        """Text states [..., D] → vocabulary logits [..., V] f32."""
+        return self.word_head(states, self.token_table.embedding[...])
+
+    @property
+    def token_table(self) -> Table:
+        """The embeddings of tokens."""
+        return self.text.embed.tokens
 
     def regions(self, states: Array) -> Array:
-        """See `Model.regions`."""
-        raise NotImplementedError
+        """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
+        return self.region_head(states, "classes", "features")
 
     def attributes(self, states: Array) -> Array:
-        """See `Model.attributes`."""
-        raise NotImplementedError
+        """Region states [..., D] → attribute logits [..., A] f32."""
+        return self.region_head(states, "attributes")
 
     def embed_text(self, text: Encoded) -> Array:
-        """[B, S, D] states → [B, E]; its products with `embed_image` rank as the scores do."""
+        """Encoded captions → [B, E] f32, whose products with `embed_image` rank as scores do."""
         raise NotImplementedError
 
     def embed_image(self, image: Encoded) -> Array:
-        """[B, S, D] states → [B, E]."""
+        """Encoded photos → [B, E] f32."""
         raise NotImplementedError
 
     def attention(self, text: Encoded, image: Encoded) -> list[Array]:
-        """See `Model.attention`; without an own one, words read no regions."""
+        """With which weights words read regions, [P, N, T, R] f32, layer by layer where they do.
+
+        Computed anew for whoever looks at them; training pays nothing for it.
+        """
         del text, image
         return []
 
-    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
-        """See `Model.contrast`; of models that embed beside a joint score."""
+    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
+        """What the image–text contrast of B pairs compares: logits [K, B, B] f32.
+
+        Of models that embed beside a joint score. Each row of each of the K matrices has its match
+        on the diagonal. The first compares captions with photos.
+        """
         raise NotImplementedError
+
+
+def _pure(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A network's method as a function of the parameters, which come first."""
+
+    @functools.wraps(method)
+    def call(self: Model, params: Params, *args: Any, **kwargs: Any) -> Any:
+        return self.apply(params, getattr(self.network, method.__name__), *args, **kwargs)
+
+    return call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +195,21 @@ class Model:
     config: Config
     network: type[Network]
     separable: bool
+
+    encode_text = _pure(Network.encode_text)
+    encode_image = _pure(Network.encode_image)
+    encode_images = _pure(Network.encode_images)
+    fuse = _pure(Network.fuse)
+    pool = _pure(Network.pool)
+    answers = _pure(Network.answers)
+    logits = _pure(Network.logits)
+    words = _pure(Network.words)
+    regions = _pure(Network.regions)
+    attributes = _pure(Network.attributes)
+    embed_text = _pure(Network.embed_text)
+    embed_image = _pure(Network.embed_image)
+    attention = _pure(Network.attention)
+    contrast = _pure(Network.contrast)
 
     @property
     def embeds(self) -> bool:
@@ -185,6 +235,10 @@ class Model:
         _, params = _structure(self.network, self.config)
         return jax.tree.map(lambda leaf: leaf, params)  # callers may change theirs
 
+    def adopt(self, params: Params) -> Params:
+        """As `Network.adopt`."""
+        return self.network.adopt(params, self.abstract())
+
     def _init(self, key: jax.Array) -> Params:
         params = nnx.to_pure_dict(nnx.state(self.network(self.config), nnx.Param))
         flat = params_lib.flatten(params)
@@ -198,90 +252,6 @@ class Model:
         graph, _ = _structure(self.network, self.config)
         module = nnx.merge(graph, nnx.State(params))
         return method(module, *args, **kwargs)
-
-    def encode_text(self, params: Params, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """Text of B captions → Encoded. `key` switches dropout on."""
-        return self.apply(params, self.network.encode_text, text, key=key)
-
-    def encode_image(
-        self, params: Params, image: Image, *, key: jax.Array | None = None
-    ) -> Encoded:
-        """Image of B photos → Encoded. `key` switches dropout on."""
-        return self.apply(params, self.network.encode_image, image, key=key)
-
-    def fuse(
-        self,
-        params: Params,
-        text: Encoded,
-        image: Encoded,
-        *,
-        key: jax.Array | None = None,
-        states: bool = True,
-    ) -> Fused:
-        """Row p of `text` meets row p of `image`: P pairs → Fused.
-
-        Without `states`, the last layers compute only what scores and `pooled` read.
-        """
-        return self.apply(params, self.network.fuse, text, image, key=key, states=states)
-
-    def encode_images(
-        self, params: Params, images: Sequence[Image], *, key: jax.Array | None = None
-    ) -> tuple[Encoded, ...]:
-        """The photos of B records that hold several, in order: `encode_image` for each place."""
-        return self.apply(params, self.network.encode_images, images, key=key)
-
-    def pool(self, params: Params, item: Encoded) -> Array:
-        """Items of one modality → [B, E], as heads of tasks read them."""
-        return self.apply(params, self.network.pool, item)
-
-    def answers(self, params: Params, pooled: Array, *, key: jax.Array | None = None) -> Array:
-        """[B, E] of pairs (several side by side) or items → logits of a task's answers, [B, A]."""
-        return self.apply(params, self.network.answers, pooled, key=key).astype(jnp.float32)
-
-    def adopt(self, params: Params) -> Params:
-        """Parameters of a run of the same family with what this config has more of them."""
-        return self.network.adopt(params, self.abstract())
-
-    def logits(self, params: Params, scores: Array) -> Array:
-        """Scores [...] of a contrastive model → logits [..., 2], f32, index 0 = match."""
-        return self.apply(params, self.network.logits, scores)
-
-    def words(self, params: Params, states: Array) -> Array:
-        """Text states [..., D] → vocabulary logits [..., V]."""
-        return self.apply(params, self.network.words, states)
-
-    def regions(self, params: Params, states: Array) -> Array:
-        """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
-        return self.apply(params, self.network.regions, states)
-
-    def attributes(self, params: Params, states: Array) -> Array:
-        """Region states [..., D] → attribute logits [..., A]."""
-        return self.apply(params, self.network.attributes, states)
-
-    def contrast(
-        self, params: Params, text: Encoded, image: Encoded, *, key: jax.Array | None = None
-    ) -> Array:
-        """What the image–text contrast of B pairs compares: logits [K, B, B] f32.
-
-        Each row of each of the K matrices has its match on the diagonal. The first compares
-        captions with photos.
-        """
-        return self.apply(params, self.network.contrast, text, image, key=key)
-
-    def attention(self, params: Params, text: Encoded, image: Encoded) -> list[Array]:
-        """With which weights words read regions, [P, N, T, R] f32, layer by layer where they do.
-
-        Computed anew for whoever looks at them; training pays nothing for it.
-        """
-        return self.apply(params, self.network.attention, text, image)
-
-    def embed_text(self, params: Params, text: Encoded) -> Array:
-        """Encoded captions → [B, E] f32 embeddings."""
-        return self.apply(params, self.network.embed_text, text)
-
-    def embed_image(self, params: Params, image: Encoded) -> Array:
-        """Encoded photos → [B, E] f32 embeddings."""
-        return self.apply(params, self.network.embed_image, image)
 
 
 _DRAWN = 2048  # values drawn with one key: all keys go through one compiled draw

@@ -17,9 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mmt_jax.nn.primitives import unit
-from mmt_jax.typing import Array, Metric
-
-Terms = dict[str, Metric]
+from mmt_jax.typing import Array, Metric, Metrics
 
 _TINY = 1e-12  # below it, a squared distance counts as 0 and gets no gradient
 
@@ -153,18 +151,18 @@ def convirt(
     return weight * to_captions + (1 - weight) * to_photos
 
 
-def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Terms:
+def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Metrics:
     """Of the model's own scores, which are cosines where its embeddings are unit vectors."""
     return {"itm": Metric.of(sum(hinge(text @ image.T, labels, **options)))}
 
 
-def _contrastive(text: Array, image: Array, labels: Array) -> Terms:
+def _contrastive(text: Array, image: Array, labels: Array) -> Metrics:
     attract, repel = contrastive(text, image, labels)
     return {"attract": mean(attract), "repel": mean(repel)}
 
 
 # By name: embeddings [B, E] of captions and photos, and labels → terms whose means are added.
-LOSSES: dict[str, Callable[[Array, Array, Array], Terms]] = {
+LOSSES: dict[str, Callable[[Array, Array, Array], Metrics]] = {
     "hinge": _hinge,
     "hinge_sum": functools.partial(_hinge, hardest=False),
     "triplet": lambda *pairs: {"itm": mean(triplet(*pairs))},

@@ -14,9 +14,7 @@ from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
 from mmt_jax.train import optim
 from mmt_jax.train.state import State, Window
-from mmt_jax.typing import Array, Batch, Metric, Params
-
-Metrics = dict[str, Metric]
+from mmt_jax.typing import Array, Batch, Metric, Metrics, Params
 
 
 def build(

@@ -9,7 +9,7 @@ from mmt_jax.configs.tasks import SENTENCE
 from mmt_jax.models.base import Encoded, Network
 from mmt_jax.models.mmt.network import check_streams, stack_sizes, token_embed
 from mmt_jax.nn.heads import SentenceHead, WordHead
-from mmt_jax.nn.primitives import split
+from mmt_jax.nn.primitives import Table, split
 from mmt_jax.nn.streams import Streams
 from mmt_jax.typing import Array, Text
 
@@ -22,7 +22,6 @@ class Bert(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         check_streams(config)
 
     def __init__(self, config: Config):
@@ -35,20 +34,18 @@ class Bert(Network):
         if model.num_answers:
             self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 
+    @property
+    def token_table(self) -> Table:
+        return self.text.tokens
+
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`."""
         key_embed, key_layers = split(key, 2)
         x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
         states, keys_values = self.streams.encode("text", x, text.mask, key=key_layers)
         return Encoded(states[-1], text.mask, keys_values, ())
 
     def pool(self, item: Encoded) -> Array:
-        """See `Model.pool`."""
         return item.states[:, self.cls_index]
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.tokens.embedding[...])
 
 
 NETWORK = Bert

@@ -130,7 +130,6 @@ class BridgeTower(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         model = config.model
         checks.heads(model, "", "text", "image")
         checks.grid(model)
@@ -149,7 +148,6 @@ class BridgeTower(Network):
 
     @classmethod
     def embeds(cls, config: Config) -> bool:
-        """See `Network.embeds`."""
         return config.model.itc != "none"
 
     def __init__(self, config: Config):
@@ -221,7 +219,6 @@ class BridgeTower(Network):
         return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`."""
         key_tower, key_cross = split(key, 2)
         states = self.text_states(text, key=key_tower)
         cls = states[-1][:, 0]
@@ -229,7 +226,7 @@ class BridgeTower(Network):
 
     @classmethod
     def adopt(cls, params: Params, wanted: Params) -> Params:
-        """See `Model.adopt`: a second photo starts with the token type of the first."""
+        """A second photo starts with the token type of the first."""
         types = params["types"]["embedding"]
         missing = max(0, wanted["types"]["embedding"].shape[0] - types.shape[0])
         table = jnp.concatenate([types, *[types[IMAGE:][:1]] * missing])
@@ -238,7 +235,6 @@ class BridgeTower(Network):
     def encode_images(
         self, images: Sequence[Image], *, key: jax.Array | None = None
     ) -> tuple[Encoded, ...]:
-        """See `Model.encode_images`."""
         keys = split(key, len(images))
         return tuple(
             self.encode_image(image, key=image_key, kind=IMAGE + place)
@@ -248,7 +244,7 @@ class BridgeTower(Network):
     def encode_image(
         self, image: Image, *, key: jax.Array | None = None, kind: int = IMAGE
     ) -> Encoded:
-        """See `Model.encode_image`; `kind` is a row of the token types."""
+        """`kind` is a row of the token types."""
         key_tower, key_cross = split(key, 2)
         states = self.image_states(image, key=key_tower)[-self.count :]
         states = [self.image.last_norm(x) for x in states]
@@ -334,7 +330,7 @@ class BridgeTower(Network):
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
+        """Without a match head nothing is scored (L = 0)."""
         last = self.cross_states(text, image, key=key, states=states)[-1]
         pooled = self.pooled(*last)
         shown = (last[0], last[1][:, 1:]) if states else (None, None)
@@ -342,19 +338,6 @@ class BridgeTower(Network):
             return Fused(*shown, *unscored(pooled), pooled)
         scores, logits = scored(self.match(pooled), self.calibration)
         return Fused(*shown, scores[None], logits[None], pooled)
-
-    def logits(self, scores: Array) -> Array:
-        """See `Model.logits`."""
-        assert self.calibration is not None
-        return self.calibration(scores)
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.embed.tokens.embedding[...])
-
-    def regions(self, states: Array) -> Array:
-        """See `Model.regions`."""
-        return self.region_head(states, "classes", "features")
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32 of the image–text contrast."""
@@ -370,9 +353,7 @@ class BridgeTower(Network):
         return unit(self.contrast_head.pair(self.pooled(*states)))
 
     def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
-        """See `Model.contrast`.
-
-        In the paper's reading captions with photos and back; in Hugging Face's captions with
+        """In the paper's reading captions with photos and back; in Hugging Face's captions with
         photos, captions with pairs, and photos with pairs.
         """
         texts, images = self.embed_text(text), self.embed_image(image)

@@ -60,7 +60,6 @@ class Clip(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         model, objective = config.model, config.objective
         checks.heads(model, "text", "image")
         checks.grid(model)
@@ -73,7 +72,6 @@ class Clip(Network):
 
     @classmethod
     def separable(cls, config: Config) -> bool:
-        """See `Network.separable`."""
         return config.objective.itm != "none"
 
     def __init__(self, config: Config):
@@ -118,41 +116,36 @@ class Clip(Network):
         return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`; the one head is the unit vector."""
+        """The one head is the unit vector."""
         states = self.text.last_norm(self.text_states(text, key=key)[-1])
         last = jnp.maximum(text.mask.sum(axis=1) - 1, 0)
         end = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
         return Encoded(states, text.mask, {}, (unit(self.project_text(end, dtype=jnp.float32)),))
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`; the one head, where there is a score, is the unit vector."""
+        """The one head, where there is a score, is the unit vector."""
         states = self.image.last_norm(self.image_states(image, key=key)[-1])
         heads = (unit(self.project_image(states[:, 0], dtype=jnp.float32)),) if self.scores else ()
         return Encoded(states, with_class(image.mask), {}, heads)
 
     def pool(self, item: Encoded) -> Array:
-        """See `Model.pool`: of photos."""
+        """Of photos."""
         return item.states[:, 0]
 
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`."""
         del key, states  # the states are there
         scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
-        logits = self.calibration(scores)
+        logits = self.logits(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
 
-    def logits(self, scores: Array) -> Array:
-        """See `Model.logits`."""
-        return self.calibration(scores)
-
     def embed_text(self, text: Encoded) -> Array:
-        """See `Model.embed_text`: the unit vector, times the scale."""
+        """The unit vector, times the scale."""
         return text.heads[0] * jnp.exp(self.log_scale[...])
 
     def embed_image(self, image: Encoded) -> Array:
-        """See `Model.embed_image`: the unit vector."""
+        """The unit vector."""
         return image.heads[0]
 
 

@@ -119,7 +119,6 @@ class Lxmert(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         checks.heads(config.model, "")
         if config.objective.hloss:
             raise UsageError(
@@ -204,11 +203,9 @@ class Lxmert(Network):
         return of_text, of_image
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`."""
         return self._encoded(self.text_states(text, key=key)[-1], text.mask)
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`."""
         return self._encoded(self.image_states(image, key=key)[-1], image.mask)
 
     def _encoded(self, states: Array, mask: Array) -> Encoded:
@@ -220,7 +217,7 @@ class Lxmert(Network):
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`; without a match head nothing is scored (L = 0)."""
+        """Without a match head nothing is scored (L = 0)."""
         shown: tuple[Any, Any] = (None, None)
         if states or not len(self.layers):
             shown = self.cross_states(text, image, key=key)[-1]
@@ -242,25 +239,7 @@ class Lxmert(Network):
         step, masks = recomputed(last.first_token, self.remat), (text.mask, image.mask)
         return step(states[0], masks, of_image=of_image, key=last_key)[:, 0]
 
-    def logits(self, scores: Array) -> Array:
-        """See `Model.logits`."""
-        assert self.calibration is not None
-        return self.calibration(scores)
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.embed.tokens.embedding[...])
-
-    def regions(self, states: Array) -> Array:
-        """See `Model.regions`."""
-        return self.region_head(states, "classes", "features")
-
-    def attributes(self, states: Array) -> Array:
-        """See `Model.attributes`."""
-        return self.region_head(states, "attributes")
-
     def attention(self, text: Encoded, image: Encoded) -> list[Array]:
-        """See `Model.attention`."""
         return [
             layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
             for layer, (x, y) in zip(numbered(self.layers), self.cross_states(text, image))

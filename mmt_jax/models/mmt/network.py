@@ -25,7 +25,7 @@ from mmt_jax.nn.heads import (
 )
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
-from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, dropout, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Text
 
@@ -99,12 +99,10 @@ class MMT(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         check_streams(config)
 
     @classmethod
     def separable(cls, config: Config) -> bool:
-        """See `Network.separable`."""
         table = kinds(config.model.layers)
         return all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
 
@@ -135,14 +133,16 @@ class MMT(Network):
         none = itm == "none"
         self.score: Any = None if none else ProductScore(model.pooled_dim, logits, dropout=rate)
 
+    @property
+    def token_table(self) -> Table:
+        return self.text.tokens
+
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`."""
         key_embed, key_layers = split(key, 2)
         x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
         return self._encode("text", x, text.mask, key_layers)
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`."""
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
 
@@ -154,7 +154,6 @@ class MMT(Network):
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`."""
         key_layers, key_score = split(key, 2)
         items = {"text": text, "image": image}
         trace = self.streams.fuse(
@@ -187,7 +186,6 @@ class MMT(Network):
         return {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
 
     def attention(self, text: Encoded, image: Encoded) -> list[Array]:
-        """See `Model.attention`."""
         items = {"text": text, "image": image}
         return self.streams.attention(
             {stream: item.states for stream, item in items.items()},
@@ -201,26 +199,11 @@ class MMT(Network):
             return item.heads[layer + 1]
         return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
-    def logits(self, scores: Array) -> Array:
-        """See `Model.logits`."""
-        assert self.calibration is not None
-        return self.calibration(scores)
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.tokens.embedding[...])
-
-    def regions(self, states: Array) -> Array:
-        """See `Model.regions`."""
-        return self.region_head(states, "classes", "features")
-
     def embed_text(self, text: Encoded) -> Array:
-        """See `Model.embed_text`."""
         pooled = self.pool_text(text.states[:, self.heads["text"]])
         return self.score.text(pooled)
 
     def embed_image(self, image: Encoded) -> Array:
-        """See `Model.embed_image`."""
         pooled = self.pool_image(image.states[:, self.heads["image"]])
         return self.score.image(pooled)
 

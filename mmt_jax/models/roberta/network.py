@@ -21,7 +21,6 @@ class Roberta(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         checks.heads(config.model, "")
 
     def __init__(self, config: Config):
@@ -44,16 +43,10 @@ class Roberta(Network):
         return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`."""
         return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())
 
     def pool(self, item: Encoded) -> Array:
-        """See `Model.pool`."""
         return item.states[:, 0]
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.embed.tokens.embedding[...])
 
 
 NETWORK = Roberta

@@ -149,14 +149,12 @@ class Tern(Network):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Network.check`."""
         checks.heads(config.model, "", "text", "image")
         if config.objective.hloss:
             raise UsageError("config.objective.hloss is not for the family tern; unset it")
 
     @classmethod
     def separable(cls, config: Config) -> bool:
-        """See `Network.separable`."""
         del config
         return True
 
@@ -210,11 +208,11 @@ class Tern(Network):
         return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_text`; the embedding is the one head."""
+        """The embedding is the one head."""
         return self._encoded(self.text_states(text, key=key)[-1], text.mask)
 
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
-        """See `Model.encode_image`; the embedding is the one head."""
+        """The embedding is the one head."""
         return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
 
     def _encoded(self, states: Array, mask: Array) -> Encoded:
@@ -223,23 +221,10 @@ class Tern(Network):
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
     ) -> Fused:
-        """See `Model.fuse`."""
         del key, states  # the states are there
         scores = (text.heads[0] * image.heads[0]).sum(-1)
-        logits = self.calibration(scores)
+        logits = self.logits(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
-
-    def logits(self, scores: Array) -> Array:
-        """See `Model.logits`."""
-        return self.calibration(scores)
-
-    def words(self, states: Array) -> Array:
-        """See `Model.words`."""
-        return self.word_head(states, self.text.embed.tokens.embedding[...])
-
-    def regions(self, states: Array) -> Array:
-        """See `Model.regions`."""
-        return self.region_head(states, "classes", "features")
 
     def embed_text(self, text: Encoded) -> Array:
         """Unit vectors [B, E] f32."""
