@@ -392,6 +392,7 @@ def test_full_size_has_as_many_parameters_as_is_published(count, objective, mode
 )
 def test_wrong_configs_are_refused(model, objective, message):
     sizes = {"width": 24, "heads": 3, "feature_dim": 7, "num_classes": 5, "vocab_size": 11}
-    config = Config(model=LxmertConfig(**sizes | model), objective=ObjectiveConfig(**objective))
     with pytest.raises(UsageError, match=message):
-        registry.build(config)
+        registry.build(
+            Config(model=LxmertConfig(**sizes | model), objective=ObjectiveConfig(**objective))
+        )

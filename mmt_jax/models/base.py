@@ -23,6 +23,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
 from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import Sizes
+from mmt_jax.nn.places import Rows
 from mmt_jax.nn.primitives import Table, split
 from mmt_jax.typing import Array, Image, Params, Text
 
@@ -58,6 +59,7 @@ class Network(nnx.Module):
     """
 
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
+    places: ClassVar[Rows] = ()  # of parameters that no other family has
     # What the records of a task may hold, of which it answers questions: see `configs.tasks`.
     answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
     # Heads, of families and objectives that have them.

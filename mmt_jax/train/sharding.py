@@ -19,53 +19,16 @@ from mmt_jax import params as params_lib
 from mmt_jax import placement
 from mmt_jax.configs.config import Config
 from mmt_jax.errors import UsageError
+from mmt_jax.models.registry import FAMILIES
+from mmt_jax.nn.places import PLACES
 from mmt_jax.typing import Params
 
 AXES = ("data", "model")
 P = PartitionSpec
 
-# Every parameter matches exactly one row, which says what each of its axes is cut over: "model", by
-# entries; the field of the model's config that counts the heads, over "model" by whole heads; or,
-# under `config.fsdp`, "data". Attention is cut by heads, an MLP by its inner width, the vocabulary
-# and the detector classes by entries: each pair of matrices needs one reduction.
-TABLE: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"(.*/)?tokens/embedding", P("model", "data")),
-    (r"(.*/)?positions/embedding", P("data")),
-    (r"(.*/)?(segments|(\w+_)?cls|types)/embedding", P()),
-    (r"image/(embed/)?(features|boxes|patches)/(kernel|bias)", P("data")),
-    (r"(.*/)?(\w+_)?norm/(scale|bias)", P()),
-    *(
-        row
-        for part, heads in (
-            (r"text/stack/.*", "text_heads"),
-            (r"image/stack/.*", "image_heads"),
-            (r"(?!(text|image)/stack/).*", "heads"),
-        )
-        for row in (
-            (rf"{part}/(attention|cross)/(query|key|value)/kernel", P("data", heads)),
-            (rf"{part}/(attention|cross)/(query|key|value)/bias", P(heads)),
-            (rf"{part}/(attention|cross)/out/kernel", P(heads, "data")),
-        )
-    ),
-    (r".*/(attention|cross)/out/bias", P()),
-    (r".*/mlp/hidden/kernel", P("data", "model")),
-    (r".*/mlp/hidden/bias", P("model")),
-    (r".*/mlp/out/kernel", P("model", "data")),
-    (r".*/mlp/out/bias", P()),
-    (r".*/transforms/\d+/(kernel|bias)", P("data")),
-    (r".*/bridges/\d+/weight", P()),
-    (r"pool_(text|image)/(dense/)?(kernel|bias)", P("data")),
-    (r"project_(text|image)/(kernel|bias)", P("data")),
-    (r"(.*/)?pooler/(kernel|bias)", P("data")),
-    (r"(score/dense|match)/(kernel|bias)", P()),
-    (r"contrast_head/(text|image|pair)/(kernel|bias)", P("data")),
-    (r"(contrast_head/)?log_scale", P()),
-    (r"calibration/(scale|bias)", P()),
-    (r"(word|region|answer)_head/dense/(kernel|bias)", P("data")),
-    (r"word_head/decoder/kernel", P("data", "model")),
-    (r"word_head/bias", P("model")),
-    (r"(region_head/outs/\w+|answer_head/out)/kernel", P("data", "model")),
-    (r"(region_head/outs/\w+|answer_head/out)/bias", P("model")),
+# Every parameter matches exactly one row: of what families share, or of a family's own.
+TABLE = tuple(
+    dict.fromkeys(row for family in FAMILIES.values() for row in (*PLACES, *family.places))
 )
 
 

@@ -23,6 +23,7 @@ from mmt_jax.models.bridgetower.config import BridgeTowerConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Mlp, Sizes, recomputed
+from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, split, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Params, Text
@@ -127,6 +128,13 @@ class BridgeTower(Network):
 
     itms = ("classification", "contrastive", "none")
     answers_on = (PAIR, PAIR_OF_PHOTOS)
+    places = (
+        (r"types/embedding", P()),
+        (r".*/transforms/\d+/(kernel|bias)", P("data")),
+        (r".*/bridges/\d+/weight", P()),
+        (r"contrast_head/(text|image|pair)/(kernel|bias)", P("data")),
+        (r"contrast_head/log_scale", P()),
+    )
 
     @classmethod
     def check(cls, config: Config) -> None:

@@ -25,6 +25,7 @@ from mmt_jax.nn.heads import (
 )
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
+from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, dropout, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Text
@@ -96,6 +97,10 @@ class MMT(Network):
     """
 
     answers_on = (PAIR, PAIR_OF_PHOTOS)
+    places = (
+        (r"pool_(text|image)/(dense/)?(kernel|bias)", P("data")),
+        (r"score/dense/(kernel|bias)", P()),
+    )
 
     @classmethod
     def check(cls, config: Config) -> None:
