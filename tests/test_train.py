@@ -91,6 +91,8 @@ def test_a_run_logs_means_of_windows_and_keeps_its_last_state(whole):
     assert {"loss", "itm", "itm_accuracy", "mlm", "mrm", "grad_norm", "lr"} < rows[0].keys()
     assert rows[0]["lr"] == pytest.approx((0.005 + 0.01) / 2)
     assert metrics == {k: v for k, v in rows[-1].items() if k != "step"}
+    for row in rows:  # what was counted in the window, not the mean of the steps' own losses
+        assert row["loss"] == pytest.approx(row["itm"] + row["mlm"] + row["mrm"], rel=1e-6)
     assert load(folder).step == 6
     assert list(folder.glob("events.out.tfevents.*"))
 

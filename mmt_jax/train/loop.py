@@ -13,6 +13,7 @@ import jax
 
 from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed, batches
+from mmt_jax.objectives import losses
 from mmt_jax.progress import say
 from mmt_jax.train import sharding, speed
 from mmt_jax.train import workdir as workdirs
@@ -110,6 +111,8 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
             if window.failed:
                 raise TrainingFailed(_failure(window.failed, checkpoints))
             values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
+            # Of what was counted in the whole window: steps may count very differently.
+            values["loss"] = float(losses.total(config.objective, window.metrics))
             log.train(step, values | clock.values())
             return values
 
