@@ -348,3 +348,6 @@ def test_a_file_may_make_a_config_or_plain_fields(tmp_path):
     whole = overrides.load(f"{path}:whole", {"model.width": 16})
     assert whole == resolve({**as_dict(whole), "model": {**as_dict(whole.model), "width": 16}})
     assert overrides.load(f"{path}:part", {"optim.lr": 0.5}).optim.lr == 0.5
+    path.write_text("def get_config(): pass")
+    with pytest.raises(UsageError, match="must return a config or its fields by name, not None"):
+        overrides.load(str(path))

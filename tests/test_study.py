@@ -532,6 +532,6 @@ def test_named_studies_have_the_tags_of_their_claims(study, claims):
 
 def test_time_left_is_told(tmp_path, capsys):
     carry_out(SMALL, tmp_path, seeds=1)
-    out = capsys.readouterr().out
-    assert "run 1 of 5: data_cc seed 0" in out
-    assert "run 5 of 5: data_sbu seed 0, about 0 min left" in out
+    err = capsys.readouterr().err
+    assert "run 1 of 5: data_cc seed 0" in err
+    assert "run 5 of 5: data_sbu seed 0, about 0 min left" in err

@@ -25,15 +25,20 @@ from mmt_jax.errors import UsageError
 FLAGS = (
     flags.Flag("workdir", "DIR", "of `mmt train`", required=True),
     flags.Flag("out", "DIR", "the new folder; nothing is overwritten", required=True),
-    flags.Flag("format", "savedmodel|huggingface", "of what is written; savedmodel by default"),
+    flags.Flag(
+        "format",
+        "savedmodel|huggingface",
+        "of what is written; savedmodel by default",
+        "savedmodel",
+    ),
 )
 
 
 def run(args: types.SimpleNamespace) -> None:
     """Exports."""
-    if args.format not in (None, *FORMATS):
+    if args.format not in FORMATS:
         raise UsageError(f"--format={args.format} is unknown; there are {', '.join(FORMATS)}")
-    FORMATS[args.format or "savedmodel"](args.workdir, args.out)
+    FORMATS[args.format](args.workdir, args.out)
     print(f"wrote {args.out}")
 
 

@@ -23,7 +23,7 @@ class Flag:
     name: str
     value: str  # what help shows after "="
     help: str
-    default: bool | int | tuple | None = None  # None: a string
+    default: bool | int | tuple | str | None = None  # None: a text that has none
     required: bool = False
 
     @property
@@ -91,8 +91,8 @@ def _parser(rows: Sequence[Flag]) -> typing.Any:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # arguments and flags in any order
     for row in rows:
-        if row.default is None:
-            flags.DEFINE_string(row.name, None, row.help, flag_values=values)
+        if row.default is None or isinstance(row.default, str):
+            flags.DEFINE_string(row.name, row.default, row.help, flag_values=values)
         elif row.default is False:
             flags.DEFINE_boolean(row.name, False, row.help, flag_values=values)
         elif isinstance(row.default, tuple):

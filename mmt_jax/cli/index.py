@@ -25,8 +25,8 @@ FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("out", "INDEX", "the new folder; nothing is overwritten", required=True),
-    flags.Flag("kind", "flat|ivf|hnsw", "how photos are found; flat by default"),
-    flags.Flag("metric", "ip|cosine", "what a score is; ip by default"),
+    flags.Flag("kind", "flat|ivf|hnsw", "how photos are found; flat by default", "flat"),
+    flags.Flag("metric", "ip|cosine", "what a score is; ip by default", "ip"),
 )
 
 
@@ -47,8 +47,8 @@ def run(args: types.SimpleNamespace) -> None:
         trained.model,
         trained.params,
         Examples.of(config, corpora, tokenizer, bare=True),
-        kind=args.kind or "flat",
-        metric=args.metric or "ip",
+        kind=args.kind,
+        metric=args.metric,
         workdir=pathlib.Path(args.workdir).resolve(),
         source=args.data,
         split=args.split,

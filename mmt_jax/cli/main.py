@@ -4,10 +4,9 @@ usage: mmt COMMAND [flags]
 
 {commands}
 
-`mmt COMMAND --help` says all of a command, with an example. A first model in two minutes, from the
-root of a checkout:
+`mmt COMMAND --help` says all of a command, with an example. A first model in two minutes:
 
-  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/cc --config.steps=200
+  mmt train --config=data_cc,scale=tiny --workdir=work/cc --config.steps=200
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=100
 
 Exit status: 0 done, 2 wrong use or input, 1 failure, 128 + the signal where one ended it.

@@ -24,7 +24,7 @@ FLAGS = (
     flags.Flag("index", "N", "which photo, counted from 0; the first by default", default=0),
     flags.Flag("out", "FILE.npz", "the new file; nothing is overwritten", required=True),
     flags.Flag("max_regions", "N", "best regions at most, as the model was trained", default=100),
-    flags.Flag("regions", "plain|release", "reading, as config.data.regions; plain by default"),
+    flags.Flag("regions", "plain|release", "as config.data.regions; plain by default", "plain"),
     flags.Flag("no_global", "", "leave the global region out: so LXMERT reads", default=False),
     flags.Flag("pixels", "", "write the photo's pixels in place of its regions", default=False),
 )
@@ -54,7 +54,7 @@ def run(args: types.SimpleNamespace) -> None:
             corpus,
             index,
             max_regions=args.max_regions,
-            reading=args.regions or "plain",
+            reading=args.regions,
             global_region=not args.no_global,
         )
     elif (pixels := corpus.take(np.array([index])).pixels) is None:

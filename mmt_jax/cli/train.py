@@ -1,16 +1,17 @@
 """Trains one model, or goes on where its workdir stopped.
 
-usage: mmt train --config=FILE:TAG[,scale=tiny] --workdir=DIR [--config.FIELD=VALUE ...]
+usage: mmt train --config=TAG[,scale=tiny]|FILE.py:ARG --workdir=DIR [--config.FIELD=VALUE ...]
 
-  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/cc
-  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=work/mine \\
+  mmt train --config=data_cc,scale=tiny --workdir=work/cc
+  mmt train --config=experiments/lxmert.py:base,scale=tiny --workdir=work/lxmert
+  mmt train --config=data_cc,scale=tiny --workdir=work/mine \\
     --config.data.source=regions:my_photos --config.steps=2000 --config.batch_size=64 \\
     --config.model.layers="('text','merged','merged')" --config.optim.lr=5e-4
 
-FILE is a path from the current folder; experiments/mmt.py is in the root of a checkout and knows
-every tag of `mmt list`, at scale=full (the default), tiny and pilot. `mmt describe TAG,scale=tiny`
-prints every field that a flag can set, such as config.seed, config.checkpoint_every,
-config.eval.every and config.eval.limit (photos).
+TAG is one of `mmt list`, at scale=full (the default), tiny or pilot. FILE.py is a path from the
+current folder, whose get_config(ARG) makes the config; those of other systems and of tasks are in
+experiments/ of a checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set,
+such as config.seed, config.checkpoint_every, config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
 oi-narratives), `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
@@ -32,7 +33,7 @@ from mmt_jax.cli import flags
 FLAGS = (
     flags.Flag(
         "config",
-        "FILE:TAG[,scale=tiny]",
+        "NAME",
         "what to train; --config.FIELD=VALUE after it sets a field",
         required=True,
     ),

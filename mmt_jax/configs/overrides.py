@@ -74,6 +74,8 @@ def changed(made: Any, changes: Mapping[str, Any]) -> Config:
       UsageError: an unknown field, or a value of another type or that makes no sense.
     """
     values: Any = as_dict(made) if isinstance(made, Config) else made
+    if not hasattr(values, "items"):
+        raise UsageError(f"get_config must return a config or its fields by name, not {made!r}")
     if changes and hasattr(values, "unlock"):  # a ConfigDict; unknown names are told by `resolve`
         values.unlock()
     for path, value in changes.items():

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mmt_jax import progress
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, resolve
 from mmt_jax.configs.overrides import changed, load
@@ -242,7 +243,6 @@ def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
 
 
 def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
     taken: dict[str, list[float]] = {}
@@ -252,7 +252,7 @@ def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]
     rest = sum(float(np.mean(taken.get(r.tag, typical))) for r in left[number:])
     time_left = f", about {rest / 60:.0f} min left" if done else ""
     tag = f"[bold]{escape(run.tag)}[/bold]"
-    Console().rule(f"run {number + 1} of {len(left)}: {tag} seed {run.seed}{time_left}")
+    progress.console().rule(f"run {number + 1} of {len(left)}: {tag} seed {run.seed}{time_left}")
 
 
 def _mark_best(results: Sequence[Result], workdir: pathlib.Path) -> dict[str, Any]:
