@@ -158,14 +158,13 @@ def test_a_config_of_a_notebook_is_checked_too():
 
 def test_names_are_those_that_the_code_has():
     """Configs import nothing that computes, so names stand in them a second time."""
-    from mmt_jax.data import feed, regions
+    from mmt_jax.data import regions
     from mmt_jax.models.bridgetower.network import LINKS
     from mmt_jax.models.tern.network import READINGS
     from mmt_jax.nn.primitives import ACTIVATIONS
     from mmt_jax.objectives import readings
 
     for path, names in {
-        "config.data.sampling": feed.SAMPLING,
         "config.data.regions": regions.READINGS,
         "config.objective.reading": readings.READINGS,
         "config.model.activation": ACTIVATIONS,
