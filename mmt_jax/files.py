@@ -25,11 +25,13 @@ def check_new(path: str | os.PathLike) -> pathlib.Path:
     """A path, if nothing is there yet.
 
     Raises:
-      UsageError: something is.
+      UsageError: something is, or it leads through a file.
     """
     path = pathlib.Path(path)
     if path.exists():
         raise UsageError(f"{path} exists and is not overwritten; remove it or name another")
+    if file := next((above for above in path.parents if above.is_file()), None):
+        raise UsageError(f"{path} cannot be written, for {file} is a file; name another")
     return path
 
 

@@ -32,12 +32,14 @@ pip install 'mmt_jax[tf]'.
 
 from __future__ import annotations
 
-import pathlib
 import types
-from typing import Any
+import typing
 
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
+
+if typing.TYPE_CHECKING:
+    from mmt_jax.infer.retrieval import Retrieval
 
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
@@ -111,7 +113,7 @@ def _needs(args: types.SimpleNamespace) -> None:
 
 
 def _rank(args: types.SimpleNamespace) -> None:
-    """Retrieval."""
+    """Ranks, prints the metrics and writes them."""
     from mmt_jax.infer import retrieval
 
     _needs(args)
@@ -120,8 +122,7 @@ def _rank(args: types.SimpleNamespace) -> None:
             raise UsageError(f"--{name} is for a task; name it with --task")
     if args.out:
         retrieval.output_paths(args.out)
-    saved = "://" in args.workdir or (pathlib.Path(args.workdir) / "saved_model.pb").is_file()
-    found = _saved_model(args) if saved else _workdir(args)
+    found = _retrieval(args)
     if args.out:
         found.write(args.out)
     print(f"{found.metrics['num_images']} photos, {found.metrics['num_captions']} captions")
@@ -134,55 +135,27 @@ def _rank(args: types.SimpleNamespace) -> None:
     print(flags.table(["", *names], rows))
 
 
-def _workdir(args: types.SimpleNamespace) -> Any:
-    from mmt_jax.infer import retrieval
-    from mmt_jax.text import store
-    from mmt_jax.train import checkpoint
+def _retrieval(args: types.SimpleNamespace) -> Retrieval:
+    from mmt_jax.data import sources
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.infer import api, retrieval
 
-    trained = checkpoint.load(args.workdir)
+    scorer = api.load(args.workdir, vocab=args.vocab)
+    config, predictor = scorer.config, scorer.predictor
+    corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
+    examples = Examples.of(config, sources.first(corpora, args.limit), scorer.tokenizer)
+    if predictor is None:
+        if args.rerank:
+            raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
+        score = retrieval.scores_of(scorer, examples)
+        return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg)
     return retrieval.evaluate(
-        trained.model,
-        trained.params,
-        _examples(args, trained.config, store.stored_tokenizer(args.workdir)),
+        predictor.model,
+        predictor.params,
+        examples,
         fold=args.fold,
         rerank=args.rerank,
         ndcg=args.ndcg,
-        pairs=trained.config.eval.pairs,
+        pairs=config.eval.pairs,
         progress=True,
     )
-
-
-def _saved_model(args: types.SimpleNamespace) -> Any:
-    import numpy as np
-
-    from mmt_jax.data import schema
-    from mmt_jax.infer import api, retrieval
-    from mmt_jax.infer.pairs import Items
-
-    if args.rerank:
-        raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
-    scorer = api.load(args.workdir, vocab=args.vocab)
-    examples, model = _examples(args, scorer.config, scorer.tokenizer), scorer.config.model
-    if not model.pixels:
-        width = examples.images(np.arange(1)).features.shape[-1]
-        retrieval.check_width(width, model.feature_dim)
-
-    def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
-        def fetch(rows: np.ndarray) -> dict[str, Any]:
-            if model.pixels:  # the SavedModel cuts the patches itself
-                return {schema.PIXELS: examples.pixels(photos[rows])}
-            return schema.from_image(examples.images(photos[rows]))
-
-        texts = schema.from_text(examples.texts(captions))
-        return scorer.log_odds(texts, Items(examples.masks[photos], fetch), progress=True)
-
-    return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg)
-
-
-def _examples(args: types.SimpleNamespace, config: Any, tokenizer: Any) -> Any:
-    """The photos and captions asked for, laid out as the model reads them."""
-    from mmt_jax.data import sources
-    from mmt_jax.data.pipeline import Examples
-
-    corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
-    return Examples.of(config, sources.first(corpora, args.limit), tokenizer)

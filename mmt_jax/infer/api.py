@@ -63,18 +63,12 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     )
 
 
-def build(
-    tag: str,
-    *,
-    scale: str = "tiny",
-    seed: int = 0,
-    spec: DataSpec | None = None,
-) -> Built:
+def build(tag: str, *, scale: str = "tiny", seed: int = 0, spec: DataSpec | None = None) -> Built:
     """A model of the study with fresh weights, `(model, params)`.
 
     Args:
       tag: as `mmt list` prints.
-      scale: as `variants.get_config` takes it; "full" has the release's sizes.
+      scale: "full", with the release's sizes, "pilot" or "tiny".
       seed: of the weights.
       spec: sizes that the model takes from its data; None = `data_spec`.
 

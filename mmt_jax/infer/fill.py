@@ -30,12 +30,7 @@ def fill(
 ) -> list[list[Word]]:
     """The `top` likeliest pieces at each blank, best first; no more than the vocabulary has.
 
-    Args:
-      predictor: the model.
-      tokenizer: its tokenizer.
-      sentence: with at least one blank.
-      image: one photo, with a batch axis of 1; None for models that read sentences alone.
-      top: at least 1.
+    `image` is one photo, with a batch axis of 1, or None for models that read sentences alone.
 
     Raises:
       UsageError: the model has learned no words or lacks a photo, or the sentence has no blank or

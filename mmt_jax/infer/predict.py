@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from mmt_jax.infer.pairs import Items
 from mmt_jax.models.base import Encoded, Model, take
 from mmt_jax.objectives import answers
 from mmt_jax.typing import Array, Batch, Image, Params, Text
+
+Texts: TypeAlias = Text | Items
+Images: TypeAlias = Image | Items
 
 _EMBEDDED = 256  # items embedded at once
 _ROWS = 64  # pairs at once, at most, that are given row by row
@@ -39,8 +42,8 @@ class Predictor:
 
     def score(
         self,
-        texts: Text | Items,
-        images: Image | Items,
+        texts: Texts,
+        images: Images,
         *,
         top: int = 0,
         pairs: int = 1024,
@@ -54,8 +57,7 @@ class Predictor:
         BridgeTower, Xu et al., 2023, arXiv 2206.08657).
 
         Args:
-          texts: M captions.
-          images: N photos.
+          texts, images: in memory, or fetched when they are needed.
           top: pairs kept of each caption and of each photo; 0 = all.
           pairs: how many are fused at once, about; bounds the memory.
           progress: show a line on stderr while it takes more than a few seconds.
@@ -73,17 +75,12 @@ class Predictor:
         return self._pairwise(function, texts, images, chosen, pairs=pairs, progress=progress)
 
     def log_odds(
-        self,
-        texts: Text | Items,
-        images: Image | Items,
-        *,
-        pairs: int = 256,
-        progress: bool = False,
+        self, texts: Texts, images: Images, *, pairs: int = 256, progress: bool = False
     ) -> np.ndarray:
         """Log odds of a match of M captions with N photos, [M, N] f32: calibrated scores."""
         return self._pairwise(_LOG_ODDS, texts, images, pairs=pairs, progress=progress)
 
-    def embed(self, items: Text | Image | Items) -> np.ndarray:
+    def embed(self, items: Texts | Images) -> np.ndarray:
         """Embeddings [n, E] f32 of captions or photos; their inner products rank pairs."""
         items = Items.of(items)
         parts = list(pairing.chunks(items.mask, _EMBEDDED, self._spread.num_devices))

@@ -17,18 +17,24 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.configs.config import Config
-from mmt_jax.data import sources
+from mmt_jax.data import schema, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.files import check_new, whole
 from mmt_jax.infer import ranking, relevance
+from mmt_jax.infer.inputs import Inputs
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
+from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models.base import Model
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
 
 NDCG = "ndcg@25"
+
+Score = Callable[
+    [np.ndarray, np.ndarray], np.ndarray
+]  # numbers of captions, and of photos → [M, N]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +139,7 @@ def evaluate(
     """Ranks photos for captions and captions for photos, which are read when their turn comes.
 
     Args:
-      model: scores pairs.
-      params: its parameters.
+      model, params: what scores pairs.
       examples: photos and captions, tokenised with the model's vocabulary.
       fold: as of `ranked`.
       rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
@@ -159,7 +164,7 @@ def evaluate(
     if rerank and not (joint and model.embeds):
         lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
-    check_width(examples.images(np.arange(1)).features.shape[-1], config.model.feature_dim)
+    check_width(_width(examples), config.model.feature_dim)
     predictor = Predictor(model, params)
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -171,7 +176,7 @@ def evaluate(
 
 
 def ranked(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    score: Score,
     examples: Examples,
     *,
     fold: int = 0,
@@ -201,6 +206,32 @@ def ranked(
     return Retrieval.join(folds)
 
 
+def scores_of(scorer: Scorer, examples: Examples) -> Score:
+    """The `score` of `ranked` by log odds; exported models cut the patches of photos themselves.
+
+    Raises:
+      UsageError: the data does not fit the model.
+    """
+    model = scorer.config.model
+    if not model.pixels:
+        check_width(_width(examples), model.feature_dim)
+
+    def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        def fetch(rows: np.ndarray) -> Inputs:
+            if model.pixels:
+                return {schema.PIXELS: examples.pixels(photos[rows])}
+            return schema.from_image(examples.images(photos[rows]))
+
+        texts = schema.from_text(examples.texts(captions))
+        return scorer.log_odds(texts, Items(examples.masks[photos], fetch), progress=True)
+
+    return score
+
+
+def _width(examples: Examples) -> int:
+    return examples.images(np.arange(1)).features.shape[-1]
+
+
 def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np.ndarray:
     """NDCG@25 of each of the captions, of which number m is of photo `photos[m]`; ascending."""
     starts = np.searchsorted(photos, np.arange(photos[0], photos[0] + scores.shape[1] + 1))
@@ -217,14 +248,8 @@ def evaluator(
 ) -> Callable[[Model, Params], dict[str, float]] | None:
     """What a training run calls to evaluate: model and parameters → `Retrieval.flat`.
 
-    Args:
-      config: the run's; `config.eval` says which data, how much of it, and how.
-      tokenizer: the run's.
-      labels: of a task; retrieval needs none.
-      progress: show a line on stderr while an evaluation takes more than a few seconds.
-
-    Returns:
-      None where the model scores no pairs.
+    None where the model scores no pairs. `config.eval` says which data, how much of it, and how;
+    labels are a task's, and none are needed.
 
     Raises:
       UsageError: the data is not there, or does not fit the training data; or `config.eval.best` is

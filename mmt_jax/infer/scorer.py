@@ -25,7 +25,11 @@ from mmt_jax.typing import Image, Text
 
 
 class Scorer(Reader):
-    """A trained model that scores photos and captions, in float32."""
+    """A trained model that scores photos and captions, in float32.
+
+    Attributes:
+      predictor: the model, where it is one of JAX; others have their own `logits` and `_all_pairs`.
+    """
 
     def __init__(
         self,
@@ -35,9 +39,8 @@ class Scorer(Reader):
         *,
         predictor: Predictor | None = None,
     ):
-        """`predictor` is the model, where it is one of JAX; others have their own `log_odds`."""
         super().__init__(config, tokenizer, processor)
-        self._jax = predictor
+        self.predictor = predictor
 
     def score(
         self,
@@ -105,18 +108,16 @@ class Scorer(Reader):
           record: a photo, as `score` takes it; None for models that read sentences alone.
           sentence: with at least one blank.
           top: how many words.
-          detector: as of `score`.
-          size_divisor: as of `score`.
+          detector, size_divisor: as of `score`.
 
         Returns:
-          For each blank, in order, its `top` likeliest pieces of the vocabulary with their
-          probabilities, best first.
+          For each blank, in order, pieces of the vocabulary with their probabilities, best first.
 
         Raises:
           UsageError: this is a module, the model has learned no words, or the first fault of record
             or sentence.
         """
-        predictor = self._predictor
+        predictor = self._own
         if record is not None and not predictor.model.fuses:
             raise UsageError(f"{self.name} reads sentences alone; give None in the photo's place")
         image = None if record is None else self._image(record, detector, size_divisor)
@@ -137,7 +138,7 @@ class Scorer(Reader):
           UsageError: this is a module, the model is none that can be traced, or the record or
             caption has a fault.
         """
-        predictor = self._predictor
+        predictor = self._own
         if not hasattr(predictor.model.network, "trace"):
             raise UsageError(
                 f"{self.name} is of the family {self.config.model.family}, and LXMERT alone can be "
@@ -153,7 +154,7 @@ class Scorer(Reader):
         Raises:
           UsageError: this is no workdir, or the record has a fault.
         """
-        predictor = self._predictor
+        predictor = self._own
         self._check_scores()
         return explain(predictor, self.tokenizer, caption, self._image(record))
 
@@ -161,7 +162,7 @@ class Scorer(Reader):
         """All keys of the signature, B pairs → [B, 2] f32; softmax(...)[:, 0] = match."""
         self._check_scores()
         image = signature.image(self.config, inputs)
-        return self._predictor.logits(schema.to_text(inputs), image)
+        return self._own.logits(schema.to_text(inputs), image)
 
     def log_odds(
         self,
@@ -173,8 +174,7 @@ class Scorer(Reader):
     ) -> np.ndarray:
         """Text keys of M captions, image keys of N photos → log odds of a match, [M, N] f32.
 
-        They rank as probabilities do, but do not saturate. About `pairs` pairs are computed at
-        once; `progress` shows a line on stderr.
+        They rank as probabilities do, but do not saturate. Other arguments as of `Predictor.score`.
         """
         self._check_scores()
         return self._all_pairs(batched(texts), batched(images), pairs=pairs, progress=progress)
@@ -187,15 +187,15 @@ class Scorer(Reader):
             return schema.to_text(texts.fetch(rows))
 
         texts_read, images_read = Items(texts.mask, text), Items(images.mask, image)
-        return self._predictor.log_odds(texts_read, images_read, **how)
+        return self._own.log_odds(texts_read, images_read, **how)
 
     @property
-    def _predictor(self) -> Predictor:
-        if self._jax is None:
+    def _own(self) -> Predictor:
+        if self.predictor is None:
             raise UsageError(
                 "a module tells nothing but its scores; give the workdir it was made of"
             )
-        return self._jax
+        return self.predictor
 
     def _image(self, record: Record, *how: Any) -> Image:
         return signature.image(self.config, self.images([record], *how))

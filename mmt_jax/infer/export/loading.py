@@ -41,8 +41,7 @@ class SavedModel(Scorer):
         """
         name = str(handle)
         module = _load(name)
-        self._default = _default_signature(module, name)
-        self._shapes = _input_shapes(self._default, name)
+        self._default, self._shapes = _signature(module, name)
         about, pieces = _asset(module, "description"), vocab or _asset(module, "vocabulary")
         if pieces is None:
             raise UsageError(
@@ -80,15 +79,11 @@ class SavedModel(Scorer):
 
 def _load(handle: str) -> Any:
     tensorflow()
-    if "://" not in handle and not pathlib.Path(handle, "saved_model.pb").is_file():
-        raise UsageError(
-            f"{handle} is not a SavedModel: give a folder that `mmt export` wrote, or a TensorFlow "
-            f"Hub handle that begins with https://"
-        )
     try:
-        import tensorflow_hub
+        with quiet():
+            import tensorflow_hub
 
-        return tensorflow_hub.load(handle)  # folders too: as the release's users load them
+            return tensorflow_hub.load(handle)  # folders too: as the release's users load them
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{handle} needs TensorFlow Hub, which cannot be imported ({error}); run "
@@ -102,20 +97,16 @@ def _load(handle: str) -> Any:
         ) from None
 
 
-def _default_signature(module: Any, name: str) -> Any:
+def _signature(module: Any, name: str) -> tuple[Any, dict[str, tuple[Any, ...]]]:
+    """The function, and the shapes of its inputs by our keys; None where any size will do."""
     signatures = getattr(module, "signatures", {})
     if "default" not in signatures:
         raise UsageError(
             f"{name} has no signature 'default' (it has {', '.join(signatures) or 'none'}); give a "
             f"model that `mmt export` or the release wrote"
         )
-    return signatures["default"]
-
-
-def _input_shapes(default: Any, name: str) -> dict[str, tuple[Any, ...]]:
-    """Shapes of the signature's inputs by our keys; None where any size will do."""
     # TensorFlow may list a key with its slash or with an underscore in its place.
-    _, named = default.structured_input_signature
+    _, named = signatures["default"].structured_input_signature
     specs = {key.replace("/", "_"): spec for key, spec in named.items()}
     pixels = schema.PIXELS.replace("/", "_") in specs
     wanted = ((schema.PIXELS,) if pixels else schema.IMAGE_KEYS) + schema.TEXT_KEYS
@@ -124,7 +115,8 @@ def _input_shapes(default: Any, name: str) -> dict[str, tuple[Any, ...]]:
             f"{name} is no image–text model of this kind: its signature takes {', '.join(specs)}, "
             f"and not {', '.join(wanted)}"
         )
-    return {key: tuple(specs[key.replace("/", "_")].shape) for key in wanted}
+    shapes = {key: tuple(specs[key.replace("/", "_")].shape) for key in wanted}
+    return signatures["default"], shapes
 
 
 def _asset(module: Any, name: str) -> bytes | None:

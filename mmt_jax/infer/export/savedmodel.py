@@ -70,8 +70,7 @@ def export_model(
     takes its place; on any failure nothing is left behind.
 
     Args:
-      model: scores pairs.
-      params: its parameters.
+      model, params: what scores pairs.
       vocabulary: its serialised vocabulary (`Tokenizer.model`).
       out: the folder to make; an empty one may be there.
       step: how long it was trained, for the description.

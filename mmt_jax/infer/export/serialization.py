@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -75,12 +76,14 @@ def readable_stablehlo() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TensorFlow's warnings of the slashes in our keys, which signatures keep."""
+    """Without TensorFlow's warnings of the slashes in our keys and of what its parts deprecate."""
     from absl import logging
 
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)

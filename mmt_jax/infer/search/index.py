@@ -75,8 +75,7 @@ class Index:
         """The best photos of each caption, best first.
 
         Args:
-          model: that wrote the index.
-          params: its parameters.
+          model, params: what wrote the index.
           texts: Q captions, numpy.
           top: photos at most for each; an index that is not flat may find fewer.
 

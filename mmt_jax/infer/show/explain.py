@@ -36,14 +36,7 @@ class Explanation:
 
 
 def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Image) -> Explanation:
-    """Explains the score of a caption and a photo.
-
-    Args:
-      predictor: of a model that scores pairs.
-      tokenizer: its tokenizer.
-      caption: cut where it is too long, as in training.
-      image: one photo, with a batch axis of 1.
-    """
+    """Explains the score of a caption, cut where it is too long, and a photo [1, R, …]."""
     config, caption = predictor.model.config, " ".join(caption.split())
     text = tokenizer.texts([caption], length=config.data.text_length, layout=config.model.layout)
     words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[0] >= 0))
