@@ -10,7 +10,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,8 +30,9 @@ class FolderWriter(contextlib.ExitStack):
     """Writes one split of a region folder, which is made where it does not exist.
 
         with FolderWriter("my_photos", "train") as writer:
-            for photo in photos:
-                writer.add(photo)
+            for number, features, boxes, whole in detected:
+                seen = photo.rows(features, boxes, whole=whole)
+                writer.add(Photo(number, ("a dog",), seen))
 
     Both files appear, whole, where the block ends without an exception; else neither does. Until
     then rows lie in a hidden folder beside them, so that the disk must hold the split twice; what a
@@ -75,7 +76,8 @@ class FolderWriter(contextlib.ExitStack):
         self.num_classes, self.num_attributes = num_classes, num_attributes
         self._ids: set[int] = set()
         self._rows = 0
-        self._columns: dict[str, _Column] = {}
+        # Each array's rows so far, on disk without a header, and those of the first photo.
+        self._columns: dict[str, tuple[BinaryIO, np.ndarray]] = {}
 
     def __len__(self) -> int:
         """Photos added."""
@@ -117,13 +119,15 @@ class FolderWriter(contextlib.ExitStack):
         except (TypeError, ValueError) as error:  # UnicodeEncodeError of lone surrogates too
             raise UsageError(f"{name}: captions and info must be plain text ({error})") from None
         with writing(self.folder):
-            if not self._columns:
-                self._open(arrays)
-            for key, values in arrays.items():
-                self._columns[key].append(values)
             self._rows += len(arrays["features"])
-            self._columns["offsets"].append(np.array([self._rows]))
-            self._columns["image_ids"].append(np.array([photo.image_id]))
+            ends = [self._rows] if self._ids else [0, self._rows]
+            arrays["offsets"] = np.array(ends, np.int64)
+            arrays["image_ids"] = np.array([photo.image_id], np.int64)
+            for key, values in arrays.items():
+                if key not in self._columns:
+                    file = self._files.enter_context((self._parts / key).open("wb"))
+                    self._columns[key] = file, np.ascontiguousarray(values)
+                self._columns[key][0].write(np.ascontiguousarray(values).tobytes())
             self._lines.write(text)
         self._ids.add(photo.image_id)
 
@@ -149,59 +153,40 @@ class FolderWriter(contextlib.ExitStack):
             if photo.pixels.dtype != np.uint8 or photo.pixels.shape[2:] != (3,):
                 raise UsageError(f"{name}: pixels must be uint8 [H, W, 3]")
             arrays["pixels"] = photo.pixels[None]
-        first = {key: column.tail for key, column in self._columns.items()}
-        ours = {key: values.shape[1:] for key, values in arrays.items()}
-        for key in sorted(ours.keys() | first.keys() - {"offsets", "image_ids"}):
-            if first and ours.get(key) != first.get(key):
+        first = {key: of_first for key, (_, of_first) in self._columns.items()}
+        for key in sorted(arrays.keys() | first.keys() - {"offsets", "image_ids"}):
+            ours, theirs = _of(arrays.get(key)), _of(first.get(key))
+            if first and ours != theirs:
                 raise UsageError(
-                    f"{name}: {key} {_of(ours.get(key))}, but of the photos before it "
-                    f"{_of(first.get(key))}; a split has one shape of each"
+                    f"{name}: {key} {ours}, but of the photos before it {theirs}; a split has one "
+                    f"shape of each"
                 )
         return arrays
-
-    def _open(self, arrays: dict[str, np.ndarray]) -> None:
-        numbers = np.zeros(0, np.int64)
-        for key, values in (arrays | {"offsets": numbers, "image_ids": numbers}).items():
-            file = self._files.enter_context((self._parts / key).open("wb"))
-            self._columns[key] = _Column(file, values.dtype, values.shape[1:])
-        self._columns["offsets"].append(np.array([0]))
 
     def _finish(self) -> None:
         npz = f"{self.split}.npz"
         if not self._ids:
             raise UsageError(f"{self.folder / npz} would hold no photo; nothing written")
+        counts = dict.fromkeys(("image_ids", "pixels"), len(self)) | {"offsets": len(self) + 1}
         with zipfile.ZipFile(
             self._parts / npz, "w", zipfile.ZIP_DEFLATED, compresslevel=1
         ) as archive:
-            for key, column in self._columns.items():
-                column.file.close()
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    column.copy(self._parts / key, member)
-                (self._parts / key).unlink()
+            for key, (file, first) in self._columns.items():
+                file.close()
+                path = self._parts / key
+                with (
+                    open(path, "rb") as rows,
+                    archive.open(f"{key}.npy", "w", force_zip64=True) as member,
+                ):
+                    header = np.lib.format.header_data_from_array_1_0(first)
+                    header["shape"] = (counts.get(key, self._rows), *first.shape[1:])
+                    np.lib.format.write_array_header_1_0(member, header)
+                    shutil.copyfileobj(rows, member, _CHUNK)
+                path.unlink()
             for name in LABELS.values():
                 if (number := getattr(self, name)) is not None:
                     with archive.open(f"{name}.npy", "w") as member:
                         np.lib.format.write_array(member, np.array(number, np.int64))
-
-
-class _Column:
-    """Rows of one array, on disk without a header until their number is known."""
-
-    def __init__(self, file: BinaryIO, dtype: np.dtype, tail: tuple[int, ...]):
-        self.file = file
-        self.tail = tail
-        self._dtype = dtype
-        self._rows = 0
-
-    def append(self, values: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(values, self._dtype).tobytes())
-        self._rows += len(values)
-
-    def copy(self, path: pathlib.Path, member: Any) -> None:
-        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *self.tail), self._dtype))
-        np.lib.format.write_array_header_1_0(member, header | {"shape": (self._rows, *self.tail)})
-        with open(path, "rb") as rows:
-            shutil.copyfileobj(rows, member, _CHUNK)
 
 
 def _features(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
@@ -217,5 +202,7 @@ def _features(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     return stored
 
 
-def _of(tail: tuple[int, ...] | None) -> str:
-    return "is missing" if tail is None else f"has the shape [{', '.join(['…', *map(str, tail)])}]"
+def _of(values: np.ndarray | None) -> str:
+    if values is None:
+        return "is missing"
+    return f"has the shape [{', '.join(['…', *map(str, values.shape[1:])])}]"

@@ -12,8 +12,10 @@ nothing to estimate beside counts, so it is defined for targets of any size.
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -48,24 +50,21 @@ class Summary:
 
 
 def summary(corpora: Sequence[Outline]) -> Summary:
-    """Counts; nothing but word types is kept in memory."""
+    """Counts; nothing but word types and lengths is kept in memory."""
     types: set[str] = set()
-    captions = running = longest = 0
-    for corpus in corpora:
-        for caption in corpus.all_captions():
-            said = words(caption)
-            types.update(said)
-            captions += 1
-            running += len(said)
-            longest = max(longest, len(said))
+    lengths = array.array("l")
+    for caption in itertools.chain.from_iterable(c.all_captions() for c in corpora):
+        said = words(caption)
+        types.update(said)
+        lengths.append(len(said))
     regions = np.concatenate([corpus.regions for corpus in corpora])
     return Summary(
         photos=len(regions),
-        captions=captions,
-        words=running,
+        captions=len(lengths),
+        words=sum(lengths),
         vocabulary=len(types),
-        words_per_caption=running / max(captions, 1),
-        longest_caption=longest,
+        words_per_caption=sum(lengths) / max(len(lengths), 1),
+        longest_caption=max(lengths, default=0),
         regions_per_photo=float(regions.mean()),
         most_regions=int(regions.max()),
     )
@@ -169,8 +168,7 @@ class Target:
         Raises:
           UsageError: there is no word.
         """
-        self._model = NGram(captions)
-        self._words = _counts(captions)
+        self._model, self._words = NGram(captions), _counts(captions)
 
     def similarity(self, captions: Sequence[str]) -> Similarity:
         """How close a corpus's captions are.
@@ -178,16 +176,16 @@ class Target:
         Raises:
           UsageError: there is no word.
         """
-        ours = _counts(captions)
+        ours, theirs = _counts(captions), self._words
         if not ours:
             raise UsageError("the corpus has no caption with a word in it; name another split")
-        shared = ours.keys() & self._words.keys()
+        shared = ours.keys() & theirs.keys()
         return Similarity(
             perplexity=self._model.perplexity(captions),
             unknown_words=1 - sum(ours[word] for word in shared) / ours.total(),
-            covered_types=len(shared) / len(self._words),
-            covered_words=sum(self._words[word] for word in shared) / self._words.total(),
-            jaccard=len(shared) / len(ours.keys() | self._words.keys()),
+            covered_types=len(shared) / len(theirs),
+            covered_words=sum(theirs[word] for word in shared) / theirs.total(),
+            jaccard=len(shared) / len(ours.keys() | theirs.keys()),
         )
 
 
