@@ -10,6 +10,7 @@ from PIL import Image
 from mmt_jax import detectors
 from mmt_jax.configs.config import Config, ObjectiveConfig
 from mmt_jax.configs.models import ClipConfig
+from mmt_jax.data import regions
 from mmt_jax.detectors import base, proposals
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES as BBOXES
@@ -240,7 +241,7 @@ def test_a_frozen_graph_is_assembled_as_the_release_assembles_it(frozen):
     np.testing.assert_allclose(photo.rows[FEATURES][-1], [5.5, 11])  # the mean of the three
     assert photo.rows[PROBS["class"]][-1].sum() == 0
     # As in the notebook, the lowest-scoring region makes room for the mean of the others.
-    record = base.record(photo, max_regions=100, reading="release")
+    record = base.record(photo, regions.Reading(reading="release"))
     np.testing.assert_allclose(
         record["image/detection_features"], [[5.5, 11], [9.5, 19], [7.5, 15]]
     )

@@ -137,7 +137,7 @@ def test_release_reading(tokenizer):
     examples = pipeline.Examples([data], tokenizer, reading="release")
     image = examples.images(np.arange(11))
     for photo in range(11):
-        alone = regions.record(data, photo, reading="release")
+        alone = regions.record(data, photo, regions.Reading(reading="release"))
         mask = image.mask[photo]
         expected = alone["image/detection_features"]
         np.testing.assert_allclose(image.features[photo][mask], expected, rtol=1e-5)

@@ -41,9 +41,13 @@ def corpus(counts, *, scores=None, width=3):
 def image(c, **reads):
     """All photos of a corpus as one batch."""
     keys = (photo.FEATURES, photo.BOXES, photo.IDS["class"], photo.PROBS["class"])
-    shapes, width = {key: c.shapes[key] for key in keys}, regions.width(c.offsets, **reads)
+    shapes, reading = {key: c.shapes[key] for key in keys}, regions.Reading(**reads)
     parts = [(np.arange(len(c)), c)]
-    return schema.to_image(regions.batch(parts, shapes, width=width, **reads))
+    return schema.to_image(reading.batch(parts, shapes, reading.width(c.offsets)))
+
+
+def slots(offsets, scores=None, **reads):
+    return regions.Reading(**reads).slots(offsets, scores)
 
 
 def test_companded_features_by_hand():
@@ -72,18 +76,18 @@ def test_plain_slots_by_hand():
     offsets = np.array([0, 4, 5, 7])
     scores = np.array([0.2, 0.9, 0.5, 9, 9, 0.1, 9])
     np.testing.assert_array_equal(
-        regions.slots(offsets, scores, max_regions=100),
+        slots(offsets, scores, max_regions=100),
         [[1, 2, 0, 3], [-1, -1, -1, 4], [-1, -1, 5, 6]],
     )
     np.testing.assert_array_equal(
-        regions.slots(offsets, scores, max_regions=2), [[1, 2, 3], [-1, -1, 4], [-1, 5, 6]]
+        slots(offsets, scores, max_regions=2), [[1, 2, 3], [-1, -1, 4], [-1, 5, 6]]
     )
 
 
 def test_without_scores_and_with_equal_ones_the_order_stays():
     offsets = np.array([0, 5])
     for scores in (None, np.ones(5)):
-        np.testing.assert_array_equal(regions.slots(offsets, scores, max_regions=3), [[0, 1, 2, 4]])
+        np.testing.assert_array_equal(slots(offsets, scores, max_regions=3), [[0, 1, 2, 4]])
 
 
 def test_release_slots_lose_the_lowest_score():
@@ -95,7 +99,7 @@ def test_release_slots_lose_the_lowest_score():
         (2, [[1, 2, 3]]),  # more than fit: the best ones, none is lost
         (1, [[1, 3]]),
     ):
-        table = regions.slots(offsets, scores, max_regions=cap, reading="release")
+        table = slots(offsets, scores, max_regions=cap, reading="release")
         np.testing.assert_array_equal(table, expected)
 
 
@@ -119,28 +123,28 @@ def test_release_like_the_notebook_does_it():
         features[-1] = features[:-1][real].mean(0) if real.any() else rows[-1]
         boxes[-1] = [0, 0, 1, 1, 1]
 
-        ours = regions.record(c, 0, max_regions=100, reading="release")
-        slots = n if n <= 100 else 101
+        ours = regions.record(c, 0, regions.Reading(max_regions=100, reading="release"))
+        count = n if n <= 100 else 101
         np.testing.assert_allclose(
-            ours[schema.FEATURES], features[-slots:], rtol=1e-5, err_msg=f"{n} detections"
+            ours[schema.FEATURES], features[-count:], rtol=1e-5, err_msg=f"{n} detections"
         )
-        np.testing.assert_array_equal(ours[schema.BOXES], boxes[-slots:].astype(np.float32))
-        np.testing.assert_array_equal(ours[schema.IMAGE_PADDING], padding[-slots:])
+        np.testing.assert_array_equal(ours[schema.BOXES], boxes[-count:].astype(np.float32))
+        np.testing.assert_array_equal(ours[schema.IMAGE_PADDING], padding[-count:])
 
 
 def test_without_a_global_region_by_hand():
     c = corpus([2, 0, 3], scores=[1, 2, 9, 9, 1, 3, 2, 9])
     reads = {"max_regions": 2, "global_region": False}
     # Rows 2, 3 and 7 are the whole photos; one that has no region stands for itself.
-    table = regions.slots(c.offsets, c.rows[photo.SCORES], **reads)
+    table = slots(c.offsets, c.rows[photo.SCORES], **reads)
     np.testing.assert_array_equal(table, [[1, 0], [-1, 3], [5, 6]])
     found, features = image(c, **reads), c.rows[photo.FEATURES]
     np.testing.assert_array_equal(found.features[[0, 1], 1], features[[0, 3]])
     np.testing.assert_array_equal(found.boxes[0, 1], c.rows[photo.BOXES][0])
-    record = regions.record(c, 2, **reads)
+    record = regions.record(c, 2, regions.Reading(**reads))
     np.testing.assert_array_equal(record[schema.FEATURES], features[[5, 6]])
     schema.validate_record(record, max_regions=2, global_region=False)
-    only = regions.slots(np.array([0, 1, 2]), max_regions=5, global_region=False)
+    only = slots(np.array([0, 1, 2]), max_regions=5, global_region=False)
     np.testing.assert_array_equal(only, [[0], [1]])
 
 
@@ -176,7 +180,7 @@ def test_release_image_by_hand():
 def test_slots_hold_the_best_regions_of_the_right_photo(counts, cap, reading, seed):
     c = corpus(counts)
     scores = np.random.default_rng(seed).integers(0, 4, c.offsets[-1]).astype(np.float32)
-    table = regions.slots(c.offsets, scores, max_regions=cap, reading=reading)
+    table = slots(c.offsets, scores, max_regions=cap, reading=reading)
     for i, count in enumerate(counts):
         row = table[i]
         mine = range(c.offsets[i], c.offsets[i + 1] - 1)
@@ -190,7 +194,7 @@ def test_a_record_is_sound():
     c = corpus([4, 2], scores=np.arange(8))
     for index in (0, 1):
         for reading in regions.READINGS:
-            fields = regions.record(c, index, reading=reading)
+            fields = regions.record(c, index, regions.Reading(reading=reading))
             schema.validate_record(fields, feature_dim=3)
     found = regions.record(c, 1)[schema.FEATURES]
     np.testing.assert_array_equal(found, c.rows[photo.FEATURES][[6, 5, 7]])
@@ -198,14 +202,14 @@ def test_a_record_is_sound():
 
 def test_the_release_reading_needs_a_global_region():
     with pytest.raises(UsageError, match=r"config\.data\.regions='release'.*regions='plain'"):
-        regions.slots(np.array([0, 2]), max_regions=2, reading="release", global_region=False)
+        slots(np.array([0, 2]), max_regions=2, reading="release", global_region=False)
 
 
 def test_wrong_arguments():
     with pytest.raises(UsageError, match="unknown reading of regions 'notebook'"):
-        regions.slots(np.array([0, 2]), max_regions=3, reading="notebook")
+        slots(np.array([0, 2]), max_regions=3, reading="notebook")
     with pytest.raises(UsageError, match="max_regions is 0"):
-        regions.slots(np.array([0, 2]), max_regions=0)
+        slots(np.array([0, 2]), max_regions=0)
 
 
 def test_patches_by_hand():

@@ -50,13 +50,8 @@ def run(args: types.SimpleNamespace) -> None:
     corpus, index = corpora[part], int(args.index - ends[part])
     record: dict[str, typing.Any]
     if not args.pixels:
-        record = regions.record(
-            corpus,
-            index,
-            max_regions=args.max_regions,
-            reading=args.regions,
-            global_region=not args.no_global,
-        )
+        reading = regions.Reading(args.max_regions, args.regions, not args.no_global)
+        record = regions.record(corpus, index, reading)
     elif (pixels := corpus.take(np.array([index])).pixels) is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:

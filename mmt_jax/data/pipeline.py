@@ -85,7 +85,7 @@ class Examples:
             agreed(named, "feature_dim")
             self.num_classes, found = (agreed(named, field) for field in LABELS.values())
             self.num_attributes = found if attributes else 0
-            self._lay_out_regions(max_regions, reading)
+            self._lay_out_regions(regions.Reading(max_regions, reading, global_region))
         self._tokenizer, self._layout = tokenizer, layout
         self._lay_out_captions(text_length, bare)
 
@@ -140,14 +140,10 @@ class Examples:
         self._width = nothing.mask.shape[1]
         self._real_regions = np.full(len(self), self._width)
 
-    def _lay_out_regions(self, max_regions: int, reading: str) -> None:
-        self._reads = {
-            "max_regions": max_regions,
-            "reading": reading,
-            "global_region": self._global_region,
-        }
-        self._width = max(regions.width(corpus.offsets, **self._reads) for corpus in self._corpora)
-        kept = [regions.kept(c.offsets, max_regions, reading) for c in self._corpora]
+    def _lay_out_regions(self, reading: regions.Reading) -> None:
+        self._reading = reading
+        self._width = max(reading.width(corpus.offsets) for corpus in self._corpora)
+        kept = [reading.kept(corpus.offsets) for corpus in self._corpora]
         self._real_regions = np.maximum(np.concatenate(kept) + self._global_region, 1)
         wanted = [BOXES, FEATURES]
         for kind, number in LABELS.items():
@@ -195,7 +191,7 @@ class Examples:
                 self.pixels(indices), self._patch_size, global_region=self._global_region
             )
         taken = self._taken(indices)
-        return schema.to_image(regions.batch(taken, self._shapes, width=self._width, **self._reads))
+        return schema.to_image(self._reading.batch(taken, self._shapes, self._width))
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] f32 in 0..1 of photos, where records are patches of these."""

@@ -7,11 +7,13 @@ global region overwrites the lowest-scoring one, and its feature is the mean of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mmt_jax.configs.config import Config
 from mmt_jax.corpus import Corpus, Photos
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
@@ -37,118 +39,122 @@ def encode(features: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(8 * root), 0, 255).astype(np.uint8)
 
 
-def width(
-    offsets: np.ndarray, *, max_regions: int, reading: str = "plain", global_region: bool = True
-) -> int:
-    """R of `slots`, whose arguments and errors these are."""
-    if reading not in READINGS:
-        raise UsageError(f"unknown reading of regions {reading!r}; it is one of {READINGS}")
-    if max_regions < 1:
-        raise UsageError(f"max_regions is {max_regions}; a photo needs room for one region")
-    if reading == "release" and not global_region:
-        raise UsageError(
-            "config.data.regions='release' puts the global region in place of another, but this "
-            "model reads no global region; take config.data.regions='plain'"
-        )
-    most = int(kept(offsets, max_regions, reading).max(initial=0))
-    return most + 1 if global_region else max(most, 1)
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Which of a photo's regions are read, and in which slots.
 
-
-def kept(offsets: np.ndarray, max_regions: int, reading: str) -> np.ndarray:
-    """[N] i64: the regions that photos keep, the global one not counted; arguments as `slots`."""
-    counts = np.diff(offsets).astype(np.int64) - 1
-    most = np.minimum(counts, max_regions)
-    if reading == "release":
-        most = np.where(counts <= max_regions, np.maximum(counts - 1, 0), most)
-    return most
-
-
-def slots(
-    offsets: np.ndarray,
-    scores: np.ndarray | None = None,
-    *,
-    max_regions: int,
-    reading: str = "plain",
-    global_region: bool = True,
-) -> np.ndarray:
-    """Which row stands in which slot.
-
-    Args:
-      offsets: [N + 1] as in `Photos`: a photo's last row is the whole photo.
-      scores: [rows], best first; equal scores, and None, keep the given order.
+    Attributes:
       max_regions: the most regions of a photo, the global one not counted.
       reading: "plain" or "release".
       global_region: whether the whole photo has a slot; without, a photo that has no region is its
         own only region.
 
-    Returns:
-      [N, R] i64, R the most regions that a photo keeps, and one for the whole photo, which is the
-      last column; -1 is padding, in front.
-
     Raises:
       UsageError: unknown reading, one that is about the global region where there is none, or
         `max_regions` below 1.
     """
-    reads = {"max_regions": max_regions, "reading": reading, "global_region": global_region}
-    table = np.full((len(offsets) - 1, width(offsets, **reads)), -1, np.int64)
-    counts = np.diff(offsets) - 1
-    photo = np.repeat(np.arange(len(counts)), counts)
-    rank = np.arange(len(photo)) - (np.cumsum(counts) - counts)[photo]
-    rows = offsets[photo] + rank
-    if scores is not None:
-        rows = rows[np.lexsort((-scores[rows], photo))]
 
-    real = kept(offsets, max_regions, reading)
-    fits = rank < real[photo]
-    photo, rank, rows = photo[fits], rank[fits], rows[fits]
-    table[photo, table.shape[1] - global_region - real[photo] + rank] = rows
-    alone = slice(None) if global_region else counts == 0
-    table[alone, -1] = offsets[1:][alone] - 1
-    return table
+    max_regions: int = 100
+    reading: str = "plain"
+    global_region: bool = True
 
+    def __post_init__(self) -> None:
+        if self.reading not in READINGS:
+            raise UsageError(
+                f"unknown reading of regions {self.reading!r}; it is one of {READINGS}"
+            )
+        if self.max_regions < 1:
+            raise UsageError(
+                f"max_regions is {self.max_regions}; a photo needs room for one region"
+            )
+        if self.reading == "release" and not self.global_region:
+            raise UsageError(
+                "config.data.regions='release' puts the global region in place of another, but "
+                "this model reads no global region; take config.data.regions='plain'"
+            )
 
-def batch(
-    parts: Iterable[tuple[np.ndarray, Corpus]],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    width: int,
-    reading: str = "plain",
-    **slots_as: Any,
-) -> dict[str, np.ndarray]:
-    """The record of B photos, by the keys of the signature and of `shapes`.
+    @classmethod
+    def of(cls, config: Config) -> Reading:
+        """As a model of `config` reads."""
+        return cls(config.data.max_regions, config.data.regions, config.model.global_region)
 
-    Args:
-      parts: photos in memory, each with the places [n] that they have among the B.
-      shapes: of a row, by key, what the record holds. Where a part lacks a key, or has fewer
-        classes than others, there is 0.
-      width: R.
-      reading: as given to `slots`. A photo that "release" leaves without a region keeps the whole
-        photo's feature, for there is nothing to take the mean of.
-      **slots_as: the other arguments of `slots`.
+    def kept(self, offsets: np.ndarray) -> np.ndarray:
+        """[N] i64: the regions that photos keep, the global one not counted."""
+        counts = np.diff(offsets).astype(np.int64) - 1
+        most = np.minimum(counts, self.max_regions)
+        if self.reading == "release":
+            most = np.where(counts <= self.max_regions, np.maximum(counts - 1, 0), most)
+        return most
 
-    Returns:
-      Numpy arrays [B, R, …], f32 and i32; padding stands in front and is 0 everywhere.
-    """
-    parts = list(parts)
-    count = sum(len(places) for places, _ in parts)
-    record = {
-        key: np.zeros((count, width, *shape), np.int32 if key in IDS.values() else np.float32)
-        for key, shape in shapes.items()
-    }
-    record[schema.IMAGE_PADDING] = np.ones((count, width), np.int32)
-    for places, photos in parts:
-        table = slots(photos.offsets, photos.rows.get(SCORES), reading=reading, **slots_as)
-        photo, slot = np.nonzero(table >= 0)
-        rows = table[photo, slot]
-        photo, slot = places[photo], slot + width - table.shape[1]
-        record[schema.IMAGE_PADDING][photo, slot] = 0
-        for key in shapes.keys() & photos.rows.keys():
-            values = photos.rows[key][rows]
-            values = decode(values) if key == FEATURES else values
-            record[key][photo, slot, : values.shape[1]] = values
-    if reading == "release":
-        _release_global(record)
-    return record
+    def width(self, offsets: np.ndarray) -> int:
+        """R: slots for the most regions that a photo keeps, and for the whole photo."""
+        return max(int(self.kept(offsets).max(initial=0)) + self.global_region, 1)
+
+    def slots(self, offsets: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray:
+        """Which row stands in which slot.
+
+        Args:
+          offsets: [N + 1] as in `Photos`: a photo's last row is the whole photo.
+          scores: [rows], best first; equal scores, and None, keep the given order.
+
+        Returns:
+          [N, R] i64, the whole photo in the last column; -1 is padding, in front.
+        """
+        table = np.full((len(offsets) - 1, self.width(offsets)), -1, np.int64)
+        counts = np.diff(offsets) - 1
+        photo = np.repeat(np.arange(len(counts)), counts)
+        rank = np.arange(len(photo)) - (np.cumsum(counts) - counts)[photo]
+        rows = offsets[photo] + rank
+        if scores is not None:
+            rows = rows[np.lexsort((-scores[rows], photo))]
+
+        real = self.kept(offsets)
+        fits = rank < real[photo]
+        photo, rank, rows = photo[fits], rank[fits], rows[fits]
+        table[photo, table.shape[1] - self.global_region - real[photo] + rank] = rows
+        alone = slice(None) if self.global_region else counts == 0
+        table[alone, -1] = offsets[1:][alone] - 1
+        return table
+
+    def batch(
+        self,
+        parts: Sequence[tuple[np.ndarray, Corpus]],
+        shapes: Mapping[str, tuple[int, ...]],
+        width: int,
+    ) -> dict[str, np.ndarray]:
+        """The record of B photos, by the keys of the signature and of `shapes`.
+
+        A photo that "release" leaves without a region keeps the whole photo's feature, for there is
+        nothing to take the mean of.
+
+        Args:
+          parts: photos in memory, each with the places [n] that they have among the B.
+          shapes: of a row, by key, what the record holds. Where a part lacks a key, or has fewer
+            classes than others, there is 0.
+          width: R, of these photos or more.
+
+        Returns:
+          Numpy arrays [B, R, …], f32 and i32; padding stands in front and is 0 everywhere.
+        """
+        count = sum(len(places) for places, _ in parts)
+        record = {
+            key: np.zeros((count, width, *shape), np.int32 if key in IDS.values() else np.float32)
+            for key, shape in shapes.items()
+        }
+        record[schema.IMAGE_PADDING] = np.ones((count, width), np.int32)
+        for places, photos in parts:
+            table = self.slots(photos.offsets, photos.rows.get(SCORES))
+            photo, slot = np.nonzero(table >= 0)
+            rows = table[photo, slot]
+            photo, slot = places[photo], slot + width - table.shape[1]
+            record[schema.IMAGE_PADDING][photo, slot] = 0
+            for key in shapes.keys() & photos.rows.keys():
+                values = photos.rows[key][rows]
+                values = decode(values) if key == FEATURES else values
+                record[key][photo, slot, : values.shape[1]] = values
+        if self.reading == "release":
+            _release_global(record)
+        return record
 
 
 def _release_global(record: dict[str, np.ndarray]) -> None:
@@ -161,19 +167,11 @@ def _release_global(record: dict[str, np.ndarray]) -> None:
         record[key][:, -1] = 0
 
 
-def record(
-    photos: Photos,
-    index: int,
-    *,
-    max_regions: int = 100,
-    reading: str = "plain",
-    global_region: bool = True,
-) -> dict[str, np.ndarray]:
-    """The three image keys of photo `index`, as a record file holds them; arguments as `slots`."""
-    reads = {"max_regions": max_regions, "reading": reading, "global_region": global_region}
-    photo = photos.take(np.array([index]))
+def record(photos: Photos, index: int, reading: Reading | None = None) -> dict[str, np.ndarray]:
+    """The three image keys of photo `index`, as a record file holds them."""
+    photo, reading = photos.take(np.array([index])), reading or Reading()
     shapes = {key: photo.shapes[key] for key in (BOXES, FEATURES)}
-    found = batch([(np.arange(1), photo)], shapes, width=width(photo.offsets, **reads), **reads)
+    found = reading.batch([(np.arange(1), photo)], shapes, reading.width(photo.offsets))
     return {key: value[0] for key, value in found.items()}
 
 

@@ -9,13 +9,16 @@ import pathlib
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mmt_jax.corpus import Corpus
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import FEATURES, Photo, rows
+
+if TYPE_CHECKING:
+    from mmt_jax.data.regions import Reading
 
 MAX_REGIONS = 100  # the release's
 
@@ -119,13 +122,13 @@ def photo(
     return Photo(image_id, tuple(captions), seen, info)
 
 
-def record(photo: Photo, **slots: Any) -> dict[str, np.ndarray]:
-    """The three image keys of a photo; arguments as `regions.slots`."""
+def record(photo: Photo, reading: Reading) -> dict[str, np.ndarray]:
+    """The three image keys of a photo."""
     offsets = np.array([0, len(photo.rows[FEATURES])])
     alone = Corpus(name="", image_ids=np.zeros(1), offsets=offsets, captions=((),), rows=photo.rows)
     from mmt_jax.data import regions  # brings jax along, which `mmt --help` is not to wait for
 
-    return regions.record(alone, 0, **slots)
+    return regions.record(alone, 0, reading)
 
 
 def labels(path: str | os.PathLike) -> dict[int, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmt_jax import detectors
 from mmt_jax.configs.config import Config
-from mmt_jax.data import schema
+from mmt_jax.data import regions, schema
 from mmt_jax.detectors import base as detected
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
@@ -108,9 +108,8 @@ class Reader:
           UsageError: no picture, no detector where the model reads regions, no region on the photo,
             or regions of another detector than the model was trained with.
         """
-        model, data = self.config.model, self.config.data
         picture, name = pictures.read(photo), os.fspath(photo)
-        if model.pixels:
+        if self.config.model.pixels:
             if detector is not None:
                 raise UsageError(f"{self.name} reads a photo's pixels; leave detector out")
             return {schema.PIXELS: self._processor(size_divisor)(picture)}
@@ -120,12 +119,8 @@ class Reader:
                 f"trained with (detector=, or --detector), or a record"
             )
         loaded = detectors.load(detector) if isinstance(detector, str) else detector
-        result = detected.record(
-            detected.answer(loaded, picture, name),
-            max_regions=data.max_regions,
-            reading=data.regions,
-            global_region=model.global_region,
-        )
+        reading = regions.Reading.of(self.config)
+        result = detected.record(detected.answer(loaded, picture, name), reading)
         self.check_record(result, name)
         return result
 

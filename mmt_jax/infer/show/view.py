@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -52,14 +51,11 @@ def of_photo(
     """
     finder, picture = detectors.load(detector), pictures.read(path)
     photo = base.answer(finder, picture, path)
-    reads: dict[str, Any] = {"max_regions": base.MAX_REGIONS}
-    if config:
-        reads = {"max_regions": config.data.max_regions, "reading": config.data.regions}
-        reads["global_region"] = config.model.global_region
+    reading = regions.Reading.of(config) if config else regions.Reading(base.MAX_REGIONS)
     boxes, scores = photo.rows[schema.BOXES], photo.rows.get(SCORES)
-    rows = regions.slots(np.array([0, len(boxes)]), scores, **reads)[0]
+    (rows,) = reading.slots(np.array([0, len(boxes)]), scores)
     names = _names(photo, rows, finder.labels)
-    return View(picture, boxes[rows, :4], names, caption), base.record(photo, **reads)
+    return View(picture, boxes[rows, :4], names, caption), base.record(photo, reading)
 
 
 def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Config | None) -> View:
