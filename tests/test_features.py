@@ -122,7 +122,7 @@ def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
     class Stop(BaseException):
         pass
 
-    def stopping(groups):
+    def stopping(groups, what):
         yield from groups[:2]
         raise Stop
 
@@ -145,7 +145,7 @@ def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
 
 
 def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
-    def stopping(groups):
+    def stopping(groups, what):
         yield groups[0]
         raise KeyboardInterrupt
 
@@ -167,7 +167,7 @@ def test_a_split_that_another_run_is_writing_is_refused(tmp_path, images, detect
     pytest.importorskip("fcntl")
     refused = []
 
-    def beside(groups):
+    def beside(groups, what):
         with pytest.raises(UsageError, match=r"another run is writing .*\.train\.shards; wait"):
             run(images, tmp_path / "out")
         refused.append(True)
@@ -191,7 +191,7 @@ def test_what_cannot_be_written_is_told_before_anything_is(
 
 
 def test_half_a_shard_of_a_process_that_was_killed_is_passed_over(tmp_path, images, detector):
-    def stopping(groups):
+    def stopping(groups, what):
         yield from groups[:2]
         raise KeyboardInterrupt
 
@@ -232,7 +232,7 @@ def corpus(tmp_path):
 def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, corpus, detector):
     seen = []
 
-    def track(examples):
+    def track(examples, what):
         for example in examples:
             seen.append((example["image/id"], len(detector.seen)))
             yield example

@@ -24,7 +24,6 @@ Needs pip install 'mmt_jax[photos]', TensorFlow ('mmt_jax[tf]') or torchvision f
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Sequence
 
 from mmt_jax.cli import flags
 from mmt_jax.detectors import DETECTORS
@@ -44,25 +43,16 @@ __doc__ = str(__doc__).format(
 
 
 def run(args: types.SimpleNamespace) -> None:
-    """Detects, with a bar on a terminal, and says what was left out."""
-    from rich.console import Console
-    from rich.progress import track
+    """Detects, and says what was left out."""
+    from mmt_jax.detectors.folder import extract
 
-    from mmt_jax.detectors.folder import SHARD, extract
-
-    console = Console(stderr=True)
-
-    def bar(about: str) -> Callable[[Sequence], Iterable]:
-        return lambda items: track(items, about, console=console, disable=not console.is_terminal)
-
-    summary = extract(
-        args.detector,
-        args.images,
-        args.out,
-        split=args.split or "train",
-        captions=args.captions,
-        dtype=args.dtype or "float16",
-        track=bar(f"{SHARD} photos each"),
-        track_corpus=bar("ids and captions"),
+    print(
+        extract(
+            args.detector,
+            args.images,
+            args.out,
+            split=args.split or "train",
+            captions=args.captions,
+            dtype=args.dtype or "float16",
+        )
     )
-    print(summary)

@@ -7,23 +7,19 @@ One small file each. A detector is named as `NAME:MODEL,OPTION=VALUE,…`, such 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
-from collections.abc import Callable
 
+from mmt_jax.detectors import frozen_graph, grid, onnx, savedmodel, tflite, torchvision
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
 
-# Name → what MODEL is. The module of that name has a function `load(model, *, …)`, whose
+# A detector is a module: MODEL says what its model is, and `load(model, *, …)` reads it. The
 # keyword-only arguments are the options: strings, "" where there is a default.
-DETECTORS = {
-    "frozen_graph": "a frozen graph of the TF Object Detection API, as MMT's release uses one",
-    "savedmodel": "a SavedModel that returns boxes, scores and features",
-    "torchvision": "a Faster R-CNN of torchvision, by its builder's name",
-    "tflite": "a .tflite classifier, over a grid of boxes at several scales",
-    "onnx": "an .onnx classifier, over a grid of boxes at several scales",
-    "grid": "a workdir of `mmt import --model=clip`; patches are regions",
+_MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (frozen_graph, savedmodel, torchvision, tflite, onnx, grid)
 }
+DETECTORS = {name: module.MODEL for name, module in _MODULES.items()}
 
 
 def load(spec: str) -> Detector:
@@ -40,16 +36,10 @@ def load(spec: str) -> Detector:
     model, *pairs = rest.split(",")
     if not model:
         raise UsageError(f"--detector={spec} lacks its model: {name}:MODEL, {DETECTORS[name]}")
-    build = importlib.import_module(f"mmt_jax.detectors.{name}").load
-    return build(model, **_options(build, name, pairs))
-
-
-def _options(build: Callable, name: str, pairs: list[str]) -> dict[str, str]:
-    """The options by name, each of which `build` must have."""
+    build = _MODULES[name].load
     known = inspect.signature(build).parameters.values()
-    known = {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY}
-    parts = [pair.partition("=") for pair in pairs]
-    options = {option: value for option, _, value in parts}
+    known = {each.name: each.default for each in known if each.kind is each.KEYWORD_ONLY}
+    options = dict(pair.partition("=")[::2] for pair in pairs)
     for option, value in options.items():
         if option not in known or not value:
             raise UsageError(
@@ -59,4 +49,4 @@ def _options(build: Callable, name: str, pairs: list[str]) -> dict[str, str]:
     for option, default in known.items():
         if default is inspect.Parameter.empty and option not in options:
             raise UsageError(f"the detector {name} needs {option}=…, as in {name}:MODEL,{option}=…")
-    return options
+    return build(model, **options)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from mmt_jax import photo as photos
+from mmt_jax import progress
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import corpora
 from mmt_jax.ingest.features import captions as captions_lib
@@ -41,17 +42,10 @@ class Shot:
         return photos.image_id(self.name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Album:
-    """Photos in order.
-
-    Attributes:
-      shots: of them.
-      captions: of the photos by their ids, or None where there are none, so that they are no fault.
-    """
-
-    shots: tuple[Shot, ...]
-    captions: Captions | None
+# Goes over items, and what they are called, as a progress bar does.
+Track = Callable[[Sequence, str], Iterable]
+# Photos in order, and their captions; None where there are none, so that they are no fault.
+Album = tuple[list[Shot], Captions | None]
 
 
 def find(
@@ -59,7 +53,7 @@ def find(
     split: str,
     *,
     captions: str | os.PathLike | None = None,
-    track: Callable[[Sequence], Iterable] = iter,
+    track: Track = progress.track,
 ) -> Album:
     """The photos below a folder, or of a split of a prepared corpus.
 
@@ -68,13 +62,14 @@ def find(
       split: which, of a corpus or of a Karpathy file of captions.
       captions: file of the captions (`mmt_jax.ingest.features.captions`); a corpus has its own.
       track: goes over the examples of a corpus, each of which is read whole for its id and
-        captions, as a progress bar does.
+        captions.
 
     Raises:
       UsageError: no such folder, no photo in it, no such split or file of captions, or captions
         beside those of a corpus.
     """
-    if not pathlib.Path(place).is_dir():
+    folder = pathlib.Path(place)
+    if not folder.is_dir():
         raise UsageError(f"there is no folder {place}")
     if corpora.is_prepared(place):
         if captions is not None:
@@ -82,21 +77,15 @@ def find(
                 f"{place} is a prepared corpus, which has captions of its own; leave out --captions"
             )
         return _of_corpus(place, split, track)
-    return _of_folder(pathlib.Path(place), split, captions)
-
-
-def _of_folder(folder: pathlib.Path, split: str, captions: str | os.PathLike | None) -> Album:
-    def shot(path: pathlib.Path) -> Shot:
-        name = path.relative_to(folder).as_posix()
-        return Shot(name, str(path), functools.partial(pictures.read, path))
-
     known = None if captions is None else captions_lib.read(pathlib.Path(captions), split)
-    return Album(tuple(map(shot, pictures.find(folder))), known)
+    shots = [
+        Shot(path.relative_to(folder).as_posix(), str(path), functools.partial(pictures.read, path))
+        for path in pictures.find(folder)
+    ]
+    return shots, known
 
 
-def _of_corpus(
-    folder: str | os.PathLike, split: str, track: Callable[[Sequence], Iterable]
-) -> Album:
+def _of_corpus(folder: str | os.PathLike, split: str, track: Track) -> Album:
     examples = corpora.read(folder, split)
     if f"{PICTURE}/encoded" not in examples.names:
         raise UsageError(
@@ -104,16 +93,15 @@ def _of_corpus(
             f"whose examples have one"
         )
 
-    def read(index: int, name: str) -> np.ndarray:
-        encoded = examples[index][f"{PICTURE}/encoded"]
-        return pictures.decode(io.BytesIO(encoded), f"{folder}, photo {name}")
+    def read(index: int, where: str) -> np.ndarray:
+        return pictures.decode(io.BytesIO(examples[index][f"{PICTURE}/encoded"]), where)
 
     shots, known = [], Captions(str(folder))
-    for index, example in enumerate(track(examples)):
+    for index, example in enumerate(track(examples, "ids and captions")):
         name = example[f"{PICTURE}/id"]
-        shot = Shot(name, f"{folder}, photo {name}", functools.partial(read, index, name))
-        shots.append(shot)
+        where = f"{folder}, photo {name}"
+        shots.append(shot := Shot(name, where, functools.partial(read, index, where)))
         if texts := example.get(CAPTIONS):
             known.of.setdefault(shot.image_id, tuple(texts))
             known.names.setdefault(shot.image_id, name)
-    return Album(tuple(shots), known if CAPTIONS in examples.names else None)
+    return shots, known if CAPTIONS in examples.names else None

@@ -66,14 +66,7 @@ class Detector(Protocol):
 
 @contextlib.contextmanager
 def running(on: str) -> Iterator[None]:
-    """Around a detector at work, whose library may raise anything.
-
-    Args:
-      on: what it works on, for the message.
-
-    Raises:
-      UsageError: in the place of any other exception.
-    """
+    """Around a detector at work on what a message calls `on`: its library may raise anything."""
     try:
         yield
     except UsageError:
@@ -88,11 +81,7 @@ def told(error: Exception) -> str:
 
 
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
-    """What a detector says of one picture, as `photo`; `name` is for messages.
-
-    Raises:
-      UsageError: the detector fails on it, or finds nothing.
-    """
+    """What a detector says of one picture, as `photo`; `name` is for messages."""
     with running(name):
         (found,) = detector.detect([picture])
     return photo(found)
@@ -161,11 +150,7 @@ def labels(path: str | os.PathLike) -> dict[int, str]:
 
 
 def existing(path: str, what: str) -> str:
-    """`path`, if something is there.
-
-    Raises:
-      UsageError: nothing is.
-    """
+    """`path`, if something is there."""
     if not os.path.exists(path):
         raise UsageError(f"there is no {what} {path}")
     return path

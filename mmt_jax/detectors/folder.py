@@ -7,25 +7,24 @@ of them each. What stops the work costs one of these at most; the same command g
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mmt_jax import detectors
+from mmt_jax import detectors, progress
 from mmt_jax.data import formats
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.detectors import albums, base
-from mmt_jax.detectors.albums import Album, Shot
+from mmt_jax.detectors.albums import Shot, Track
 from mmt_jax.detectors.base import Detections, Detector
 from mmt_jax.errors import UsageError
-from mmt_jax.files import lock, tidy, whole
+from mmt_jax.files import NoRoomError, lock, tidy, whole
 from mmt_jax.ingest.features.captions import Captions
-from mmt_jax.ingest.skipped import Skipped, Summary
+from mmt_jax.ingest.report import Report
 from mmt_jax.photo import Photo
 
 SHARD = 64  # photos that are kept together
@@ -40,9 +39,9 @@ def extract(
     split: str = "train",
     captions: str | os.PathLike | None = None,
     dtype: str = "float16",
-    track: Callable[[Sequence], Iterable] = iter,
-    track_corpus: Callable[[Sequence], Iterable] = iter,
-) -> Summary:
+    track: Track = progress.track,
+    track_corpus: Track = progress.track,
+) -> Report:
     """Makes one split of a region folder.
 
     A photo that cannot be read, on which the detector fails or finds nothing, whose id another one
@@ -57,7 +56,7 @@ def extract(
       split: to write.
       captions: file of captions (`mmt_jax.ingest.features.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
-      track: goes over the shards, as a progress bar does.
+      track: goes over the shards, and what they are called, as a progress bar does.
       track_corpus: likewise, over a corpus's examples, before that: for their ids and captions.
 
     Raises:
@@ -68,25 +67,25 @@ def extract(
     if dtype not in FLOATS:
         raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
     writer = FolderWriter(folder, split, dtype=dtype)  # which refuses what cannot be written
-    album = albums.find(images, split, captions=captions, track=track_corpus)
+    shots, known = albums.find(images, split, captions=captions, track=track_corpus)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
     about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
-    with tidy(folder), _claimed(shards, about), Skipped(folder, split) as skipped:
+    with tidy(folder), _claimed(shards, about), Report(folder, split) as report:
         done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
-        wanted = _distinct(album, skipped)
+        wanted = _distinct(shots, known, report)
+        report.kept = len(done & wanted.keys())
         pending = [shot for name, shot in wanted.items() if name not in done]
         groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
         first = 1 + max((int(path.stem) for path in shards.glob("*.npz")), default=-1)
-        for number, group in enumerate(track(groups), first):
-            part = FolderWriter(
+        for number, group in enumerate(track(groups, f"shards of {SHARD} photos"), first):
+            shard = FolderWriter(
                 shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
             )
-            _fill(part, group, loaded, skipped)
-        written = _join(shards, writer, wanted, album.captions, skipped)
+            _fill(shard, group, loaded, report)
+        _join(shards, writer, wanted, known, report)
     shutil.rmtree(shards)
-    kept, total = len(done & wanted.keys()), sum(written.values())
-    return Summary(folder, len(written), total, skipped.left, skipped.path, skipped.first, kept)
+    return report
 
 
 @contextlib.contextmanager
@@ -111,7 +110,7 @@ def _claimed(shards: pathlib.Path, about: dict[str, str]) -> Iterator[None]:
 def _shards(shards: pathlib.Path) -> list[str]:
     """Names of the finished shards, in order."""
     names = {path.stem for path in shards.glob("*.npz")}
-    return sorted(names & {path.stem for path in shards.glob("*.jsonl")})
+    return sorted(names & {path.stem for path in shards.glob("*.jsonl")}, key=int)
 
 
 def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
@@ -119,51 +118,42 @@ def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _distinct(album: Album, skipped: Skipped) -> dict[str, Shot]:
+def _distinct(shots: list[Shot], known: Captions | None, report: Report) -> dict[str, Shot]:
     """Photos by name, each with an id, and a caption where there are captions, of its own.
 
     Of several with one id that is taken which the file of captions names, else the first.
     """
     photos: dict[int, list[Shot]] = {}
-    for shot in album.shots:
-        if album.captions and shot.image_id not in album.captions.of:
-            skipped.add("without caption", shot.where, "it has no caption")
+    for shot in shots:
+        if known and shot.image_id not in known.of:
+            report.add("without caption", shot.where, "it has no caption")
         else:
             photos.setdefault(shot.image_id, []).append(shot)
-    named = album.captions.names if album.captions else {}
+    named = known.names if known else {}
     wanted = {}
-    for number, shots in photos.items():
-        taken = next((shot for shot in shots if shot.name == named.get(number)), shots[0])
+    for number, same in photos.items():
+        taken = next((shot for shot in same if shot.name == named.get(number)), same[0])
         wanted[taken.name] = taken
-        for shot in shots:
+        for shot in same:
             if shot is not taken:
                 reason = f"it has the id {number}, as {taken.name} has; rename one"
-                skipped.add("same id", shot.where, reason)
+                report.add("same id", shot.where, reason)
     return wanted
 
 
-def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, skipped: Skipped) -> None:
+def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, report: Report) -> None:
     """Detects the photos of one shard and writes it, unless none could be taken."""
-    found = _detected(group, detector, skipped)
-    begun = next(found, None)
-    if begun is None:
-        return
     with contextlib.suppress(_Empty), shard as writer:
-        for shot, picture, detections in itertools.chain([begun], found):
-            height, width = picture.shape[:2]
-            try:
-                photo = base.photo(
-                    detections,
-                    image_id=shot.image_id,
-                    file=shot.name,
-                    width=width,
-                    height=height,
-                )
-                writer.add(photo)
-            except UsageError as error:
-                if isinstance(error.__cause__, OSError):  # no photo's fault
+        for start in range(0, len(group), BATCH):
+            for shot, picture, answer in _detected(group[start : start + BATCH], detector, report):
+                height, width = picture.shape[:2]
+                info = {"file": shot.name, "width": width, "height": height}
+                try:
+                    writer.add(base.photo(answer, image_id=shot.image_id, **info))
+                except NoRoomError:
                     raise
-                skipped.add("not detected", shot.where, error)
+                except UsageError as error:
+                    report.add("not detected", shot.where, error)
         if not len(writer):
             raise _Empty
 
@@ -173,22 +163,22 @@ class _Empty(UsageError):
 
 
 def _detected(
-    group: Sequence[Shot], detector: Detector, skipped: Skipped
+    shots: Sequence[Shot], detector: Detector, report: Report
 ) -> Iterator[tuple[Shot, np.ndarray, Detections]]:
-    for start in range(0, len(group), BATCH):
-        batch = []
-        for shot in group[start : start + BATCH]:
-            try:
-                batch.append((shot, shot.read()))
-            except UsageError as error:
-                skipped.add("damaged", shot.where, error)
-        answers = _answers([picture for _, picture in batch], detector)
-        for (shot, picture), answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Exception):
-                reason = f"the detector failed on it ({base.told(answer)})"
-                skipped.add("not detected", shot.where, reason)
-            else:
-                yield shot, picture, answer
+    """Those of a batch that can be read and detected."""
+    batch = []
+    for shot in shots:
+        try:
+            batch.append((shot, shot.read()))
+        except UsageError as error:
+            report.add("damaged", shot.where, error)
+    answers = _answers([picture for _, picture in batch], detector)
+    for (shot, picture), answer in zip(batch, answers, strict=True):
+        if isinstance(answer, Exception):
+            reason = f"the detector failed on it ({base.told(answer)})"
+            report.add("not detected", shot.where, reason)
+        else:
+            yield shot, picture, answer
 
 
 def _answers(batch: list[np.ndarray], detector: Detector) -> list[Detections | Exception]:
@@ -207,24 +197,22 @@ def _join(
     shards: pathlib.Path,
     writer: FolderWriter,
     wanted: Mapping[str, Shot],
-    captions: Captions | None,
-    skipped: Skipped,
-) -> dict[int, int]:
-    """Streams the shards into the split; returns how many captions each photo has."""
-    texts, written = captions.of if captions else {}, {}
+    known: Captions | None,
+    report: Report,
+) -> None:
+    """Streams the shards into the split."""
     if not (names := _shards(shards)):
         shutil.rmtree(shards, ignore_errors=True)
-        raise UsageError(f"not one photo could be taken{skipped.because}")
+        raise UsageError(f"not one photo could be taken{report.because}")
     with writer:
         for shard in names:
             found, lines = formats.read(shards, shard, bare=True), _lines(shards, shard)
             for photo, line in zip(formats.photos(found), lines, strict=True):
                 if shot := wanted.get(line["file"]):
                     # A shard is written without captions, which may be others now.
-                    own = texts.get(shot.image_id, ())
+                    own = known.of.get(shot.image_id, ()) if known else ()
                     info = {name: line[name] for name in ("file", "width", "height")}
                     writer.add(Photo(shot.image_id, own, photo.rows, info))
-                    written[shot.image_id] = len(own)
-    if captions:
-        captions.tell(skipped, written.keys())
-    return written
+                    report.written[shot.image_id] = len(own)
+    if known:
+        known.tell(report)

@@ -18,9 +18,14 @@ from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 
+MODEL = "a frozen graph of the TF Object Detection API, as MMT's release uses one"
+
 INPUT = "image_tensor"
 BOXES, FEATURES, COUNT = "detection_boxes", "detection_features", "num_detections"
-CLASS_SCORES = "detection_multiclass_scores"
+SCORES, CLASS_SCORES = "detection_scores", "detection_multiclass_scores"
+
+# Of one picture [1, H, W, 3] uint8 → the API's outputs by name.
+Outputs = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 class TensorFlowDetector:
@@ -29,18 +34,13 @@ class TensorFlowDetector:
     Pictures go in one by one: within a batch of another size they would be padded or scaled.
     """
 
-    def __init__(
-        self,
-        outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]],
-        labels: Mapping[int, str],
-        num_classes: int,
-    ):
-        self.labels = labels
+    def __init__(self, outputs: Outputs, labels: str, num_classes: int):
+        self.labels = base.labels(labels)
         self.num_classes = num_classes
         self._outputs = outputs
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """See `Detector.detect`."""
+        """As `Detector.detect`."""
         return [assemble(self._outputs(picture[None])) for picture in pictures]
 
 
@@ -73,7 +73,7 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
         total = classes.sum(axis=1, keepdims=True)
         ids, probs = photos.top(classes / np.maximum(total, 1))  # sigmoids need not sum to 1
     else:
-        scores = outputs["detection_scores"][0, :count].astype(np.float32)
+        scores = outputs[SCORES][0, :count].astype(np.float32)
     best = np.argsort(-scores, kind="stable")[: base.MAX_REGIONS]
     return Detections(
         boxes[best],
@@ -84,22 +84,14 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
     )
 
 
-def count_classes(outputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]) -> int:
-    """How many classes a graph tells apart, as one run of it shows.
-
-    Raises:
-      UsageError: the graph does not run.
-    """
+def count_classes(outputs: Outputs) -> int:
+    """How many classes a graph tells apart, as one run of it shows."""
     with base.running("a black picture of 640 × 640 pixels"):
         return outputs(np.zeros((1, 640, 640, 3), np.uint8))[CLASS_SCORES].shape[-1]
 
 
 def tensorflow() -> Any:
-    """TensorFlow.
-
-    Raises:
-      UsageError: it is not installed.
-    """
+    """TensorFlow, if it is installed."""
     try:
         import tensorflow as tf
     except ImportError:
@@ -108,11 +100,7 @@ def tensorflow() -> Any:
 
 
 def load(model: str, *, labels: str = "") -> TensorFlowDetector:
-    """Reads a frozen graph.
-
-    Args:
-      model: the file, such as frozen_inference_graph.pb.
-      labels: file of a label map.
+    """Reads a file such as frozen_inference_graph.pb; `labels` is that of a label map.
 
     Raises:
       UsageError: no such file, no graph in it, or one that lacks an input or output.
@@ -146,6 +134,4 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
         return {name: value.numpy() for name, value in graph(tf.constant(pictures)).items()}
 
     classes = graph.structured_outputs[CLASS_SCORES].shape[-1]
-    if classes is None:
-        classes = count_classes(outputs)
-    return TensorFlowDetector(outputs, base.labels(labels), classes)
+    return TensorFlowDetector(outputs, labels, classes or count_classes(outputs))

@@ -15,6 +15,8 @@ from mmt_jax.models.base import Model
 from mmt_jax.photos import pictures as pictures_lib
 from mmt_jax.typing import Params
 
+MODEL = "a workdir of `mmt import --model=clip`; patches are regions"
+
 
 class PatchDetector:
     """States of the last layer, after its LayerNorm.
@@ -36,7 +38,7 @@ class PatchDetector:
         self._encode = jax.jit(lambda params, image: model.encode_image(params, image).states)
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """See `Detector.detect`; one picture at a time, for the batch would be compiled in."""
+        """As `Detector.detect`; one picture at a time, for the batch would be compiled in."""
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture: np.ndarray) -> Detections:

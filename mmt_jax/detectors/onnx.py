@@ -9,6 +9,8 @@ import numpy as np
 from mmt_jax.detectors import base, proposals
 from mmt_jax.errors import UsageError
 
+MODEL = "an .onnx classifier, over a grid of boxes at several scales"
+
 _BATCH = 16  # crops at once; the last batch is filled up, so that all are computed alike
 
 
@@ -22,17 +24,10 @@ def load(
     scales: str = proposals.SCALES,
     labels: str = "",
 ) -> proposals.CropDetector:
-    """Reads a classifier of pictures [n, 3, S, S] or [n, S, S, 3].
+    """Reads a classifier of pictures [n, 3, S, S] or [n, S, S, 3] from an .onnx file.
 
-    Args:
-      model: the .onnx file.
-      features: tensor that becomes a region's feature, of any layer: a vector, or a map with the
-        layout of the input, of which the mean is taken.
-      scores: tensor of the class scores; "" = the first output.
-      colours: what the input's values mean (`proposals.COLOURS`); inputs of 8 bits need none.
-      size: S, where the model leaves it free.
-      scales: of the boxes; see `proposals.boxes`.
-      labels: file of the classes' names.
+    Options as `proposals` has them; a map of features has the layout of the input, and `size` is
+    S, where the model leaves it free.
 
     Raises:
       UsageError: no such file, no such tensor, or an input of another kind.
@@ -46,36 +41,25 @@ def load(
     first = shape[1] == 3  # colours come before rows and columns
     sides = shape[2:] if first else shape[1:3]
     height, width = (n if isinstance(n, int) else proposals.side(size) for n in sides)
-    eight_bits = source.type == "tensor(uint8)"
-    if not eight_bits:
-        proposals.normalised(np.zeros((1, 1, 1, 3), np.uint8), colours)  # that it can be
+    encode = proposals.encoder(np.uint8 if source.type == "tensor(uint8)" else np.float32, colours)
     batch = shape[0] if isinstance(shape[0], int) else _BATCH
     names = [features, scores or session.get_outputs()[0].name]
 
-    def run(crops: np.ndarray) -> list[np.ndarray]:
-        values = crops if eight_bits else proposals.normalised(crops, colours)
-        values = values.transpose(0, 3, 1, 2) if first else values
-        found, classes = session.run(names, {source.name: np.ascontiguousarray(values)})
-        found = np.moveaxis(found, 1, -1) if first and found.ndim == 4 else found
-        return [proposals.pooled(found), classes.reshape(len(crops), -1)]
-
     def classify(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        filled = np.concatenate(
-            [crops, np.zeros((-len(crops) % batch, *crops.shape[1:]), np.uint8)]
-        )
-        parts = [run(filled[i : i + batch]) for i in range(0, len(filled), batch)]
+        filled = np.zeros((-(-len(crops) // batch) * batch, *crops.shape[1:]), np.uint8)
+        filled[: len(crops)] = crops
+        values = encode(filled).transpose(0, 3, 1, 2) if first else encode(filled)
+        parts = [
+            session.run(names, {source.name: np.ascontiguousarray(values[i : i + batch])})
+            for i in range(0, len(values), batch)
+        ]
         found, classes = (np.concatenate(part)[: len(crops)] for part in zip(*parts, strict=True))
-        return found.astype(np.float32), classes.astype(np.float32)
+        found = np.moveaxis(found, 1, -1) if first and found.ndim == 4 else found
+        return found.astype(np.float32), classes.reshape(len(crops), -1).astype(np.float32)
 
     with base.running(f"a black picture of {height} × {width} pixels"):
         _, black = classify(np.zeros((1, height, width, 3), np.uint8))
-    return proposals.CropDetector(
-        classify,
-        size=(height, width),
-        scales=scales,
-        labels=base.labels(labels),
-        num_classes=black.shape[1],
-    )
+    return proposals.CropDetector(classify, (height, width), scales, labels, black.shape[1])
 
 
 def _session(model: str, *names: str) -> Any:

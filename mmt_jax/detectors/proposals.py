@@ -1,8 +1,14 @@
-"""A classifier as a detector: the whole photo and a grid of boxes at several scales are cropped."""
+"""A classifier as a detector: the whole photo and a grid of boxes at several scales are cropped.
+
+Options that such detectors share: `features` is the tensor that becomes a region's feature, of any
+layer: a vector, or a map, of which the mean is taken; `scores` that of the class scores, "" = the
+first output; `colours` what the input's values mean (`COLOURS`), which inputs of 8 bits need not
+say; `scales` are those of the boxes (`boxes`); `labels` is the file of the classes' names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,42 +29,44 @@ COLOURS = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 
-# Crops [n, S, S, 3] uint8 → features [n, F] f32 and class scores [n, C] f32.
+# Crops [n, S, S, 3] uint8 → features [n, F] or maps [n, h, w, F], and class scores [n, C], f32.
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class CropDetector:
-    """Classifies the crops of each picture, of all pictures together."""
+    """Classifies the crops of each picture, of all pictures together; the last row is the whole.
+
+    Args:
+      classify: the classifier.
+      size: height and width of its crops.
+      scales: of the boxes.
+      labels: file of the classes' names, or "".
+      num_classes: C.
+    """
 
     def __init__(
-        self,
-        classify: Classify,
-        *,
-        size: tuple[int, int],
-        scales: str,
-        labels: Mapping[int, str],
-        num_classes: int,
+        self, classify: Classify, size: tuple[int, int], scales: str, labels: str, num_classes: int
     ):
-        self.labels = labels
+        self.labels = base.labels(labels)
         self.num_classes = num_classes
         self._classify = classify
         self._size = size
         self._boxes = boxes(scales)
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """See `Detector.detect`; the last row is the whole picture."""
+        """As `Detector.detect`: regions, that with the surest class first, then the whole."""
         crops = [
             pictures_lib.crop(picture, box, self._size)
             for picture in pictures
             for box in self._boxes
         ]
         features, scores = self._classify(np.stack(crops))
+        features = features.reshape(len(crops), -1, features.shape[-1]).mean(axis=1)
         count = len(self._boxes)
         parts = [slice(start, start + count) for start in range(0, len(crops), count)]
         return [self._sorted(features[part], distribution(scores[part])) for part in parts]
 
     def _sorted(self, features: np.ndarray, probs: np.ndarray) -> Detections:
-        """Regions, that with the surest class first, then the whole picture."""
         scores = probs.max(axis=1)
         order = np.append(np.argsort(-scores[:-1], kind="stable"), len(scores) - 1)
         ids, probs = photos.top(probs[order])
@@ -111,32 +119,29 @@ def distribution(scores: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def normalised(crops: np.ndarray, colours: str) -> np.ndarray:
-    """[n, S, S, 3] uint8 → f32 as COLOURS names it.
+def encoder(dtype: type, colours: str) -> Callable[[np.ndarray], np.ndarray]:
+    """How crops [n, S, S, 3] uint8 become what an input of this dtype holds.
+
+    Integers are the colours themselves, signed ones minus 128; floats are as `COLOURS` names them.
 
     Raises:
-      UsageError: it does not.
+      UsageError: it names no such colours.
     """
+    if dtype == np.uint8:
+        return lambda crops: crops
+    if dtype == np.int8:
+        return lambda crops: (crops.astype(np.int16) - 128).astype(np.int8)
     if colours not in COLOURS:
         raise UsageError(
             f"this classifier reads floating-point colours, and colours={colours or '…'} does not "
             f"tell how; it is one of {', '.join(COLOURS)}"
         )
     mean, deviation = (np.asarray(values, np.float32) for values in COLOURS[colours])
-    return (crops.astype(np.float32) / np.float32(255) - mean) / deviation
-
-
-def pooled(features: np.ndarray) -> np.ndarray:
-    """[n, F], or a map [n, h, w, F] → [n, F]: the mean over its places."""
-    return features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)
+    return lambda crops: ((crops / np.float32(255) - mean) / deviation).astype(dtype)
 
 
 def side(value: str) -> int:
-    """The option `size`.
-
-    Raises:
-      UsageError: it is no number of pixels.
-    """
+    """The option `size`: S in pixels."""
     if not value.isdecimal() or not 1 <= int(value) <= 4096:
         raise UsageError(
             f"size={value or '…'} must be the side of the classifier's input in pixels"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph
-from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES
+from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES, SCORES
 from mmt_jax.errors import UsageError
+
+MODEL = "a SavedModel that returns boxes, scores and features"
 
 
 def load(
@@ -14,7 +16,7 @@ def load(
     *,
     signature: str = "serving_default",
     boxes: str = BOXES,
-    scores: str = "detection_scores",
+    scores: str = SCORES,
     features: str = FEATURES,
     class_scores: str = CLASS_SCORES,
     count: str = COUNT,
@@ -45,11 +47,11 @@ def load(
         known = ", ".join(module.signatures) or "none"
         raise UsageError(f"{model} has no signature {signature!r}; it has {known}")
     function = module.signatures[signature]
-    names = {BOXES: boxes, FEATURES: features, CLASS_SCORES: class_scores, COUNT: count}
-    names["detection_scores"] = scores
+    names = {BOXES: boxes, FEATURES: features, SCORES: scores}
+    names |= {CLASS_SCORES: class_scores, COUNT: count}
     there = {ours: name for ours, name in names.items() if name in function.structured_outputs}
     lacking = [names[ours] for ours in (BOXES, FEATURES) if ours not in there]
-    if not {CLASS_SCORES, "detection_scores"} & there.keys():
+    if not {CLASS_SCORES, SCORES} & there.keys():
         lacking.append(scores)
     inputs = function.structured_input_signature[1]
     if lacking or len(inputs) != 1:
@@ -64,7 +66,5 @@ def load(
         found = function(**{key: tf.cast(pictures, spec.dtype)})
         return {ours: found[name].numpy() for ours, name in there.items()}
 
-    classes = 0
-    if CLASS_SCORES in there:
-        classes = frozen_graph.count_classes(outputs)
-    return frozen_graph.TensorFlowDetector(outputs, base.labels(labels), classes)
+    classes = frozen_graph.count_classes(outputs) if CLASS_SCORES in there else 0
+    return frozen_graph.TensorFlowDetector(outputs, labels, classes)

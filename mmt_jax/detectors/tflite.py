@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from typing import Any
 
 import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph, proposals
 from mmt_jax.errors import UsageError
+
+MODEL = "a .tflite classifier, over a grid of boxes at several scales"
 
 
 def load(
@@ -21,16 +22,9 @@ def load(
     scales: str = proposals.SCALES,
     labels: str = "",
 ) -> proposals.CropDetector:
-    """Reads a classifier of one picture [1, S, S, 3].
+    """Reads a classifier of one picture [1, S, S, 3] from a .tflite file.
 
-    Args:
-      model: the .tflite file.
-      features: tensor that becomes a region's feature, of any layer: a vector, or a map, of which
-        the mean is taken.
-      scores: tensor of the class scores; "" = the first output.
-      colours: what the input's values mean (`proposals.COLOURS`); quantised inputs need none.
-      scales: of the boxes; see `proposals.boxes`.
-      labels: file of the classes' names.
+    Options as `proposals` has them.
 
     Raises:
       UsageError: no such file, no such tensor, or an input of another kind.
@@ -38,10 +32,8 @@ def load(
     base.existing(model, "model")
     tf = frozen_graph.tensorflow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that the interpreter will move to a package of its own
+        with warnings.catch_warnings():  # that it will move to a package of its own
+            warnings.simplefilter("ignore")
             network = tf.lite.Interpreter(
                 model, num_threads=1, experimental_preserve_all_tensors=True
             )
@@ -59,38 +51,22 @@ def load(
             near = difflib.get_close_matches(name, tensors, n=4, cutoff=0)
             raise UsageError(f"{model} has no tensor {name!r}; the nearest are {', '.join(near)}")
     wanted = tensors[features], tensors[scores] if scores else network.get_output_details()[0]
-    if not np.issubdtype(source["dtype"], np.integer):
-        proposals.normalised(np.zeros((1, 1, 1, 3), np.uint8), colours)  # that it can be
+    encode = proposals.encoder(source["dtype"], colours)
+
+    def run(crop: np.ndarray) -> list[np.ndarray]:
+        network.set_tensor(source["index"], crop)
+        network.invoke()
+        return [_decoded(network.get_tensor(detail["index"]), detail) for detail in wanted]
 
     def classify(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One crop after another: a batch's size may be written into the model."""
-        rows = [_run(network, source, crop[None], colours, wanted) for crop in crops]
+        rows = [run(crop[None]) for crop in encode(crops)]
         found, classes = (np.concatenate(part) for part in zip(*rows, strict=True))
-        return proposals.pooled(found), classes.reshape(len(crops), -1)
+        return found, classes.reshape(len(crops), -1)
 
     height, width = (int(n) for n in source["shape"][1:3])
-    return proposals.CropDetector(
-        classify,
-        size=(height, width),
-        scales=scales,
-        labels=base.labels(labels),
-        num_classes=int(wanted[1]["shape"][-1]),
-    )
-
-
-def _run(network: Any, source: dict, crop: np.ndarray, colours: str, wanted: tuple) -> list:
-    network.set_tensor(source["index"], _encoded(crop, source["dtype"], colours))
-    network.invoke()
-    return [_decoded(network.get_tensor(detail["index"]), detail) for detail in wanted]
-
-
-def _encoded(crop: np.ndarray, dtype: type, colours: str) -> np.ndarray:
-    """A crop as the input holds it; integers are the colours themselves, signed ones minus 128."""
-    if dtype == np.uint8:
-        return crop
-    if dtype == np.int8:
-        return (crop.astype(np.int16) - 128).astype(np.int8)
-    return proposals.normalised(crop, colours).astype(dtype)
+    number = int(wanted[1]["shape"][-1])
+    return proposals.CropDetector(classify, (height, width), scales, labels, number)
 
 
 def _decoded(values: np.ndarray, detail: dict) -> np.ndarray:

@@ -13,6 +13,8 @@ from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
 
+MODEL = "a Faster R-CNN of torchvision, by its builder's name"
+
 
 class BoxHeadDetector:
     """The detector's own boxes, read once more by its box head.
@@ -27,7 +29,7 @@ class BoxHeadDetector:
         self.num_classes = model.roi_heads.box_predictor.cls_score.out_features
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """See `Detector.detect`."""
+        """As `Detector.detect`."""
         import torch
 
         with torch.inference_mode():

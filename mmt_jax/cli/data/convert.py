@@ -41,22 +41,16 @@ __doc__ = str(__doc__).format(
 
 
 def run(args: types.SimpleNamespace) -> None:
-    """Converts, with a bar on a terminal, and says what was left out."""
-    from rich.console import Console
-    from rich.progress import track
-
+    """Converts, and says what was left out."""
     from mmt_jax.ingest.features.convert import convert
 
-    console = Console(stderr=True)
-    summary = convert(
-        args.format,
-        getattr(args, "in"),
-        args.out,
-        captions_file=args.captions,
-        split=args.split or "train",
-        dtype=args.dtype or "float16",
-        track=lambda items: track(
-            items, "photos", total=None, console=console, disable=not console.is_terminal
-        ),
+    print(
+        convert(
+            args.format,
+            getattr(args, "in"),
+            args.out,
+            captions_file=args.captions,
+            split=args.split or "train",
+            dtype=args.dtype or "float16",
+        )
     )
-    print(summary)

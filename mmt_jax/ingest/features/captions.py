@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.features import tsv
-from mmt_jax.ingest.skipped import Skipped
+from mmt_jax.ingest.report import Report
 from mmt_jax.photo import image_id, stem
 from mmt_jax.text.base import prepare
 
@@ -40,11 +40,11 @@ class Captions:
     names: dict[int, int | str] = dataclasses.field(default_factory=dict)
     faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
-    def tell(self, report: Skipped, written: Set[int]) -> None:
+    def tell(self, report: Report) -> None:
         """Lists the captions that could not be taken, and those of photos that were not written."""
         for where, reason in self.faults:
             report.add("damaged caption", where, reason)
-        for number in sorted(self.of.keys() - written):
+        for number in sorted(self.of.keys() - report.written.keys()):
             name = stem(str(self.names[number]))
             reason = f"photo {name} has captions, but was not written"
             report.add("caption without photo", self.source, reason)

@@ -7,13 +7,16 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
+from mmt_jax import progress
+from mmt_jax import readers as files
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.errors import UsageError
 from mmt_jax.files import NoRoomError, tidy, whole
 from mmt_jax.ingest import guarded
 from mmt_jax.ingest.features import FORMATS, captions, detections
+from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.ingest.features.detections import Detections, Format
-from mmt_jax.ingest.skipped import Skipped, Summary
+from mmt_jax.ingest.report import Report
 from mmt_jax.text.base import prepare
 
 CATEGORIES = "categories.txt"  # of features that are made of them; all splits share it
@@ -27,8 +30,8 @@ def convert(
     captions_file: str | os.PathLike | None = None,
     split: str = "train",
     dtype: str = "float16",
-    track: Callable[[Iterable], Iterable] = iter,
-) -> Summary:
+    track: Callable[[Iterable, str], Iterable] = progress.track,
+) -> Report:
     """Converts.
 
     A photo that is damaged, or has no caption where there are captions, is left out and listed in
@@ -41,7 +44,7 @@ def convert(
       captions_file: see `captions`; None = those of the format, or none.
       split: to write.
       dtype: of the features, "float16" or "float32".
-      track: goes over the photos, as a progress bar does.
+      track: goes over the photos, and what they are called, as a progress bar does.
 
     Raises:
       UsageError: unknown format, a file that cannot be read, or no photo in it that can; nothing is
@@ -58,64 +61,56 @@ def convert(
     with (
         tidy(folder),
         _categories(row, source, folder) as names,
-        Skipped(folder, split) as report,
+        Report(folder, split) as report,
         writer,
     ):
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         writer.num_classes = None if names is None else len(names)
         photos = guarded.read(row.read, source, *([] if names is None else [names]))
-        written = _write(track(photos), row, writer, joined, report)
-        if not written:
+        for where, found in track(photos, "photos"):
+            try:
+                if isinstance(found, UsageError):
+                    raise found
+                _add(found, where, row, writer, joined, report)
+            except NoRoomError:
+                raise
+            except UsageError as error:
+                report.add("damaged", where, error)
+        if not report.written:
             raise UsageError(f"{source} has no photo to write{report.because}")
         if joined:
-            joined.tell(report, written.keys())
-    total = sum(written.values())
-    return Summary(
-        folder, len(written), total, report.left, report.path, report.first, cut=report.cut
-    )
+            joined.tell(report)
+    return report
 
 
-def _write(
-    photos: Iterable[tuple[str, Detections | UsageError]],
+def _add(
+    found: Detections,
+    where: str,
     row: Format,
     writer: FolderWriter,
-    joined: captions.Captions | None,
-    report: Skipped,
-) -> dict[int, int]:
-    """Writes the photos; returns how many captions each has."""
-    written = {}
-    for where, found in photos:
-        try:
-            if isinstance(found, UsageError):
-                raise found
-            if joined is None:
-                texts = tuple(text for text in found.captions if prepare(text))
-                if 0 < len(texts) < len(found.captions):
-                    report.add("damaged caption", where, f"one of photo {found.name} is empty")
-            else:
-                texts = joined.of.get(found.image_id, ())
-            if not texts and (row.captions or joined):
-                report.add("without caption", where, f"photo {found.name} has no caption")
-                continue
-            photo = detections.photo(found, texts, where)
-            classes = writer.num_classes if found.num_classes is None else found.num_classes
-            if writer.num_classes not in (None, classes):
-                raise UsageError(
-                    f"{where}: {classes} classes, the photos before it {writer.num_classes}"
-                )
-            writer.add(photo)
-        except NoRoomError:
-            raise
-        except UsageError as error:
-            report.add("damaged", where, error)
-            continue
-        writer.num_classes = classes
-        written[photo.image_id] = len(texts)
-        report.cut += found.cut
-        if found.lost:
-            reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"
-            report.add("box without area", where, reason, found.lost)
-    return written
+    joined: Captions | None,
+    report: Report,
+) -> None:
+    """Writes a photo, if it has a caption or needs none."""
+    if joined is None:
+        texts = tuple(text for text in found.captions if prepare(text))
+        if 0 < len(texts) < len(found.captions):
+            report.add("damaged caption", where, f"one of photo {found.name} is empty")
+    else:
+        texts = joined.of.get(found.image_id, ())
+    if not texts and (row.captions or joined):
+        report.add("without caption", where, f"photo {found.name} has no caption")
+        return
+    classes = writer.num_classes if found.num_classes is None else found.num_classes
+    if writer.num_classes not in (None, classes):
+        raise UsageError(f"{where}: {classes} classes, the photos before it {writer.num_classes}")
+    writer.add(detections.photo(found, texts, where))
+    writer.num_classes = classes
+    report.written[found.image_id] = len(texts)
+    report.cut += found.cut
+    if found.lost:
+        reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"
+        report.add("box without area", where, reason, found.lost)
 
 
 @contextlib.contextmanager
@@ -130,9 +125,16 @@ def _categories(
     if row.categories is None:
         yield None
     elif path.exists():
-        yield _listed(path)
+        yield [name for _, name in files.lines(path)]
     else:
-        names = _checked(row.categories(source), source)
+        names = row.categories(source)
+        if not names:
+            raise UsageError(f"{source} names no category, of which features could be made")
+        for name in names:
+            if name.encode("utf-8", "replace").decode().splitlines() != [name]:
+                raise UsageError(
+                    f"{source} has the category {name!r}; a category is one line of text"
+                )
         try:
             with whole(path) as part:
                 part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
@@ -140,19 +142,3 @@ def _categories(
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-
-
-def _listed(path: pathlib.Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); it names a category a line") from None
-
-
-def _checked(names: list[str], source: pathlib.Path) -> list[str]:
-    if not names:
-        raise UsageError(f"{source} names no category, of which features could be made")
-    for name in names:
-        if name.encode("utf-8", "replace").decode().splitlines() != [name]:
-            raise UsageError(f"{source} has the category {name!r}; a category is one line of text")
-    return names
