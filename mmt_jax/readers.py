@@ -50,11 +50,7 @@ def byte_lines(path: str | os.PathLike, longest: int = MAX_LINE) -> Iterator[tup
 
 
 def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """`byte_lines` of text in UTF-8.
-
-    Raises:
-      UsageError: as `byte_lines`, or a line is longer than `MAX_LINE` or not UTF-8.
-    """
+    """`byte_lines` of text, which must be UTF-8, in lines of at most `MAX_LINE` bytes."""
     for where, line in byte_lines(path, MAX_LINE + 1):
         if len(line) > MAX_LINE:
             raise UsageError(f"{where}: more than {MAX_LINE:,} bytes, which no text has")
@@ -76,11 +72,7 @@ def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parsed(line: str | bytes, where: str) -> dict[str, Any]:
-    """The JSON object that a line holds.
-
-    Raises:
-      UsageError: it holds none.
-    """
+    """The JSON object that a line must hold."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -120,8 +112,7 @@ def json_members(path: str | os.PathLike, keys: Sequence[str]) -> Iterator[tuple
       Where an element is, the key of its list, and the element, which may be anything.
 
     Raises:
-      UsageError: as `json_entries`, but for keys that the file lacks and elements that are no
-        objects.
+      UsageError: as `json_entries`; keys that the file lacks have no elements.
     """
     for key in keys:
         for number, (_, element) in enumerate(_json(path, key, needed=False)):
@@ -129,11 +120,7 @@ def json_members(path: str | os.PathLike, keys: Sequence[str]) -> Iterator[tuple
 
 
 def is_list(path: str | os.PathLike) -> bool:
-    """Whether a JSON file is a list.
-
-    Raises:
-      UsageError: there is no such file.
-    """
+    """Whether a JSON file is a list."""
     with contextlib.closing(_File(path)) as file:
         return file.starts_with(b"[")
 
@@ -165,13 +152,11 @@ def _json(
 
 def _fault(path: str | os.PathLike, number: int, error: Exception) -> str:
     """What is wrong with a file that is no JSON: with the line, where it is no long one."""
-    with contextlib.closing(_File(path)) as file:
+    with contextlib.closing(_File(path)) as file, contextlib.suppress(ValueError, RecursionError):
         try:
             json.loads(file.read(MAX_LINE))
         except json.JSONDecodeError as found:
             return f"{path}:{found.lineno}: not JSON ({found.msg})"
-        except (ValueError, RecursionError):
-            pass
     return f"{path}, entry {number}: not JSON ({' '.join(str(error).split())[:200]})"
 
 
@@ -192,11 +177,7 @@ def _check_key(path: str | os.PathLike, key: str, needed: bool) -> None:
 
 
 def field(entry: Any, name: str, kind: Any, where: str) -> Any:
-    """A field of an entry that must be there.
-
-    Raises:
-      UsageError: it is missing or not of type `kind`.
-    """
+    """A field of an entry, which must be there and of type `kind`."""
     if not isinstance(entry, dict):
         raise UsageError(f"{where}: {reprlib.repr(entry)} is no object, it must have `{name}`")
     if name not in entry:
@@ -217,6 +198,7 @@ class _File:
             self._raw = open(path, "rb")  # noqa: SIM115, closed by `close`
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        self.close = self._raw.close
         self._packed = os.fspath(path).endswith(".gz")
         self._file = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw
         self._left = _PACKED * os.fstat(self._raw.fileno()).st_size
@@ -230,44 +212,35 @@ class _File:
 
     def mark(self) -> None:
         """Says that an entry begins, whose memory and depth are measured."""
-        self._before = _memory()
-        self._depth = 0
+        self._before, self._depth = _memory(), 0
 
     def readline(self, size: int) -> bytes:
         """A line, or its first or next `size` bytes."""
-        return self._counted(lambda: self._file.readline(size))
+        return self._do(lambda: self._file.readline(size), counted=True)
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes of what `mark` begins."""
         if (grown := _memory() - self._before) > MAX_GROWTH:
             raise UsageError(f"{self._path} has an entry that takes {grown:,} bytes of memory")
-        data = self._counted(lambda: self._file.read(size))
+        data = self._do(lambda: self._file.read(size), counted=True)
         self._depth += data.count(b"[") + data.count(b"{") - data.count(b"]") - data.count(b"}")
         if self._depth > MAX_DEPTH:
             raise UsageError(f"{self._path} is not JSON as published: brackets do not end")
         return data
 
-    def _counted(self, work: Callable[[], bytes]) -> bytes:
-        data = self._do(work)
-        self._left -= len(data)
+    def _do(self, work: Callable[[], bytes], *, counted: bool = False) -> bytes:
+        try:
+            data = work()
+        except (OSError, EOFError, zlib.error) as error:
+            what = "unpacked" if self._packed else "read"
+            raise UsageError(f"{self._path} cannot be {what} ({error}); fetch it again") from None
+        self._left -= len(data) * counted
         if self._packed and self._left < 0:
             raise UsageError(
                 f"{self._path} unpacks to more than {_PACKED} times its size, which no text does; "
                 f"it may be made to fill memory"
             )
         return data
-
-    def _do(self, work: Callable[[], bytes]) -> bytes:
-        try:
-            return work()
-        except (OSError, EOFError, zlib.error) as error:
-            raise UsageError(
-                f"{self._path} cannot be {'unpacked' if self._packed else 'read'} ({error}); fetch "
-                f"it again"
-            ) from None
-
-    def close(self) -> None:
-        self._raw.close()
 
 
 def _memory() -> int:

@@ -39,7 +39,8 @@ def load(spec: str) -> Detector:
     build = _MODULES[name].load
     known = inspect.signature(build).parameters.values()
     known = {each.name: each.default for each in known if each.kind is each.KEYWORD_ONLY}
-    options = dict(pair.partition("=")[::2] for pair in pairs)
+    parts = [pair.partition("=") for pair in pairs]
+    options = {option: value for option, _, value in parts}
     for option, value in options.items():
         if option not in known or not value:
             raise UsageError(

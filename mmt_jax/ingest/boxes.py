@@ -97,8 +97,8 @@ def placed(
                 f"{convention}"
             )
     inside = np.clip(corners, 0, 1).astype(np.float32)
-    empty = (inside[:, 2:] <= inside[:, :2]).any(axis=1)
-    return Placed(inside, (outside > rounding).any(axis=1), empty)
+    empty = np.any(inside[:, 2:] <= inside[:, :2], axis=1)
+    return Placed(inside, np.any(outside > rounding, axis=1), empty)
 
 
 def upright(corners: np.ndarray, orientation: int) -> np.ndarray:

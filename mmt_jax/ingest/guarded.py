@@ -20,7 +20,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from mmt_jax.errors import UsageError
 
@@ -77,7 +77,7 @@ def read(reader: Callable[..., Entries], path: pathlib.Path, *arguments: Any) ->
     raise UsageError(f"{path} ended the process that reads it {ENDS} times; it is damaged")
 
 
-def _process(said: BinaryIO) -> subprocess.Popen[bytes]:
+def _process(said: IO[bytes]) -> subprocess.Popen[bytes]:
     root = str(pathlib.Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -90,7 +90,7 @@ def _process(said: BinaryIO) -> subprocess.Popen[bytes]:
     )
 
 
-def _messages(pipe: BinaryIO) -> Iterator[tuple[str, Any]]:
+def _messages(pipe: IO[bytes]) -> Iterator[tuple[str, Any]]:
     while True:
         try:
             yield pickle.load(pipe)
@@ -98,7 +98,7 @@ def _messages(pipe: BinaryIO) -> Iterator[tuple[str, Any]]:
             return
 
 
-def _why(ended: int, said: BinaryIO) -> str:
+def _why(ended: int, said: IO[bytes]) -> str:
     """What is told of a process that ended on its own, by its exit status and its last words."""
     if ended == -signal.SIGALRM:
         return f"it takes more than {SECONDS} seconds"

@@ -28,11 +28,7 @@ _ORIENTATION = 0x0112  # of EXIF
 
 
 def library() -> typing.Any:
-    """Pillow's `Image`, with all its decoders.
-
-    Raises:
-      UsageError: it is not installed.
-    """
+    """Pillow's `Image`, with all its decoders, if it is installed."""
     try:
         from PIL import Image
     except ImportError:
@@ -44,10 +40,7 @@ def library() -> typing.Any:
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """Decodes the photo of a file.
-
-    Args:
-      path: of the file; its content, not its name, tells the format.
+    """Decodes the photo of a file, whose content, not its name, tells the format.
 
     Returns:
       [H, W, 3] uint8, as `decode`.
@@ -64,6 +57,47 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise UsageError(f"{path} is a folder; name a photo in it") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
+    """Decodes one photo.
+
+    The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
+    transparent becomes white; 16 bits a channel become 8; CMYK and others are converted to RGB
+    without a colour profile.
+
+    Args:
+      file: its bytes.
+      where: what errors call it.
+
+    Returns:
+      [H, W, 3] uint8, both sides at least 1.
+
+    Raises:
+      UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
+        MAX_PIXELS, or its values have no agreed range (32 bits a channel).
+    """
+    pillow = library()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
+            known = [name for name in FORMATS if name in pillow.OPEN]
+            with pillow.open(file, formats=known) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise _too_large(where, f"{width} × {height} pixels")
+                return np.array(_eight_bits(_upright(image), where))
+    except pillow.DecompressionBombError:
+        raise _too_large(where, "too many pixels") from None
+    except UsageError:
+        raise
+    except pillow.UnidentifiedImageError:
+        raise UsageError(f"{where} is no picture of a known kind ({', '.join(FORMATS)})") from None
+    except Exception as error:  # decoders raise what their parsers stumble over, of any type
+        raise UsageError(
+            f"{where} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
+            f"damaged: fetch or save it again"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,46 +138,6 @@ def png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     library().fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
-    """Decodes one photo.
-
-    The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
-    transparent becomes white; 16 bits a channel become 8; CMYK and others are converted to RGB
-    without a colour profile.
-
-    Args:
-      file: its bytes.
-      where: what errors call it.
-
-    Returns:
-      [H, W, 3] uint8, both sides at least 1.
-
-    Raises:
-      UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
-        MAX_PIXELS, or its values have no agreed range (32 bits a channel).
-    """
-    pillow = library()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
-            known = [name for name in FORMATS if name in pillow.OPEN]
-            with pillow.open(file, formats=known) as image:
-                _check_size(image.size, where)
-                upright = _upright(image)
-                return np.array(_eight_bits(upright, where))
-    except pillow.DecompressionBombError:
-        raise _too_large(where) from None
-    except UsageError:
-        raise
-    except pillow.UnidentifiedImageError:
-        raise UsageError(f"{where} is no picture of a known kind ({', '.join(FORMATS)})") from None
-    except Exception as error:  # decoders raise what their parsers stumble over, of any type
-        raise UsageError(
-            f"{where} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
-            f"damaged: fetch or save it again"
-        ) from None
 
 
 def find(folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -196,19 +190,12 @@ def crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndar
 def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """[H, W, 3] uint8 → [height, width, 3] uint8, bicubic with antialiasing."""
     pillow = library()
-    resized = pillow.fromarray(picture).resize(size[::-1], pillow.Resampling.BICUBIC)
-    return np.asarray(resized)
+    return np.asarray(pillow.fromarray(picture).resize(size[::-1], pillow.Resampling.BICUBIC))
 
 
-def _check_size(size: tuple[int, int], where: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(where, size)
-
-
-def _too_large(path: str | os.PathLike, size: tuple[int, int] | None = None) -> UsageError:
-    sides = f"{size[0]} × {size[1]} pixels" if size else "too many pixels"
+def _too_large(where: str, pixels: str) -> UsageError:
     return UsageError(
-        f"{path} has {sides}, more than {MAX_PIXELS:,}; make it smaller, if it is a photo at all"
+        f"{where} has {pixels}, more than {MAX_PIXELS:,}; make it smaller, if it is a photo at all"
     )
 
 
@@ -228,18 +215,16 @@ def _orientation(image: Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+def _eight_bits(image: Image.Image, where: str) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):  # one channel of 16 bits, or of 32
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise UsageError(f"{path} has 32 bits a channel; save it with 8")
+            raise UsageError(f"{where} has 32 bits a channel; save it with 8")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise UsageError(
-            f"{path} has floating-point pixels, whose range nothing tells; save 8 bits"
-        )
+        raise UsageError(f"{where} has floating-point pixels, of no agreed range; save 8 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -108,7 +108,7 @@ def _coco_photo(
         raise UsageError(f"{where}: the category {min(unknown)} is not among the categories")
     classes = np.array([kinds[kind] for kind in found.tolist()], np.int64)
     info = {"file_name": row["file_name"]} if isinstance(row.get("file_name"), str) else {}
-    return _annotated(number, row, boxes, "xywh pixels", classes, width, where, info=info)
+    return _photo(number, row, boxes, "xywh pixels", np.eye(width)[classes], where, info=info)
 
 
 def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
@@ -122,41 +122,35 @@ def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
     captions = row.get("captions", [])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be a list of strings")
-    width = len(columns)
-    return _annotated(
-        number, row, boxes, "xyxy pixels", classes, width, where, captions=tuple(captions)
-    )
+    hot = np.eye(len(columns))[classes]
+    return _photo(number, row, boxes, "xyxy pixels", hot, where, captions=tuple(captions))
 
 
-def _annotated(
+def _photo(
     number: int,
     row: Any,
     boxes: np.ndarray,
     convention: str,
-    classes: np.ndarray,
-    width: int,
+    hot: np.ndarray,
     where: str,
     **known: Any,
 ) -> Detections:
-    size = tuple(
+    """A photo out of its boxes, and its categories as one-hots [n, C]."""
+    width, height = (
         detections.number(files.field(row, key, int, where), key, where, high=detections.MAX_SIDE)
         for key in ("width", "height")
     )
-    placed = boxes_lib.placed(boxes, convention, size, where, little=np.inf)
-    kept = ~placed.empty
-    corners, classes = placed.corners[kept], classes[kept]
-    hot = np.eye(width, dtype=np.float32)[classes]
-    histogram = hot.mean(axis=0) if len(hot) else np.zeros(width, np.float32)
-    return Detections(
-        name=number,
-        features=np.concatenate([hot, with_area(corners)], axis=1),
-        boxes=corners,
-        size=size,
-        class_ids=classes,
-        class_probs=np.ones(len(classes), np.float32),
-        whole=np.concatenate([histogram, np.array(WHOLE, np.float32)]),
-        cut=int(placed.cut[kept].sum()),
-        lost=int(placed.empty.sum()),
+    placed = boxes_lib.placed(boxes, convention, (width, height), where, little=np.inf)
+    histogram = hot[~placed.empty].sum(axis=0) / max(1, (~placed.empty).sum())
+    return detections.detected(
+        number,
+        np.concatenate([hot, with_area(placed.corners)], axis=1, dtype=np.float32),
+        placed,
+        where,
+        size=(width, height),
+        class_ids=hot.argmax(axis=1) if len(hot) else np.zeros(0, np.int64),
+        class_probs=np.ones(len(hot), np.float32),
+        whole=np.concatenate([histogram, WHOLE], dtype=np.float32),
         **known,
     )
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest.features import tsv
 from mmt_jax.ingest.report import Report
 from mmt_jax.photo import image_id, stem
 from mmt_jax.text.base import prepare
@@ -51,11 +50,7 @@ class Captions:
 
 
 def read(path: pathlib.Path, split: str) -> Captions:
-    """Reads a file of captions.
-
-    Args:
-      path: the file; see the module.
-      split: of Karpathy's file: "train" (with what it calls restval), "val" or "test".
+    """Reads a file of captions; `split` is that of Karpathy's file: "train", "val" or "test".
 
     Raises:
       UsageError: the file cannot be read, or has no caption.
@@ -69,14 +64,16 @@ def read(path: pathlib.Path, split: str) -> Captions:
     for where, row in rows:
         try:
             name, captions = parse(row, where)
+            if isinstance(name, bool) or not isinstance(name, int | str):
+                raise UsageError(f"{where}: a caption needs the number or the name of its photo")
+            number = name if isinstance(name, int) else image_id(name)
+            if (first := found.names.setdefault(number, name)) != name:
+                shared.add(number)
+                raise UsageError(
+                    f"{where}: the photos {first} and {name} have one id; neither gets captions"
+                )
         except UsageError as error:
             found.faults.append((where, str(error)))
-            continue
-        number = name if isinstance(name, int) else image_id(name)
-        if (first := found.names.setdefault(number, name)) != name:
-            reason = f"the photos {first} and {name} have one id; neither gets captions"
-            found.faults.append((where, f"{where}: {reason}"))
-            shared.add(number)
             continue
         kept = tuple(text for text in captions if prepare(text))
         if len(kept) < len(captions):
@@ -91,12 +88,33 @@ def read(path: pathlib.Path, split: str) -> Captions:
     return found
 
 
-def _line(line: bytes, where: str) -> tuple[int | str, list[str]]:
+# Each reads an entry of a file: what it calls its photo, and its captions.
+
+
+def _line(line: bytes, where: str) -> tuple[Any, list[str]]:
     row = files.parsed(line, where)
     captions = files.field(row, "captions", list, where)
     if not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be strings")
-    return _id(row.get("image_id"), where), captions
+    return row.get("image_id"), captions
+
+
+def _element(row: Any, where: str) -> tuple[Any, list[str]]:
+    if isinstance(row, dict) and "sentences" in row:
+        return row.get("cocoid", row.get("filename")), karpathys(row, where)
+    caption = files.field(row, "caption", str, where)
+    return row.get("image_id"), [caption]
+
+
+def _token(line: bytes, where: str) -> tuple[Any, list[str]]:
+    try:
+        name, tab, caption = line.decode().partition("\t")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
+    name, mark, _ = name.rpartition("#")
+    if not tab or not mark or not name.strip():
+        raise UsageError(f"{where}: a line must be NAME.jpg#0, a tab and the caption")
+    return name.strip(), [caption]
 
 
 def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
@@ -110,42 +128,10 @@ def _elements(path: pathlib.Path, split: str) -> Iterator[tuple[str, Any]]:
                 yield where, row
 
 
-def _element(row: Any, where: str) -> tuple[int | str, list[str]]:
-    if isinstance(row, dict) and "sentences" in row:
-        return _id(row.get("cocoid", row.get("filename")), where), karpathys(row, where)
-    caption = files.field(row, "caption", str, where)
-    return _id(row.get("image_id"), where), [caption]
-
-
 def karpathys(entry: dict[str, Any], where: str) -> list[str]:
-    """The captions of a photo in a file of Karpathy's.
-
-    Raises:
-      UsageError: it has none as published.
-    """
+    """The captions of a photo in a file of Karpathy's."""
     rows = files.field(entry, "sentences", list, where)
     return [
         files.field(row, "raw", str, f"{where}, sentence {number}")
         for number, row in enumerate(rows)
     ]
-
-
-def _token(line: bytes, where: str) -> tuple[int | str, list[str]]:
-    name, tab, caption = line.partition(b"\t")
-    name, mark, _ = name.rpartition(b"#")
-    if not tab or not mark:
-        raise UsageError(f"{where}: a line must be NAME.jpg#0, a tab and the caption")
-    return tsv.text(name, where), [_utf8(caption, where)]
-
-
-def _utf8(value: bytes, where: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
-
-
-def _id(value: Any, where: str) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UsageError(f"{where}: a caption needs the number or the name of its photo")
-    return value

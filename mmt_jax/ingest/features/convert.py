@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,7 @@ from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.errors import UsageError
 from mmt_jax.files import NoRoomError, tidy, whole
 from mmt_jax.ingest import guarded
-from mmt_jax.ingest.features import FORMATS, captions, detections
+from mmt_jax.ingest.features import FORMATS, captions, entries
 from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.ingest.features.detections import Detections, Format
 from mmt_jax.ingest.report import Report
@@ -66,7 +67,7 @@ def convert(
     ):
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         writer.num_classes = None if names is None else len(names)
-        photos = guarded.read(row.read, source, *([] if names is None else [names]))
+        photos = guarded.read(entries, source, format, *([] if names is None else [names]))
         for where, found in track(photos, "photos"):
             try:
                 if isinstance(found, UsageError):
@@ -92,21 +93,22 @@ def _add(
     report: Report,
 ) -> None:
     """Writes a photo, if it has a caption or needs none."""
+    photo = found.photo
     if joined is None:
-        texts = tuple(text for text in found.captions if prepare(text))
-        if 0 < len(texts) < len(found.captions):
+        texts = tuple(text for text in photo.captions if prepare(text))
+        if 0 < len(texts) < len(photo.captions):
             report.add("damaged caption", where, f"one of photo {found.name} is empty")
     else:
-        texts = joined.of.get(found.image_id, ())
+        texts = joined.of.get(photo.image_id, ())
     if not texts and (row.captions or joined):
         report.add("without caption", where, f"photo {found.name} has no caption")
         return
     classes = writer.num_classes if found.num_classes is None else found.num_classes
     if writer.num_classes not in (None, classes):
         raise UsageError(f"{where}: {classes} classes, the photos before it {writer.num_classes}")
-    writer.add(detections.photo(found, texts, where))
+    writer.add(dataclasses.replace(photo, captions=texts))
     writer.num_classes = classes
-    report.written[found.image_id] = len(texts)
+    report.written[photo.image_id] = len(texts)
     report.cut += found.cut
     if found.lost:
         reason = f"{found.lost} of the boxes of photo {found.name} have no area within it"

@@ -18,59 +18,34 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from mmt_jax.errors import UsageError
+from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest import unpickle
 from mmt_jax.ingest.features import detections
 from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.features.stores import MMF
 from mmt_jax.ingest.guarded import Entries
 
-NPZ = Names(
-    features="x",
-    boxes="bbox",
-    width="image_w",
-    height="image_h",
-    count="num_bbox",
-    class_probs="cls_prob",
-)
+NPZ = Names(*("x", "bbox", "image_w", "image_h"), count="num_bbox", class_probs="cls_prob")
 _INFO = "_info.npy"
 _UNITER = ("features", "norm_bb", "conf", "soft_labels")
 _SIDES_SLACK = 0.01
 _PADDING = "image/padding_mask"
 
 
-def read_npy(path: pathlib.Path) -> Entries:
-    """The photos of a folder of `npy` files."""
-    return (item for item in _files(path, (".npy",), _npy) if not item[0].endswith(_INFO))
-
-
-def read_npz(path: pathlib.Path) -> Entries:
-    """The photos of a folder of `npz` files."""
-    return _files(path, (".npz",), _npz)
-
-
-def read_uniter(path: pathlib.Path) -> Entries:
-    """The photos of a folder of `uniter-npz` files."""
-    return _files(path, (".npz",), _uniter)
-
-
-def read_mmt(path: pathlib.Path) -> Entries:
-    """The photos of a folder of `mmt-pickle` files."""
-    return _files(path, (".pkl", ".pickle"), _mmt)
-
-
-def _files(
-    folder: pathlib.Path, suffixes: tuple[str, ...], parse: Callable[[pathlib.Path], Detections]
+def _read(
+    parse: Callable[[pathlib.Path], Detections], suffixes: tuple[str, ...], folder: pathlib.Path
 ) -> Entries:
     """The folder's files by name; a link that leads out of it is refused when it is loaded."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(suffixes))
+        names = [name for name in sorted(os.listdir(folder)) if name.endswith(suffixes)]
     except OSError as error:
         raise UsageError(f"{folder} cannot be read as a folder ({error.strerror})") from None
     if not names:
         raise UsageError(f"{folder} holds no {' or '.join(suffixes)} file")
     root = folder.resolve()
     for name in names:
-        yield str(folder / name), functools.partial(_inside, root, folder / name, parse)
+        if not name.endswith(_INFO):
+            yield str(folder / name), functools.partial(_inside, root, folder / name, parse)
 
 
 def _inside(
@@ -117,16 +92,16 @@ def _uniter(path: pathlib.Path) -> Detections:
     if not (np.abs(sides - boxes[:, 4:6]) <= _SIDES_SLACK).all():
         raise UsageError(f"{where}: norm_bb is not xmin, ymin, xmax, ymax, width, height")
     features = detections.array(fields, "features", "f", 2, where)
-    scores = detections.array(fields, "conf", "f", 1, where) if "conf" in fields else None
-    probs = None
-    if "soft_labels" in fields:
-        probs = detections.array(fields, "soft_labels", "f", 2, where)
-    for name, column in (("norm_bb", boxes), ("conf", scores), ("soft_labels", probs)):
-        if column is not None and len(column) != len(features):
-            raise UsageError(f"{where}: {name} has {len(column)} rows, features {len(features)}")
     detections.check_count(len(features), where)
-    found = Detections(path.stem, features, boxes[:, :4], scores=scores, class_probs=probs)
-    return detections.inside(found, "xyxy 0..1", where)
+    columns = {}
+    for name, key, rank in (("scores", "conf", 1), ("class_probs", "soft_labels", 2)):
+        if key in fields:
+            columns[name] = detections.array(fields, key, "f", rank, where)
+    for name, column in ({"norm_bb": boxes} | columns).items():
+        if len(column) != len(features):
+            raise UsageError(f"{where}: {name} has {len(column)} rows, features {len(features)}")
+    placed = boxes_lib.placed(boxes[:, :4], "xyxy 0..1", None, where)
+    return detections.detected(path.stem, features, placed, where, **columns)
 
 
 def _mmt(path: pathlib.Path) -> Detections:
@@ -152,8 +127,8 @@ def _mmt(path: pathlib.Path) -> Detections:
         )
     real = padding == 0
     real[-1] = False  # the whole photo
-    found = Detections(path.stem, features[real], boxes[real, :4], whole=features[-1])
-    return detections.inside(found, "yxyx 0..1", where)
+    placed = boxes_lib.placed(boxes[real, :4], "yxyx 0..1", None, where)
+    return detections.detected(path.stem, features[real], placed, where, whole=features[-1])
 
 
 def _arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -168,9 +143,15 @@ def _arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         return arrays
 
 
+def _format(about: str, boxes: str, parse: Callable[..., Detections], *suffixes: str) -> Format:
+    return Format(about, boxes, functools.partial(_read, parse, suffixes))
+
+
 FORMATS = {
-    "uniter-npz": Format("UNITER's folder, an npz a photo", "xyxy 0..1", read_uniter),
-    "npy": Format("MMF's folder, NAME.npy and NAME_info.npy", "xyxy pixels", read_npy),
-    "npz": Format("a folder of npz with x, bbox, image_w, image_h", "xyxy pixels", read_npz),
-    "mmt-pickle": Format("the MMT release's folder, a pickle a photo", "yxyx 0..1", read_mmt),
+    "uniter-npz": _format("UNITER's folder, an npz a photo", "xyxy 0..1", _uniter, ".npz"),
+    "npy": _format("MMF's folder, NAME.npy and NAME_info.npy", "xyxy pixels", _npy, ".npy"),
+    "npz": _format("a folder of npz with x, bbox, image_w, image_h", "xyxy pixels", _npz, ".npz"),
+    "mmt-pickle": _format(
+        "the MMT release's folder, a pickle a photo", "yxyx 0..1", _mmt, ".pkl", ".pickle"
+    ),
 }

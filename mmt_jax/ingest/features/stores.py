@@ -22,10 +22,7 @@ from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.guarded import Entries
 
 H5 = Names(
-    features="features",
-    boxes="boxes",
-    width="img_w",
-    height="img_h",
+    *("features", "boxes", "img_w", "img_h"),
     class_ids="obj_id",
     scores="obj_conf",
     attribute_ids="attr_id",
@@ -33,10 +30,7 @@ H5 = Names(
     class_probs="cls_prob",
 )
 MMF = Names(
-    features="features",
-    boxes="bbox",
-    width="image_width",
-    height="image_height",
+    *("features", "bbox", "image_width", "image_height"),
     count="num_boxes",
     class_ids="objects",
     class_probs="cls_prob",
@@ -45,12 +39,7 @@ MMF = Names(
 _KEYS = b"keys"  # the entry of an LMDB that lists the others
 
 
-def read_h5(path: pathlib.Path) -> Entries:
-    """The photos of an `lxmert-h5` or `volta-h5`.
-
-    Raises:
-      UsageError: it is no HDF5 file, or h5py is not installed.
-    """
+def _read_h5(path: pathlib.Path) -> Entries:
     try:
         import h5py
     except ImportError:
@@ -62,16 +51,6 @@ def read_h5(path: pathlib.Path) -> Entries:
                 yield where, functools.partial(_h5, file, str(name), where)
     except Exception as error:  # h5py raises OSError, KeyError or RuntimeError for one damage
         raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
-
-
-def read_vilbert(path: pathlib.Path) -> Entries:
-    """The photos of a `vilbert-lmdb`, ViLBERT's or VOLTA's."""
-    return _lmdb(path, _vilbert)
-
-
-def read_mmf(path: pathlib.Path) -> Entries:
-    """The photos of an `mmf-lmdb`."""
-    return _lmdb(path, _mmf)
 
 
 def _h5(file: Any, name: str, where: str) -> Detections:
@@ -99,20 +78,14 @@ def _dataset(dataset: Any, where: str) -> np.ndarray:
     return np.asarray(dataset[()])
 
 
-def _lmdb(path: pathlib.Path, parse: Callable[[Any, str, str], Detections]) -> Entries:
+def _read_lmdb(parse: Callable[..., Detections], path: pathlib.Path) -> Entries:
     try:
         import lmdb
     except ImportError:
         raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'") from None
     try:
-        environment = lmdb.open(
-            str(path),
-            subdir=path.is_dir(),
-            readonly=True,
-            create=False,
-            lock=False,
-            readahead=False,
-        )
+        only = {"readonly": True, "create": False, "lock": False, "readahead": False}
+        environment = lmdb.open(str(path), subdir=path.is_dir(), **only)
         with environment.begin() as transaction:
             for key, value in transaction.cursor():
                 if key != _KEYS:
@@ -122,13 +95,11 @@ def _lmdb(path: pathlib.Path, parse: Callable[[Any, str, str], Detections]) -> E
         raise UsageError(f"{path} cannot be read as an LMDB ({error}); copy it again") from None
 
 
-def _value(
-    key: bytes, value: bytes, where: str, parse: Callable[[Any, str, str], Detections]
-) -> Detections:
+def _value(key: bytes, value: bytes, where: str, parse: Callable[..., Detections]) -> Detections:
     fields = unpickle.loads(value, where)
     if not isinstance(fields, dict):
         raise UsageError(f"{where} holds a {type(fields).__name__}, it must hold a dict")
-    return parse(fields, tsv.text(key, where), where)
+    return parse(fields, name=tsv.text(key, where), where=where)
 
 
 def _vilbert(fields: dict[str, Any], name: str, where: str) -> Detections:
@@ -141,13 +112,15 @@ def _vilbert(fields: dict[str, Any], name: str, where: str) -> Detections:
     return detections.from_fields(tsv.decoded(known, where), tsv.BOTTOM_UP, name=name, where=where)
 
 
-def _mmf(fields: dict[str, Any], name: str, where: str) -> Detections:
-    return detections.from_fields(fields, MMF, name=name, where=where)
-
+_mmf = functools.partial(detections.from_fields, names=MMF)
 
 FORMATS = {
-    "lxmert-h5": Format("the same as HDF5, a group a photo", "xyxy pixels", read_h5),
-    "volta-h5": Format("VOLTA's HDF5, a group a photo", "xyxy pixels", read_h5),
-    "vilbert-lmdb": Format("ViLBERT's LMDB, or VOLTA's, of pickles", "xyxy pixels", read_vilbert),
-    "mmf-lmdb": Format("MMF's LMDB of pickles", "xyxy pixels", read_mmf),
+    "lxmert-h5": Format("the same as HDF5, a group a photo", "xyxy pixels", _read_h5),
+    "volta-h5": Format("VOLTA's HDF5, a group a photo", "xyxy pixels", _read_h5),
+    "vilbert-lmdb": Format(
+        "ViLBERT's LMDB, or VOLTA's, of pickles",
+        "xyxy pixels",
+        functools.partial(_read_lmdb, _vilbert),
+    ),
+    "mmf-lmdb": Format("MMF's LMDB of pickles", "xyxy pixels", functools.partial(_read_lmdb, _mmf)),
 }

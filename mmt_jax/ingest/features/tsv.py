@@ -15,13 +15,14 @@ import contextlib
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
+from mmt_jax.ingest import boxes
 from mmt_jax.ingest.features import detections
 from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.guarded import Entries
@@ -29,27 +30,18 @@ from mmt_jax.ingest.guarded import Entries
 MAX_LINE = 1 << 26  # bytes; a hundred regions of 2,048 numbers take 1.1 million
 
 BOTTOM_UP = Names(
-    features="features",
-    boxes="boxes",
-    width="image_w",
-    height="image_h",
-    count="num_boxes",
-    class_probs="cls_prob",
+    *("features", "boxes", "image_w", "image_h"), count="num_boxes", class_probs="cls_prob"
 )
 LXMERT = Names(
-    features="features",
-    boxes="boxes",
-    width="img_w",
-    height="img_h",
+    *("features", "boxes", "img_w", "img_h"),
     count="num_boxes",
     class_ids="objects_id",
     scores="objects_conf",
     attribute_ids="attrs_id",
     attribute_scores="attrs_conf",
 )
-
-_BOTTOM_UP_FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features", "cls_prob")
-_LXMERT_FIELDS = (
+_BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features", "cls_prob")
+_LXMERT = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
     *("num_boxes", "boxes", "features"),
 )
@@ -65,22 +57,6 @@ _ARRAYS = {
 }
 _GEOMETRY = 6  # of VinVL's features
 _GEOMETRY_SLACK = 0.01
-
-
-def read_bottom_up(path: pathlib.Path) -> Entries:
-    """The photos of a `bottom-up-tsv`."""
-    return _rows(path, (_BOTTOM_UP_FIELDS[:-1], _BOTTOM_UP_FIELDS), BOTTOM_UP)
-
-
-def read_lxmert(path: pathlib.Path) -> Entries:
-    """The photos of an `lxmert-tsv`."""
-    return _rows(path, (_LXMERT_FIELDS,), LXMERT)
-
-
-def read_vinvl(path: pathlib.Path) -> Entries:
-    """The photos of a `vinvl-tsv`."""
-    for where, line in _lines(path):
-        yield where, functools.partial(_vinvl, line, where)
 
 
 def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
@@ -137,12 +113,12 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
     return ((where, line) for where, line in files.byte_lines(path, MAX_LINE) if line.strip())
 
 
-def _rows(path: pathlib.Path, layouts: Sequence[Sequence[str]], names: Names) -> Entries:
+def _read(parse: Callable[[bytes, str], Detections], path: pathlib.Path) -> Entries:
     for where, line in _lines(path):
-        yield where, functools.partial(_row, line, layouts, names, where)
+        yield where, functools.partial(parse, line, where)
 
 
-def _row(line: bytes, layouts: Sequence[Sequence[str]], names: Names, where: str) -> Detections:
+def _row(names: Names, layouts: Sequence[Sequence[str]], line: bytes, where: str) -> Detections:
     values = line.split(b"\t")
     for layout in layouts:
         if len(values) == len(layout):
@@ -176,18 +152,24 @@ def _vinvl(line: bytes, where: str) -> Detections:
             f"{where}: the last six numbers of a feature are not xmin, ymin, xmax, ymax, width and "
             f"height of its box; take the features of 2,054 numbers"
         )
-    found = Detections(text(key, where), features, geometry[:, :4])
-    return detections.inside(found, "xyxy 0..1", where)
+    placed = boxes.placed(geometry[:, :4], "xyxy 0..1", None, where)
+    return detections.detected(text(key, where), features, placed, where)
+
+
+def _format(about: str, boxes: str, parse: Callable[..., Detections], *more: Any) -> Format:
+    return Format(about, boxes, functools.partial(_read, functools.partial(parse, *more)))
 
 
 FORMATS = {
-    "bottom-up-tsv": Format(
+    "bottom-up-tsv": _format(
         "bottom-up attention's file: 36, or 10 to 100, regions in base64",
         "xyxy pixels",
-        read_bottom_up,
+        *(_row, BOTTOM_UP, (_BOTTOM_UP[:-1], _BOTTOM_UP)),
     ),
-    "lxmert-tsv": Format("LXMERT's file, with objects and attributes", "xyxy pixels", read_lxmert),
-    "vinvl-tsv": Format(
-        "VinVL's features.tsv, boxes in the last six numbers", "xyxy 0..1", read_vinvl
+    "lxmert-tsv": _format(
+        "LXMERT's file, with objects and attributes", "xyxy pixels", _row, LXMERT, (_LXMERT,)
+    ),
+    "vinvl-tsv": _format(
+        "VinVL's features.tsv, boxes in the last six numbers", "xyxy 0..1", _vinvl
     ),
 }
