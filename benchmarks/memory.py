@@ -53,7 +53,7 @@ def main() -> None:
     mesh = sharding.mesh(config)
     tx = optim.build(config.optim, model.abstract(), config.steps)
     shapes = state.abstract(model, tx)
-    placed = sharding.of_state(shapes, shapes.params, mesh)
+    placed = sharding.of_state(shapes, shapes.params, config, mesh)
     one = random_batch(RELEASE_SPEC, pairs=1, regions=101, tokens=25)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((args.batch, *x.shape[1:]), x.dtype), one)
     run = jax.jit(
