@@ -47,7 +47,7 @@ def main() -> None:
         remat=args.remat,
         dtype=args.dtype,
         objective=dataclasses.replace(config.objective, chunk=args.chunk),
-        **({"fsdp": True} if args.fsdp else {}),
+        fsdp=args.fsdp,
     )
     model = registry.build(config)
     mesh = sharding.mesh(config)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from mmt_jax import params as params_lib
 from mmt_jax.typing import Params
@@ -31,22 +29,20 @@ def renamed(path: str) -> str:
     return path
 
 
-def current(params: Params, num_classes: int, part: Callable[[Any, int, int], Any]) -> Params:
+def current(params: Params, num_classes: int) -> Params:
     """Parameters under today's names.
 
     Args:
-      params: as they were stored, arrays or what is known of them.
+      params: as they were stored.
       num_classes: of the model's regions.
-      part: a leaf, and from where to where of its last axis → that part.
     """
     flat = {}
     for path, leaf in params_lib.flatten(params).items():
         if not path.startswith(REGIONS):
             flat[renamed(path)] = leaf
             continue
-        cuts = {"classes": (0, num_classes), "features": (num_classes, leaf.shape[-1])}
-        for name, (start, stop) in cuts.items():
-            if start < stop:
-                new = f"region_head/outs/{name}/{path.removeprefix(REGIONS)}"
-                flat[new] = part(leaf, start, stop)
+        parts = {"classes": leaf[..., :num_classes], "features": leaf[..., num_classes:]}
+        for name, part in parts.items():
+            if part.size:
+                flat[f"region_head/outs/{name}/{path.removeprefix(REGIONS)}"] = part
     return params_lib.unflatten(flat)

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mmt_jax import params as params_lib
+from mmt_jax import placement
 from mmt_jax.configs.config import Config, as_dict
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
@@ -157,7 +158,20 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged, or of another model.
         """
-        return self._read(step, like)["params"]
+        found = self._stored(step)["params"]
+        if old := renames.outdated(found):
+            arrays = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), found)  # numpy
+            arrays = self._restore(step, params=ocp.args.StandardRestore(arrays))["params"]
+            found = renames.current(arrays, self.config.model.num_classes or 0)
+        if differ := params_lib.differences(found, like):
+            raise UsageError(
+                f"{self.path(step)} is a checkpoint of another model than its {workdirs.CONFIG} "
+                f"describes: {'; '.join(differ[:5])}{'; …' if len(differ) > 5 else ''}; restore "
+                f"the folder's own files, or train again"
+            )
+        if old:
+            return jax.tree.map(lambda p, place: placement.put(p, place.sharding), found, like)
+        return self._restore(step, params=ocp.args.StandardRestore(like))["params"]
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any], dict[str, float]]:
         """State, data position and metrics of a checkpoint, in the shardings of `like`.
@@ -165,71 +179,48 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged, or of another model or optimiser.
         """
-        tree = {"step": like.step, "state": like.opt_state}
-        wanted = _by_place(tree)
-        read = self._read(step, like.params, wanted)
+        params = self.params(step, like.params)
+        tree: Any = {"step": like.step, "state": like.opt_state}
+        wanted, stored = _by_place(tree), self._stored(step)["optimizer"]
+        if differ := sorted(_by_place(stored).keys() ^ wanted.keys()):
+            path = self.path(step)
+            raise UsageError(
+                f"{path} has its optimiser's state as another version wrote it ({differ[0]}), and "
+                f"the run cannot go on; start from its parameters, with "
+                f"--config.init_from={path.parents[1]} and a new folder as --workdir"
+            )
+        placed = jax.tree.map_with_path(lambda path, _: wanted[_place(path)], stored)
+        optimizer = ocp.args.StandardRestore(placed)
+        read = self._restore(step, optimizer=optimizer, run=ocp.args.JsonRestore())
         found = _by_place(read["optimizer"])
         tree = jax.tree.unflatten(jax.tree.structure(tree), [found[place] for place in wanted])
-        state = State(tree["step"], read["params"], tree["state"])
+        state = State(tree["step"], params, tree["state"])
         return state, read["run"]["position"], dict(self._manager.metrics(step) or {})
 
-    def _read(self, step: int, params: Params, optimizer: dict[str, Any] | None = None) -> Any:
-        """Items of a checkpoint: parameters like `params`, and the others if `optimizer` is given.
+    def _stored(self, step: int) -> dict[str, Any]:
+        """Shapes and dtypes of what a checkpoint holds, as trees by item."""
+        missing = [item for item in ITEMS if not (self.path(step) / item).is_dir()]
+        with self._damaged(step):
+            items = {} if missing else self._manager.item_metadata(step)
+            stored = {name: getattr(item, "tree", item) for name, item in items.items()}
+            missing = missing or [name for name in ITEMS[:2] if stored.get(name) is None]
+            if missing:
+                raise ValueError(f"it has no {' and no '.join(missing)}")
+            return stored
 
-        Args:
-          step: of the checkpoint.
-          params: abstract arrays in their places.
-          optimizer: the same of the optimiser's state, by `_place`.
-        """
-        path = self.path(step)
-        missing = [item for item in ITEMS if not (path / item).is_dir()]
-        stored: dict[str, Any] = {}
+    def _restore(self, step: int, **args: Any) -> Any:
+        with self._damaged(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+
+    @contextlib.contextmanager
+    def _damaged(self, step: int) -> Iterator[None]:
         try:
-            for name, item in self._manager.item_metadata(step).items() if not missing else ():
-                stored[name] = getattr(item, "tree", item)
+            yield
         except Exception as error:
-            raise self._damaged(path, error) from error
-        if missing := missing or [name for name in ITEMS[:2] if stored.get(name) is None]:
-            raise self._damaged(path, f"it has no {' and no '.join(missing)}")
-        old, classes = renames.outdated(stored["params"]), self.config.model.num_classes or 0
-        found = renames.current(stored["params"], classes, _part) if old else stored["params"]
-        if differ := params_lib.differences(found, params):
             raise UsageError(
-                f"{path} is a checkpoint of another model than its {workdirs.CONFIG} describes: "
-                f"{'; '.join(differ[:5])}{'; …' if len(differ) > 5 else ''}; restore the folder's "
-                f"own files, or train again"
-            )
-        like = _as_stored(stored["params"], params) if old else params
-        args: dict[str, Any] = {"params": ocp.args.StandardRestore(like)}
-        if optimizer is not None:
-            if differ := sorted(_by_place(stored["optimizer"]).keys() ^ optimizer.keys()):
-                raise UsageError(
-                    f"{path} has the state of another optimiser ({differ[0]}), and the run cannot "
-                    f"go on; start from its parameters, with --config.init_from={path.parents[1]} "
-                    f"and a new folder as --workdir"
-                )
-            args["optimizer"] = ocp.args.StandardRestore(
-                jax.tree.map_with_path(lambda at, _: optimizer[_place(at)], stored["optimizer"])
-            )
-            args["run"] = ocp.args.JsonRestore()
-        try:
-            read = dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
-        except Exception as error:
-            raise self._damaged(path, error) from error
-        if old:
-            read["params"] = renames.current(
-                read["params"], classes, lambda leaf, start, stop: leaf[..., start:stop]
-            )
-            read["params"] = jax.tree.map(
-                lambda leaf, wanted: jax.device_put(leaf, wanted.sharding), read["params"], params
-            )
-        return read
-
-    def _damaged(self, path: pathlib.Path, error: object) -> UsageError:
-        return UsageError(
-            f"{path} is damaged ({_reason(error)}); remove that folder to go on from the "
-            f"checkpoint before it, or train again"
-        )
+                f"{self.path(step)} is damaged ({_reason(error)}); remove that folder to go on "
+                f"from the checkpoint before it, or train again"
+            ) from error
 
     def close(self) -> None:
         """Waits as `wait` does, and ends the threads behind this object."""
@@ -239,24 +230,7 @@ class Checkpoints:
             self._manager.close()
 
 
-def _part(leaf: Any, start: int, stop: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((*leaf.shape[:-1], stop - start), leaf.dtype)
-
-
-def _as_stored(stored: Params, params: Params) -> Params:
-    """Abstract arrays under the names that they were stored under, in the places of `params`."""
-    wanted = params_lib.flatten(params)
-    whole = next(iter(wanted[path] for path in wanted if path.endswith("norm/bias")))
-
-    def like(path: str, leaf: Any) -> jax.ShapeDtypeStruct:
-        now = wanted.get(renames.renamed(path), whole)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=now.sharding)
-
-    flat = params_lib.flatten(stored)
-    return params_lib.unflatten({path: like(path, leaf) for path, leaf in flat.items()})
-
-
-def _reason(error: object) -> str:
+def _reason(error: Exception) -> str:
     """The first line of an error, or what the system said, which tensorstore hides in it."""
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code[1]))
@@ -311,18 +285,13 @@ def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:
     if which not in WHICH:
         raise UsageError(f"{which!r} is no checkpoint; take one of {', '.join(WHICH)}")
     config = workdirs.read_config(workdir)
-    if not workdirs.has_checkpoint(workdir):
-        raise UsageError(f"{workdir} has no checkpoint yet; let `mmt train` run on")
-    checkpoints = Checkpoints(workdir, config, read_only=True)
-    try:
+    with contextlib.closing(Checkpoints(workdir, config, read_only=True)) as checkpoints:
         step = checkpoints.step(which)
         if step is None:
             raise UsageError(f"{workdir} has no checkpoint yet; let `mmt train` run on")
         model = registry.build(config)
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
-            lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=sharding), model.abstract()
+            lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=place), model.abstract()
         )
         return Trained(config, model, checkpoints.params(step, like), step)
-    finally:
-        checkpoints.close()

@@ -21,12 +21,6 @@ from mmt_jax.tasks import vqa
 from mmt_jax.train import checkpoint
 from mmt_jax.typing import Params
 
-# How the parameters of a text-only run are called in families built of `nn.embed.TextEncoder`.
-_ENCODER = (
-    (r"text/(tokens|positions|segments|norm)/(\w+)", r"text/embed/\1/\2"),
-    (r"streams/layers/(\d+)/text/(.*)", r"text/stack/layers/\1/\2"),
-)
-
 SHOWN = 3  # parameters at odds that a message lists
 
 # Of these a row's own values always stand: who it is, and how it is best optimised.
@@ -111,8 +105,7 @@ def _taken(
     if type(theirs) is type(ours):
         taken = _answers(model.adopt(taken), labels_lib.known(workdir), labels, say)
     if theirs.family == "bert" != ours.family:
-        encoder = "embed" in wanted["text"]
-        taken = _encoder(source.params, wanted) if encoder else _language(source, model)
+        taken = _language(source, model)
         wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
     else:
         kept = _shared_heads if type(theirs) is type(ours) else _shared_towers
@@ -191,32 +184,20 @@ def _shared_towers(tree: Params, other: Params) -> Callable[[str], bool]:
 def _language(source: checkpoint.Trained, model: Model) -> Params:
     """The parameters of a text-only run under the paths that `model` has for them."""
     wanted = params_lib.flatten(model.abstract())
-    numbers = dict(zip(_text_layers(source.model), _text_layers(model)))
-    blocks = kinds(model.config.model.layers)
-
-    def rename(path: str) -> str | None:
-        if not path.startswith("streams/"):
-            return path
-        _, _, number, _, rest = path.split("/", 4)
-        if int(number) not in numbers:
-            return None
-        to = numbers[int(number)]
-        return f"streams/layers/{to}/{'shared' if blocks[to].tied else 'text'}/{rest}"
-
-    renamed = {rename(path): leaf for path, leaf in params_lib.flatten(source.params).items()}
-    return params_lib.unflatten({p: leaf for p, leaf in renamed.items() if p in wanted})
-
-
-def _encoder(source: Params, wanted: Params) -> Params:
-    """The parameters of a text-only run under the paths of an `nn.embed.TextEncoder`."""
-    sizes = params_lib.flatten(wanted)
+    if encoder := "text/embed/tokens/embedding" in wanted:
+        places = {n: f"text/stack/layers/{n}" for n in _text_layers(source.model)}
+    else:
+        tied = [kind.tied for kind in kinds(model.config.model.layers)]
+        pairs = zip(_text_layers(source.model), _text_layers(model))
+        places = {n: f"streams/layers/{m}/{'shared' if tied[m] else 'text'}" for n, m in pairs}
     taken = {}
-    for path, leaf in params_lib.flatten(source).items():
-        matches = (re.fullmatch(theirs, path) for theirs, _ in _ENCODER)
-        for match, (_, ours) in zip(matches, _ENCODER, strict=True):
-            if match and (renamed := match.expand(ours)) in sizes:
-                # The study's third segment is none of BERT's.
-                taken[renamed] = leaf[: sizes[renamed].shape[0]] if "segments" in path else leaf
+    for path, leaf in params_lib.flatten(source.params).items():
+        if match := re.fullmatch(r"streams/layers/(\d+)/text/(.*)", path):
+            path = f"{places.get(int(match[1]))}/{match[2]}"
+        elif encoder:
+            path = path.replace("text/", "text/embed/", 1)
+        if path in wanted:  # the study's third segment is none of BERT's
+            taken[path] = leaf[: wanted[path].shape[0]] if "segments" in path else leaf
     return params_lib.unflatten(taken)
 
 

@@ -118,14 +118,14 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
 
         program.compile()
         clock = speed.Speed(program.mesh, config.batch_size)
-        profiler = speed.Profiler(folder / "profile" if primary else None, config.profile)
+        profiler = speed.Profiler(folder / "profile", config.profile if primary else ())
         stack.enter_context(contextlib.closing(profiler))
         window, pending = program.empty, None  # `pending` is read while the step after it runs
         running: collections.deque[jax.Array] = collections.deque()
         feed = _ahead(iterator, program)
         for step in range(start + 1, config.steps + 1):
-            profiler.before(step, state)
             batch, position, counts = next(feed)
+            profiler.before(step, state)
             state, window = program(state, window, batch)
             clock.add(flops=program.flops(batch), **counts)
             log.tick()
@@ -134,8 +134,6 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
                 running.popleft().block_until_ready()
             if pending:
                 metrics, pending = report(*pending), None
-            if traced := profiler.after(step, state):
-                log.say(f"what steps {config.profile[0]} to {step} did is in {traced}")
 
             last, stopping = step == config.steps, stop.after(step)
             evaluate = run.evaluate if last or _due(step, config.eval.every) else None

@@ -87,31 +87,22 @@ class Speed:
 
 
 class Profiler:
-    """Writes what the steps of `config.profile` do for TensorBoard and Perfetto."""
+    """Writes what the steps of `config.profile` do to a folder, for TensorBoard and Perfetto."""
 
-    def __init__(self, folder: pathlib.Path | None, window: tuple[int, ...]):
-        """`window` is the first step and how many, or empty; a `folder` of None writes nothing."""
-        self._folder, self._on = folder, False
+    def __init__(self, folder: pathlib.Path, window: tuple[int, ...]):
+        """`window` is the first step and how many, or empty."""
         start, count = window or (0, 0)
-        self._first, self._last = start, start + count - 1
+        self._folder, self._steps, self._on = folder, range(start, start + count), False
 
     def before(self, step: int, running: object) -> None:
-        """To be asked before a step is taken; `running` is waited for."""
-        if step == self._first and self._folder:
+        """To be told before each step; where tracing begins or ends, `running` is waited for."""
+        if self._on != (step in self._steps):
             jax.block_until_ready(running)
-            jax.profiler.start_trace(self._folder)
-            self._on = True
-
-    def after(self, step: int, running: object) -> pathlib.Path | None:
-        """To be asked after it; returns the folder when it was the last."""
-        if not self._on or step < self._last:
-            return None
-        jax.block_until_ready(running)
-        self.close()
-        return self._folder
+            self.close() if self._on else jax.profiler.start_trace(self._folder)
+            self._on = step in self._steps
 
     def close(self) -> None:
-        """Ends a window that has not ended."""
+        """Ends a trace that has not ended."""
         if self._on:
             jax.profiler.stop_trace()
             self._on = False
