@@ -56,8 +56,9 @@ def main() -> None:
     placed = sharding.of_state(shapes, shapes.params, config, mesh)
     one = random_batch(RELEASE_SPEC, pairs=1, regions=101, tokens=25)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((args.batch, *x.shape[1:]), x.dtype), one)
+    build = step.build(model, tx, config)
     run = jax.jit(
-        step.build(model, tx, config),
+        lambda state, *more: build(sharding.gathered(state, config, mesh), *more),
         donate_argnums=0,
         in_shardings=(placed, sharding.batched(mesh), None),
         out_shardings=(placed, None),

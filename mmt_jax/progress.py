@@ -27,7 +27,7 @@ def console() -> Any:
 
 def say(line: str) -> None:
     """A line that stays, above a bar if there is one."""
-    console().print(line, markup=False, highlight=False, soft_wrap=True)
+    console().print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], what: str, *, shown: bool = True) -> Iterator[T]:

@@ -30,7 +30,11 @@ def one_step(model, config, params, batch):
     shapes = jax.eval_shape(lambda params: state.State.fresh(params, tx), params)
     placed = sharding.of_state(shapes, params, config, mesh)
     first = jax.device_put(state.State.fresh(params, tx), placed)
-    run = jax.jit(step.build(model, tx, config), out_shardings=(placed, None))
+    build = step.build(model, tx, config)
+    run = jax.jit(
+        lambda state, *more: build(sharding.gathered(state, config, mesh), *more),
+        out_shardings=(placed, None),
+    )
     batch = sharding.put(batch, sharding.batched(mesh), len(batch.image_ids))
     run = run.lower(first, batch, jax.random.key(config.seed)).compile()
     after, metrics = run(first, batch, jax.random.key(config.seed))

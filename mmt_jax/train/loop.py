@@ -91,7 +91,16 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
         stop = stack.enter_context(Stop())
 
         # ---- The state: that of the last checkpoint, or the first --------------------------------
-        iterator = stack.enter_context(contextlib.closing(_feed(run)))
+        iterator = batches(
+            run.examples,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            sampling=config.data.sampling,
+            buckets=config.data.buckets,
+            rows=program.rows,
+            workers=config.data.workers,
+        )
+        stack.enter_context(contextlib.closing(iterator))
         metrics: dict[str, float] = {}
         if done is None:
             for line in run.said:
@@ -109,7 +118,14 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
             """Writes the metrics of a window that ended with `step`, and returns their means."""
             window = jax.device_get(window)
             if window.failed:
-                raise TrainingFailed(_failure(window.failed, checkpoints))
+                checkpoints.wait()
+                good = checkpoints.step()
+                path = f"the last good checkpoint is {checkpoints.path(good or 0)}"
+                raise TrainingFailed(
+                    f"the loss or its update is not finite from step {window.failed} on; "
+                    f"{path if good else 'none was saved'}: lower config.optim.lr, or look at the "
+                    f"data"
+                )
             values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
             # Of what was counted in the whole window: steps may count very differently.
             values["loss"] = float(losses.total(config.objective, window.metrics))
@@ -157,19 +173,6 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
     return metrics
 
 
-def _feed(run: Run) -> Feed:
-    config = run.config
-    return batches(
-        run.examples,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        sampling=config.data.sampling,
-        buckets=config.data.buckets,
-        rows=run.program.rows,
-        workers=config.data.workers,
-    )
-
-
 def _ahead(iterator: Feed, program: Program) -> Iterator[tuple[Batch, dict[str, Any], Any]]:
     """Batches on the devices, one ahead.
 
@@ -188,16 +191,6 @@ def _ahead(iterator: Feed, program: Program) -> Iterator[tuple[Batch, dict[str, 
         began = time.perf_counter()
         ahead = take()
         yield batch, position, {"tokens": tokens, "waited": time.perf_counter() - began}
-
-
-def _failure(step: int, checkpoints: Checkpoints) -> str:
-    checkpoints.wait()
-    good = checkpoints.step()
-    where = f"the last good checkpoint is {checkpoints.path(good)}" if good else "none was saved"
-    return (
-        f"the loss or its update is not finite from step {step} on; {where}: lower config.optim.lr,"
-        f" or look at the data"
-    )
 
 
 def _due(step: int, every: int) -> bool:

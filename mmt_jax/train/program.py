@@ -53,7 +53,12 @@ class Program:
         self._batched = sharding.batched(mesh)
         self.like = _like(shapes, self._placed)
         self.largest = _like(_batch_shapes(examples, config.batch_size), self._batched)
-        step = jax.jit(step_lib.build(model, self._tx, config))  # traced once for both uses below
+        build = step_lib.build(model, self._tx, config)
+
+        @jax.jit  # traced once for both uses below
+        def step(state: State, batch: Batch, key: jax.Array) -> Any:
+            return build(sharding.gathered(state, config, mesh), batch, key)
+
         _, metrics = jax.eval_shape(step, self.like, self.largest, self._key)
         make = jax.jit(lambda: Window.empty(metrics), out_shardings=sharding.replicated(mesh))
         self.empty: Window = make()

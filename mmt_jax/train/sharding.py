@@ -6,6 +6,7 @@ NamedShardings inserts the communication.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from typing import Any
@@ -157,6 +158,19 @@ def of_state(state: Any, params: Params, config: Config, mesh: Mesh) -> Any:
         return next((table[end] for end in ends if end in table), replicated(mesh))
 
     return jax.tree_util.tree_map_with_path(find, state)
+
+
+def gathered(state: Any, config: Config, mesh: Mesh) -> Any:
+    """A `State` inside a step, its parameters whole on every device of the axis "data".
+
+    Left to itself, XLA would rather gather the activations of the whole batch than weights that are
+    cut over the same axis. The weights are gathered one by one, where they are needed.
+    """
+    if not config.fsdp:
+        return state
+    places = of_params(state.params, dataclasses.replace(config, fsdp=False), mesh)
+    params = jax.lax.with_sharding_constraint(state.params, places)
+    return dataclasses.replace(state, params=params)
 
 
 def put_key(key: jax.Array, mesh: Mesh) -> jax.Array:
