@@ -164,7 +164,7 @@ def test_absurd_sizes_are_refused_before_anything_is_built(
     [
         ("lxmert", "task_qa", "x", "task_qa='x', and not a bool"),
         ("lxmert", "architectures", 5, "architectures=5, and not a list"),
-        ("roberta", "layer_norm_eps", -1, "config.model.eps is -1.0; it must be from 0.0 to 1.0"),
+        ("roberta", "layer_norm_eps", -1, "config.model.eps is -1; it must be from 0.0 to 1.0"),
         ("clip", "text_config", "x", "config.json lacks text_config.hidden_act, "),
     ],
 )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
-from mmt_jax.data import regions
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
-from mmt_jax.models.base import Model
 from mmt_jax.photos import pictures as pictures_lib
-from mmt_jax.typing import Params
+
+if TYPE_CHECKING:  # a list of detectors needs no jax
+    from mmt_jax.models.base import Model
+    from mmt_jax.typing import Params
 
 MODEL = "a workdir of `mmt import --model=clip`; patches are regions"
 
@@ -29,13 +30,22 @@ class PatchDetector:
     labels: Mapping[int, str] = {}
 
     def __init__(self, model: Model, params: Params):
+        import jax
+
+        from mmt_jax.data import regions
+
         config = model.config.model
         self._size = (config.image_size,) * 2
-        self._patch = config.patch_size
         self._grid = config.image_size // config.patch_size
         self._square = _square(self._grid)
         self._params = params
-        self._encode = jax.jit(lambda params, image: model.encode_image(params, image).states)
+
+        @jax.jit
+        def encode(params: Params, pixels: np.ndarray) -> jax.Array:
+            image = regions.pixel_image(pixels[None], config.patch_size, global_region=False)
+            return model.encode_image(params, image).states[0]
+
+        self._encode = encode
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """As `Detector.detect`; one picture at a time, for the batch would be compiled in."""
@@ -43,8 +53,7 @@ class PatchDetector:
 
     def _detect(self, picture: np.ndarray) -> Detections:
         pixels = pictures_lib.resize(picture, self._size).astype(np.float32) / np.float32(255)
-        image = regions.pixel_image(pixels[None], self._patch, global_region=False)
-        states = np.asarray(self._encode(self._params, image), np.float32)[0]
+        states = np.asarray(self._encode(self._params, pixels), np.float32)
         cells, square = self._grid // self._square, self._square
         patches = states[1:].reshape(cells, square, cells, square, -1).mean(axis=(1, 3))
         row, column = np.divmod(np.arange(cells**2), cells)
