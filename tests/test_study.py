@@ -454,7 +454,7 @@ def test_wrong_seeds_and_tags(tmp_path):
 
 
 def test_pairs_of_the_command_line():
-    pairs = ["steps=200", "optim.lr=2e-3", "data.source=regions:/a=b", "data.vocab=None"]
+    pairs = ["config.steps=200", "optim.lr=2e-3", "data.source=regions:/a=b", "data.vocab=None"]
     assert parse_overrides(pairs) == {
         "steps": 200,
         "optim.lr": 2e-3,

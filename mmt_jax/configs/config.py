@@ -84,7 +84,7 @@ class DataConfig(Checked):
     split: str = "train"
     vocab: str | None = None  # any vocabulary's file; None = trained on the source's captions
     vocab_size: Count = 2000  # of a vocabulary that is trained
-    text_length: Count = 25  # T at most, [SEP] and [CLS] included
+    text_length: Annotated[int, Range(2)] = 25  # T at most, [SEP] and [CLS] included
     max_regions: Count = 100  # R - 1 at most
     # The release loses the lowest-scoring region.
     regions: Annotated[str, Choice("plain", "release")] = "plain"

@@ -42,7 +42,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """
     said: dict[str, list[str]] = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
+        name, equals, text = pair.removeprefix("config.").partition("=")
         if not equals:
             raise UsageError(f"{pair!r} sets nothing; write FIELD=VALUE, such as steps=200")
         said.setdefault(name, []).append(text)
