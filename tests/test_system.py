@@ -166,6 +166,16 @@ def test_what_the_system_says_of_a_run(refused, monkeypatch, error, told):
     assert refused((*TRAIN, "--workdir={new}")).startswith(f"mmt: {told}")
 
 
+def test_a_name_that_is_no_text(given, tmp_path):
+    out = os.fsencode(tmp_path) + b"/\xff"
+    command = [sys.executable, "-m", "mmt_jax.cli", "data", "vocab", "--size=30", b"--out=" + out]
+    command.append(f"--captions={given['captions']}")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0
+    assert os.path.exists(out)
+    assert b"\\udcff holds " in done.stdout
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
 def test_output_that_nobody_takes():
     command = [sys.executable, "-m", "mmt_jax.cli", "list"]

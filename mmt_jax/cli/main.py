@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import keyword
 import os
 import sys
@@ -47,6 +48,8 @@ COMMANDS = (
 
 def run() -> None:
     """The `mmt` script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     sys.exit(main(sys.argv[1:]))
 
 
@@ -67,14 +70,14 @@ def main(argv: Sequence[str]) -> int:
         print("mmt: interrupted", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
-        ours = type(error).__module__.startswith("mmt_jax.")
-        told = None if ours else errors.of_system(error)
-        if not ours and told is None:
+        if type(error).__module__.startswith("mmt_jax."):
+            print(f"mmt: {error}", file=sys.stderr)
+            return int(error.code or 0) if isinstance(error, SystemExit) else 1
+        told = errors.of_system(error)
+        if told is None:
             raise  # nobody foresaw it: the traceback is for us
-        print(f"mmt: {told or error}", file=sys.stderr)
-        if told:
-            return 2
-        return int(error.code or 0) if isinstance(error, SystemExit) else 1
+        print(f"mmt: {told}", file=sys.stderr)
+        return 2
 
 
 def commands() -> dict[str, types.ModuleType]:

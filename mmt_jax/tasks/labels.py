@@ -48,8 +48,6 @@ def read(path: str | os.PathLike) -> tuple[str, ...]:
     """
     try:
         listed = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path}: not JSON ({error})") from None
     names: list[Any] = [None]

@@ -36,10 +36,7 @@ def _read(
     parse: Callable[[pathlib.Path], Detections], suffixes: tuple[str, ...], folder: pathlib.Path
 ) -> Entries:
     """The folder's files by name; a link that leads out of it is refused when it is loaded."""
-    try:
-        names = [name for name in sorted(os.listdir(folder)) if name.endswith(suffixes)]
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read as a folder ({error.strerror})") from None
+    names = [name for name in sorted(os.listdir(folder)) if name.endswith(suffixes)]
     if not names:
         raise UsageError(f"{folder} holds no {' or '.join(suffixes)} file")
     root = folder.resolve()
