@@ -399,6 +399,7 @@ def test_damaged_coco(tmp_path, source):
         {"image_id": 99, "category_id": 3, "bbox": box},
         {"image_id": 139, "category_id": 3, "bbox": "box"},
         {"image_id": 1.5, "category_id": 3, "bbox": box},
+        {"image_id": 139, "category_id": "bed", "bbox": box},
         None,
     ]
     document["images"].append({"id": 4, "width": 9, "height": 9})
@@ -412,7 +413,8 @@ def test_damaged_coco(tmp_path, source):
         "images[4]: 'x' is no object",
         "annotations[5]: `bbox` must be list",
         "annotations[6]: `image_id` must be int",
-        "annotations[7]: None is no object",
+        "annotations[7]: `category_id` must be int",
+        "annotations[8]: None is no object",
         "annotations are of the image 99",
         "images[3]: width is 0",
         "images[5]: the category 8 is not among",

@@ -106,7 +106,7 @@ def read(folder: str | os.PathLike, split: str) -> Examples:
 
 
 def splits(folder: str | os.PathLike) -> tuple[str, ...]:
-    """The finished splits of a prepared corpus, which must be the only one in the folder."""
+    """The finished splits of the one prepared corpus in a folder."""
     return tuple(split["name"] for split in document(find(folder) / INFO)["splits"])
 
 

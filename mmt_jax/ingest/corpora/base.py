@@ -91,10 +91,11 @@ class Corpus:
       name: as `--corpus` takes it.
       title: what it is, with its paper.
       wants: the files that the raw folder must hold.
+      splits: the splits whose files a raw folder has.
+      read: the entries of one of them, duplicates included; a UsageError where a file is not as
+        published.
       fields: kind by name of what an example holds beside its photos: "text", "texts", "int",
         "ints", "floats", or "boxes", which are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-      splits: the splits whose files a raw folder has.
-      read: the entries of one of them, duplicates included.
       counts: the field whose elements are counted beside the examples, and compared with what is
         published.
       pictures: the names of an example's photos.
@@ -104,19 +105,15 @@ class Corpus:
     name: str
     title: str
     wants: str
-    fields: Mapping[str, str]
     splits: Callable[[Raw], tuple[str, ...]]
     read: Callable[[Raw, str], Entries]
-    counts: str
+    fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: CAPTIONS)
+    counts: str = "text/captions"
     pictures: tuple[str, ...] = ("image",)
     large: bool = False
 
     def entries(self, raw: Raw, split: str) -> Entries:
-        """The entries of a split; of items with the same key only the first is one.
-
-        Raises:
-          UsageError: a file cannot be read, or is not as published.
-        """
+        """The entries of a split; of items with the same key only the first is one."""
         seen: set[str] = set()
         for entry in self.read(raw, split):
             if isinstance(entry, Item):
@@ -135,9 +132,9 @@ class Raw:
         if not self.folder.is_dir():
             raise UsageError(f"there is no folder {folder}")
 
-    def find(self, name: str) -> pathlib.Path | None:
-        """The file of that name, or None."""
-        return next(iter(self.glob(name)), None)
+    def find(self, *names: str) -> pathlib.Path | None:
+        """The first file of one of these names, or None."""
+        return next((path for name in names for path in self.glob(name)), None)
 
     def glob(self, pattern: str) -> list[pathlib.Path]:
         """All files whose name fits, in the folder or right below, sorted by name."""

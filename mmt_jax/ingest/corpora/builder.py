@@ -89,11 +89,8 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(features),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        raise NotImplementedError  # nor is anything downloaded: most licences ask for a click
-
-    def _generate_examples(self) -> Any:
-        raise NotImplementedError
+    # TFDS asks for them. Nothing is downloaded: the licences of most corpora ask for a click.
+    _split_generators = _generate_examples = None  # type: ignore[assignment]
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> Sequence[Any]:
         if self._raw is None:

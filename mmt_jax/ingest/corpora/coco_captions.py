@@ -92,9 +92,7 @@ CORPORA = (
             "dataset_coco.json (Karpathy's splits) or captions_{train,val}{2014,2017}.json; "
             "photos in {train,val}{2014,2017}/"
         ),
-        fields=base.CAPTIONS,
         splits=_splits,
         read=_read,
-        counts="text/captions",
     ),
 )

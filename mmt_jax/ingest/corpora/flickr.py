@@ -48,14 +48,10 @@ def picture(corpus: str, name: str) -> base.Picture:
     return base.Picture(stem, paths, (f"flickr:{stem.partition('_')[0]}",))
 
 
-def _tokens(corpus: str, raw: base.Raw) -> pathlib.Path | None:
-    return next((path for name in _TOKENS[corpus] if (path := raw.find(name))), None)
-
-
 def _splits(corpus: str, raw: base.Raw) -> tuple[str, ...]:
     if raw.find(f"dataset_{corpus}.json"):
         return coco_captions.KARPATHY
-    if _tokens(corpus, raw) is None:
+    if raw.find(*_TOKENS[corpus]) is None:
         return ()
     lists = tuple(split for split, name in _LISTS[corpus].items() if raw.find(name))
     return lists or (base.UNDIVIDED,)
@@ -71,16 +67,14 @@ def _read(corpus: str, raw: base.Raw, split: str) -> base.Entries:
 
 
 def _read_tokens(corpus: str, raw: base.Raw, split: str) -> base.Entries:
-    path = _tokens(corpus, raw)
+    path = raw.find(*_TOKENS[corpus])
     assert path is not None  # there is no split without it
     texts: dict[str, list[str]] = {}
     first: dict[str, str] = {}
     for where, line in files.lines(path):
         if line.strip():
             if not (match := _CAPTION.fullmatch(line)):
-                raise UsageError(
-                    f"{where}: not a caption; it must be like 1000092795.jpg#0<tab>text"
-                )
+                raise UsageError(f"{where}: not a caption, like 1000092795.jpg#0<tab>text")
             stem = match["name"].removesuffix(".jpg")
             texts.setdefault(stem, []).append(match["text"])
             first.setdefault(stem, where)
@@ -187,7 +181,6 @@ CORPORA = (
         fields={**base.CAPTIONS, "phrase/texts": "texts", "phrase/bboxes": "boxes"},
         splits=functools.partial(_splits, "flickr30k"),
         read=_read_entities,
-        counts="text/captions",
     ),
     base.Corpus(
         name="flickr8k",
@@ -196,9 +189,7 @@ CORPORA = (
             "dataset_flickr8k.json, or Flickr8k.token.txt and "
             "Flickr_8k.{train,dev,test}Images.txt; photos in Flicker8k_Dataset/"
         ),
-        fields=base.CAPTIONS,
         splits=functools.partial(_splits, "flickr8k"),
         read=functools.partial(_read, "flickr8k"),
-        counts="text/captions",
     ),
 )

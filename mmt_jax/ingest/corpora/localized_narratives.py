@@ -72,10 +72,8 @@ CORPORA = (
             "{coco_{train,val},open_images_{train_v6,validation,test}}_localized_narratives*.jsonl "
             "or …_captions.jsonl; photos in {train,val}2017/ and {train,validation,test}/"
         ),
-        fields=base.CAPTIONS,
         splits=_splits,
         read=_read,
-        counts="text/captions",
         large=True,
     ),
 )

@@ -26,23 +26,14 @@ LOCAL = "local"  # the runner that is none: this process alone, without Beam
 
 @dataclasses.dataclass(frozen=True)
 class _Survey:
-    """A first pass over the annotations of a split.
-
-    Attributes:
-      items: how many.
-      elements: of the field that the corpus `counts`.
-      cut: boxes that were cut at the edges of their photos.
-      skipped: what is left out.
-      doubts: differences from what is published.
-      digest: of the annotations.
-    """
+    """A first pass over the annotations of a split."""
 
     items: int
-    elements: int
-    cut: int
+    elements: int  # of the field that the corpus `counts`
+    cut: int  # boxes that were cut at the edges of their photos
     skipped: list[base.Skipped]
-    doubts: list[str]
-    digest: str
+    doubts: list[str]  # differences from what is published
+    digest: str  # of the annotations
 
 
 def prepare(

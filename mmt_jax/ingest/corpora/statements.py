@@ -105,7 +105,6 @@ CORPORA = (
         fields={"text/captions": "texts", "sentence/id": "text", "label": "int"},
         splits=base.splits(_NLVR2),
         read=_read_nlvr2,
-        counts="text/captions",
         pictures=("left", "right"),
     ),
     base.Corpus(
@@ -133,7 +132,6 @@ CORPORA = (
         },
         splits=base.splits({"test": _CSV}),
         read=_read_svo,
-        counts="text/captions",
         pictures=("positive", "negative"),
     ),
 )

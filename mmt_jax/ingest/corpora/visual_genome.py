@@ -134,7 +134,6 @@ CORPORA = (
         fields=_FIELDS,
         splits=base.splits({"train": (_THINGS[_REGIONS][0], _IMAGES)}),
         read=_read,
-        counts="text/captions",
         large=True,
     ),
 )

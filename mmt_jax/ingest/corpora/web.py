@@ -26,16 +26,12 @@ _URLS = "SBU_captioned_photo_dataset_urls.txt"
 _CAPTIONS = "SBU_captioned_photo_dataset_captions.txt"
 
 
-def _cc_file(raw: base.Raw, split: str) -> pathlib.Path | None:
-    return next((path for name in _TSV[split] if (path := raw.find(name))), None)
-
-
 def _cc_splits(raw: base.Raw) -> tuple[str, ...]:
-    return tuple(split for split in _TSV if _cc_file(raw, split))
+    return tuple(split for split, names in _TSV.items() if raw.find(*names))
 
 
 def _read_cc(raw: base.Raw, split: str) -> base.Entries:
-    path = _cc_file(raw, split)
+    path = raw.find(*_TSV[split])
     assert path is not None  # else it is no split
     for number, (where, line) in enumerate(files.lines(path)):
         text, tab, url = line.partition("\t")
@@ -111,10 +107,8 @@ CORPORA = (
             "Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv; photos in training/ and "
             "validation/, named by line from 0 (00000000.jpg), or by CRC-32 of the address"
         ),
-        fields=base.CAPTIONS,
         splits=_cc_splits,
         read=_read_cc,
-        counts="text/captions",
         large=True,
     ),
     base.Corpus(
@@ -124,10 +118,8 @@ CORPORA = (
             "sbu-captions-all.json, or SBU_captioned_photo_dataset_{urls,captions}.txt; photos in "
             "images/, named as at the end of their address"
         ),
-        fields=base.CAPTIONS,
         splits=_sbu_splits,
         read=_read_sbu,
-        counts="text/captions",
         large=True,
     ),
 )

@@ -47,7 +47,10 @@ def categories_of_coco(path: pathlib.Path) -> list[str]:
     found: dict[int, str] = {}
     for where, _, row in files.json_members(path, ("categories",)):
         name = files.field(row, "name", str, where)
-        if name in found.values() or found.setdefault(_id(row, "id", where), name) != name:
+        if (
+            name in found.values()
+            or found.setdefault(files.field(row, "id", int, where), name) != name
+        ):
             raise UsageError(f"{where}: the category {name!r} is there twice")
     return [found[number] for number in sorted(found)]
 
@@ -69,14 +72,15 @@ def read_coco(path: pathlib.Path, categories: Sequence[str]) -> Entries:
     for where, key, row in files.json_members(path, ("categories", "images", "annotations")):
         try:
             if key == "categories":
-                kinds[_id(row, "id", where)] = _column(row, "name", columns, where)
+                kinds[files.field(row, "id", int, where)] = _column(row, "name", columns, where)
             elif key == "images":
-                if (photo := _id(row, "id", where)) in photos:
+                if (photo := files.field(row, "id", int, where)) in photos:
                     raise UsageError(f"{where}: the image {photo} is there twice")
                 photos[photo] = (where, row)
             elif not (isinstance(row, dict) and row.get("iscrowd")):
                 box = _box(row, "bbox", where)
-                numbers.extend(_id(row, name, where) for name in ("image_id", "category_id"))
+                owner = files.field(row, "image_id", int, where)
+                numbers.extend([owner, files.field(row, "category_id", int, where)])
                 boxes.extend(box)
         except UsageError as error:
             yield where, functools.partial(_refuse, str(error))
@@ -113,7 +117,7 @@ def _coco_photo(
 
 def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
     row = files.parsed(line, where)
-    number = _id(row, "image_id", where)
+    number = files.field(row, "image_id", int, where)
     rows = files.field(row, "boxes", list, where)
     if len(rows) > detections.MAX_REGIONS:
         raise UsageError(f"{where}: {len(rows)} boxes; a photo has {detections.MAX_REGIONS:,}")
@@ -163,13 +167,6 @@ def _column(row: Any, key: str, columns: Mapping[str, int], where: str) -> int:
             f"split with the most categories first"
         )
     return columns[name]
-
-
-def _id(row: Any, key: str, where: str) -> int:
-    value = files.field(row, key, int, where)
-    if not -(2**63) <= value < 2**63:
-        raise UsageError(f"{where}: {key} does not fit into 64 bits")
-    return value
 
 
 def _box(row: Any, key: str, where: str) -> list[float]:

@@ -17,6 +17,7 @@ from mmt_jax.photo import Photo, image_id, rows, top
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
 MAX_SIDE = 1 << 20  # of a photo in pixels; likewise
+_SIDES_SLACK = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Names:
 
     features: str
     boxes: str
-    width: str
-    height: str
+    width: str | None = None  # of the photo in pixels
+    height: str | None = None
     count: str | None = None  # of regions
     class_ids: str | None = None
     scores: str | None = None  # probability of `class_ids`
@@ -169,20 +170,24 @@ def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: st
 
     ids, scores = column(names.class_ids, "iu", 1), column(names.scores, "f", 1)
     probs = column(names.class_probs, "f", 2)
-    if probs is not None:
+    if probs is not None and (scores is None or names.class_ids):
         ids, scores = None, probs.max(axis=1, initial=0)
     drawn = column(names.boxes, "iuf", 2)
     if drawn is None:
         raise UsageError(f"{where}: the field {names.boxes} is missing")
-    width, height = (
-        number(fields.get(side), side, where, high=MAX_SIDE) for side in (names.width, names.height)
-    )
+    size = None
+    if names.width and names.height:
+        width, height = (
+            number(fields.get(side), side, where, high=MAX_SIDE)
+            for side in (names.width, names.height)
+        )
+        size = width, height
     return detected(
         name,
         features[:count],
-        boxes.placed(drawn, names.convention, (width, height), where),
+        boxes.placed(drawn, names.convention, size, where),
         where,
-        size=(width, height),
+        size=size,
         class_ids=ids,
         class_probs=scores if probs is None and ids is not None else probs,
         attribute_ids=column(names.attribute_ids, "iu", 1),
@@ -215,6 +220,15 @@ def number(value: Any, name: str, where: str, *, low: int = 1, high: int) -> int
     if not low <= found <= high:
         raise UsageError(f"{where}: {name} is {found}, it must be from {low} to {high}")
     return found
+
+
+def corners(geometry: np.ndarray, name: str, where: str) -> np.ndarray:
+    """[n, 6 or 7] xmin, ymin, xmax, ymax, width, height and perhaps area → [n, 4], checked."""
+    geometry = geometry.astype(np.float64)
+    sides = geometry[:, 2:4] - geometry[:, :2]
+    if geometry.shape[1] not in (6, 7) or (np.abs(sides - geometry[:, 4:6]) > _SIDES_SLACK).any():
+        raise UsageError(f"{where}: {name} not xmin, ymin, xmax, ymax, width, height of a box")
+    return geometry[:, :4]
 
 
 def check_count(count: int, where: str) -> None:

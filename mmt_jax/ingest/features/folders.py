@@ -26,9 +26,10 @@ from mmt_jax.ingest.features.stores import MMF
 from mmt_jax.ingest.guarded import Entries
 
 NPZ = Names(*("x", "bbox", "image_w", "image_h"), count="num_bbox", class_probs="cls_prob")
+UNITER = Names(
+    *("features", "norm_bb"), scores="conf", class_probs="soft_labels", convention="xyxy 0..1"
+)
 _INFO = "_info.npy"
-_UNITER = ("features", "norm_bb", "conf", "soft_labels")
-_SIDES_SLACK = 0.01
 _PADDING = "image/padding_mask"
 
 
@@ -80,25 +81,11 @@ def _npz(path: pathlib.Path) -> Detections:
 
 
 def _uniter(path: pathlib.Path) -> Detections:
-    where = str(path)
-    fields = _arrays(path, _UNITER)
-    boxes = detections.array(fields, "norm_bb", "f", 2, where).astype(np.float64)
-    if boxes.shape[1] not in (6, 7):
-        raise UsageError(f"{where}: norm_bb is {boxes.shape[1]} wide, it must be 6, or 7 with area")
-    sides = boxes[:, 2:4] - boxes[:, :2]
-    if not (np.abs(sides - boxes[:, 4:6]) <= _SIDES_SLACK).all():
-        raise UsageError(f"{where}: norm_bb is not xmin, ymin, xmax, ymax, width, height")
-    features = detections.array(fields, "features", "f", 2, where)
-    detections.check_count(len(features), where)
-    columns = {}
-    for name, key, rank in (("scores", "conf", 1), ("class_probs", "soft_labels", 2)):
-        if key in fields:
-            columns[name] = detections.array(fields, key, "f", rank, where)
-    for name, column in ({"norm_bb": boxes} | columns).items():
-        if len(column) != len(features):
-            raise UsageError(f"{where}: {name} has {len(column)} rows, features {len(features)}")
-    placed = boxes_lib.placed(boxes[:, :4], "xyxy 0..1", None, where)
-    return detections.detected(path.stem, features, placed, where, **columns)
+    where, name = str(path), UNITER.boxes
+    fields = _arrays(path, filter(None, vars(UNITER).values()))
+    drawn = detections.array(fields, name, "f", 2, where)
+    fields[name] = detections.corners(drawn, f"{name} is", where)
+    return detections.from_fields(fields, UNITER, name=path.stem, where=where)
 
 
 def _mmt(path: pathlib.Path) -> Detections:

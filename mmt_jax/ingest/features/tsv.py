@@ -22,7 +22,6 @@ import numpy as np
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest import boxes
 from mmt_jax.ingest.features import detections
 from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.guarded import Entries
@@ -40,6 +39,7 @@ LXMERT = Names(
     attribute_ids="attrs_id",
     attribute_scores="attrs_conf",
 )
+VINVL = Names(*("features", "boxes"), convention="xyxy 0..1")
 _BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features", "cls_prob")
 _LXMERT = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -56,7 +56,6 @@ _ARRAYS = {
     "attrs_conf": ("<f4", 1),
 }
 _GEOMETRY = 6  # of VinVL's features
-_GEOMETRY_SLACK = 0.01
 
 
 def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
@@ -145,15 +144,11 @@ def _vinvl(line: bytes, where: str) -> Detections:
     table = _numbers(values[1], "<f4", count, f"{where}: features")
     if table.shape[1] <= _GEOMETRY:
         raise UsageError(f"{where}: features are {table.shape[1]} wide; the last six are the box")
-    features, geometry = table[:, :-_GEOMETRY], table[:, -_GEOMETRY:].astype(np.float64)
-    sides = geometry[:, 2:4] - geometry[:, :2]
-    if not (np.abs(sides - geometry[:, 4:]) <= _GEOMETRY_SLACK).all():
-        raise UsageError(
-            f"{where}: the last six numbers of a feature are not xmin, ymin, xmax, ymax, width and "
-            f"height of its box; take the features of 2,054 numbers"
-        )
-    placed = boxes.placed(geometry[:, :4], "xyxy 0..1", None, where)
-    return detections.detected(text(key, where), features, placed, where)
+    drawn = detections.corners(
+        table[:, -_GEOMETRY:], "the last six numbers of a feature are", where
+    )
+    fields = {"features": table[:, :-_GEOMETRY], "boxes": drawn}
+    return detections.from_fields(fields, VINVL, name=text(key, where), where=where)
 
 
 def _format(about: str, boxes: str, parse: Callable[..., Detections], *more: Any) -> Format:
