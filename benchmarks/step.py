@@ -1,12 +1,14 @@
 """Time and memory of one training step: forward, backward and the optimiser's update.
 
   python benchmarks/step.py --tag=data_cc --scale=tiny
-  python benchmarks/step.py --tag=data_cc --scale=full --repeats=3
+  python benchmarks/step.py --scale=full --pairs=1024 --regions=101 --tokens=25 --dtype=bfloat16
+  JAX_NUM_CPU_DEVICES=8 python benchmarks/step.py --scale=full --pairs=1024 --fsdp --repeats=0
 
 The batch is 32 pairs of 36 regions and 24 tokens unless flags say otherwise. `full` takes a
-detector's 2,048 features, 1,601 classes and 32,000 pieces, as the release does. Peak memory is the
-whole process's: run one scale at a time. Model FLOP/s are XLA's count of the compiled step over its
-time.
+detector's 2,048 features, 1,601 classes and 32,000 pieces, as the release does. Memory is a
+device's, by XLA's account of the compiled step; with `--repeats=0` the step is compiled and not
+run, so that it need not fit. On CPUs, XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=
+false has it schedule for memory, as it does for accelerators; those fuse more and keep less.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import dataclasses
 
 import jax
 import numpy as np
-from timing import flops, machine, median_seconds, peak_memory_mib
+from timing import flops, machine, median_seconds
 
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import RELEASE_SPEC, DataSpec, with_spec
 from mmt_jax.models import registry
-from mmt_jax.train import optim, step
-from mmt_jax.train.state import State
+from mmt_jax.train import optim, sharding, speed, step
+from mmt_jax.train import state as state_lib
 from mmt_jax.typing import Batch, Image, Text
 
 TINY_SPEC = DataSpec(feature_dim=176, num_classes=65, vocab_size=2000)
@@ -68,7 +70,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--regions", type=int, default=36)
     parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--attention", default="auto", choices=("auto", "xla", "cudnn"))
+    parser.add_argument("--remat", default="none", choices=("none", "layers"))
+    parser.add_argument("--chunk", type=int, default=0, help="config.objective.chunk")
+    parser.add_argument("--accum", type=int, default=1, help="config.grad_accum")
+    parser.add_argument("--fsdp", action="store_true")
+    parser.add_argument("--prng", default="threefry", choices=("threefry", "rbg"))
+    parser.add_argument("--dropout", type=float, help="the model's, if it shall be another")
+    parser.add_argument("--repeats", type=int, default=20, help="0 = compile only")
     args = parser.parse_args()
 
     spec = RELEASE_SPEC if args.scale == "full" else TINY_SPEC
@@ -77,37 +86,69 @@ def main() -> None:
     config = dataclasses.replace(
         config,
         dtype=args.dtype,
-        objective=dataclasses.replace(config.objective, candidates=candidates),
+        batch_size=args.pairs,
+        grad_accum=args.accum,
+        attention=args.attention,
+        remat=args.remat,
+        fsdp=args.fsdp,
+        prng=args.prng,
+        objective=dataclasses.replace(config.objective, candidates=candidates, chunk=args.chunk),
     )
+    if args.dropout is not None:
+        model = dataclasses.replace(config.model, dropout=args.dropout)
+        config = dataclasses.replace(config, model=model)
     model = registry.build(config)
+    mesh = sharding.mesh(config)
     tx = optim.build(config.optim, model.abstract(), config.steps)
-    batch = jax.device_put(
-        random_batch(spec, pairs=args.pairs, regions=args.regions, tokens=args.tokens)
+    shapes = state_lib.abstract(model, tx)
+    placed = sharding.of_state(shapes, shapes.params, config, mesh)
+    over = sharding.batched(mesh)
+    one = random_batch(spec, pairs=1, regions=args.regions, tokens=args.tokens)
+    many = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((args.pairs, *x.shape[1:]), x.dtype, sharding=over), one
     )
-    state = jax.jit(lambda key: State.fresh(model.init(key), tx))(jax.random.key(0))
-    key = jax.random.key(1)
-    train = jax.jit(step.build(model, tx, config), donate_argnums=0)
-    train = train.lower(state, batch, key).compile()
-
-    def call() -> jax.Array:
-        nonlocal state
-        state, _ = train(state, batch, key)
-        return state.step
-
-    seconds = median_seconds(call, repeats=args.repeats)
-    operations = flops(train)
-    size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(model.abstract()))
+    first, later = state_lib.keys(config.seed, config.prng)
+    build = step.build(model, tx, config)
+    train = jax.jit(
+        lambda state, *more: build(sharding.gathered(state, config, mesh), *more),
+        donate_argnums=0,
+        in_shardings=(placed, over, None),
+        out_shardings=(placed, None),
+    )
+    lowered = train.lower(shapes, many, later)
+    train = lowered.compile()
+    memory = train.memory_analysis()
+    held, used = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
     print(f"machine            {machine()}")
     print(f"model              {config.tag}, {args.scale}, {args.dtype}, {size:,} parameters")
     print(f"batch              {args.pairs} pairs × {args.regions} regions × {args.tokens} tokens")
+    print(
+        f"memory             {(held + used) / 2**30:,.2f} GiB: state and batch "
+        f"{held / 2**30:,.2f}, beside them {used / 2**30:,.2f}"
+    )
+    if not args.repeats:
+        return
+    batch = random_batch(spec, pairs=args.pairs, regions=args.regions, tokens=args.tokens)
+    batch = jax.device_put(batch, over)
+    state = jax.jit(lambda: state_lib.State.fresh(model.init(first), tx), out_shardings=placed)()
+
+    def call() -> jax.Array:
+        nonlocal state
+        state, _ = train(state, batch, later)
+        return state.step
+
+    seconds = median_seconds(call, repeats=args.repeats)
+    operations = flops(lowered) * args.accum
     print(f"step               {seconds * 1e3:,.1f} ms, {args.pairs / seconds:,.0f} pairs/s")
     print(
         f"model FLOP/s       {operations / seconds / 1e9:,.0f} G ({operations / 1e9:,.1f} G a step)"
     )
-    print(f"peak memory        {peak_memory_mib():,.0f} MiB (process)")
+    if peak := speed.peak(mesh):
+        print(f"share of the peak  {operations / seconds / peak:.1%}")
     device = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in device:
-        print(f"peak device memory {device['peak_bytes_in_use'] / 2**20:,.0f} MiB")
+        print(f"memory in use      {device['peak_bytes_in_use'] / 2**30:,.2f} GiB at most")
 
 
 if __name__ == "__main__":

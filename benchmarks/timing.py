@@ -1,12 +1,10 @@
-"""How the benchmarks time: the median of repeated calls, and what the process needed of memory."""
+"""How the benchmarks time: the median of repeated calls."""
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,12 +37,6 @@ def paired_seconds(calls: Mapping[str, Callable[[], Any]], *, repeats: int) -> d
             jax.block_until_ready(call())
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
-
-
-def peak_memory_mib() -> float:
-    """The most resident memory that this process has had, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def flops(program: Any) -> float:
