@@ -9,7 +9,9 @@ A random PyTorch model is saved and imported as a published one is. Heads are 64
 times the width, as published. Captions and photos have no padding, and there is no dropout. Three
 tasks: the match scores of some pairs; their loss and its gradient; and the scores of every caption
 with every photo, ours with each item encoded once (`infer.pairs.score_matrix`), PyTorch's from
-tokens and regions for each pair. Both compute in full float32.
+tokens and regions for each pair. Both compute in full float32 unless --precision says otherwise:
+tf32 is what both do by default on recent GPUs; bfloat16 is ours with config.dtype, PyTorch with
+torch.autocast.
 
 PyTorch's threads wait without spinning unless OMP_WAIT_POLICY=active is set: where other work is
 going on, threads that spin for a core make a small model a hundred times slower, and the ratio
@@ -19,6 +21,7 @@ says nothing. The load of the machine is printed too.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -46,6 +49,12 @@ from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.typing import Array, Image, Params, Text
 
 HEAD_DIM = 64
+# How exact JAX's and PyTorch's products of float32 are.
+PRECISIONS = {
+    "float32": ("highest", "highest"),
+    "tf32": ("tensorfloat32", "high"),
+    "bfloat16": ("tensorfloat32", "high"),
+}
 LAYERS = {"lxmert": "2,1,2", "bridgetower": "3,2"}
 THEIR_MATCH = 1  # which of two logits says that a pair matches
 # The special tokens, where both libraries have them; captions are made of what comes after.
@@ -172,7 +181,7 @@ def make(args: argparse.Namespace) -> Peer:
     return peer
 
 
-def imported(peer: Peer, model: str) -> tuple[Model, Params]:
+def imported(peer: Peer, model: str, dtype: str) -> tuple[Model, Params]:
     """Ours, by way of a folder as PyTorch models are published in."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -180,15 +189,17 @@ def imported(peer: Peer, model: str) -> tuple[Model, Params]:
         for file, content in peer.vocabulary.items():
             (folder / file).write_text(content, encoding="utf-8")
         found = importers.load(folder, model)
-    return registry.build(found.config), jax.device_put(found.params)
+    config = dataclasses.replace(found.config, dtype=dtype)
+    return registry.build(config), jax.device_put(found.params)
 
 
 class Ours:
     """The three tasks in JAX; results are on the host, or will be waited for."""
 
-    def __init__(self, peer: Peer, model: str):
+    def __init__(self, peer: Peer, model: str, precision: str):
         self._peer = peer
-        self._model, self._params = imported(peer, model)
+        dtype = "bfloat16" if precision == "bfloat16" else "float32"
+        self._model, self._params = imported(peer, model, dtype)
         self._scores = jax.jit(self._logits)
         self._grad = jax.jit(jax.value_and_grad(self._loss))
 
@@ -229,11 +240,17 @@ class Ours:
 class Theirs:
     """The three tasks in PyTorch; everything is ready when a call returns."""
 
-    def __init__(self, peer: Peer, *, compiled: bool):
+    def __init__(self, peer: Peer, precision: str, *, compiled: bool):
+        self._mixed = precision == "bfloat16"
         self._device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self._peer = peer
         peer.network.to(self._device)
-        self._logits = torch.compile(peer.logits) if compiled else peer.logits
+        self._call = torch.compile(peer.logits) if compiled else peer.logits
+
+    def _logits(self, **inputs: torch.Tensor) -> torch.Tensor:
+        mixed = torch.autocast(self._device, torch.bfloat16)
+        with mixed if self._mixed else contextlib.nullcontext():
+            return self._call(**inputs).float()
 
     def rows(self, captions: np.ndarray, photos: np.ndarray) -> dict[str, torch.Tensor]:
         """The inputs of some pairs, on the device."""
@@ -308,6 +325,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--captions", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=32, help="at once")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--compile", action="store_true", help="torch.compile too")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
@@ -317,19 +335,25 @@ def main() -> None:
     if len(args.layers) != wanted or args.width % HEAD_DIM or args.width < HEAD_DIM:
         parser.error(f"{args.model} takes {wanted} numbers of layers, and widths of {HEAD_DIM} · n")
 
+    ours_by, theirs_by = PRECISIONS[args.precision]
+    torch.set_float32_matmul_precision(theirs_by)
+    torch.backends.cudnn.allow_tf32 = theirs_by != "highest"
     peer = make(args)
-    ours = Ours(peer, args.model)
-    others = {"PyTorch": Theirs(peer, compiled=False)}
+    ours = Ours(peer, args.model, args.precision)
+    others = {"PyTorch": Theirs(peer, args.precision, compiled=False)}
     if args.compile:
-        others["torch.compile"] = Theirs(peer, compiled=True)
+        others["torch.compile"] = Theirs(peer, args.precision, compiled=True)
     print(f"machine   {machine()}")
     print(f"load      {os.getloadavg()[0]:.1f} tasks before")
     print(
         f"peer      transformers {transformers.__version__}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads, {os.environ['OMP_WAIT_POLICY']}"
     )
-    print(f"model     {args.model}, width {args.width}, layers {layers}, {ours.size:,} parameters")
-    with jax.default_matmul_precision("highest"):
+    print(
+        f"model     {args.model}, width {args.width}, layers {layers}, {ours.size:,} parameters, "
+        f"{args.precision}"
+    )
+    with jax.default_matmul_precision(ours_by):
         measure(ours, others, args)
 
 
