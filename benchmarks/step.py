@@ -131,7 +131,8 @@ def main() -> None:
         return
     batch = random_batch(spec, pairs=args.pairs, regions=args.regions, tokens=args.tokens)
     batch = jax.device_put(batch, over)
-    state = jax.jit(lambda: state_lib.State.fresh(model.init(first), tx), out_shardings=placed)()
+    fresh = jax.jit(lambda key: state_lib.State.fresh(model.init(key), tx), out_shardings=placed)
+    state = fresh(first)
 
     def call() -> jax.Array:
         nonlocal state

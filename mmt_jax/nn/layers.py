@@ -127,12 +127,28 @@ class Attention(nnx.Module):
         if key is not None and self.weights_rate:  # which jax's function cannot drop
             weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
             return jnp.einsum("bnsu,bunh->bsnh", weights.astype(values.dtype), values)
-        implementation: Any = None if self.implementation == "auto" else self.implementation
-        if implementation == "cudnn" and queries.dtype == jnp.float32:
-            implementation = None  # of 16 bits alone
+        if self.implementation == "cudnn" and queries.dtype != jnp.float32:  # of 16 bits alone
+            return _by_cudnn(queries, keys, values, _over_heads(mask))
+        implementation: Any = "xla" if self.implementation == "xla" else None
         return jax.nn.dot_product_attention(
             queries, keys, values, mask=_over_heads(mask), implementation=implementation
         )
+
+
+def _by_cudnn(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
+    """As `jax.nn.dot_product_attention`; cuDNN wants a row of the mask a query, and even lengths.
+
+    A query more repeats the last one's mask and is cut off again; a key more is padding.
+    """
+    batch, length, num_keys = len(queries), queries.shape[1], keys.shape[1]
+    mask = jnp.broadcast_to(mask, (batch, 1, length, num_keys))
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, length % 2), (0, 0)), mode="edge")
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, num_keys % 2)))
+    queries, keys, values = (
+        jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (queries, keys, values)
+    )
+    found = jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation="cudnn")
+    return found[:, :length]
 
 
 def _over_heads(mask: Array) -> Array:
