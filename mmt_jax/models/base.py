@@ -267,7 +267,8 @@ def _draw(key: jax.Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array
     own = jax.random.key_data(key)[:2] ^ np.stack([names, places], axis=-1).astype(np.uint32)
     keys = jax.random.wrap_key_data(own, impl="threefry2x32")
     draw = jax.vmap(lambda key: jax.random.truncated_normal(key, -2.0, 2.0, (_DRAWN,)))
-    values = draw(keys).reshape(-1)
+    # Compiled once: a compiler for GPUs would rather draw in each of the slices below.
+    values = jax.lax.optimization_barrier(draw(keys).reshape(-1))
     drawn, start = {}, 0
     for path, shape in shapes.items():
         drawn[path] = values[start : start + math.prod(shape)].reshape(shape)
