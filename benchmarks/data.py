@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from timing import flops, machine
+from timing import machine
 
 from mmt_jax import photo
 from mmt_jax.configs import variants
@@ -33,7 +33,7 @@ from mmt_jax.data import feed, packing, records
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models import registry
 from mmt_jax.text import vocabulary
-from mmt_jax.train import optim, step
+from mmt_jax.train import optim, speed, step
 from mmt_jax.train.state import abstract, keys
 from mmt_jax.typing import Batch, Image, Text
 
@@ -138,7 +138,7 @@ def _batches(folder: str, workers: int, args: argparse.Namespace) -> float:
 
 
 def _operations(args: argparse.Namespace) -> float:
-    """Operations of a training step by pair, as XLA counts them; nothing is computed."""
+    """Operations of a training step by pair, of its products; nothing is computed."""
     config = variants.get_config(args.tag, scale="full")
     most = min(config.objective.candidates, args.batch_size)
     config = dataclasses.replace(
@@ -149,10 +149,9 @@ def _operations(args: argparse.Namespace) -> float:
     config = with_spec(config, RELEASE_SPEC)
     model = registry.build(config)
     tx = optim.build(config.optim, model.abstract(), config.steps)
-    lowered = jax.jit(step.build(model, tx, config)).lower(
-        abstract(model, tx), _like(config, args.regions), keys(0)[1]
-    )
-    return flops(lowered) / args.batch_size
+    train = step.build(model, tx, config)
+    batch = _like(config, args.regions)
+    return speed.flops(train, abstract(model, tx), batch, keys(0)[1]) / args.batch_size
 
 
 def _like(config: Config, regions: int) -> Batch:

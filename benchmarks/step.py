@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
-from timing import flops, machine, median_seconds
+from timing import machine, median_seconds
 
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import RELEASE_SPEC, DataSpec, with_spec
@@ -115,9 +116,8 @@ def main() -> None:
         in_shardings=(placed, over, None),
         out_shardings=(placed, None),
     )
-    lowered = train.lower(shapes, many, later)
-    train = lowered.compile()
-    memory = train.memory_analysis()
+    train = train.lower(shapes, many, later).compile()
+    memory: Any = train.memory_analysis()
     held, used = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     size = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
     print(f"machine            {machine()}")
@@ -140,7 +140,8 @@ def main() -> None:
         return state.step
 
     seconds = median_seconds(call, repeats=args.repeats)
-    operations = flops(lowered) * args.accum
+    whole = step.build(model, tx, dataclasses.replace(config, grad_accum=1))
+    operations = speed.flops(whole, shapes, many, later)
     print(f"step               {seconds * 1e3:,.1f} ms, {args.pairs / seconds:,.0f} pairs/s")
     print(
         f"model FLOP/s       {operations / seconds / 1e9:,.0f} G ({operations / 1e9:,.1f} G a step)"

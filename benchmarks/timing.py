@@ -39,11 +39,6 @@ def paired_seconds(calls: Mapping[str, Callable[[], Any]], *, repeats: int) -> d
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def flops(program: Any) -> float:
-    """Floating-point operations of a lowered or compiled program, as XLA counts them."""
-    return program.cost_analysis()["flops"]
-
-
 def machine() -> str:
     """What a figure was measured on."""
     device = jax.devices()[0]

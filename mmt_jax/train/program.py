@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -65,6 +66,8 @@ class Program:
         self._step = jax.jit(
             step_lib.windowed(step), donate_argnums=0, out_shardings=(self._placed, None)
         )
+        # The same products without the parts of a batch, whose counts are added up beforehand.
+        self._whole = step_lib.build(model, self._tx, dataclasses.replace(config, grad_accum=1))
         self._compiled: dict[Any, tuple[Any, float | None]] = {}
 
     def first_state(self, weights: Params | None) -> State:
@@ -111,8 +114,7 @@ class Program:
             lowered = self._step.lower(self.like, self.empty, batch, self._key)
             flops = None
             if speed.peak(self.mesh):
-                # A batch in parts is a loop, whose body is counted once.
-                flops = (lowered.cost_analysis() or {}).get("flops", 0.0) * self._config.grad_accum
+                flops = speed.flops(self._whole, self.like, batch, self._key)
             self._compiled[shapes] = lowered.compile(), flops
         return self._compiled[shapes]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,6 +43,29 @@ def peak(mesh: jax.sharding.Mesh) -> float | None:
     return each and each * mesh.size
 
 
+def flops(call: Callable[..., Any], *args: Any) -> float:
+    """Of the matrix products of `call`: twice their multiplications, whatever runs them.
+
+    XLA counts for CPUs alone, and a loop's body once. What is no product, such as a softmax, and
+    what cuDNN attends are left out. `args` may be abstract.
+    """
+    return _products(jax.make_jaxpr(call)(*args).jaxpr)
+
+
+def _products(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            each = math.prod(shape[axis] for axis in contracted)
+            total += 2.0 * each * math.prod(equation.outvars[0].aval.shape)
+        inner = [getattr(leaf, "jaxpr", leaf) for leaf in jax.tree.leaves(equation.params)]
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += times * sum(_products(leaf) for leaf in inner if hasattr(leaf, "eqns"))
+    return total
+
+
 def tokens(batch: Batch) -> int:
     """Words and regions of a batch of numpy arrays that are no padding."""
     parts = (batch.text, batch.image, *batch.more)
@@ -71,8 +97,8 @@ class Speed:
         """Figures by name, since this was asked for last.
 
         `mfu`, on devices of PEAKS, is the share of the products that they could have done which the
-        step asks for, its recomputed ones (`config.remat`) among them. `data_wait` is the share of
-        the time in which nothing was to be done but wait for a batch.
+        step asks for (`flops`), its recomputed ones (`config.remat`) among them. `data_wait` is the
+        share of the time in which nothing was to be done but wait for a batch.
         """
         spent = max(time.perf_counter() - self._since, 1e-9)
         found = {
