@@ -14,8 +14,9 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
-Array = Any  # numpy on the host, jax.Array under jit
+Array = jax.Array | np.ndarray
 Params = dict[str, Any]  # nested dicts with string keys; leaves are arrays
 
 

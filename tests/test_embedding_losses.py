@@ -54,7 +54,7 @@ def test_hinge_spares_captions_of_one_photo():
     of_captions, of_photos = embedding.hinge(SCORES, labels, margin=0.2)
     close(of_captions, [0, 0.3, 0])
     close(of_photos, [0, 0, 0.1])
-    everything_the_same = embedding.hinge(SCORES, jnp.zeros(3), margin=0.2)
+    everything_the_same = embedding.hinge(SCORES, jnp.zeros(3, int), margin=0.2)
     assert not np.any(everything_the_same)
 
 

@@ -120,7 +120,7 @@ def test_hinge_by_hand_of_the_whole_batch():
     np.testing.assert_allclose(terms["itm"].mean, (of_captions + of_photos).mean(), rtol=1e-4)
     right = (scores[0, 0] > scores[0, 1], scores[1, 1] > scores[1, 0])
     right += (scores[2, 2] > scores[2, 3], scores[3, 3] > scores[3, 2])
-    assert terms["itm_accuracy"].sum == sum(right)
+    assert terms["itm_accuracy"].sum == int(sum(right))
 
 
 def test_an_unknown_loss_is_refused_with_the_names_there_are():
@@ -192,7 +192,7 @@ def test_regions_without_classes_are_regressed(family, num_classes):
     text = dataclasses.replace(batch.text, segment_ids=jnp.zeros_like(batch.text.segment_ids))
     loss, terms, slopes, _ = trained(model, dataclasses.replace(batch, text=text))
     assert np.isfinite(loss)
-    assert terms["mrm"].count == batch.image.mask.sum()
+    assert terms["mrm"].count == int(batch.image.mask.sum())
     [out] = [slope for path, slope in slopes.items() if path in FEATURE_BIASES]
     assert np.all(out[-spec.feature_dim :] != 0)
     assert not np.any(out[: -spec.feature_dim])  # classes, which nothing is known of

@@ -256,7 +256,7 @@ def test_contrastive_over_groups_by_hand(layers):
     np.testing.assert_allclose(terms["itm"].sum, wrong / 2, rtol=1e-4)
     assert terms["itm"].count == terms["itm_accuracy"].count == 4
     right = 2 + (group[0, 0] > group[0, 1]) + (group[1, 1] > group[1, 0])
-    assert terms["itm_accuracy"].sum == right
+    assert terms["itm_accuracy"].sum == int(right)
     calibrated = scores * params["calibration"]["scale"] + params["calibration"]["bias"]
     matched = np.log1p(np.exp(-np.diag(calibrated))).mean()
     mismatched = np.log1p(np.exp([calibrated[2, 3], calibrated[3, 2]])).mean()

@@ -6,13 +6,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+import tiny
 import zoo
 
 from mmt_jax import params as trees
+from mmt_jax.configs.config import OptimConfig
 from mmt_jax.models import registry
 from mmt_jax.objectives import losses
+from mmt_jax.train import optim
 from mmt_jax.train import step as steps
 from mmt_jax.train.state import State
 
@@ -25,9 +27,10 @@ def learned(family, dtype, steps_taken=50):
     model = zoo.build(family, dtype=dtype)
     batch = zoo.batch(model, words=(1, 6, 2, 5, 6, 1, 3, 2))
     params = model.init(jax.random.key(0))
-    tx = optax.adam(1e-3)
-    step = jax.jit(steps.build(model, tx, model.config))
+    plain = OptimConfig(schedule="constant", warmup_steps=0, weight_decay=0.0)
+    tx = optim.build(plain, params, steps_taken)
     state, key, last = State.fresh(params, tx), jax.random.key(1), []
+    step = tiny.compiled(steps.build(model, tx, model.config), state, batch, key)
     for _ in range(steps_taken):
         state, metrics = step(state, batch, key)
         last.append(float(metrics["loss"].mean))

@@ -97,3 +97,13 @@ def batch(size=4, *, words=None, regions=None, image_ids=None, spec=SPEC):
 def fused(built, params, text, image):
     """Row p of `text` with row p of `image`."""
     return built.fuse(params, built.encode_text(params, text), built.encode_image(params, image))
+
+
+def compiled(function, *args):
+    """`function` for such arguments, traced as strictly as all tests are.
+
+    Where jax makes a program of what was traced, it promotes dtypes in gradients of 16 bits itself.
+    """
+    traced = jax.jit(function).trace(*args)
+    with jax.numpy_dtype_promotion("standard"):
+        return traced.lower().compile()

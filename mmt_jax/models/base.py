@@ -264,7 +264,7 @@ def _draw(key: jax.Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array
     counts = {path: -(-math.prod(shape) // _DRAWN) for path, shape in shapes.items()}
     names = np.repeat([zlib.crc32(path.encode()) for path in counts], [*counts.values()])
     places = np.concatenate([np.arange(count) for count in counts.values()])
-    own = jax.random.key_data(key)[:2] ^ np.stack([names, places], axis=-1).astype(np.uint32)
+    own = jax.random.key_data(key)[None, :2] ^ np.stack([names, places], axis=-1).astype(np.uint32)
     keys = jax.random.wrap_key_data(own, impl="threefry2x32")
     draw = jax.vmap(lambda key: jax.random.truncated_normal(key, -2.0, 2.0, (_DRAWN,)))
     # Compiled once: a compiler for GPUs would rather draw in each of the slices below.

@@ -54,7 +54,7 @@ class TokenEmbed(nnx.Module):
         """[B, T] i32 twice and bool → [B, T, D]; `key` switches dropout on."""
         if self.tables.scheme == "roberta":  # tells padding by the ids alone
             real = token_ids != self.tables.pad_id
-            positions = jnp.cumsum(real, axis=1) * real + self.tables.pad_id
+            positions = jnp.where(real, jnp.cumsum(real, axis=1), 0) + self.tables.pad_id
         elif self.tables.scheme == "real":
             positions = jnp.clip(jnp.cumsum(mask, axis=1) - 1, 0, self.tables.positions - 1)
         else:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, gelu, matmul, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, beside, dropout, gelu, matmul, split
 from mmt_jax.typing import Array
 
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
@@ -54,8 +54,8 @@ class ProductScore(nnx.Module):
         """[..., E] → what to multiply with `image` to get the score, up to a constant."""
         kernel = self.dense.kernel[...]
         if kernel.shape[-1] == 1:
-            return pooled * kernel[:, 0]
-        return pooled * (kernel[:, MATCH] - kernel[:, 1 - MATCH])
+            return pooled * beside(kernel[:, 0], pooled)
+        return pooled * beside(kernel[:, MATCH] - kernel[:, 1 - MATCH], pooled)
 
     def image(self, pooled: Array) -> Array:
         """[..., E] → the other factor."""
@@ -133,7 +133,8 @@ class WordHead(nnx.Module):
         """[..., D] and the token table [V, table width], unread where not tied → [..., V]."""
         x = self.norm(gelu(self.dense(states)))
         matrix = table.T if self.decoder is None else self.decoder.kernel[...]
-        return matmul(x, matrix, dtype=F32) + self.bias[...]
+        logits = matmul(x, matrix, dtype=F32)
+        return logits + beside(self.bias[...], logits)
 
 
 class RegionHead(nnx.Module):

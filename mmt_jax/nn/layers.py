@@ -130,9 +130,10 @@ class Attention(nnx.Module):
         if self.implementation == "cudnn" and queries.dtype != jnp.float32:  # of 16 bits alone
             return _by_cudnn(queries, keys, values, _over_heads(mask))
         implementation: Any = "xla" if self.implementation == "xla" else None
-        return jax.nn.dot_product_attention(
-            queries, keys, values, mask=_over_heads(mask), implementation=implementation
-        )
+        with jax.numpy_dtype_promotion("standard"):  # jax's function relies on it in 16 bits
+            return jax.nn.dot_product_attention(
+                queries, keys, values, mask=_over_heads(mask), implementation=implementation
+            )
 
 
 def _by_cudnn(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
@@ -147,7 +148,10 @@ def _by_cudnn(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
     queries, keys, values = (
         jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (queries, keys, values)
     )
-    found = jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation="cudnn")
+    with jax.numpy_dtype_promotion("standard"):
+        found = jax.nn.dot_product_attention(
+            queries, keys, values, mask=mask, implementation="cudnn"
+        )
     return found[:, :length]
 
 

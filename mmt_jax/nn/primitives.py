@@ -30,6 +30,11 @@ def matmul(x: Array, matrix: Array, *, dtype: Any = None) -> Array:
     return jax.lax.dot_general(x, matrix, axes, precision=exact, preferred_element_type=dtype)
 
 
+def beside(row: Array, x: Array) -> Array:
+    """[D] → the same at each place of x, [..., D]: ranks are never made equal unasked."""
+    return jnp.broadcast_to(row, x.shape)
+
+
 class Linear(nnx.Module):
     """x · kernel + bias."""
 
@@ -40,7 +45,7 @@ class Linear(nnx.Module):
     def __call__(self, x: Array, *, dtype: Any = None) -> Array:
         """[..., I] → [..., O] in `dtype`; None = that of x."""
         y = matmul(x, self.kernel[...], dtype=dtype)
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+        return y if self.bias is None else y + beside(self.bias[...], y).astype(y.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -55,7 +60,8 @@ class LayerNorm(nnx.Module):
         """[..., D] → [..., D]."""
         centred = x.astype(jnp.float32)
         centred = centred - centred.mean(-1, keepdims=True)
-        return (self._unit(centred) * self.scale[...] + self.bias[...]).astype(x.dtype)
+        scaled = self._unit(centred) * beside(self.scale[...], x)
+        return (scaled + beside(self.bias[...], x)).astype(x.dtype)
 
     def _unit(self, centred: Array) -> Array:
         variance = jnp.square(centred).mean(-1, keepdims=True)

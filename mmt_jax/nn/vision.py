@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mmt_jax.nn.layers import Sizes, Stack
-from mmt_jax.nn.primitives import LayerNorm, Linear, Table
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside
 from mmt_jax.typing import Array
 
 # Mean and deviation of red, green and blue, of the photos that CLIP was trained on.
@@ -67,7 +67,8 @@ class VisionEncoder(nnx.Module):
     def embed(self, patches: Array, boxes: Array) -> Array:
         """[B, P, F] and [B, P, 5] (ymin, xmin, ymax, xmax, area) → [B, 1 + P, D]."""
         pixels = patches.reshape(*patches.shape[:-1], -1, 3)
-        standard = (pixels - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
+        mean, std = (beside(jnp.asarray(of), pixels) for of in (PIXEL_MEAN, PIXEL_STD))
+        standard = (pixels - mean) / std
         patches = standard.reshape(patches.shape)
         rows = cubic_weights((boxes[..., 0] + boxes[..., 2]) / 2, self.grid)
         columns = cubic_weights((boxes[..., 1] + boxes[..., 3]) / 2, self.grid)
@@ -76,7 +77,8 @@ class VisionEncoder(nnx.Module):
         exact = jax.lax.Precision.HIGHEST
         at_patch = jnp.einsum("bpi,bpj,ijd->bpd", rows, columns, cells, precision=exact)
         x = self.patches(patches.astype(self.dtype), dtype=jnp.float32) + at_patch
-        cls = jnp.broadcast_to(self.cls.embedding[...] + positions[0], (x.shape[0], 1, x.shape[-1]))
+        cls = self.cls.embedding[...] + positions[:1]
+        cls = jnp.broadcast_to(cls[None], (x.shape[0], 1, x.shape[-1]))
         return self.first_norm(jnp.concatenate([cls, x], axis=1)).astype(self.dtype)
 
     def __call__(

@@ -40,7 +40,7 @@ def mask_words(
     words = jnp.max(jnp.where(is_word, text.word_ids, -1), axis=1) + 1
     exists = jnp.arange(length)[None, :] < words[:, None]
     draws = jnp.where(exists, draws, jnp.inf)
-    count = jnp.maximum(1, jnp.round(rate * words)).astype(jnp.int32)
+    count = jnp.maximum(1, jnp.round(rate * words.astype(jnp.float32)).astype(jnp.int32))
     rank = jnp.argsort(jnp.argsort(draws, axis=1), axis=1)
     chosen_words = exists & (rank < count[:, None])
     word_of = jnp.maximum(text.word_ids, 0)

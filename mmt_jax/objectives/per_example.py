@@ -30,7 +30,7 @@ def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Arr
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
-    given = class_probs > 0
+    given = (class_probs > 0).astype(jnp.float32)
     others = logits.shape[-1] - given.sum(-1)
     rest = jnp.where(others > 0, jnp.clip(1.0 - class_probs.sum(-1), 0.0, 1.0), 0.0)
     each = rest / jnp.maximum(others, 1)
@@ -77,4 +77,5 @@ def soft_contrast(logits: Array, image_ids: Array) -> Array:
       [K, B] f32.
     """
     same = (image_ids[:, None] == image_ids[None, :]).astype(jnp.float32)
-    return -(same / same.sum(-1, keepdims=True) * jax.nn.log_softmax(logits)).sum(-1)
+    target = same / same.sum(-1, keepdims=True)
+    return -(target[None] * jax.nn.log_softmax(logits)).sum(-1)

@@ -115,8 +115,13 @@ def _check_tables(config: OptimConfig, paths: Iterable[str]) -> None:
 def _scale_by_adam(config: OptimConfig) -> optax.GradientTransformation:
     """Adam's moments; BertAdam's (`pytorch-pretrained-bert`) without their correction."""
     adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
+
+    def corrected(updates: Any, state: Any, params: Any = None):
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer's power
+            return adam.update(updates, state, params)
+
     if config.name != "bert_adam":
-        return adam
+        return optax.GradientTransformation(adam.init, corrected)
 
     def update(updates: Any, state: Any, params: Any = None):
         del params

@@ -111,7 +111,9 @@ class Program:
     def _for(self, batch: Batch) -> tuple[Any, float | None]:
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if shapes not in self._compiled:
-            lowered = self._step.lower(self.like, self.empty, batch, self._key)
+            traced = self._step.trace(self.like, self.empty, batch, self._key)
+            with jax.numpy_dtype_promotion("standard"):  # on which jax relies for 16-bit gradients
+                lowered = traced.lower()
             flops = None
             if speed.peak(self.mesh):
                 flops = speed.flops(self._whole, self.like, batch, self._key)

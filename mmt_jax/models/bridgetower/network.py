@@ -24,7 +24,7 @@ from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Mlp, Sizes, recomputed
 from mmt_jax.nn.places import P
-from mmt_jax.nn.primitives import LayerNorm, Linear, Table, split, unit
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside, split, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Params, Text
 
@@ -89,8 +89,8 @@ class Stream(nnx.Module):
 
     def tap(self, layer: int, states: Array, kind: Array) -> Array:
         """Tower states [B, S, tower width] as cross layer `layer` takes them, plus `kind` [D]."""
-        transform = self.transforms[str(layer % len(self.transforms))]
-        return transform(states) + kind.astype(states.dtype)
+        tapped = self.transforms[str(layer % len(self.transforms))](states)
+        return tapped + beside(kind, tapped).astype(states.dtype)
 
     def pool(self, states: Array) -> Array:
         """[P, S, D] → [P, D], of the first token."""
