@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from timing import machine
 
@@ -158,21 +159,14 @@ def _like(config: Config, regions: int) -> Batch:
     """A batch's shapes."""
     size, length, r = config.batch_size, config.data.text_length, regions + 1
 
-    def of(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *shape), dtype)
+    def zeros() -> Batch:
+        ids, real = jnp.zeros((size, length), int), jnp.zeros((size, r), bool)
+        features, boxes = jnp.zeros((size, r, RELEASE_SPEC.feature_dim)), jnp.zeros((size, r, 5))
+        classes = jnp.zeros((size, r, 16), int), jnp.zeros((size, r, 16))
+        image = Image(features, boxes, real, *classes)
+        return Batch(Text(ids, ids, ids, ids > 0), image, jnp.zeros(size, int))
 
-    ids = of(np.int32, length)
-    return Batch(
-        Text(ids, ids, ids, of(bool, length)),
-        Image(
-            of(np.float32, r, RELEASE_SPEC.feature_dim),
-            of(np.float32, r, 5),
-            of(bool, r),
-            of(np.int32, r, 16),
-            of(np.float32, r, 16),
-        ),
-        of(np.int32),
-    )
+    return jax.eval_shape(zeros)
 
 
 if __name__ == "__main__":

@@ -105,15 +105,16 @@ def lxmert(args: argparse.Namespace, texts: Text, rng: np.random.Generator) -> P
     low, size = rng.random((2, *shape, 2), np.float32) / 2
     (y1, x1), (y2, x2) = np.moveaxis(low, -1, 0), np.moveaxis(low + size, -1, 0)
     boxes = np.stack([y1, x1, y2, x2, size.prod(axis=-1)], axis=-1)
-    images = Image(rng.random((*shape, args.features), np.float32), boxes, np.ones(shape, bool))
+    features = rng.random((*shape, args.features), np.float32)
+    images = Image(features, boxes, np.ones(shape, bool))
     return Peer(
         network,
         lambda **inputs: network.cls.seq_relationship(network.lxmert(**inputs).pooled_output),
         {"vocab.txt": "\n".join(_words(args))},
         texts,
         images,
-        {"input_ids": texts.token_ids.astype(np.int64)},
-        {"visual_feats": images.features, "visual_pos": np.stack([x1, y1, x2, y2], axis=-1)},
+        {"input_ids": np.asarray(texts.token_ids, np.int64)},
+        {"visual_feats": features, "visual_pos": np.stack([x1, y1, x2, y2], axis=-1)},
     )
 
 
@@ -152,7 +153,7 @@ def bridgetower(args: argparse.Namespace, texts: Text, rng: np.random.Generator)
         },
         texts,
         regions.pixel_image(pixels, args.patch_size, global_region=False),
-        {"input_ids": texts.token_ids.astype(np.int64)},
+        {"input_ids": np.asarray(texts.token_ids, np.int64)},
         {"pixel_values": np.ascontiguousarray(standard.transpose(0, 3, 1, 2))},
     )
 

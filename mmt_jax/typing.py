@@ -11,42 +11,68 @@ convention is the opposite (1 = padding); `mmt_jax.data.schema` holds the one co
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 Array = jax.Array | np.ndarray
 Params = dict[str, Any]  # nested dicts with string keys; leaves are arrays
 
+_Type = TypeVar("_Type")
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[_Type]) -> type[_Type]:
+    """A frozen dataclass that jax takes for a tree of its fields.
+
+    Its constructor takes arrays as annotated, which tests check. jax goes past it, for it puts
+    anything in the place of arrays: their shardings, their shapes, None.
+    """
+    made = dataclasses.dataclass(frozen=True)(cls)
+    names = [field.name for field in dataclasses.fields(made)]  # pyright: ignore[reportArgumentType]
+    keys = [jax.tree_util.GetAttrKey(name) for name in names]
+
+    def fields(node: Any) -> tuple[list[Any], None]:
+        return [getattr(node, name) for name in names], None
+
+    def with_keys(node: Any) -> tuple[list[Any], None]:
+        return list(zip(keys, fields(node)[0])), None
+
+    def build(_: None, values: Any) -> Any:
+        node = object.__new__(made)
+        node.__dict__.update(zip(names, values))
+        return node
+
+    jax.tree_util.register_pytree_with_keys(made, with_keys, build, fields)
+    return made
+
+
+@record
 class Text:
     """Captions as tokens, laid out `[pad…] [SEP] w1 … wn [CLS]`."""
 
-    token_ids: Array  # [B, T] i32
-    segment_ids: Array  # [B, T] i32: 0, and 2 at [CLS]
-    word_ids: Array  # [B, T] i32: 0, 1, … for words, -1 for [SEP] and [CLS], -2 for padding
-    mask: Array  # [B, T] bool, True = real
+    token_ids: Int[Array, "B T"]
+    segment_ids: Int[Array, "B T"]  # 0, and 2 at [CLS]
+    word_ids: Int[Array, "B T"]  # 0, 1, … for words, -1 for [SEP] and [CLS], -2 for padding
+    mask: Bool[Array, "B T"]  # True = real
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Image:
     """Photos as regions; the last slot is the global region and is always real."""
 
-    features: Array  # [B, R, F] f32
-    boxes: Array  # [B, R, 5] f32: ymin, xmin, ymax, xmax in 0..1, then area
-    mask: Array  # [B, R] bool, True = real
-    class_ids: Array | None = None  # [B, R, k] i32: the k likeliest detector classes
-    class_probs: Array | None = None  # [B, R, k] f32: their probabilities; all 0 = unknown
-    attribute_ids: Array | None = None  # [B, R, k] i32 and [B, R, k] f32: attributes likewise
-    attribute_probs: Array | None = None
+    features: Float[Array, "B R F"]
+    boxes: Float[Array, "B R 5"]  # ymin, xmin, ymax, xmax in 0..1, then area
+    mask: Bool[Array, "B R"]  # True = real
+    class_ids: Int[Array, "B R k"] | None = None  # the k likeliest detector classes
+    class_probs: Float[Array, "B R k"] | None = None  # their probabilities; all 0 = unknown
+    attribute_ids: Int[Array, "B R l"] | None = None  # attributes likewise
+    attribute_probs: Float[Array, "B R l"] | None = None
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Batch:
     """Matched pairs: row b of `text` is a caption of row b of `image`; or records of a task.
 
@@ -55,22 +81,23 @@ class Batch:
 
     text: Text | None
     image: Image | None
-    image_ids: Array  # [B] i32: equal where two rows show the same photo
+    image_ids: Int[Array, " B"]  # equal where two rows show the same photo
     more: tuple[Image, ...] = ()
-    targets: Array | None = None  # [B, A] f32: what each answer is worth; all 0 = not known
+    targets: Float[Array, "B A"] | None = None  # what each answer is worth; all 0 = not known
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Metric:
     """A mean kept as sum and count, so that it adds up over devices, shards and steps."""
 
-    sum: Array
-    count: Array
+    sum: Float[Array, ""]
+    count: Float[Array, ""]
 
     @classmethod
-    def of(cls, values: Array, mask: Array | None = None) -> Metric:
-        """Sums `values` of any shape where `mask` (same shape) is True."""
+    def of(
+        cls, values: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None = None
+    ) -> Metric:
+        """Sums `values` where `mask` is True."""
         if mask is None:
             return cls(values.sum(), jax.numpy.asarray(values.size, values.dtype))
         weights = mask.astype(values.dtype)
@@ -80,7 +107,7 @@ class Metric:
         return Metric(self.sum + other.sum, self.count + other.count)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> Float[Array, ""]:
         """The mean; 0 where nothing was counted."""
         return self.sum / jax.numpy.maximum(self.count, 1)
 

@@ -6,7 +6,10 @@ import importlib.util
 import os
 import pathlib
 
-_CACHE = pathlib.Path(__file__).parent.parent / ".cache" / "jax"
+import jaxtyping
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_CACHE = _ROOT / ".cache" / "jax"
 # XLA ends where it does not know a flag: it knows these in every jax that pyproject.toml admits.
 _FLAGS = [
     "--xla_backend_optimization_level=0",
@@ -23,6 +26,13 @@ os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
+
+# What functions take and give is what their annotations say, shapes and dtypes too.
+_NETWORKS = (path.parent.name for path in _ROOT.glob("mmt_jax/models/*/network.py"))
+_CHECKED = ["data.regions", "data.schema", "models.base", "nn", "objectives", "typing"]
+_CHECKED += [f"infer.{name}" for name in ("export.signature", "pairs", "predict", "ranking")]
+_CHECKED += ["infer.relevance", *(f"models.{name}.network" for name in _NETWORKS)]
+jaxtyping.install_import_hook([f"mmt_jax.{name}" for name in _CHECKED], "beartype.beartype")
 
 # Tracing allocates so much that looking for cycles as often as Python does takes a tenth of it all.
 gc.set_threshold(100_000, 20, 20)

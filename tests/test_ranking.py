@@ -1,3 +1,4 @@
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_query_without_relevant_item_is_refused():
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="must be equal"):
+    with pytest.raises(jaxtyping.TypeCheckError, match="relevant"):
         ranking.ranks(np.ones((2, 3)), np.ones((3, 2), bool))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.corpus import Corpus, Photos
@@ -175,19 +176,21 @@ def record(photos: Photos, index: int, reading: Reading | None = None) -> dict[s
     return {key: value[0] for key, value in found.items()}
 
 
-def patches(pixels: Array, patch_size: int, *, global_region: bool = True) -> tuple[Array, Array]:
+def patches(
+    pixels: Float32[Array, "*lead H W 3"], patch_size: int, *, global_region: bool = True
+) -> tuple[Float32[Array, "*lead R F"], Float32[Array, "*lead R 5"]]:
     """Cuts whole images into square patches that stand in for regions.
 
     Works on numpy arrays and, traced or not, on jax arrays, of symbolic height and width too where
     these are multiples of `patch_size`.
 
     Args:
-      pixels: [..., H, W, 3] f32 in 0..1.
+      pixels: in 0..1.
       patch_size: side of a patch in pixels; divides H and W.
       global_region: whether the whole photo, with the mean of the patches, follows them.
 
     Returns:
-      Features [..., R, patch_size² · 3] and boxes [..., R, 5], row by row from the top left.
+      Features, F = patch_size² · 3, and boxes, row by row from the top left.
 
     Raises:
       UsageError: H or W is no multiple of `patch_size`.
@@ -210,14 +213,16 @@ def patches(pixels: Array, patch_size: int, *, global_region: bool = True) -> tu
     return cells, xp.broadcast_to(boxes, (*lead, *boxes.shape))
 
 
-def pixel_image(pixels: Array, patch_size: int, *, global_region: bool = True) -> Image:
-    """`patches` of [B, H, W, 3] f32 pixels as an `Image` without padding."""
+def pixel_image(
+    pixels: Float32[Array, "B H W 3"], patch_size: int, *, global_region: bool = True
+) -> Image:
+    """`patches` of photos as an `Image` without padding."""
     features, boxes = patches(pixels, patch_size, global_region=global_region)
     return Image(features, boxes, mask=boxes[..., 4] > 0)
 
 
-def _patch_boxes(xp: Any, rows: Any, columns: Any) -> Array:
-    """[rows · columns, 5] f32; `rows` and `columns` may be symbolic."""
+def _patch_boxes(xp: Any, rows: Any, columns: Any) -> Float32[Array, "R 5"]:
+    """Boxes of rows · columns patches; `rows` and `columns` may be symbolic."""
     tall, wide = (xp.asarray(side, dtype=np.float32) for side in (rows, columns))
     top = xp.arange(rows, dtype=np.float32) / tall
     left = xp.arange(columns, dtype=np.float32) / wide

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,8 @@ def to_image(inputs: Mapping[str, Array]) -> Image:
     return Image(inputs[FEATURES], inputs[BOXES], inputs[IMAGE_PADDING] == 0, **labels)
 
 
-def from_text(text: Text) -> dict[str, Array]:
-    """The four text keys of `text`, nothing hidden."""
+def from_text(text: Text) -> dict[str, Any]:
+    """The four text keys of `text`, nothing hidden: numpy of numpy, jax of jax."""
     return {
         MASKED_TOKENS: text.token_ids,
         SEGMENT_IDS: text.segment_ids,
@@ -63,8 +64,8 @@ def from_text(text: Text) -> dict[str, Array]:
     }
 
 
-def from_image(image: Image) -> dict[str, Array]:
-    """The three image keys of `image`."""
+def from_image(image: Image) -> dict[str, Any]:
+    """The three image keys of `image` likewise."""
     return {
         BOXES: image.boxes,
         FEATURES: image.features,

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.progress import Counter
 from mmt_jax.typing import Array
@@ -26,15 +27,15 @@ class Items:
     """n captions or n photos, which are fetched when their turn comes.
 
     Attributes:
-      mask: [n, S] bool, True = real; all padding is in front, or all is behind.
+      mask: True = real; all padding is in front, or all is behind.
       fetch: rows [m] → a tree of numpy arrays [m, S, ...].
     """
 
-    mask: np.ndarray
+    mask: Bool[np.ndarray, "n S"]
     fetch: Callable[[np.ndarray], Any]
 
     @classmethod
-    def of(cls, items: Any, mask: np.ndarray | None = None) -> Items:
+    def of(cls, items: Any, mask: Bool[np.ndarray, "n S"] | None = None) -> Items:
         """A tree of arrays [n, S, ...] in memory, such as a `Text`; or items as they are."""
         if isinstance(items, cls):
             return items
@@ -49,7 +50,7 @@ class Items:
 class Chunk:
     """Items of similar length."""
 
-    index: np.ndarray  # [n] which items
+    index: Int[np.ndarray, " n"]  # which items
     size: int  # ≥ n, the same for each chunk
     kept: slice  # of tokens or regions: the others are padding in every item
 
@@ -59,8 +60,8 @@ class Chunk:
         return jax.tree.map(lambda leaf: leaf[:, self.kept], items.fetch(rows))
 
 
-def chunks(mask: np.ndarray, size: int, multiple: int = 1) -> Iterator[Chunk]:
-    """Cuts items with `mask` [n, S] into the fewest chunks of at most `size`, shortest first.
+def chunks(mask: Bool[np.ndarray, "n S"], size: int, multiple: int = 1) -> Iterator[Chunk]:
+    """Cuts items with `mask` into the fewest chunks of at most `size`, shortest first.
 
     Chunks are made equal, rounded up to `multiple`, so that few places are left over.
     """
@@ -84,10 +85,10 @@ def pairwise(
     encode_image: Callable[[Any], Any],
     score: Callable[..., Array],
     pairs: int,
-    chosen: np.ndarray | None = None,
+    chosen: Bool[np.ndarray, "M N"] | None = None,
     multiple: int = 1,
     progress: bool = False,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "M N"]:
     """The blocks of a score matrix, whatever computes them.
 
     Args:
@@ -98,12 +99,12 @@ def pairwise(
       score: encoded chunks of A captions and B photos → [A, B]; where pairs are chosen, also P rows
         of the captions and P of the photos → [P].
       pairs: A · B, about.
-      chosen: [M, N] bool: the pairs that are scored; None = all.
+      chosen: the pairs that are scored; None = all.
       multiple: divides A, or P.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Returns:
-      [M, N] f32; -inf where a pair is not scored.
+      Scores; -inf where a pair is not scored.
     """
     num_texts, num_images = len(texts.mask), len(images.mask)
     scores = np.full((num_texts, num_images), -np.inf, np.float32)
@@ -135,8 +136,8 @@ def pairwise(
     return scores
 
 
-def best(scores: np.ndarray, top: int) -> np.ndarray:
-    """[M, N] bool: whether a score is among the `top` of its row or of its column."""
+def best(scores: Float[np.ndarray, "M N"], top: int) -> Bool[np.ndarray, "M N"]:
+    """Whether a score is among the `top` of its row or of its column."""
     chosen = np.zeros(scores.shape, bool)
     for axis in (0, 1):
         kept = min(top, scores.shape[axis])
@@ -145,7 +146,7 @@ def best(scores: np.ndarray, top: int) -> np.ndarray:
     return chosen
 
 
-def filled(rows: np.ndarray, multiple: int = 1) -> np.ndarray:
+def filled(rows: Int[np.ndarray, " n"], multiple: int = 1) -> Int[np.ndarray, " m"]:
     """Rows, the last repeated up to one of few lengths, which is a multiple of `multiple`."""
     size = multiple * math.ceil((1 << (len(rows) - 1).bit_length()) / multiple)
     return np.pad(rows, (0, size - len(rows)), mode="edge")

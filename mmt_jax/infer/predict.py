@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
@@ -48,7 +49,7 @@ class Predictor:
         top: int = 0,
         pairs: int = 1024,
         progress: bool = False,
-    ) -> np.ndarray:
+    ) -> Float32[np.ndarray, "M N"]:
         """Scores M captions with N photos; separable models by one product of embeddings.
 
         With `top`, models that embed and score jointly score the pairs that embeddings rank best:
@@ -63,7 +64,7 @@ class Predictor:
           progress: show a line on stderr while it takes more than a few seconds.
 
         Returns:
-          [M, N] f32, higher = better match; -inf where a pair is not scored.
+          Higher = better match; -inf where a pair is not scored.
         """
         chosen, joint = None, self.model.config.objective.itm != "none"
         if top or self.model.separable or not joint:  # some have embeddings and no match head
@@ -76,12 +77,12 @@ class Predictor:
 
     def log_odds(
         self, texts: Texts, images: Images, *, pairs: int = 256, progress: bool = False
-    ) -> np.ndarray:
-        """Log odds of a match of M captions with N photos, [M, N] f32: calibrated scores."""
+    ) -> Float32[np.ndarray, "M N"]:
+        """Log odds of a match of M captions with N photos: calibrated scores."""
         return self._pairwise(_LOG_ODDS, texts, images, pairs=pairs, progress=progress)
 
-    def embed(self, items: Texts | Images) -> np.ndarray:
-        """Embeddings [n, E] f32 of captions or photos; their inner products rank pairs."""
+    def embed(self, items: Texts | Images) -> Float32[np.ndarray, "n E"]:
+        """Embeddings of captions or photos; their inner products rank pairs."""
         items = Items.of(items)
         parts = list(pairing.chunks(items.mask, _EMBEDDED, self._spread.num_devices))
         rows = self._fetch([self._run(embed, part.take(items), at=self._spread) for part in parts])
@@ -90,8 +91,8 @@ class Predictor:
             out[part.index] = row[: len(part.index)]
         return out
 
-    def logits(self, texts: Text, images: Image) -> np.ndarray:
-        """Row p of `texts` meets row p of `images`: match logits [P, 2] f32, index 0 = match."""
+    def logits(self, texts: Text, images: Image) -> Float32[np.ndarray, "P 2"]:
+        """Row p of `texts` meets row p of `images`: match logits, index 0 = match."""
         parts = []
         for start in range(0, len(texts.mask), _ROWS):
             rows = pairing.filled(np.arange(start, min(start + _ROWS, len(texts.mask))))
@@ -99,16 +100,16 @@ class Predictor:
             parts.append(self._run(logits, *part))
         return np.concatenate(self._fetch(parts))[: len(texts.mask)]
 
-    def words(self, texts: Text, images: Image | None) -> np.ndarray:
-        """Logits over the vocabulary, [B, T, V] f32; None for models that read sentences alone."""
+    def words(self, texts: Text, images: Image | None) -> Float32[np.ndarray, "B T V"]:
+        """Logits over the vocabulary; None for models that read sentences alone."""
         return self._fetch(self._run(_words, texts, images))
 
-    def answers(self, batch: Batch) -> np.ndarray:
-        """Logits of a task's answers to B records, [B, A] f32; targets are ignored."""
+    def answers(self, batch: Batch) -> Float32[np.ndarray, "B A"]:
+        """Logits of a task's answers to B records; targets are ignored."""
         batch = dataclasses.replace(batch, targets=None)
         return self._fetch(self._run(answers.logits, batch))
 
-    def attention(self, texts: Text, images: Image) -> list[np.ndarray]:
+    def attention(self, texts: Text, images: Image) -> list[Float32[np.ndarray, "P N T R"]]:
         """With which weights words read regions; see `Model.attention`."""
         return self._fetch(self._run(_attention, texts, images))
 
@@ -118,7 +119,7 @@ class Predictor:
 
     def _pairwise(
         self, function: Any, texts: Any, images: Any, chosen: Any = None, **how: Any
-    ) -> np.ndarray:
+    ) -> Float32[np.ndarray, "M N"]:
         # Blocks of all pairs are spread by their captions, chosen pairs one by one.
         captions = self._spread if chosen is None else self._whole
 
@@ -168,14 +169,16 @@ def _encode(model: Model, params: Params, items: Text | Image) -> Encoded:
     return model.encode_image(params, items)
 
 
-def embed(model: Model, params: Params, items: Text | Image) -> Array:
-    """n captions or photos → embeddings [n, E] f32."""
+def embed(model: Model, params: Params, items: Text | Image) -> Float32[Array, "n E"]:
+    """n captions or photos → embeddings."""
     of = model.embed_text if isinstance(items, Text) else model.embed_image
     return of(params, _encode(model, params, items))
 
 
-def scored(model: Model, params: Params, text: Encoded, image: Encoded) -> tuple[Array, Array]:
-    """P encoded captions with P encoded photos → scores [P] and match logits [P, 2], f32.
+def scored(
+    model: Model, params: Params, text: Encoded, image: Encoded
+) -> tuple[Float32[Array, " P"], Float32[Array, "P 2"]]:
+    """P encoded captions with P encoded photos → scores and match logits.
 
     Here alone pairs are fused for nothing but their scores.
     """
@@ -183,19 +186,19 @@ def scored(model: Model, params: Params, text: Encoded, image: Encoded) -> tuple
     return fused.scores[-1], fused.logits[-1]
 
 
-def _score(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
+def _score(model: Model, params: Params, text: Encoded, image: Encoded) -> Float32[Array, " P"]:
     return scored(model, params, text, image)[0]
 
 
-def _odds(model: Model, params: Params, text: Encoded, image: Encoded) -> Array:
+def _odds(model: Model, params: Params, text: Encoded, image: Encoded) -> Float32[Array, " P"]:
     logits = scored(model, params, text, image)[1]
     return logits[:, 0] - logits[:, 1]
 
 
 def _all_pairs(
     of: Callable[..., Array], model: Model, params: Params, text: Encoded, image: Encoded
-) -> Array:
-    """A captions, B photos → [A, B]."""
+) -> Float32[Array, "A B"]:
+    """A captions with each of B photos."""
     a, b = text.mask.shape[0], image.mask.shape[0]
     text = jax.tree.map(lambda leaf: jnp.repeat(leaf, b, axis=0), text)
     image = jax.tree.map(lambda leaf: jnp.tile(leaf, (a,) + (1,) * (leaf.ndim - 1)), image)
@@ -203,9 +206,14 @@ def _all_pairs(
 
 
 def _chosen(
-    model: Model, params: Params, text: Encoded, image: Encoded, captions: Array, photos: Array
-) -> Array:
-    """P rows of encoded captions with P rows of encoded photos → scores [P]."""
+    model: Model,
+    params: Params,
+    text: Encoded,
+    image: Encoded,
+    captions: Int[Array, " P"],
+    photos: Int[Array, " P"],
+) -> Float32[Array, " P"]:
+    """P rows of encoded captions with P rows of encoded photos."""
     return _score(model, params, take(text, captions), take(image, photos))
 
 
@@ -214,13 +222,15 @@ _SCORES = functools.partial(_all_pairs, _score)
 _LOG_ODDS = functools.partial(_all_pairs, _odds)
 
 
-def logits(model: Model, params: Params, texts: Text, images: Image) -> Array:
-    """P pairs, row by row → match logits [P, 2] f32."""
+def logits(model: Model, params: Params, texts: Text, images: Image) -> Float32[Array, "P 2"]:
+    """P pairs, row by row → match logits."""
     encoded = _encode(model, params, texts), _encode(model, params, images)
     return scored(model, params, *encoded)[1]
 
 
-def _words(model: Model, params: Params, texts: Text, images: Image | None) -> Array:
+def _words(
+    model: Model, params: Params, texts: Text, images: Image | None
+) -> Float32[Array, "B T V"]:
     encoded = _encode(model, params, texts)
     states = encoded.states
     if images is not None:
@@ -228,7 +238,9 @@ def _words(model: Model, params: Params, texts: Text, images: Image | None) -> A
     return model.words(params, states).astype(jnp.float32)
 
 
-def _attention(model: Model, params: Params, texts: Text, images: Image) -> list[Array]:
+def _attention(
+    model: Model, params: Params, texts: Text, images: Image
+) -> list[Float32[Array, "P N T R"]]:
     return model.attention(params, _encode(model, params, texts), _encode(model, params, images))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from mmt_jax.errors import UsageError
 
@@ -12,27 +13,25 @@ RECALLS = (1, 5, 10)
 BEST = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in RECALLS)
 
 
-def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def ranks(
+    scores: Float[np.ndarray, "Q I"], relevant: Bool[np.ndarray, "Q I"]
+) -> Int[np.ndarray, " Q"]:
     """The rank of each query's best relevant item: 1 is the top.
 
     Every irrelevant item that scores at least as much stands ahead; other relevant items do not, so
     a rank of at most k means that any relevant item is among the first k.
 
     Args:
-      scores: [Q, I] float, higher = better match.
-      relevant: [Q, I] bool, at least one True in each row.
+      scores: of Q queries and I items, higher = better match.
+      relevant: at least one True in each row.
 
     Returns:
-      [Q] i64 in 1..I.
+      1..I.
 
     Raises:
       UsageError: a score is NaN, which has no rank.
-      ValueError: the shapes differ, or a query has no relevant item.
+      ValueError: a query has no relevant item.
     """
-    if scores.shape != relevant.shape or scores.ndim != 2:
-        raise ValueError(
-            f"scores {scores.shape} and relevant {relevant.shape} must be equal [Q, I]"
-        )
     if np.isnan(scores).any():
         query, item = np.argwhere(np.isnan(scores))[0]
         raise UsageError(
@@ -46,7 +45,7 @@ def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return 1 + np.count_nonzero((scores >= best) & ~relevant, axis=1)
 
 
-def recall(ranks: np.ndarray, k: int) -> float:
+def recall(ranks: Int[np.ndarray, " Q"], k: int) -> float:
     """R@k: the share (0..1) of queries that find a relevant item among the first k."""
     return float(np.mean(ranks <= k))
 
@@ -63,7 +62,7 @@ def check_best(name: str) -> None:
         )
 
 
-def summary(ranks: np.ndarray) -> Mapping[str, float]:
+def summary(ranks: Int[np.ndarray, " Q"]) -> Mapping[str, float]:
     """`r@1`, `r@5` and `r@10` as shares in 0..1, and `median_rank` (1 is best)."""
     recalls = {f"r@{k}": recall(ranks, k) for k in RECALLS}
     return {**recalls, "median_rank": float(np.median(ranks))}

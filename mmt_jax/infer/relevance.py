@@ -10,12 +10,15 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, Int32
 
 _WORD = re.compile(r"[\w']+")
 _BETA = 1.2  # weighs recall, as in the evaluation of COCO captions (Chen et al., 2015, 1504.00325)
 
 
-def rouge_l(queries: Sequence[str], captions: Sequence[Sequence[str]]) -> np.ndarray:
+def rouge_l(
+    queries: Sequence[str], captions: Sequence[Sequence[str]]
+) -> Float32[np.ndarray, "Q N"]:
     """ROUGE-L (Lin, 2004) of each query with each photo's captions.
 
     F = (1 + β²) · P · R / (R + β² · P) with β = 1.2, where P and R are the length of the longest
@@ -27,7 +30,7 @@ def rouge_l(queries: Sequence[str], captions: Sequence[Sequence[str]]) -> np.nda
       captions: those of N photos, one or more each.
 
     Returns:
-      [Q, N] f32 in 0..1.
+      Each in 0..1.
     """
     words = [[_words(text) for text in photo] for photo in captions]
     flat = [text for photo in words for text in photo]
@@ -53,8 +56,8 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _common(tokens: Sequence[int], table: np.ndarray) -> np.ndarray:
-    """Length of the longest common subsequence of `tokens` and each column of `table` [L, C].
+def _common(tokens: Sequence[int], table: Int[np.ndarray, "L C"]) -> Int32[np.ndarray, " C"]:
+    """Length of the longest common subsequence of `tokens` and each column of `table`.
 
     One row of the usual table at a time, for all columns at once: its running maximum stands for
     the step to the left.
@@ -66,19 +69,21 @@ def _common(tokens: Sequence[int], table: np.ndarray) -> np.ndarray:
     return longest[-1]
 
 
-def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int = 25) -> np.ndarray:
+def ndcg(
+    scores: Float[np.ndarray, "Q I"], relevance: Float[np.ndarray, "Q I"], k: int = 25
+) -> Float[np.ndarray, " Q"]:
     """Normalised discounted cumulative gain among the first k (Järvelin and Kekäläinen, 2002).
 
     DCG = Σ (2^relevance - 1) / log2(rank + 1), over that of the best order. Ties count against the
     model, as in `ranking`.
 
     Args:
-      scores: [Q, I] float, higher = better match.
-      relevance: [Q, I] float, at least 0.
+      scores: higher = better match.
+      relevance: at least 0.
       k: ranks that count.
 
     Returns:
-      [Q] in 0..1; 0 for a query to which nothing is relevant.
+      0..1; 0 for a query to which nothing is relevant.
     """
     gain = np.exp2(relevance.astype(np.float64)) - 1
     found = np.lexsort((gain, -scores), axis=1)[:, :k]

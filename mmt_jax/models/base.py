@@ -18,38 +18,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
 from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
-from mmt_jax.nn.layers import Sizes
+from mmt_jax.nn.layers import KeysValues, Sizes
 from mmt_jax.nn.places import Rows
 from mmt_jax.nn.primitives import Table, split
-from mmt_jax.typing import Array, Image, Params, Text
+from mmt_jax.typing import Array, Image, Params, Text, record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Encoded:
     """What one item's own modality says of it. Every leaf has the items as first axis."""
 
-    states: Array  # [B, S, D] after the layers in which the stream reads itself alone
-    mask: Array  # [B, S] bool
-    keys_values: dict[str, tuple[Array, Array]]  # layer → [B, S, N, H] each, for later readers
-    heads: tuple[Array, ...]  # [B, D] each: [CLS] or global region, after each of those layers
-    taps: tuple[Array, ...] = ()  # [B, S, D] each: what later layers add to their states
+    states: Float[Array, "B S D"]  # after the layers in which the stream reads itself alone
+    mask: Bool[Array, "B S"]
+    keys_values: dict[str, KeysValues]  # by layer, for later readers
+    heads: tuple[Float[Array, "B _"], ...]  # [CLS] or global region, after each of those layers
+    taps: tuple[Float[Array, "B S _"], ...] = ()  # what later layers add to their states
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Fused:
-    """What a pair's two items say of each other, for P pairs."""
+    """What a pair's two items say of each other, for P pairs and the L layers that are scored."""
 
-    text: Array | None  # [P, T, D]; None: not asked for
-    image: Array | None  # [P, R, D]
-    scores: Array  # [L, P] f32, higher = better match; L = layers that are scored, the last counts
-    logits: Array  # [L, P, 2] f32: softmax(...)[..., 0] is the match probability
-    pooled: Array | None = None  # [P, E]: the pair as heads of tasks read it; None: no such head
+    text: Float[Array, "P T _"] | None  # None: not asked for
+    image: Float[Array, "P R _"] | None
+    scores: Float32[Array, "L P"]  # higher = better match; the last layer's count
+    logits: Float32[Array, "L P 2"]  # softmax(...)[..., 0] is the match probability
+    pooled: Float[Array, "P E"] | None = None  # the pair as heads of tasks read it; None: no head
 
 
 class Network(nnx.Module):
@@ -121,21 +120,23 @@ class Network(nnx.Module):
         """
         raise NotImplementedError
 
-    def pool(self, item: Encoded) -> Array:
-        """Items of one modality → [B, E], as heads of tasks read them."""
+    def pool(self, item: Encoded) -> Float[Array, "B E"]:
+        """Items of one modality, as heads of tasks read them."""
         raise NotImplementedError
 
-    def answers(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
-        """[B, E] of pairs (several side by side) or items → logits of a task's answers, [B, A]."""
+    def answers(
+        self, pooled: Float[Array, "B E"], *, key: jax.Array | None = None
+    ) -> Float32[Array, "B A"]:
+        """Pairs (several side by side) or items → logits of a task's answers."""
         return self.answer_head(pooled, key=key)
 
-    def logits(self, scores: Array) -> Array:
-        """Scores [...] of a contrastive model → match logits [..., 2], f32, index 0 = match."""
+    def logits(self, scores: Float[Array, "*P"]) -> Float32[Array, "*P 2"]:
+        """Scores of a contrastive model → match logits, index 0 = match."""
         assert self.calibration is not None
         return self.calibration(scores)
 
-    def words(self, states: Array) -> Array:
-        """Text states [..., D] → vocabulary logits [..., V] f32."""
+    def words(self, states: Float[Array, "*S D"]) -> Float32[Array, "*S V"]:
+        """Text states → vocabulary logits."""
         return self.word_head(states, self.token_table.embedding[...])
 
     @property
@@ -143,32 +144,34 @@ class Network(nnx.Module):
         """The embeddings of tokens."""
         return self.text.embed.tokens
 
-    def regions(self, states: Array) -> Array:
-        """Region states [..., D] → class logits [..., C], then features [..., F] if regressed."""
+    def regions(self, states: Float[Array, "*S D"]) -> Float32[Array, "*S CF"]:
+        """Region states → class logits [..., C], then features [..., F] if regressed."""
         return self.region_head(states, "classes", "features")
 
-    def attributes(self, states: Array) -> Array:
-        """Region states [..., D] → attribute logits [..., A] f32."""
+    def attributes(self, states: Float[Array, "*S D"]) -> Float32[Array, "*S A"]:
+        """Region states → attribute logits."""
         return self.region_head(states, "attributes")
 
-    def embed_text(self, text: Encoded) -> Array:
-        """Encoded captions → [B, E] f32, whose products with `embed_image` rank as scores do."""
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
+        """Encoded captions → vectors whose products with `embed_image` rank as scores do."""
         raise NotImplementedError
 
-    def embed_image(self, image: Encoded) -> Array:
-        """Encoded photos → [B, E] f32."""
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
+        """Encoded photos likewise."""
         raise NotImplementedError
 
-    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
-        """With which weights words read regions, [P, N, T, R] f32, layer by layer where they do.
+    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
+        """With which weights words read regions, layer by layer where they do.
 
         Computed anew for whoever looks at them; training pays nothing for it.
         """
         del text, image
         return []
 
-    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
-        """What the image–text contrast of B pairs compares: logits [K, B, B] f32.
+    def contrast(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+    ) -> Float32[Array, "K B B"]:
+        """What the image–text contrast of B pairs compares: logits.
 
         Of models that embed beside a joint score. Each row of each of the K matrices has its match
         on the diagonal. The first compares captions with photos.
@@ -298,12 +301,14 @@ def sizes(config: Config, width: int, heads: int, mlp_dim: int, **own: Any) -> S
     return Sizes(width, heads, mlp_dim, **common | own)
 
 
-def unscored(pooled: Array) -> tuple[Array, Array]:
-    """Scores and logits of pairs [P, E] that nothing scores: none of each layer."""
+def unscored(
+    pooled: Float[Array, "P E"],
+) -> tuple[Float32[Array, "0 P"], Float32[Array, "0 P 2"]]:
+    """Scores and logits of pairs that nothing scores: of no layer."""
     pairs = pooled.shape[0]  # symbolic when exported
     return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
 
 
-def take(items: Any, index: Array) -> Any:
-    """Rows `index` [P] of each leaf of `items`."""
+def take(items: Any, index: Int[Array, " P"]) -> Any:
+    """Rows `index` of each leaf of `items`."""
     return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), items)

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Int
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Table, dropout, split
@@ -49,9 +50,14 @@ class TokenEmbed(nnx.Module):
         self.norm = LayerNorm(sizes.width, sizes.eps)
 
     def __call__(
-        self, token_ids: Array, segment_ids: Array, mask: Array, *, key: jax.Array | None = None
-    ) -> Array:
-        """[B, T] i32 twice and bool → [B, T, D]; `key` switches dropout on."""
+        self,
+        token_ids: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """`key` switches dropout on."""
         if self.tables.scheme == "roberta":  # tells padding by the ids alone
             real = token_ids != self.tables.pad_id
             positions = jnp.where(real, jnp.cumsum(real, axis=1), 0) + self.tables.pad_id
@@ -63,7 +69,7 @@ class TokenEmbed(nnx.Module):
         x = self.norm(x + self._rows("positions", positions))
         return dropout(x.astype(self.dtype), self.rate, key)
 
-    def _rows(self, name: str, ids: Array) -> Array:
+    def _rows(self, name: str, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         frozen = self.tables.pad_id if name in self.tables.frozen else None
         return getattr(self, name)(ids, frozen=frozen)
 
@@ -76,9 +82,14 @@ class TextEncoder(nnx.Module):
         self.stack = Stack(sizes, depth)
 
     def __call__(
-        self, token_ids: Array, segment_ids: Array, mask: Array, *, key: jax.Array | None = None
-    ) -> list[Array]:
-        """[B, T] i32 twice and bool → states after the embedding and each layer, [B, T, D]."""
+        self,
+        token_ids: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        key: jax.Array | None = None,
+    ) -> list[Float[Array, "B T D"]]:
+        """States after the embedding and each layer."""
         key_embed, key_stack = split(key, 2)
         x = self.embed(token_ids, segment_ids, mask, key=key_embed)
         return self.stack(x, mask, key=key_stack)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Float32
 
 from mmt_jax.nn.primitives import LayerNorm, Linear, beside, dropout, gelu, matmul, split
 from mmt_jax.typing import Array
@@ -21,16 +22,14 @@ class Pooler(nnx.Module):
     def __init__(self, width: int, out_dim: int):
         self.dense = Linear(width, out_dim)
 
-    def __call__(self, state: Array) -> Array:
-        """[..., D] → [..., E]."""
+    def __call__(self, state: Float[Array, "*b D"]) -> Float32[Array, "*b E"]:
         return jax.nn.relu(self.dense(state, dtype=F32))
 
 
 class LinearPooler(Linear):
     """Linear(state), of the study's baselines."""
 
-    def __call__(self, state: Array) -> Array:
-        """[..., D] → [..., E]."""
+    def __call__(self, state: Float[Array, "*b D"]) -> Float32[Array, "*b E"]:
         return super().__call__(state, dtype=F32)
 
 
@@ -46,35 +45,38 @@ class ProductScore(nnx.Module):
         # A softmax over candidates cancels a bias: only the two-way classification has one.
         self.dense = Linear(pooled_dim, logits, bias=logits == 2)
 
-    def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
-        """[P, E] and [P, E] → [P, 1] scores or [P, 2] logits."""
+    def __call__(
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+    ) -> Float[Array, "P L"]:
+        """[P, 1] scores or [P, 2] logits."""
         return self.dense(dropout(text * image, self.rate, key))
 
-    def text(self, pooled: Array) -> Array:
-        """[..., E] → what to multiply with `image` to get the score, up to a constant."""
+    def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
+        """What to multiply with `image` to get the score, up to a constant."""
         kernel = self.dense.kernel[...]
         if kernel.shape[-1] == 1:
             return pooled * beside(kernel[:, 0], pooled)
         return pooled * beside(kernel[:, MATCH] - kernel[:, 1 - MATCH], pooled)
 
-    def image(self, pooled: Array) -> Array:
-        """[..., E] → the other factor."""
+    def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
+        """The other factor."""
         return pooled
 
 
 class DotScore(nnx.Module):
     """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
 
-    def __call__(self, text: Array, image: Array, *, key: jax.Array | None) -> Array:
-        """[P, E] and [P, E] → [P, 1]."""
+    def __call__(
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+    ) -> Float[Array, "P 1"]:
         del key
         return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
 
-    def text(self, pooled: Array) -> Array:
+    def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
         """As `ProductScore.text`."""
         return pooled * pooled.shape[-1] ** -0.5
 
-    def image(self, pooled: Array) -> Array:
+    def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
         """As `ProductScore.image`."""
         return pooled
 
@@ -89,21 +91,23 @@ class Calibration(nnx.Module):
         self.scale = nnx.Param(jnp.ones(()))
         self.bias = nnx.Param(jnp.zeros(()))
 
-    def __call__(self, score: Array) -> Array:
-        """[...] → [..., 2] logits; no gradient reaches the score."""
+    def __call__(self, score: Float[Array, "*P"]) -> Float32[Array, "*P 2"]:
+        """Logits; no gradient reaches the score."""
         match = self.scale[...] * jax.lax.stop_gradient(score) + self.bias[...]
         return jnp.stack([match, jnp.zeros_like(match)], axis=-1)
 
 
-def scored(out: Array, calibration: Calibration | None) -> tuple[Array, Array]:
-    """What a match head puts out, [..., 1] scores or [..., 2] logits → scores and logits.
+def scored(
+    out: Float32[Array, "*P L"], calibration: Calibration | None
+) -> tuple[Float32[Array, "*P"], Float32[Array, "*P 2"]]:
+    """What a match head puts out, [..., 1] scores or [..., 2] logits → both.
 
     Args:
-      out: f32.
+      out: of the head.
       calibration: of scores, where these are what there is.
 
     Returns:
-      [...], higher = better match, and [..., 2].
+      Scores, higher = better match, and logits.
     """
     if calibration is not None:
         return out[..., 0], calibration(out[..., 0])
@@ -129,8 +133,10 @@ class WordHead(nnx.Module):
         self.decoder = None if tied else Linear(inner, vocab_size, bias=False)
         self.bias = nnx.Param(jnp.zeros(vocab_size))
 
-    def __call__(self, states: Array, table: Array) -> Array:
-        """[..., D] and the token table [V, table width], unread where not tied → [..., V]."""
+    def __call__(
+        self, states: Float[Array, "*S D"], table: Float[Array, "V W"]
+    ) -> Float32[Array, "*S V"]:
+        """`table`: of tokens, unread where not tied."""
         x = self.norm(gelu(self.dense(states)))
         matrix = table.T if self.decoder is None else self.decoder.kernel[...]
         logits = matmul(x, matrix, dtype=F32)
@@ -149,8 +155,8 @@ class RegionHead(nnx.Module):
         self.norm = LayerNorm(width, eps)
         self.outs = nnx.Dict({name: Linear(width, dim) for name, dim in parts.items() if dim})
 
-    def __call__(self, states: Array, *parts: str) -> Array:
-        """[..., D] → those of `parts` that there are, side by side, [..., their sum]."""
+    def __call__(self, states: Float[Array, "*S D"], *parts: str) -> Float32[Array, "*S O"]:
+        """Those of `parts` that there are, side by side."""
         x = self.norm(gelu(self.dense(states)))
         outs = [self.outs[name](x, dtype=F32) for name in parts if name in self.outs]
         return jnp.concatenate(outs, axis=-1)
@@ -177,8 +183,10 @@ class AnswerHead(nnx.Module):
         self.norm = LayerNorm(hidden, eps)
         self.out = Linear(hidden, answers)
 
-    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
-        """[..., E] → [..., A]; `key`: dropout of what is read."""
+    def __call__(
+        self, pooled: Float[Array, "*b E"], *, key: jax.Array | None = None
+    ) -> Float32[Array, "*b A"]:
+        """`key`: dropout of what is read."""
         x = self.dense(dropout(pooled, self.rate, key), dtype=F32)
         return self.out(gelu(self.norm(x)) if self.norm_first else self.norm(gelu(x)))
 
@@ -191,8 +199,10 @@ class SentenceHead(nnx.Module):
         self.dense = Linear(width, width)
         self.out = Linear(width, answers)
 
-    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
-        """[..., D] of the first token → [..., A]; `key`: dropout before both."""
+    def __call__(
+        self, pooled: Float[Array, "*b D"], *, key: jax.Array | None = None
+    ) -> Float32[Array, "*b A"]:
+        """`pooled`: of the first token; `key`: dropout before both."""
         keys = split(key, 2)
         x = jnp.tanh(self.dense(dropout(pooled, self.rate, keys[0]), dtype=F32))
         return self.out(dropout(x, self.rate, keys[1]))
@@ -204,7 +214,8 @@ class LinearHead(nnx.Module):
     def __init__(self, width: int, answers: int):
         self.out = Linear(width, answers)
 
-    def __call__(self, pooled: Array, *, key: jax.Array | None = None) -> Array:
-        """[..., D] → [..., A]."""
+    def __call__(
+        self, pooled: Float[Array, "*b D"], *, key: jax.Array | None = None
+    ) -> Float32[Array, "*b A"]:
         del key
         return self.out(pooled, dtype=F32)

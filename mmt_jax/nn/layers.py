@@ -7,18 +7,22 @@ attention or MLP (pre-LN: CLIP, Radford et al. 2021).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, SampleNorm, dropout, split
 from mmt_jax.typing import Array
 
-KeysValues = tuple[Array, Array]  # [B, U, N, H] each
-Read = tuple[KeysValues, Array]  # and the mask of what is read, [B, U] or [B, S, U], True = real
+KeysValues = tuple[Float[Array, "B _ N H"], Float[Array, "B _ N H"]]
+Mask = (
+    Bool[Array, "B _"] | Bool[Array, "B _ _"]
+)  # of what is read, or of that by reader; True = real
+Read = tuple[KeysValues, Mask]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,43 +70,44 @@ class Attention(nnx.Module):
             self.key = Linear(sizes.width, inner, bias=key_bias)
             self.value = Linear(sizes.width, inner)
 
-    def _split(self, x: Array) -> Array:
+    def _split(self, x: Float[Array, "B S NH"]) -> Float[Array, "B S N H"]:
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
-    def keys_values(self, x: Array) -> KeysValues:
-        """[B, U, D] → keys and values, [B, U, N, H] each."""
+    def keys_values(self, x: Float[Array, "B U D"]) -> KeysValues:
+        """Keys and values of states."""
         return self._split(self.key(x)), self._split(self.value(x))
 
-    def weights(self, x: Array, keys: Array, mask: Array) -> Array:
-        """With which weights `x` [B, S, D] reads `keys` [B, U, N, H] where `mask` is True.
+    def weights(
+        self, x: Float[Array, "B S D"], keys: Float[Array, "B U N H"], mask: Mask
+    ) -> Float32[Array, "B N S U"]:
+        """With which weights `x` reads `keys` where `mask` is True.
 
-        `mask` is [B, U], or [B, S, U] where queries read different keys. Without a real key, all
-        weigh the same.
-
-        Returns:
-          [B, N, S, U] f32.
+        Without a real key, all weigh the same.
         """
         return self._weights(self._split(self.query(x)), keys, mask)
 
-    def _weights(self, queries: Array, keys: Array, mask: Array) -> Array:
+    def _weights(
+        self, queries: Float[Array, "B S N H"], keys: Float[Array, "B U N H"], mask: Mask
+    ) -> Float32[Array, "B N S U"]:
         scale = queries.shape[-1] ** -0.5
         logits = jnp.einsum("bsnh,bunh->bnsu", queries, keys, preferred_element_type=jnp.float32)
         lowest = jnp.finfo(jnp.float32).min
         return jax.nn.softmax(jnp.where(_over_heads(mask), logits * scale, lowest))
 
     def __call__(
-        self, x: Array, read: Sequence[Read] | Array, *, key: jax.Array | None = None
-    ) -> Array:
+        self,
+        x: Float[Array, "B S D"],
+        read: Sequence[Read] | Mask,
+        *,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B S D"]:
         """States after attention.
 
         Args:
-          x: [B, S, D].
+          x: states.
           read: of what is read, keys and values and their masks, over all of which goes one
             softmax; or the mask of `x` itself, which then is what is read.
           key: switches dropout on.
-
-        Returns:
-          [B, S, D].
         """
         key_weights, key_update = split(key, 2)
         inner = self.norm(x) if self.pre_norm else x
@@ -122,8 +127,13 @@ class Attention(nnx.Module):
         return x if self.pre_norm else self.norm(x)
 
     def _attend(
-        self, queries: Array, keys: Array, values: Array, mask: Array, key: jax.Array | None
-    ) -> Array:
+        self,
+        queries: Float[Array, "B S N H"],
+        keys: Float[Array, "B U N H"],
+        values: Float[Array, "B U N H"],
+        mask: Mask,
+        key: jax.Array | None,
+    ) -> Float[Array, "B S N H"]:
         if key is not None and self.weights_rate:  # which jax's function cannot drop
             weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
             return jnp.einsum("bnsu,bunh->bsnh", weights.astype(values.dtype), values)
@@ -136,7 +146,12 @@ class Attention(nnx.Module):
             )
 
 
-def _by_cudnn(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
+def _by_cudnn(
+    queries: Float[Array, "B S N H"],
+    keys: Float[Array, "B U N H"],
+    values: Float[Array, "B U N H"],
+    mask: Bool[Array, "B 1 _ U"],
+) -> Float[Array, "B S N H"]:
     """As `jax.nn.dot_product_attention`; cuDNN wants a row of the mask a query, and even lengths.
 
     A query more repeats the last one's mask and is cut off again; a key more is padding.
@@ -155,7 +170,7 @@ def _by_cudnn(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
     return found[:, :length]
 
 
-def _over_heads(mask: Array) -> Array:
+def _over_heads(mask: Mask) -> Bool[Array, "B 1 _ _"]:
     return mask[:, None, None] if mask.ndim == 2 else mask[:, None]
 
 
@@ -169,8 +184,10 @@ class Mlp(nnx.Module):
         self.out = Linear(sizes.mlp_dim, sizes.width)
         self.norm = sizes.norm()
 
-    def __call__(self, x: Array, *, key: jax.Array | None = None) -> Array:
-        """[..., D] → [..., D]; `key` switches dropout on."""
+    def __call__(
+        self, x: Float[Array, "*b D"], *, key: jax.Array | None = None
+    ) -> Float[Array, "*b D"]:
+        """`key` switches dropout on."""
         inner = self.norm(x) if self.pre_norm else x
         x = x + dropout(self.out(self.activation(self.hidden(inner))), self.rate, key)
         return x if self.pre_norm else self.norm(x)
@@ -187,14 +204,18 @@ class Layer(nnx.Module):
             self.mlp = Mlp(sizes)
 
     def __call__(
-        self, x: Array, read: Sequence[Read] | Array, *, key: jax.Array | None = None
-    ) -> Array:
-        """[B, S, D] → [B, S, D]; arguments as of `Attention`."""
+        self,
+        x: Float[Array, "B S D"],
+        read: Sequence[Read] | Mask,
+        *,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B S D"]:
+        """Arguments as of `Attention`."""
         key_attention, key_mlp = split(key, 2)
         return self.mlp(self.attention(x, read, key=key_attention), key=key_mlp)
 
 
-def numbered(layers: nnx.Dict) -> list:
+def numbered(layers: Mapping[str, Any]) -> list[Any]:
     """Entries "0", "1", … of a dict of layers, by number.
 
     Parameters pass through nested dicts, whose keys are sorted as text: "10" comes before "2".
@@ -210,21 +231,22 @@ class Stack(nnx.Module):
         self.layers = nnx.Dict({str(i): Layer(sizes) for i in range(depth)})
         self.last_norm = sizes.norm() if last_norm else None
 
-    def __call__(self, x: Array, mask: Array, *, key: jax.Array | None = None) -> list[Array]:
-        """States [B, S, D] before the first layer, after each, and after the last norm.
+    def __call__(
+        self, x: Float[Array, "B S D"], mask: Mask, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B S D"]]:
+        """States before the first layer, after each, and after the last norm.
 
-        Args:
-          x: [B, S, D].
-          mask: [B, S] or [B, S, S] bool, True = real.
-          key: switches dropout on.
+        `key` switches dropout on.
         """
         states = [x]
         for layer_key, layer in zip(split(key, len(self.layers)), numbered(self.layers)):
             states.append(recomputed(layer, self.remat)(states[-1], mask, key=layer_key))
         return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
 
-    def attention(self, states: Sequence[Array], mask: Array) -> list[Array]:
-        """With which weights each layer reads, [B, N, S, S] f32; `states` as the call gave them."""
+    def attention(
+        self, states: Sequence[Float[Array, "B S D"]], mask: Mask
+    ) -> list[Float32[Array, "B N S S"]]:
+        """With which weights each layer reads; `states` as the call gave them."""
         maps = []
         for layer, x in zip(numbered(self.layers), states):
             attention = layer.attention

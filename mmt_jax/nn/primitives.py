@@ -12,15 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Float32, Int
 
 from mmt_jax.typing import Array
 
 
-def matmul(x: Array, matrix: Array, *, dtype: Any = None) -> Array:
-    """[..., I] · [I, O] → [..., O] in `dtype` (None = that of x).
-
-    Multiplied in the dtype of x and added up in float32.
-    """
+def matmul(
+    x: Float[Array, "*b I"], matrix: Float[Array, "I O"], *, dtype: Any = None
+) -> Float[Array, "*b O"]:
+    """In `dtype` (None = that of x); multiplied in the dtype of x and added up in float32."""
     dtype = dtype or x.dtype
     exact = None
     if x.dtype == jnp.bfloat16 and dtype == jnp.float32:
@@ -30,8 +30,8 @@ def matmul(x: Array, matrix: Array, *, dtype: Any = None) -> Array:
     return jax.lax.dot_general(x, matrix, axes, precision=exact, preferred_element_type=dtype)
 
 
-def beside(row: Array, x: Array) -> Array:
-    """[D] → the same at each place of x, [..., D]: ranks are never made equal unasked."""
+def beside(row: Float[Array, " D"], x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+    """The same at each place of x: ranks are never made equal unasked."""
     return jnp.broadcast_to(row, x.shape)
 
 
@@ -42,8 +42,8 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(jnp.zeros((in_dim, out_dim)))
         self.bias = nnx.Param(jnp.zeros(out_dim)) if bias else None
 
-    def __call__(self, x: Array, *, dtype: Any = None) -> Array:
-        """[..., I] → [..., O] in `dtype`; None = that of x."""
+    def __call__(self, x: Float[Array, "*b I"], *, dtype: Any = None) -> Float[Array, "*b O"]:
+        """In `dtype`; None = that of x."""
         y = matmul(x, self.kernel[...], dtype=dtype)
         return y if self.bias is None else y + beside(self.bias[...], y).astype(y.dtype)
 
@@ -56,8 +56,7 @@ class LayerNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
 
-    def __call__(self, x: Array) -> Array:
-        """[..., D] → [..., D]."""
+    def __call__(self, x: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
         centred = x.astype(jnp.float32)
         centred = centred - centred.mean(-1, keepdims=True)
         scaled = self._unit(centred) * beside(self.scale[...], x)
@@ -85,15 +84,17 @@ class Table(nnx.Module):
     def __init__(self, rows: int, width: int):
         self.embedding = nnx.Param(jnp.zeros((rows, width)))
 
-    def __call__(self, ids: Array, *, frozen: int | None = None) -> Array:
-        """Rows `ids` [...] → [..., D] f32; no gradient reaches row `frozen` this way."""
+    def __call__(
+        self, ids: Int[Array, "*b"], *, frozen: int | None = None
+    ) -> Float32[Array, "*b D"]:
+        """Rows `ids`; no gradient reaches row `frozen` this way."""
         rows = jnp.take(self.embedding[...], ids, axis=0)
         if frozen is None:
             return rows
         return jnp.where((ids == frozen)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
-def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
+def dropout(x: Float[Array, "*b"], rate: float, key: jax.Array | None) -> Float[Array, "*b"]:
     """Zeroes entries of `x` with probability `rate`, scales the others; `key` None = identity."""
     if key is None or rate == 0.0:
         return x
@@ -106,18 +107,18 @@ def split(key: jax.Array | None, num: int) -> list[jax.Array | None]:
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
-def unit(x: Array) -> Array:
-    """x / max(‖x‖, 1e-12), in float32: [..., E] → [..., E]."""
+def unit(x: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
+    """x / max(‖x‖, 1e-12)."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
 
 
-def gelu(x: Array) -> Array:
+def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Exact GELU, by the error function."""
     return jax.nn.gelu(x, approximate=False)
 
 
-def quick_gelu(x: Array) -> Array:
+def quick_gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """x · σ(1.702 x), CLIP's approximation of GELU."""
     return x * jax.nn.sigmoid(1.702 * x)
 

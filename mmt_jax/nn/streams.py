@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.kinds import STREAMS, Kind, kinds
 from mmt_jax.nn.layers import KeysValues, Layer, Sizes, numbered, recomputed
@@ -48,8 +49,8 @@ class StreamLayer(nnx.Module):
         """The weights that `stream` uses."""
         return self.shared if self.kind.tied else getattr(self, stream)
 
-    def keys_values(self, stream: str, x: Array) -> KeysValues:
-        """Keys and values of the states `x` [B, S, D] of `stream`."""
+    def keys_values(self, stream: str, x: Float[Array, "B U D"]) -> KeysValues:
+        """Keys and values of the states `x` of `stream`."""
         return self.of(stream).attention.keys_values(x)
 
 
@@ -65,9 +66,14 @@ class Streams(nnx.Module):
         )
 
     def encode(
-        self, stream: str, x: Array, mask: Array, *, key: jax.Array | None
-    ) -> tuple[list[Array], dict[str, KeysValues]]:
-        """The unimodal layers of `stream` on states `x` [B, S, D].
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        *,
+        key: jax.Array | None,
+    ) -> tuple[list[Float[Array, "B S D"]], dict[str, KeysValues]]:
+        """The unimodal layers of `stream` on states `x`.
 
         Returns:
           The states before the first layer and after each unimodal one, and the keys and values of
@@ -91,18 +97,18 @@ class Streams(nnx.Module):
 
     def fuse(
         self,
-        states: dict[str, Array],
-        masks: dict[str, Array],
+        states: dict[str, Float[Array, "P _ D"]],
+        masks: dict[str, Bool[Array, "P _"]],
         keys_values: dict[str, dict[str, KeysValues]],
         *,
         key: jax.Array | None,
         only: Mapping[str, slice] | None = None,
-    ) -> list[dict[str, Array]]:
+    ) -> list[dict[str, Float[Array, "P _ D"]]]:
         """The layers from the first fused one on, over P pairs.
 
         Args:
-          states: by stream, [P, S, D] after the stream's unimodal layers.
-          masks: by stream, [P, S] bool.
+          states: by stream, after the stream's unimodal layers.
+          masks: by stream.
           keys_values: by stream, what `encode` returned.
           key: switches dropout on.
           only: by stream, the states that are wanted after its last layer: the others are not
@@ -133,16 +139,16 @@ class Streams(nnx.Module):
 
     def attention(
         self,
-        states: dict[str, Array],
-        masks: dict[str, Array],
+        states: dict[str, Float[Array, "P _ D"]],
+        masks: dict[str, Bool[Array, "P _"]],
         keys_values: dict[str, dict[str, KeysValues]],
-    ) -> list[Array]:
+    ) -> list[Float32[Array, "P N T R"]]:
         """With which weights text reads the image, in each layer in which it does.
 
         Args are those of `fuse`.
 
         Returns:
-          [P, N, T, R] f32 each; where text reads itself too, they sum to less than 1.
+          One of each; where text reads itself too, they sum to less than 1.
         """
         maps = []
         trace = [states, *self.fuse(states, masks, keys_values, key=None)]
@@ -166,7 +172,7 @@ class Streams(nnx.Module):
         self,
         number: int,
         readers: list[str],
-        states: dict[str, Array],
+        states: dict[str, Float[Array, "P _ D"]],
         keys_values: dict[str, dict[str, KeysValues]],
     ) -> dict[str, KeysValues]:
         """Keys and values that layer `number` needs for `readers`, by the stream that is read."""

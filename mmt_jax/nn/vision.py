@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside
@@ -15,7 +16,7 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def cubic_weights(centres: Array, size: int) -> Array:
+def cubic_weights(centres: Float32[Array, "*b"], size: int) -> Float32[Array, "*b size"]:
     """How much each of `size` cells in a row counts at given places: cubic convolution, a = -0.75.
 
     Keys (1981, eq. 4) with PyTorch's coefficient; places beyond the border read its cells again.
@@ -23,11 +24,11 @@ def cubic_weights(centres: Array, size: int) -> Array:
     cells, with neither aligned corners nor antialiasing.
 
     Args:
-      centres: [...] f32 in 0..1, along the whole row.
+      centres: in 0..1, along the whole row.
       size: number of cells.
 
     Returns:
-      [..., size] f32, summing to 1 over the last axis.
+      What sums to 1 over the last axis.
     """
     a = -0.75
     place = centres * size - 0.5
@@ -42,8 +43,8 @@ def cubic_weights(centres: Array, size: int) -> Array:
     return weights
 
 
-def with_class(mask: Array) -> Array:
-    """[B, P] of patches → [B, 1 + P]: the class in front is always real."""
+def with_class(mask: Bool[Array, "B R"]) -> Bool[Array, "B R+1"]:
+    """The class in front of the patches is always real."""
     return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
 
 
@@ -64,8 +65,10 @@ class VisionEncoder(nnx.Module):
         self.stack = Stack(sizes, depth)
         self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
-    def embed(self, patches: Array, boxes: Array) -> Array:
-        """[B, P, F] and [B, P, 5] (ymin, xmin, ymax, xmax, area) → [B, 1 + P, D]."""
+    def embed(
+        self, patches: Float[Array, "B R F"], boxes: Float[Array, "B R 5"]
+    ) -> Float[Array, "B R+1 D"]:
+        """States before the first layer; arguments as of the call."""
         pixels = patches.reshape(*patches.shape[:-1], -1, 3)
         mean, std = (beside(jnp.asarray(of), pixels) for of in (PIXEL_MEAN, PIXEL_STD))
         standard = (pixels - mean) / std
@@ -82,17 +85,19 @@ class VisionEncoder(nnx.Module):
         return self.first_norm(jnp.concatenate([cls, x], axis=1)).astype(self.dtype)
 
     def __call__(
-        self, patches: Array, boxes: Array, mask: Array, *, key: jax.Array | None = None
-    ) -> list[Array]:
+        self,
+        patches: Float[Array, "B R F"],
+        boxes: Float[Array, "B R 5"],
+        mask: Bool[Array, "B R+1"],
+        *,
+        key: jax.Array | None = None,
+    ) -> list[Float[Array, "B R+1 D"]]:
         """States after the embedding and each layer, without the last LayerNorm.
 
         Args:
-          patches: [B, P, F] f32: pixels of each patch, row by row; red, green and blue in 0..1.
-          boxes: [B, P, 5] f32: ymin, xmin, ymax, xmax in 0..1, then area.
-          mask: [B, 1 + P] bool, True = real; the class comes first.
+          patches: pixels of each patch, row by row; red, green and blue in 0..1.
+          boxes: ymin, xmin, ymax, xmax in 0..1, then area.
+          mask: True = real; the class comes first.
           key: switches dropout on.
-
-        Returns:
-          [B, 1 + P, D] each.
         """
         return self.stack(self.embed(patches, boxes), mask, key=key)

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.models.base import Model
 from mmt_jax.typing import Array, Batch, Metric, Params
 
 
-def soft(logits: Array, targets: Array) -> Array:
+def soft(logits: Float32[Array, "B A"], targets: Float[Array, "B A"]) -> Float32[Array, " B"]:
     """Each answer by itself is right to a degree: binary cross-entropies, summed over answers.
 
     The loss of VQA (Teney et al., 2018, arXiv 1708.02711), as LXMERT and BridgeTower scale it.
@@ -24,7 +25,7 @@ def soft(logits: Array, targets: Array) -> Array:
     return (jax.nn.softplus(logits) - targets * logits).sum(-1)
 
 
-def label(logits: Array, targets: Array) -> Array:
+def label(logits: Float32[Array, "B A"], targets: Float[Array, "B A"]) -> Float32[Array, " B"]:
     """Cross-entropy with one right answer; of several, the mean in proportion to their targets.
 
     That is what LXMERT's pre-training draws one of the answers for.
@@ -33,7 +34,7 @@ def label(logits: Array, targets: Array) -> Array:
     return -(share * jax.nn.log_softmax(logits)).sum(-1)
 
 
-def value(logits: Array, targets: Array) -> Array:
+def value(logits: Float32[Array, "B A"], targets: Float[Array, "B A"]) -> Float32[Array, " B"]:
     """Squared error of the one number that is asked for."""
     return jnp.square(logits[..., 0] - targets[..., 0])
 
@@ -42,8 +43,10 @@ def value(logits: Array, targets: Array) -> Array:
 LOSSES: dict[str, Callable[[Array, Array], Array]] = {"soft": soft, "label": label, "value": value}
 
 
-def logits(model: Model, params: Params, batch: Batch, *, key: jax.Array | None = None) -> Array:
-    """Answers to B records, [B, A] f32; `key` switches dropout on."""
+def logits(
+    model: Model, params: Params, batch: Batch, *, key: jax.Array | None = None
+) -> Float32[Array, "B A"]:
+    """Answers to B records; `key` switches dropout on."""
     keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
     photos = () if batch.image is None else (batch.image, *batch.more)
     images = model.encode_images(params, photos, key=keys[0]) if photos else ()
@@ -60,15 +63,18 @@ def logits(model: Model, params: Params, batch: Batch, *, key: jax.Array | None 
 
 
 def metrics(
-    model: Model, answered: Array, targets: Array, counted: Array | None = None
+    model: Model,
+    answered: Float32[Array, "B A"],
+    targets: Float[Array, "B A"],
+    counted: Bool[Array, " B"] | None = None,
 ) -> dict[str, Metric]:
     """`answers`, the task's loss, and `answers_score`, what the likeliest answer is worth.
 
     Args:
       model: of the task.
-      answered: [B, A] f32 logits.
-      targets: [B, A] f32.
-      counted: [B] bool, True where an answer can be expected; None = everywhere.
+      answered: logits.
+      targets: what each answer is worth.
+      counted: True where an answer can be expected; None = everywhere.
     """
     name = TASKS[model.config.task.name].loss
     losses = LOSSES[name](answered, targets)

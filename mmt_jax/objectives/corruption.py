@@ -7,20 +7,20 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.typing import Array, Image, Text, record
 
 OVERLAP = 0.4  # IoU above which a hidden region's neighbour would give it away
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class WordTargets:
     """The hidden tokens of each caption, at most M of them."""
 
-    positions: Array  # [B, M] i32
-    token_ids: Array  # [B, M] i32, what stood there
-    mask: Array  # [B, M] bool, False where a caption has fewer
+    positions: Int[Array, "B M"]
+    token_ids: Int[Array, "B M"]  # what stood there
+    mask: Bool[Array, "B M"]  # False where a caption has fewer
 
 
 def mask_words(
@@ -66,14 +66,14 @@ def mask_tokens(
 
 def _hide(
     text: Text,
-    chosen: Array,
+    chosen: Bool[Array, "B T"],
     limit: int,
     *,
     vocab_size: int,
     mask_id: int,
     keys: tuple[jax.Array, jax.Array],
 ) -> tuple[Text, WordTargets]:
-    """Of the tokens `chosen` [B, T] 80 % become [MASK], 10 % random; `limit` are predicted."""
+    """Of the tokens `chosen` 80 % become [MASK], 10 % random; `limit` are predicted."""
     (act, replace), (batch, length) = keys, text.token_ids.shape
     action = jax.random.uniform(act, (batch, length))
     # Control pieces stand before [MASK], which in RoBERTa's vocabulary is the last piece of all.
@@ -90,14 +90,14 @@ def _hide(
 
 def mask_regions(
     image: Image, *, rate: float, global_region: bool, key: jax.Array
-) -> tuple[Image, Array]:
+) -> tuple[Image, Bool[Array, "B R"]]:
     """Hides regions, never the global one, which where there is one is the last.
 
     Each region is chosen with probability `rate`; 90 % of those chosen lose their features, and so
     does every region that overlaps one of these by more than OVERLAP.
 
     Returns:
-      The photo with features zeroed, and the chosen regions, [B, R] bool.
+      The photo with features zeroed, and the chosen regions.
     """
     choose, act = jax.random.split(key)
     shape = image.mask.shape
@@ -112,13 +112,13 @@ def mask_regions(
 
 def mask_features(
     image: Image, *, rate: float, global_region: bool, key: jax.Array
-) -> tuple[Image, Array]:
+) -> tuple[Image, Bool[Array, "B R"]]:
     """Hides regions as LXMERT does: 80 % lose their features, 10 % get another region's, 10 % stay.
 
     Regions that overlap stay as they are.
 
     Returns:
-      The photo, and the chosen regions, [B, R] bool: each with probability `rate`.
+      The photo, and the chosen regions: each with probability `rate`.
     """
     choose, act, swap = jax.random.split(key, 3)
     batch, slots = image.mask.shape
@@ -138,8 +138,8 @@ def mask_features(
     return dataclasses.replace(image, features=features), chosen
 
 
-def iou(boxes: Array) -> Array:
-    """Intersection over union of each two boxes of a photo: [B, R, 4 or 5] → [B, R, R]."""
+def iou(boxes: Float[Array, "B R _"]) -> Float[Array, "B R R"]:
+    """Intersection over union of each two boxes of a photo; a fifth value, an area, is unread."""
     low, high = boxes[..., :2], boxes[..., 2:4]
     overlap_low = jnp.maximum(low[:, :, None], low[:, None, :])
     overlap_high = jnp.minimum(high[:, :, None], high[:, None, :])

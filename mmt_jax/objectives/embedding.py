@@ -15,21 +15,28 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.nn.primitives import unit
 from mmt_jax.typing import Array, Metric, Metrics
 
+Embeddings = Float[Array, "B E"]
+
 _TINY = 1e-12  # below it, a squared distance counts as 0 and gets no gradient
 
 
-def mean(losses: Array) -> Metric:
+def mean(losses: Float[Array, "*b"]) -> Metric:
     """The mean over entries that are not 0, as pytorch-metric-learning reduces by default."""
     return Metric.of(losses, losses > 0)
 
 
 def hinge(
-    scores: Array, labels: Array, *, margin: float = 0.2, hardest: bool = True
-) -> tuple[Array, Array]:
+    scores: Float[Array, "B B"],
+    labels: Int[Array, " B"],
+    *,
+    margin: float = 0.2,
+    hardest: bool = True,
+) -> tuple[Float32[Array, " B"], Float32[Array, " B"]]:
     """How far mismatched pairs come within `margin` of the true one.
 
     max(0, margin + s(i, j) - s(i, i)), for the hardest j (VSE++, Faghri et al., 2018, arXiv
@@ -37,13 +44,13 @@ def hinge(
     2014, arXiv 1411.2539).
 
     Args:
-      scores: [B, B] of captions (rows) with photos, higher = better match.
-      labels: [B], see the module.
+      scores: of captions (rows) with photos, higher = better match.
+      labels: see the module.
       margin: in units of the scores; 0.2 is VSE++'s, for cosines.
       hardest: take the largest violation, in place of the sum of all.
 
     Returns:
-      Caption → photos and photo → captions, [B] f32 each.
+      Caption → photos and photo → captions.
     """
     scores = scores.astype(jnp.float32)
     true = jnp.diagonal(scores)
@@ -55,7 +62,9 @@ def hinge(
     return of_captions.sum(axis=1), of_photos.sum(axis=0)
 
 
-def triplet(text: Array, image: Array, labels: Array, *, margin: float = 0.05) -> Array:
+def triplet(
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], *, margin: float = 0.05
+) -> Float32[Array, "2*B 2*B 2*B"]:
     """max(0, d(a, p) - d(a, n) + margin) of every triplet (FaceNet, Schroff et al., 2015).
 
     Distances are Euclidean between unit vectors. Captions and photos stand in one list, so that
@@ -63,13 +72,13 @@ def triplet(text: Array, image: Array, labels: Array, *, margin: float = 0.05) -
     TripletMarginLoss, whose margin is the default here.
 
     Args:
-      text: [B, E].
-      image: [B, E].
-      labels: [B], see the module.
+      text: of captions.
+      image: of photos.
+      labels: see the module.
       margin: in units of the distance.
 
     Returns:
-      [2B, 2B, 2B] f32 by anchor, positive, negative; `mean` reduces them.
+      By anchor, positive, negative; `mean` reduces them.
     """
     distances, positive, negative = _joined(text, image, labels)
     losses = jax.nn.relu(distances[:, :, None] - distances[:, None, :] + margin)
@@ -77,47 +86,49 @@ def triplet(text: Array, image: Array, labels: Array, *, margin: float = 0.05) -
 
 
 def contrastive(
-    text: Array,
-    image: Array,
-    labels: Array,
+    text: Embeddings,
+    image: Embeddings,
+    labels: Int[Array, " B"],
     *,
     positive_margin: float = 0.0,
     negative_margin: float = 1.0,
-) -> tuple[Array, Array]:
+) -> tuple[Float32[Array, "2*B 2*B"], Float32[Array, "2*B 2*B"]]:
     """Matching pairs attract, others repel, each up to a margin (Hadsell et al., 2006).
 
     Captions and photos stand in one list, as in `triplet`. As kaylode/tern trains by default with
     pytorch-metric-learning's ContrastiveLoss: distances are not squared.
 
     Args:
-      text: [B, E].
-      image: [B, E].
-      labels: [B], see the module.
+      text: of captions.
+      image: of photos.
+      labels: see the module.
       positive_margin: distance below which matching pairs no longer attract.
       negative_margin: distance above which others no longer repel.
 
     Returns:
-      What attracts and what repels, [2B, 2B] f32 each; the loss is the sum of their `mean`s.
+      What attracts and what repels; the loss is the sum of their `mean`s.
     """
     distances, positive, negative = _joined(text, image, labels)
     attract = jnp.where(positive, jax.nn.relu(distances - positive_margin), 0.0)
     return attract, jnp.where(negative, jax.nn.relu(negative_margin - distances), 0.0)
 
 
-def nt_xent(text: Array, image: Array, labels: Array, *, temperature: float = 0.07) -> Array:
+def nt_xent(
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], *, temperature: float = 0.07
+) -> Float32[Array, "2*B 2*B"]:
     """-log of a positive's share among itself and all negatives (SimCLR, Chen et al., 2020).
 
     Captions and photos stand in one list, as in `triplet`. Other positives of an anchor do not
     count, as in pytorch-metric-learning's NTXentLoss, whose temperature is the default here.
 
     Args:
-      text: [B, E].
-      image: [B, E].
-      labels: [B], see the module.
+      text: of captions.
+      image: of photos.
+      labels: see the module.
       temperature: divides the cosines.
 
     Returns:
-      [2B, 2B] f32 by anchor and positive; `mean` reduces them.
+      By anchor and positive; `mean` reduces them.
     """
     everything = unit(jnp.concatenate([text, image]))
     positive, negative = _relations(labels)
@@ -127,21 +138,23 @@ def nt_xent(text: Array, image: Array, labels: Array, *, temperature: float = 0.
 
 
 def convirt(
-    text: Array, image: Array, labels: Array, *, temperature: float = 1.0, weight: float = 0.5
-) -> Array:
+    text: Embeddings,
+    image: Embeddings,
+    labels: Int[Array, " B"],
+    *,
+    temperature: float = 1.0,
+    weight: float = 0.5,
+) -> Float32[Array, " B"]:
     """Softmax cross-entropy of the true pair in both directions (ConVIRT, arXiv 2010.00747).
 
     Zhang et al. (2020), eq. 2 to 4; the defaults are those of kaylode/tern's `custom_nxtent`.
 
     Args:
-      text: [B, E].
-      image: [B, E].
-      labels: [B], see the module.
+      text: of captions.
+      image: of photos.
+      labels: see the module.
       temperature: divides the cosines.
       weight: of photo → captions; the rest is that of caption → photos.
-
-    Returns:
-      [B] f32.
     """
     logits = unit(text) @ unit(image).T / temperature
     allowed = (labels[:, None] != labels[None, :]) | jnp.eye(len(labels), dtype=bool)
@@ -151,12 +164,15 @@ def convirt(
     return weight * to_captions + (1 - weight) * to_photos
 
 
-def _hinge(text: Array, image: Array, labels: Array, **options: bool) -> Metrics:
+def _hinge(
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], **options: bool
+) -> Metrics:
     """Of the model's own scores, which are cosines where its embeddings are unit vectors."""
-    return {"itm": Metric.of(sum(hinge(text @ image.T, labels, **options)))}
+    of_captions, of_photos = hinge(text @ image.T, labels, **options)
+    return {"itm": Metric.of(of_captions + of_photos)}
 
 
-def _contrastive(text: Array, image: Array, labels: Array) -> Metrics:
+def _contrastive(text: Embeddings, image: Embeddings, labels: Int[Array, " B"]) -> Metrics:
     attract, repel = contrastive(text, image, labels)
     return {"attract": mean(attract), "repel": mean(repel)}
 
@@ -172,15 +188,19 @@ LOSSES: dict[str, Callable[[Array, Array, Array], Metrics]] = {
 }
 
 
-def _relations(labels: Array) -> tuple[Array, Array]:
-    """Which of 2B captions and photos match which others, and which do not, [2B, 2B] bool each."""
+def _relations(
+    labels: Int[Array, " B"],
+) -> tuple[Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
+    """Which of 2B captions and photos match which others, and which do not."""
     labels = jnp.concatenate([labels, labels])
     same = labels[:, None] == labels[None, :]
     return same & ~jnp.eye(len(labels), dtype=bool), ~same
 
 
-def _joined(text: Array, image: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """Distances of 2B captions and photos, [2B, 2B] f32, and their `_relations`."""
+def _joined(
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"]
+) -> tuple[Float32[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
+    """Distances of 2B captions and photos, and their `_relations`."""
     everything = unit(jnp.concatenate([text, image]))
     squared = 2.0 - 2.0 * everything @ everything.T
     apart = squared > _TINY  # the root has no gradient at 0

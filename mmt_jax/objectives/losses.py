@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.configs.config import ObjectiveConfig
 from mmt_jax.errors import UsageError
@@ -32,16 +33,16 @@ Keys = dict[str, Any]  # by use; None switches dropout off there
 
 def compute(
     model: Model, params: Params, batch: Batch, *, key: jax.Array, dropout: bool = True
-) -> tuple[Array, Metrics]:
-    """The training loss of one batch, [] f32, and `terms`; arguments as there."""
+) -> tuple[Float32[Array, ""], Metrics]:
+    """The training loss of one batch, and `terms`; arguments as there."""
     losses = terms(model, params, batch, key=key, dropout=dropout)
     return total(model.config.objective, losses), losses
 
 
 def total(
     objective: ObjectiveConfig, losses: Metrics, counts: Mapping[str, Array] | None = None
-) -> Array:
-    """The training loss, [] f32: the weighted means of the terms that are trained.
+) -> Float32[Array, ""]:
+    """The training loss: the weighted means of the terms that are trained.
 
     Args:
       objective: of the run.
@@ -95,6 +96,7 @@ def terms(
     contrasted = objective.itc and model.embeds and not model.separable
     on_pairs = objective.itm != "none" or contrasted or objective.mrm
     if model.config.task.name and not (on_pairs or objective.mlm):
+        assert batch.targets is not None
         answered = answers.logits(model, params, batch, key=keys["fuse"])
         return answers.metrics(model, answered, batch.targets)
     if on_pairs or model.fuses:
@@ -205,24 +207,33 @@ def _fuse(
 
 
 def _words_loss(
-    model: Model, params: Params, states: Array, words: corruption.WordTargets, matched: Array
+    model: Model,
+    params: Params,
+    states: Float[Array, "B T D"],
+    words: corruption.WordTargets,
+    matched: Bool[Array, " B"],
 ) -> Metric:
-    """MLM on text states [B, T, D] of aligned pairs, `matched` [B] bool."""
+    """MLM on text states of aligned pairs."""
     hidden = jnp.take_along_axis(states, words.positions[..., None], axis=1)
     losses = cross_entropy(model.words(params, hidden), words.token_ids)
     return Metric.of(losses, words.mask & matched[:, None])
 
 
 def _regions_loss(
-    model: Model, params: Params, states: Array, image: Image, chosen: Array
+    model: Model,
+    params: Params,
+    states: Float[Array, "B R D"],
+    image: Image,
+    chosen: Bool[Array, "B R"],
 ) -> Metric:
-    """MRM on region states [B, R, D] of aligned pairs where `chosen` [B, R] is True.
+    """MRM on region states of aligned pairs where `chosen` is True.
 
     A region whose class distribution is known has to be classified, any other regressed.
     """
     predicted, classes = model.regions(params, states), model.config.model.num_classes
     loss = Metric.of(jnp.zeros(()), jnp.zeros((), bool))
     if classes:
+        assert image.class_ids is not None
         assert image.class_probs is not None
         known = image.class_probs.sum(-1) > 0
         divergence = class_divergence(predicted[..., :classes], image.class_ids, image.class_probs)
@@ -233,9 +244,13 @@ def _regions_loss(
 
 
 def _detector_losses(
-    model: Model, params: Params, states: Array, image: Image, chosen: Array
+    model: Model,
+    params: Params,
+    states: Float[Array, "B R D"],
+    image: Image,
+    chosen: Bool[Array, "B R"],
 ) -> Metrics:
-    """LXMERT's `classes`, `attributes` and `features` of regions [B, R], as far as it has them.
+    """LXMERT's `classes`, `attributes` and `features` of regions, as far as it has them.
 
     Its code weighs labels by the detector's confidence, on all regions and not on those that are
     hidden (airsplay/lxmert, issue 41); features count where they are hidden. Each is a mean over
@@ -263,8 +278,16 @@ def _detector_losses(
     return losses
 
 
-def _confident(logits: Array, ids: Array, probs: Array, real: Array, rate: float) -> Metric:
+def _confident(
+    logits: Float32[Array, "B R C"],
+    ids: Int[Array, "B R k"] | None,
+    probs: Float[Array, "B R k"] | None,
+    real: Bool[Array, "B R"],
+    rate: float,
+) -> Metric:
     """The likeliest of a region's labels, weighed by how sure the detector is of it."""
+    assert ids is not None
+    assert probs is not None
     best = jnp.argmax(probs, axis=-1)[..., None]
     label = jnp.take_along_axis(ids, best, axis=-1)[..., 0]
     confidence = jnp.take_along_axis(probs, best, axis=-1)[..., 0]

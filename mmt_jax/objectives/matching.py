@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float32, Int
 
 from mmt_jax.models.base import Encoded, Model
 from mmt_jax.nn.heads import MATCH
@@ -14,7 +15,7 @@ from mmt_jax.objectives.per_example import contrastive, cross_entropy
 from mmt_jax.typing import Array, Metric, Metrics, Params
 
 
-def meet(model: Model, image_ids: Array, contrast: Any, key: jax.Array) -> pairing.Pairs:
+def meet(model: Model, image_ids: Int[Array, " B"], contrast: Any, key: jax.Array) -> pairing.Pairs:
     """Who meets whom for the match; `contrast` is None in models without one."""
     objective, batch = model.config.objective, len(image_ids)
     if objective.itm == "classification":
@@ -24,8 +25,8 @@ def meet(model: Model, image_ids: Array, contrast: Any, key: jax.Array) -> pairi
     return pairing.matched(batch)
 
 
-def classification(logits: Array, matched: Array) -> Metrics:
-    """Two-way answers [L, P, 2], averaged over the L layers that answer."""
+def classification(logits: Float32[Array, "L P 2"], matched: Bool[Array, " P"]) -> Metrics:
+    """Two-way answers, averaged over the L layers that answer."""
     labels = jnp.where(matched, MATCH, 1 - MATCH)
     losses = cross_entropy(logits, jnp.broadcast_to(labels, logits.shape[:-1])).mean(axis=0)
     right = jnp.argmax(logits[-1], axis=-1) == labels
@@ -33,7 +34,12 @@ def classification(logits: Array, matched: Array) -> Metrics:
 
 
 def candidates(
-    model: Model, params: Params, text: Encoded, image: Encoded, image_ids: Array, key: Any
+    model: Model,
+    params: Params,
+    text: Encoded,
+    image: Encoded,
+    image_ids: Int[Array, " B"],
+    key: Any,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, among `candidates` of each; `key`: dropout."""
     score = _by_embeddings if _embeds_candidates(model) else _jointly
@@ -46,7 +52,12 @@ def _embeds_candidates(model: Model) -> bool:
 
 
 def _by_embeddings(
-    model: Model, params: Params, text: Encoded, image: Encoded, image_ids: Array, key: Any
+    model: Model,
+    params: Params,
+    text: Encoded,
+    image: Encoded,
+    image_ids: Int[Array, " B"],
+    key: Any,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, by products of their embeddings."""
     del key
@@ -67,7 +78,7 @@ def _jointly(
     params: Params,
     text: Encoded,
     image: Encoded,
-    image_ids: Array,
+    image_ids: Int[Array, " B"],
     key: jax.Array | None,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, each caption fused with each of its candidates.
@@ -83,8 +94,8 @@ def _jointly(
     if chunk := model.config.objective.chunk:
         rows = max(r for r in range(1, num + 1) if num % r == 0 and (r == 1 or r * batch <= chunk))
 
-    def scores_of(item: tuple[Encoded, Array]) -> Array:
-        """[G, rows, ...] captions → scores [L, G, rows, K]."""
+    def scores_of(item: tuple[Any, Array]) -> Float32[Array, "L G rows K"]:
+        """Scores of the captions [G, rows, ...] of an `Encoded`."""
         some, number = item
         shape = (batch // num, rows, num)
 
@@ -110,8 +121,12 @@ def _jointly(
     return _contrastive(scores, model.logits(params, scores), allowed)
 
 
-def _contrastive(scores: Array, logits: Array, allowed: Array) -> Metrics:
-    """Scores [L, G, K, K] and their calibrated logits [L, G, K, K, 2]; `allowed` [G, K, K]."""
+def _contrastive(
+    scores: Float32[Array, "L G K K"],
+    logits: Float32[Array, "L G K K 2"],
+    allowed: Bool[Array, "G K K"],
+) -> Metrics:
+    """Scores and their calibrated logits."""
     losses = jax.vmap(lambda layer: jnp.add(*contrastive(layer, allowed)) / 2)(scores).mean(axis=0)
     best = jnp.argmax(jnp.where(allowed, scores[-1], -jnp.inf), axis=-1)
     right = best == jnp.arange(scores.shape[-1])[None, :]

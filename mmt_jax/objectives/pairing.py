@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from mmt_jax.errors import UsageError
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Pairs:
     """P pairs of a batch of B captions and photos, row p: caption text[p] meets photo image[p]."""
 
-    text: Array  # [P] i32
-    image: Array  # [P] i32
-    matched: Array  # [P] bool
-    aligned: Array  # [B] i32: the pair in which caption b stands, with its own photo if matched
+    text: Int[Array, " P"]
+    image: Int[Array, " P"]
+    matched: Bool[Array, " P"]
+    aligned: Int[Array, " B"]  # the pair in which caption b stands, with its own photo if matched
 
 
-def mismatched(image_ids: Array, *, rate: float, key: jax.Array) -> Pairs:
+def mismatched(image_ids: Int[Array, " B"], *, rate: float, key: jax.Array) -> Pairs:
     """B pairs, of which round(rate · B) get a photo that is not theirs.
 
     A caption that finds no other photo in the batch keeps its own and stays matched.
 
     Args:
-      image_ids: [B] i32, equal where two rows show the same photo.
+      image_ids: equal where two rows show the same photo.
       rate: share of mismatched pairs.
       key: random key.
-
     """
     pick, draw = jax.random.split(key)
     batch = image_ids.shape[0]
@@ -44,7 +41,7 @@ def mismatched(image_ids: Array, *, rate: float, key: jax.Array) -> Pairs:
     return Pairs(rows, image, ~wrong, rows)
 
 
-def hard(logits: Array, image_ids: Array, *, key: jax.Array) -> Pairs:
+def hard(logits: Float[Array, "B B"], image_ids: Int[Array, " B"], *, key: jax.Array) -> Pairs:
     """B matched pairs, then each caption with a wrong photo, then each photo with a wrong caption.
 
     What is wrong is drawn by how well it seems to fit, as ALBEF does (Li et al., 2021, arXiv
@@ -52,8 +49,8 @@ def hard(logits: Array, image_ids: Array, *, key: jax.Array) -> Pairs:
     nothing in the batch is wrong stays matched.
 
     Args:
-      logits: [B, B] f32 of captions (rows) with photos.
-      image_ids: [B] i32, equal where two rows show the same photo.
+      logits: of captions (rows) with photos.
+      image_ids: equal where two rows show the same photo.
       key: random key.
     """
     batch = image_ids.shape[0]
@@ -61,7 +58,7 @@ def hard(logits: Array, image_ids: Array, *, key: jax.Array) -> Pairs:
     differs = image_ids[:, None] != image_ids[None, :]
     found = differs.any(axis=1)
 
-    def draw(logits: Array, key: jax.Array) -> Array:
+    def draw(logits: Float[Array, "B B"], key: jax.Array) -> Int[Array, " B"]:
         logits = jax.lax.stop_gradient(jnp.where(differs, logits, -jnp.inf))
         return jnp.where(found, jax.random.categorical(key, logits), rows)
 
@@ -78,8 +75,8 @@ def matched(batch: int) -> Pairs:
     return Pairs(rows, rows, jnp.ones(batch, bool), rows)
 
 
-def distinct(image_ids: Array, *, num: int) -> Array:
-    """[G, K, K] bool: whether a caption may count a photo of its group as a candidate.
+def distinct(image_ids: Int[Array, " B"], *, num: int) -> Bool[Array, "G {num} {num}"]:
+    """Whether a caption may count a photo of its group as a candidate.
 
     False where the photo is the caption's own under another row: another caption of one photo is
     no mismatch.

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.typing import Array
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits)[label]: [..., C] and [...] i32 → [...] f32."""
+def cross_entropy(logits: Float[Array, "*b C"], labels: Int[Array, "*b"]) -> Float32[Array, "*b"]:
+    """-log softmax(logits)[label]."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     return -jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
 
 
-def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Array:
+def class_divergence(
+    logits: Float[Array, "*b C"], class_ids: Int[Array, "*b k"], class_probs: Float[Array, "*b k"]
+) -> Float32[Array, "*b"]:
     """KL(detector ‖ model) of a region's classes (ViLBERT, Lu et al. 2019, eq. for masked regions).
 
     The probabilities that are given need not sum to 1: the rest is spread evenly over the other
     classes. Entries of probability 0 give none: they fill up shorter lists, and may repeat a class.
 
     Args:
-      logits: [..., C].
-      class_ids: [..., k] i32, distinct where the probability is not 0.
-      class_probs: [..., k] f32.
+      logits: of the model.
+      class_ids: of the detector, distinct where the probability is not 0.
+      class_probs: theirs.
 
     Returns:
-      [...] f32, in nats.
+      What is in nats.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
@@ -40,41 +43,46 @@ def class_divergence(logits: Array, class_ids: Array, class_probs: Array) -> Arr
     return negative_entropy - agreement
 
 
-def feature_error(predicted: Array, features: Array) -> Array:
-    """Mean squared error over the features of a region: [..., F] twice → [...] f32."""
+def feature_error(
+    predicted: Float[Array, "*b F"], features: Float[Array, "*b F"]
+) -> Float32[Array, "*b"]:
+    """Mean squared error over the features of a region."""
     return jnp.mean(jnp.square(predicted.astype(jnp.float32) - features), axis=-1)
 
 
-def smooth_l1(predicted: Array, features: Array) -> Array:
-    """Huber's loss with δ = 1, mean over features (LXMERT): [..., F] twice → [...] f32."""
+def smooth_l1(
+    predicted: Float[Array, "*b F"], features: Float[Array, "*b F"]
+) -> Float32[Array, "*b"]:
+    """Huber's loss with δ = 1, mean over features (LXMERT)."""
     error = jnp.abs(predicted.astype(jnp.float32) - features)
     return jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=-1)
 
 
-def contrastive(scores: Array, allowed: Array) -> tuple[Array, Array]:
+def contrastive(
+    scores: Float[Array, "G K K"], allowed: Bool[Array, "G K K"]
+) -> tuple[Float[Array, "G K"], Float[Array, "G K"]]:
     """Softmax cross-entropy of the true pair among its K candidates, in both directions.
 
     Args:
-      scores: [G, K, K] f32; the true pairs are on the diagonal.
-      allowed: [G, K, K] bool: the candidates that count.
+      scores: of captions (rows) with photos; the true pairs are on the diagonal.
+      allowed: the candidates that count.
 
     Returns:
-      Caption → photos and photo → captions, [G, K] f32 each.
+      Caption → photos and photo → captions.
     """
     scores = jnp.where(allowed, scores, -jnp.inf)
     true = jnp.diagonal(scores, axis1=1, axis2=2)
     return jax.nn.logsumexp(scores, axis=2) - true, jax.nn.logsumexp(scores, axis=1) - true
 
 
-def soft_contrast(logits: Array, image_ids: Array) -> Array:
+def soft_contrast(
+    logits: Float[Array, "K B B"], image_ids: Int[Array, " B"]
+) -> Float32[Array, "K B"]:
     """Cross-entropy with what shows the same photo: every such column is as right as the others.
 
     Args:
-      logits: [K, B, B] f32, K times B rows that look for their match among B columns.
-      image_ids: [B] i32, equal where two rows show the same photo.
-
-    Returns:
-      [K, B] f32.
+      logits: K times B rows that look for their match among B columns.
+      image_ids: equal where two rows show the same photo.
     """
     same = (image_ids[:, None] == image_ids[None, :]).astype(jnp.float32)
     target = same / same.sum(-1, keepdims=True)

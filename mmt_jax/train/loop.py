@@ -122,7 +122,7 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
                 good = checkpoints.step()
                 path = f"the last good checkpoint is {checkpoints.path(good or 0)}"
                 raise TrainingFailed(
-                    f"the loss or its update is not finite from step {window.failed} on; "
+                    f"the loss or its update is not finite from step {int(window.failed)} on; "
                     f"{path if good else 'none was saved'}: lower config.optim.lr, or look at the "
                     f"data"
                 )

@@ -30,7 +30,7 @@ def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     from 0 and loses the first.
     """
 
-    def rate(count: Array) -> Array:
+    def rate(count: Any) -> Array:
         done = count if config.schedule == "warmup_linear" else count + 1
         rise = jnp.minimum(done / config.warmup_steps, 1.0) if config.warmup_steps else 1.0
         left = (steps - count) / max(steps - config.warmup_steps, 1)

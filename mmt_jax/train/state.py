@@ -49,7 +49,7 @@ class Window:
     """Metrics since the last line of the log; they stay on the device until that is written."""
 
     metrics: dict[str, Metric]
-    failed: Array  # [] i32: the first step whose loss or update was not finite; 0 = none
+    failed: jax.Array  # [] i32: the first step whose loss or update was not finite; 0 = none
 
     @classmethod
     def empty(cls, metrics: dict[str, Metric]) -> Window:

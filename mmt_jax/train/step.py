@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from mmt_jax.configs.config import Config
 from mmt_jax.models.base import Model
@@ -65,8 +66,8 @@ def windowed(
     return run
 
 
-def _single(value: Array) -> Metric:
-    return Metric(value.astype(jnp.float32), jnp.ones((), jnp.float32))
+def _single(value: ArrayLike) -> Metric:
+    return Metric(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
 def _gradient(

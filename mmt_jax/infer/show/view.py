@@ -69,7 +69,8 @@ def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Conf
     if config and config.model.pixels:
         model, pixels, kind = config.model, record[schema.PIXELS], "patch"
         picture = np.rint(pixels * 255).astype(np.uint8)
-        _, boxes = regions.patches(pixels, model.patch_size, global_region=model.global_region)
+        _, cells = regions.patches(pixels, model.patch_size, global_region=model.global_region)
+        boxes = np.asarray(cells)
     elif schema.PIXELS in record:
         raise UsageError(f"{name} holds pixels, no regions; give --model that reads them")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+from jaxtyping import Float
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
@@ -44,7 +45,7 @@ class Bert(Network):
         states, keys_values = self.streams.encode("text", x, text.mask, key=key_layers)
         return Encoded(states[-1], text.mask, keys_values, ())
 
-    def pool(self, item: Encoded) -> Array:
+    def pool(self, item: Encoded) -> Float[Array, "B D"]:
         return item.states[:, self.cls_index]
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
@@ -22,14 +24,14 @@ from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
 from mmt_jax.models.bridgetower.config import BridgeTowerConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
-from mmt_jax.nn.layers import Attention, KeysValues, Mlp, Sizes, recomputed
+from mmt_jax.nn.layers import Attention, Mlp, Read, Sizes, recomputed
 from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside, split, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
 from mmt_jax.typing import Array, Image, Params, Text
 
 # How a tap meets the state of the layer before, and where the weight in that begins, if any.
-LINKS: dict[str, tuple[Callable[[Array, Array, Array], Array], float | None]] = {
+LINKS: dict[str, tuple[Callable[[Array, Array, Any], Array], float | None]] = {
     "add": (lambda tap, state, _: tap + state, None),
     "scaled_add": (lambda tap, state, weight: weight * tap + state, 1.0),
     "interpolate": (lambda tap, state, weight: (1 - weight) * tap + weight * state, 0.5),
@@ -45,8 +47,9 @@ class Bridge(nnx.Module):
         self.weight = None if first is None else nnx.Param(jnp.asarray(first))
         self.norm = LayerNorm(model.width, model.bridge_eps)
 
-    def __call__(self, tap: Array, state: Array) -> Array:
-        """[P, S, D] twice → [P, S, D]."""
+    def __call__(
+        self, tap: Float[Array, "P S D"], state: Float[Array, "P S D"]
+    ) -> Float[Array, "P S D"]:
         weight = None if self.weight is None else self.weight[...].astype(tap.dtype)
         return self.norm(self.join(tap, state, weight))
 
@@ -61,13 +64,12 @@ class CrossLayer(nnx.Module):
 
     def __call__(
         self,
-        x: Array,
-        other: tuple[KeysValues, Array],
+        x: Float[Array, "P S D"],
+        other: Read,
         *,
         keys: Sequence[jax.Array | None],
-    ) -> Array:
-        """States [P, S, D] after attention to itself, and what is read of the other stream →
-        those after the layer, [P, S, D]."""
+    ) -> Float[Array, "P S D"]:
+        """States after attention to itself, and what is read of the other stream → those after."""
         return self.mlp(self.cross(x, [other], key=keys[0]), key=keys[1])
 
 
@@ -87,13 +89,15 @@ class Stream(nnx.Module):
         self.layers = nnx.Dict({i: CrossLayer(own) for i in numbers})
         self.pooler = Linear(model.width, model.width)
 
-    def tap(self, layer: int, states: Array, kind: Array) -> Array:
-        """Tower states [B, S, tower width] as cross layer `layer` takes them, plus `kind` [D]."""
+    def tap(
+        self, layer: int, states: Float[Array, "B S W"], kind: Float[Array, " D"]
+    ) -> Float[Array, "B S D"]:
+        """Tower states as cross layer `layer` takes them, plus `kind`."""
         tapped = self.transforms[str(layer % len(self.transforms))](states)
         return tapped + beside(kind, tapped).astype(states.dtype)
 
-    def pool(self, states: Array) -> Array:
-        """[P, S, D] → [P, D], of the first token."""
+    def pool(self, states: Float[Array, "P S D"]) -> Float32[Array, "P D"]:
+        """Of the first token."""
         return jnp.tanh(self.pooler(states[:, 0], dtype=jnp.float32))
 
 
@@ -114,8 +118,8 @@ class Contrast(nnx.Module):
         # The paper's code keeps the temperature, the scale's inverse, within 0.001 and 0.5.
         self.bounds = (0.0, math.inf) if hf else (2.0, 1000.0)
 
-    def scale(self) -> Array:
-        """[] f32."""
+    def scale(self) -> Float32[Array, ""]:
+        """What products are multiplied by."""
         return jnp.clip(jnp.exp(self.log_scale[...]), *self.bounds)
 
 
@@ -214,13 +218,17 @@ class BridgeTower(Network):
         if model.itc != "none":
             self.contrast_head = Contrast(model)
 
-    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
-        """States of the text tower after its embedding and each layer, [B, T, text width]."""
+    def text_states(
+        self, text: Text, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B T W"]]:
+        """States of the text tower after its embedding and each layer."""
         segments = jnp.zeros_like(text.token_ids)
         return self.text(text.token_ids, segments, text.mask, key=key)
 
-    def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
-        """States of the image tower after its embedding and each layer, [B, 1 + R, image width].
+    def image_states(
+        self, image: Image, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B S W"]]:
+        """States of the image tower after its embedding and each layer.
 
         The class comes first; the tower's last LayerNorm is not in them.
         """
@@ -266,9 +274,9 @@ class BridgeTower(Network):
         self,
         which: int,
         kind: int,
-        states: list[Array],
-        mask: Array,
-        cls: Array,
+        states: list[Float[Array, "B S W"]],
+        mask: Bool[Array, "B S"],
+        cls: Float[Array, "B W"],
         *,
         key: jax.Array | None,
     ) -> Encoded:
@@ -294,8 +302,8 @@ class BridgeTower(Network):
         *,
         key: jax.Array | None = None,
         states: bool = True,
-    ) -> list[tuple[Array, Array]]:
-        """States of both streams after each cross layer: [P, T, D] and [P, 1 + R, D].
+    ) -> list[tuple[Float[Array, "P T D"], Float[Array, "P S D"]]]:
+        """States of both streams after each cross layer, the photo's class first.
 
         Without `states`, those of the first tokens alone after the last layer.
         """
@@ -330,8 +338,10 @@ class BridgeTower(Network):
             trace.append((updated[0], updated[1]))
         return trace
 
-    def pooled(self, text: Array, image: Array) -> Array:
-        """States [P, T, D] and [P, 1 + R, D] after the last layer → [P, 2 D], of the pair."""
+    def pooled(
+        self, text: Float[Array, "P T D"], image: Float[Array, "P S D"]
+    ) -> Float32[Array, "P 2*D"]:
+        """States after the last layer → those of the pair."""
         pools = [stream.pool(x) for stream, x in zip(self._streams(), (text, image))]
         return jnp.concatenate(pools, axis=-1)
 
@@ -347,20 +357,24 @@ class BridgeTower(Network):
         scores, logits = scored(self.match(pooled), self.calibration)
         return Fused(*shown, scores[None], logits[None], pooled)
 
-    def embed_text(self, text: Encoded) -> Array:
-        """Unit vectors [B, E] f32 of the image–text contrast."""
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
+        """Unit vectors of the image–text contrast."""
         return unit(self.contrast_head.text(text.heads[0], dtype=jnp.float32))
 
-    def embed_image(self, image: Encoded) -> Array:
-        """Unit vectors [B, E] f32 of the image–text contrast."""
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
+        """Unit vectors of the image–text contrast."""
         return unit(self.contrast_head.image(image.heads[0], dtype=jnp.float32))
 
-    def embed_pair(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
-        """Unit vectors [P, E] f32 of Hugging Face's contrast of pairs with their parts."""
+    def embed_pair(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+    ) -> Float32[Array, "P E"]:
+        """Unit vectors of Hugging Face's contrast of pairs with their parts."""
         states = self.cross_states(text, image, key=key)[-1]
         return unit(self.contrast_head.pair(self.pooled(*states)))
 
-    def contrast(self, text: Encoded, image: Encoded, *, key: jax.Array | None = None) -> Array:
+    def contrast(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+    ) -> Float32[Array, "K B B"]:
         """In the paper's reading captions with photos and back; in Hugging Face's captions with
         photos, captions with pairs, and photos with pairs.
         """

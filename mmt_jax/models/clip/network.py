@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PHOTO
@@ -36,12 +37,13 @@ class CausalEncoder(nnx.Module):
         self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
     def __call__(
-        self, token_ids: Array, mask: Array, *, key: jax.Array | None = None
-    ) -> list[Array]:
-        """[B, T] i32 and bool → states after the embedding and each layer, [B, T, text width].
-
-        Without the last LayerNorm.
-        """
+        self,
+        token_ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        *,
+        key: jax.Array | None = None,
+    ) -> list[Float[Array, "B T D"]]:
+        """States after the embedding and each layer, without the last LayerNorm."""
         length = token_ids.shape[1]
         x = self.tokens(token_ids) + self.positions(jnp.arange(length))[None]
         before = jnp.arange(length)[:, None] >= jnp.arange(length)[None]
@@ -107,12 +109,16 @@ class Clip(Network):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         self.calibration = Calibration()
 
-    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
-        """States after the embedding and each layer, [B, T, text width]."""
+    def text_states(
+        self, text: Text, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B T D"]]:
+        """States after the embedding and each layer."""
         return self.text(text.token_ids, text.mask, key=key)
 
-    def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
-        """States after the embedding and each layer, [B, 1 + R, image width]; the class first."""
+    def image_states(
+        self, image: Image, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B S D"]]:
+        """States after the embedding and each layer; the class first."""
         return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
@@ -128,7 +134,7 @@ class Clip(Network):
         heads = (unit(self.project_image(states[:, 0], dtype=jnp.float32)),) if self.scores else ()
         return Encoded(states, with_class(image.mask), {}, heads)
 
-    def pool(self, item: Encoded) -> Array:
+    def pool(self, item: Encoded) -> Float[Array, "B D"]:
         """Of photos."""
         return item.states[:, 0]
 
@@ -140,11 +146,11 @@ class Clip(Network):
         logits = self.logits(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
 
-    def embed_text(self, text: Encoded) -> Array:
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         """The unit vector, times the scale."""
         return text.heads[0] * jnp.exp(self.log_scale[...])
 
-    def embed_image(self, image: Encoded) -> Array:
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
         """The unit vector."""
         return image.heads[0]
 

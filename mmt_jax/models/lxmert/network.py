@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
@@ -43,8 +44,7 @@ class RegionEmbed(nnx.Module):
         self.boxes = Linear(len(CORNERS), sizes.width)
         self.boxes_norm = LayerNorm(sizes.width, sizes.eps)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
-        """[B, R, F] and [B, R, 5] → [B, R, D]."""
+    def __call__(self, image: Image, *, key: jax.Array | None) -> Float[Array, "B R D"]:
         boxes = jnp.take(image.boxes, jnp.array(CORNERS), axis=-1)
         features = self.features_norm(self.features(image.features.astype(self.dtype)))
         x = (features + self.boxes_norm(self.boxes(boxes.astype(self.dtype)))) / 2
@@ -58,8 +58,8 @@ class RegionEncoder(nnx.Module):
         self.embed = RegionEmbed(model, sizes, dtype=dtype)
         self.stack = Stack(sizes, model.region_layers)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> list[Array]:
-        """States after the embedding and each layer, [B, R, D]."""
+    def __call__(self, image: Image, *, key: jax.Array | None) -> list[Float[Array, "B R D"]]:
+        """States after the embedding and each layer."""
         key_embed, key_stack = split(key, 2)
         return self.stack(self.embed(image, key=key_embed), image.mask, key=key_stack)
 
@@ -74,19 +74,19 @@ class CrossLayer(nnx.Module):
 
     def __call__(
         self,
-        text: Array,
-        image: Array,
-        masks: tuple[Array, Array],
+        text: Float[Array, "P T D"],
+        image: Float[Array, "P R D"],
+        masks: tuple[Bool[Array, "P T"], Bool[Array, "P R"]],
         *,
         keys_values: tuple[KeysValues, KeysValues],
         key: jax.Array | None,
-    ) -> tuple[Array, Array]:
-        """States [P, T, D] and [P, R, D] after the layer.
+    ) -> tuple[Float[Array, "P T D"], Float[Array, "P R D"]]:
+        """States after the layer.
 
         Args:
-          text: [P, T, D].
-          image: [P, R, D].
-          masks: of text and image, bool.
+          text: states before it.
+          image: likewise.
+          masks: of text and image.
           keys_values: `cross.keys_values` of text and image.
           key: switches dropout on.
         """
@@ -98,13 +98,13 @@ class CrossLayer(nnx.Module):
 
     def first_token(
         self,
-        text: Array,
-        masks: tuple[Array, Array],
+        text: Float[Array, "P T D"],
+        masks: tuple[Bool[Array, "P T"], Bool[Array, "P R"]],
         *,
         of_image: KeysValues,
         key: jax.Array | None,
-    ) -> Array:
-        """The state [P, 1, D] of the first token alone after the layer; arguments as above."""
+    ) -> Float[Array, "P 1 D"]:
+        """The state of the first token alone after the layer; arguments as above."""
         keys = split(key, 4)
         text = self.cross(text, [(of_image, masks[1])], key=keys[0])
         read = [(self.text.attention.keys_values(text), masks[0])]
@@ -159,12 +159,16 @@ class Lxmert(Network):
                 photos * model.width, 2 * model.width, model.num_answers, eps=layer.eps
             )
 
-    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
-        """States of captions after the embedding and each language layer, [B, T, D]."""
+    def text_states(
+        self, text: Text, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B T D"]]:
+        """States of captions after the embedding and each language layer."""
         return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
-    def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
-        """States of photos after the embedding and each object-relation layer, [B, R, D]."""
+    def image_states(
+        self, image: Image, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B R D"]]:
+        """States of photos after the embedding and each object-relation layer."""
         return self.image(image, key=key)
 
     def cross_states(
@@ -174,7 +178,7 @@ class Lxmert(Network):
         *,
         key: jax.Array | None = None,
         depth: int | None = None,
-    ) -> list[tuple[Array, Array]]:
+    ) -> list[tuple[Float[Array, "P T D"], Float[Array, "P R D"]]]:
         """States of both streams before the cross-modal layers and after each of the first `depth`.
 
         None = after each.
@@ -208,7 +212,7 @@ class Lxmert(Network):
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
         return self._encoded(self.image_states(image, key=key)[-1], image.mask)
 
-    def _encoded(self, states: Array, mask: Array) -> Encoded:
+    def _encoded(self, states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Encoded:
         """What the first cross-modal layer reads of an item is known before it meets another."""
         layers = numbered(self.layers)[:1]
         first = {str(n): layer.cross.keys_values(states) for n, layer in enumerate(layers)}
@@ -230,8 +234,10 @@ class Lxmert(Network):
         scores, logits = scored(self.match(pooled), self.calibration)
         return Fused(*shown, scores[None], logits[None], pooled)
 
-    def _first_token(self, text: Encoded, image: Encoded, *, key: jax.Array | None) -> Array:
-        """What the pooler reads, [P, D]: of the last layer nothing else is computed."""
+    def _first_token(
+        self, text: Encoded, image: Encoded, *, key: jax.Array | None
+    ) -> Float[Array, "P D"]:
+        """What the pooler reads: of the last layer nothing else is computed."""
         number = len(self.layers) - 1
         states = self.cross_states(text, image, key=key, depth=number)[-1]
         last, last_key = self.layers[str(number)], split(key, number + 1)[number]
@@ -239,7 +245,7 @@ class Lxmert(Network):
         step, masks = recomputed(last.first_token, self.remat), (text.mask, image.mask)
         return step(states[0], masks, of_image=of_image, key=last_key)[:, 0]
 
-    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
+    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
         return [
             layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
             for layer, (x, y) in zip(numbered(self.layers), self.cross_states(text, image))

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
@@ -61,8 +62,8 @@ def token_embed(config: Config) -> TokenEmbed:
     return TokenEmbed(tables, stack_sizes(config), dtype=config.dtype)
 
 
-def even_out(features: Array) -> Array:
-    """Signed square roots, standardised over the F features of a region; zeros stay zeros.
+def even_out(features: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
+    """Signed square roots, standardised over the features of a region; zeros stay zeros.
 
     Spatial means of rectified activations are skewed, and their size says more of contrast and
     box than of content: a linear layer learns from them slowly as they are.
@@ -82,8 +83,7 @@ class RegionEmbed(nnx.Module):
         self.boxes = Linear(5, model.width, bias=False)
         self.norm = LayerNorm(model.width, layer.eps)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> Array:
-        """[B, R, F] and [B, R, 5] → [B, R, D]."""
+    def __call__(self, image: Image, *, key: jax.Array | None) -> Float[Array, "B R D"]:
         # Standardised, patches that differ in brightness alone would be one.
         features = image.features if self.pixels else even_out(image.features)
         x = self.features(features.astype(self.dtype)) + self.boxes(image.boxes.astype(self.dtype))
@@ -151,7 +151,13 @@ class MMT(Network):
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
 
-    def _encode(self, stream: str, x: Array, mask: Array, key: jax.Array | None) -> Encoded:
+    def _encode(
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        key: jax.Array | None,
+    ) -> Encoded:
         states, keys_values = self.streams.encode(stream, x, mask, key=key)
         heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
         return Encoded(states[-1], mask, keys_values, heads)
@@ -190,7 +196,7 @@ class MMT(Network):
         """Of each stream the state that stands for the whole item."""
         return {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
 
-    def attention(self, text: Encoded, image: Encoded) -> list[Array]:
+    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
         items = {"text": text, "image": image}
         return self.streams.attention(
             {stream: item.states for stream, item in items.items()},
@@ -198,17 +204,19 @@ class MMT(Network):
             {stream: item.keys_values for stream, item in items.items()},
         )
 
-    def _head(self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int) -> Array:
-        """[P, D]: the state that stands for the whole item, after `layer`."""
+    def _head(
+        self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int
+    ) -> Float[Array, "P D"]:
+        """The state that stands for the whole item, after `layer`."""
         if layer < self.streams.depth[stream]:
             return item.heads[layer + 1]
         return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
-    def embed_text(self, text: Encoded) -> Array:
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         pooled = self.pool_text(text.states[:, self.heads["text"]])
         return self.score.text(pooled)
 
-    def embed_image(self, image: Encoded) -> Array:
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
         pooled = self.pool_image(image.states[:, self.heads["image"]])
         return self.score.image(pooled)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+from jaxtyping import Float
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
@@ -38,14 +39,16 @@ class Roberta(Network):
         if model.num_answers:
             self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 
-    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
-        """States after the embedding and each layer, [B, T, D]."""
+    def text_states(
+        self, text: Text, *, key: jax.Array | None = None
+    ) -> list[Float[Array, "B T D"]]:
+        """States after the embedding and each layer."""
         return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
     def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
         return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())
 
-    def pool(self, item: Encoded) -> Array:
+    def pool(self, item: Encoded) -> Float[Array, "B D"]:
         return item.states[:, 0]
 
 

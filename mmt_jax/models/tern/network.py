@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.errors import UsageError
@@ -39,8 +40,7 @@ class TwoLayers(nnx.Module):
         self.hidden = Linear(in_dim, hidden)
         self.out = Linear(hidden, out_dim)
 
-    def __call__(self, x: Array) -> Array:
-        """[..., in] → [..., out]."""
+    def __call__(self, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
         return self.out(jax.nn.relu(self.hidden(x)))
 
 
@@ -51,8 +51,9 @@ class ConcatEmbed(nnx.Module):
         width = model.image_width
         self.mlp = TwoLayers(model.feature_dim + len(BOX), width, width)
 
-    def __call__(self, features: Array, boxes: Array) -> Array:
-        """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
+    def __call__(
+        self, features: Float[Array, "B R F"], boxes: Float[Array, "B R 5"]
+    ) -> Float[Array, "B R+1 D"]:
         x = jnp.concatenate([features, boxes], axis=-1)
         return self.mlp(jnp.pad(x, ((0, 0), (1, 0), (0, 0))))
 
@@ -66,8 +67,9 @@ class SumEmbed(nnx.Module):
         self.features_cls = Table(1, model.image_width)
         self.boxes_cls = Table(1, model.image_width)
 
-    def __call__(self, features: Array, boxes: Array) -> Array:
-        """[B, R, F] and [B, R, 5] → [B, 1 + R, D]."""
+    def __call__(
+        self, features: Float[Array, "B R F"], boxes: Float[Array, "B R 5"]
+    ) -> Float[Array, "B R+1 D"]:
         x = self.features(features) + self.boxes(boxes)
         cls = (self.features_cls.embedding[...] + self.boxes_cls.embedding[...]).astype(x.dtype)
         return jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], *cls.shape)), x], axis=1)
@@ -79,8 +81,7 @@ class TwoLayerProjection(nnx.Module):
     def __init__(self, in_dim: int, out_dim: int):
         self.mlp = TwoLayers(in_dim, in_dim, out_dim)
 
-    def __call__(self, x: Array) -> Array:
-        """[..., in] → [..., out]."""
+    def __call__(self, x: Float[Array, "*b I"]) -> Float[Array, "*b O"]:
         return self.mlp(x)
 
 
@@ -102,20 +103,25 @@ class RegionEncoder(nnx.Module):
         self.stack = _stack(sizes, model.image_layers)
 
     def __call__(
-        self, features: Array, boxes: Array, mask: Array, *, key: jax.Array | None = None
-    ) -> list[Array]:
-        """[B, R, F], [B, R, 5], [B, 1 + R] bool → states of `stack`, [B, 1 + R, D] each."""
+        self,
+        features: Float[Array, "B R F"],
+        boxes: Float[Array, "B R 5"],
+        mask: Bool[Array, "B R+1"],
+        *,
+        key: jax.Array | None = None,
+    ) -> list[Float[Array, "B R+1 D"]]:
+        """States of `stack`."""
         return self.stack(self.embed(features, boxes), mask, key=key)
 
 
-def first(states: Array, mask: Array) -> Array:
-    """[B, S, D] → [B, D]: [CLS], or the slot that stands for the photo."""
+def first(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
+    """[CLS], or the slot that stands for the photo."""
     del mask
     return states[:, 0]
 
 
-def average(states: Array, mask: Array) -> Array:
-    """[B, S, D] and [B, S] bool → [B, D]: the mean over real elements."""
+def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
+    """The mean over real elements."""
     states = states.astype(jnp.float32)
     weights = mask[..., None].astype(jnp.float32)
     return (states * weights).sum(axis=1) / weights.sum(axis=1)
@@ -215,7 +221,7 @@ class Tern(Network):
         """The embedding is the one head."""
         return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
 
-    def _encoded(self, states: Array, mask: Array) -> Encoded:
+    def _encoded(self, states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Encoded:
         return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
 
     def fuse(
@@ -226,17 +232,17 @@ class Tern(Network):
         logits = self.logits(scores)
         return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
 
-    def embed_text(self, text: Encoded) -> Array:
-        """Unit vectors [B, E] f32."""
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
+        """Unit vectors."""
         return text.heads[0]
 
-    def embed_image(self, image: Encoded) -> Array:
-        """Unit vectors [B, E] f32."""
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
+        """Unit vectors."""
         return image.heads[0]
 
 
-def _with_slot(mask: Array) -> Array:
-    """[B, R] → [B, 1 + R]: the photo's slot in front is always real."""
+def _with_slot(mask: Bool[Array, "B R"]) -> Bool[Array, "B R+1"]:
+    """The photo's slot in front is always real."""
     return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
 
 
