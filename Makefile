@@ -1,7 +1,9 @@
-# Both commands work from a bare clone on Python 3.11 to 3.13, and are quick the second time:
+# All work from a bare clone on Python 3.11 to 3.13, and are quick the second time:
 #   make demo   trains and compares a few models on generated scenes, exports the best one, and
 #               scores captions with it through TensorFlow Hub; all lands in demo/
 #   make test   installs what tests need and runs them all
+#   make test-quick   runs those that take seconds, of every room, within two minutes
+#   make lint   checks style and types
 
 PYTHON ?= python3
 # Most modules are never imported: those that are, are compiled then.
@@ -20,7 +22,7 @@ HUB := tensorflow-hub tf-keras
 TORCH := torch
 endif
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-quick lint clean
 
 demo: .venv/installed
 	$(MMT) ablate --study=demo --workdir=demo
@@ -32,8 +34,14 @@ demo: .venv/installed
 	$(MMT) score --model=demo/saved_model --record=demo/photo.npz \
 	  --caption="$$(head -n 1 demo/photo.txt)" --caption="$$(head -n 1 demo/other.txt)"
 
+# Two processes; what a file's tests share is made once, in one of them.
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: .venv/installed-test
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-quick: .venv/installed-test
+	$(PYTEST) -m 'not slow'
 
 # Types are checked against what the tests use.
 lint: .venv/installed-test .venv/installed-dev

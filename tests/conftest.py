@@ -1,12 +1,16 @@
 """Settings of every test: on the CPU, and quick to compile, which is what tests mostly wait for."""
 
+import ctypes
 import gc
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import resource
+import sys
 
 import jaxtyping
+import pytest
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _CACHE = _ROOT / ".cache" / "jax"
@@ -43,8 +47,57 @@ if importlib.util.find_spec("triton"):
 
 # The longest, one process each for a while: begun first, so that all processes end together.
 _FIRST = {"test_colabs.py", "test_scoring.py", "test_train.py", "test_bridgetower.py"}
+# What takes long to import, and may not be there: tests that import it say so.
+_IMPORTED = {"tf": "tensorflow", "torch": "transformers"}
+_BEFORE = pytest.StashKey[set[str]]()
+_HELD = pytest.StashKey[int]()  # bytes after memory was freed last
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first."""
+    """Puts the longest files first, and those that import TensorFlow into one process."""
     items.sort(key=lambda item: item.path.name not in _FIRST)
+    with_tf = {item.path for item in items if item.get_closest_marker("tf")}
+    for item in items:
+        group = "tf" if item.path in with_tf else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leaves out what needs a GPU where there is none."""
+    item.stash[_BEFORE] = set(sys.modules)
+    if item.get_closest_marker("gpu") and importlib.import_module("jax").default_backend() != "gpu":
+        pytest.skip("jax sees no GPU")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """Frees memory; refuses marks that do not say what was imported."""
+    yield
+    for mark, module in _IMPORTED.items():
+        new = module in sys.modules and module not in item.stash[_BEFORE]
+        if new and item.get_closest_marker(mark) is None:
+            pytest.fail(f"imports {module}: mark it with {mark}")
+    _free_memory(item.session)
+
+
+def _free_memory(session):
+    """Frees what jax compiled and malloc keeps, of which a process would gather gigabytes."""
+    held = session.stash.setdefault(_HELD, 0)
+    if _resident() < held + (1 << 29):
+        return
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    session.stash[_HELD] = _resident()
+
+
+def _resident():
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()

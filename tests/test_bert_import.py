@@ -15,6 +15,8 @@ from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint, init
 
+pytestmark = pytest.mark.torch
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "ball", "##s", "two"]
 SIZES = {
     "vocab_size": len(WORDS),

@@ -17,6 +17,8 @@ from mmt_jax.infer import api
 from mmt_jax.models.bridgetower import weights as names
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 
+pytestmark = pytest.mark.torch
+
 CAPTIONS = ("a dog", "two")  # 5 and 3 letters, between <s> and </s>
 
 
@@ -60,6 +62,7 @@ def test_imported_model_scores_as_the_pytorch_model(theirs, folder, workdir, tmp
     np.testing.assert_allclose(found, probabilities(theirs, pixels, folder), atol=1e-5)
 
 
+@pytest.mark.tf
 def test_exported_signature_says_what_the_pytorch_model_says(theirs, folder, workdir, tmp_path):
     pytest.importorskip("tensorflow_hub")
     saved = tmp_path / "saved"

@@ -19,6 +19,8 @@ from mmt_jax.nn.heads import MATCH
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import per_example
 
+pytestmark = pytest.mark.torch
+
 PAIRS = 3
 TOLERANCE = 1e-5
 

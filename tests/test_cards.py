@@ -15,6 +15,8 @@ from mmt_jax.cli import main as cli
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
 
+pytestmark = pytest.mark.torch
+
 README = pathlib.Path(__file__).parent.parent / "README.md"
 CARDS = r"```python\n((?:(?!```).)*mmt_jax\.load\(\"work/bridgetower\"\).*?)```"
 MATCHES = ["An image of two cats chilling on a couch", "A football player scoring a goal"]

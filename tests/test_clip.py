@@ -25,6 +25,8 @@ from mmt_jax.objectives import losses, per_example
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch
 
+pytestmark = pytest.mark.torch
+
 VOCABULARY = ["a", "b", "c", "d", "a</w>", "b</w>", "c</w>", "d</w>"]
 VOCABULARY += ["<|startoftext|>", "<|endoftext|>"]
 PATCH, SIDE, TOKENS = 4, 3, 8

@@ -14,6 +14,8 @@ from mmt_jax.nn.layers import Sizes, Stack
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.torch
+
 WIDTH, HEADS, MLP, VOCAB, POSITIONS = 24, 3, 40, 50, 20
 PATCH, GRID = 4, 3
 

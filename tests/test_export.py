@@ -17,7 +17,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer.export import savedmodel, serialization, signature
 from mmt_jax.models import registry
 
-tf = pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.tf
 
 CONFIGS = {
     "joint": small.config(("text", "merged")),
@@ -25,8 +25,13 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tf():
+    return pytest.importorskip("tensorflow")
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def exported(tf, tmp_path_factory):
     """Folder of a SavedModel by the name of its config; written on first use."""
     root = tmp_path_factory.mktemp("exported")
 
@@ -44,7 +49,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def loaded(exported):
+def loaded(tf, exported):
     """The loaded module, kept: each one compiles anew."""
     return functools.cache(lambda name: tf.saved_model.load(str(exported(name))))
 
@@ -66,7 +71,7 @@ def split(inputs):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_answers_as_the_model_does(loaded, name):
+def test_answers_as_the_model_does(tf, loaded, name):
     inputs = pairs(name, 4)
     logits = loaded(name).signatures["default"](**inputs)["output"].numpy()
     assert logits.shape == (4, 2)
@@ -76,7 +81,7 @@ def test_answers_as_the_model_does(loaded, name):
     assert np.ptp(found) > 0.01  # or the comparison would say nothing
 
 
-def test_one_pair_gives_a_scalar_through_the_releases_snippet(loaded):
+def test_one_pair_gives_a_scalar_through_the_releases_snippet(tf, loaded):
     model = loaded("joint")
     inputs = pairs("joint", 1)
     output = model.signatures["default"](**inputs)
@@ -154,7 +159,7 @@ def test_every_attention_lowers_with_all_sizes_free(layers, itm):
     assert str(output.shape) == "(b, 2)"
 
 
-def test_assets_hold_what_scoring_captions_takes(exported):
+def test_assets_hold_what_scoring_captions_takes(tf, exported):
     assets = exported("joint") / "assets"
     assert (assets / "spiece.model").read_bytes() == small.TOKENIZER.model
     about = json.loads((assets / "mmt.json").read_text())
@@ -266,32 +271,35 @@ def test_load_scores_with_a_saved_model(exported, name):
         scorer.score({}, ["a red cube"])
 
 
-class Release(tf.Module):
+@pytest.fixture
+def release(tf):
     """Stands in for a released module: fixed sizes, no assets. Answers with counts of padding."""
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec(shape, dtype, name=key)
-            for key, shape, dtype in (
-                ("image/bboxes", (None, 8, 5), tf.float32),
-                ("image/detection_features", (None, 8, small.FEATURE_DIM), tf.float32),
-                ("image/padding_mask", (None, 8), tf.int32),
-                ("masked_tokens", (None, 25), tf.int32),
-                ("text/segment_ids", (None, 25), tf.int32),
-                ("text/token_ids", (None, 25), tf.int32),
-                ("text/padding_mask", (None, 25), tf.int32),
-            )
-        ]
-    )
-    def serve(self, boxes, features, image_padding, masked, segments, tokens, text_padding):
-        count = tf.reduce_sum(image_padding, 1) - tf.reduce_sum(text_padding, 1)
-        match = tf.cast(count, tf.float32) / 10
-        return {"output": tf.squeeze(tf.stack([match, 0 * match], 1))}
+    class Release(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec(shape, dtype, name=key)
+                for key, shape, dtype in (
+                    ("image/bboxes", (None, 8, 5), tf.float32),
+                    ("image/detection_features", (None, 8, small.FEATURE_DIM), tf.float32),
+                    ("image/padding_mask", (None, 8), tf.int32),
+                    ("masked_tokens", (None, 25), tf.int32),
+                    ("text/segment_ids", (None, 25), tf.int32),
+                    ("text/token_ids", (None, 25), tf.int32),
+                    ("text/padding_mask", (None, 25), tf.int32),
+                )
+            ]
+        )
+        def serve(self, boxes, features, image_padding, masked, segments, tokens, text_padding):
+            count = tf.reduce_sum(image_padding, 1) - tf.reduce_sum(text_padding, 1)
+            match = tf.cast(count, tf.float32) / 10
+            return {"output": tf.squeeze(tf.stack([match, 0 * match], 1))}
+
+    return Release()
 
 
-def test_a_released_module_is_padded_to_its_sizes(tmp_path):
-    module = Release()
-    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"default": module.serve})
+def test_a_released_module_is_padded_to_its_sizes(tf, release, tmp_path):
+    tf.saved_model.save(release, str(tmp_path / "m"), signatures={"default": release.serve})
     with pytest.raises(UsageError, match="carries no vocabulary"):
         mmt_jax.load(tmp_path / "m")
     (tmp_path / "v.model").write_bytes(small.TOKENIZER.model)
@@ -306,7 +314,7 @@ def test_a_released_module_is_padded_to_its_sizes(tmp_path):
         scorer.score(small.record(3) | {schema.FEATURES: np.zeros((4, 5), np.float32)}, [caption])
 
 
-def test_other_modules_are_refused(tmp_path):
+def test_other_modules_are_refused(tf, tmp_path):
     module = tf.Module()
     module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None])])
     tf.saved_model.save(module, str(tmp_path / "none"))

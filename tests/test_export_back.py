@@ -9,6 +9,8 @@ from mmt_jax import hub as importers
 from mmt_jax.cli import main as cli
 from mmt_jax.hub import preparation
 
+pytestmark = pytest.mark.torch
+
 CAPTIONS = ["a photo of a cat", "hello, a dog"]
 
 

@@ -6,11 +6,12 @@ JAX_PLATFORMS=cuda,cpu XLA_FLAGS= python -m pytest tests/test_gpu.py
 import jax
 import numpy as np
 import pytest
+import tiny
 import zoo
 
 from mmt_jax.objectives import losses
 
-pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="jax sees no GPU")
+pytestmark = pytest.mark.gpu
 SIZES = {  # cuDNN takes heads of a multiple of 8
     "mmt": {"width": 32, "heads": 2, "head_dim": 16},
     "two_tower": {"width": 32, "heads": 2, "head_dim": 16},
@@ -30,11 +31,10 @@ def gradient(family, device, **run):
         params = model.init(jax.random.key(0))
         batch = zoo.batch(model, words=(1, 6, 2, 5, 6, 1, 3, 2))
 
-        @jax.jit
         def found(params):
             return losses.compute(model, params, batch, key=jax.random.key(4))[0]
 
-        return jax.device_get(jax.value_and_grad(found)(params))
+        return jax.device_get(tiny.compiled(jax.value_and_grad(found), params)(params))
 
 
 def apart(found, wanted):

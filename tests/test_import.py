@@ -21,6 +21,8 @@ from mmt_jax.models import weights as engine
 from mmt_jax.models.weights import Row
 from mmt_jax.train import checkpoint, init
 
+pytestmark = pytest.mark.torch
+
 FEATURE_DIM = 7
 CAPTIONS = ("a red cube", "two balls")
 
@@ -95,6 +97,7 @@ def test_imported_model_scores_as_the_pytorch_model(mmt, theirs, folder, tmp_pat
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.tf
 def test_exported_signature_says_what_the_pytorch_model_says(mmt, theirs, folder, tmp_path):
     pytest.importorskip("tensorflow_hub")
     out, saved = tmp_path / "run", tmp_path / "saved"

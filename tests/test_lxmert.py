@@ -25,6 +25,8 @@ from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
 from mmt_jax.typing import Image, Text
 
+pytestmark = pytest.mark.torch
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "ball", "##s", "two"]
 SIZES = {
     "vocab_size": len(WORDS),
@@ -212,7 +214,7 @@ def pretraining(params, model, text, image, labels, config):
     fused = tiny.fused(model, params, text, image)
     chosen, words = labels["labels"] >= 0, model.words(params, fused.text)
     each = cross_entropy(words, jnp.where(chosen, labels["labels"], 0))
-    loss = jnp.sum(each * chosen) / chosen.sum()
+    loss = jnp.mean(each, where=chosen)
     matched = jnp.where(labels["matched_label"] == 1, MATCH, 1 - MATCH)
     loss += cross_entropy(fused.logits[-1], matched).mean()
     outputs, answers = {}, None

@@ -61,6 +61,7 @@ def clip(tmp_path):
     return tmp_path
 
 
+@pytest.mark.torch
 def test_words_that_end_themselves_are_those_of_clip(clip):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
@@ -74,6 +75,7 @@ def test_words_that_end_themselves_are_those_of_clip(clip):
     assert not special & set(tokenizer.encode("<|startoftext|> a ball <|endoftext|>"))
 
 
+@pytest.mark.torch
 def test_wordpiece_is_that_of_bert(wordpiece):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.BertTokenizerFast(str(wordpiece / "vocab.txt"))
@@ -82,6 +84,7 @@ def test_wordpiece_is_that_of_bert(wordpiece):
     assert pretrained.read(wordpiece).encode_all(plain) == wanted
 
 
+@pytest.mark.torch
 def test_a_piece_may_be_a_line_separator(tmp_path):
     transformers = pytest.importorskip("transformers")
     content = "\n".join([*PIECES[:5], "\u2028", "\x85", "a", "dog"])
@@ -99,6 +102,7 @@ def test_merges_of_another_vocabulary_are_told(byte_level):
         pretrained.read(byte_level)
 
 
+@pytest.mark.torch
 def test_byte_level_is_that_of_roberta(byte_level):
     transformers = pytest.importorskip("transformers")
     files = str(byte_level / "vocab.json"), str(byte_level / "merges.txt")
@@ -252,6 +256,7 @@ def for_transformers(tokenizer, folder, family):
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("family", ["lxmert", "roberta", "clip"])
 @pytest.mark.parametrize("kind", vocabulary.KINDS)
 def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, family, tmp_path):
@@ -270,6 +275,7 @@ def test_transformers_gives_the_ids_of_a_vocabulary_that_was_trained_here(kind, 
     np.testing.assert_array_equal(again.starts_word, tokenizer.starts_word)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("published", "family"), [("wordpiece", "lxmert"), ("byte_level", "roberta"), ("clip", "clip")]
 )

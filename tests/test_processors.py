@@ -13,6 +13,8 @@ from mmt_jax.errors import UsageError
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.photos import processors
 
+pytestmark = pytest.mark.torch
+
 SHAPES = [(37, 61), (61, 37), (40, 40), (7, 7), (91, 40), (40, 110), (300, 200)]
 STEP = 1 / 255  # one of 8 bits, which libraries may round differently
 

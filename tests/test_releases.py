@@ -19,6 +19,8 @@ from mmt_jax.models import registry
 from mmt_jax.models.tern import kaylode
 from mmt_jax.typing import Image
 
+pytestmark = pytest.mark.torch
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "cube", "two", "ball", "##s"]
 CAPTIONS = ["a red cube", "two red balls"]  # of 3 and 4 pieces
 WIDTH, JOINT, HEADS, REGIONS = 16, 12, 2, 5

@@ -16,6 +16,8 @@ from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.train import checkpoint, init, sharding
 
+pytestmark = pytest.mark.torch
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz\u0120"  # the last: a blank, for byte-level BPE
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS, "<mask>"]
 PAD, TOKENS, DEPTH = 1, 12, 3

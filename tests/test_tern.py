@@ -28,6 +28,8 @@ from tests import tiny
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.torch
+
 VOCAB, POSITIONS, FEATURES, TOKENS, REGIONS, PAIRS = 40, 12, 12, 7, 5, 4
 
 

@@ -23,6 +23,8 @@ from mmt_jax.tasks import glue, labels, records
 from mmt_jax.train import checkpoint, init
 from mmt_jax.typing import Batch
 
+pytestmark = pytest.mark.torch
+
 MNLI = ("entailment", "neutral", "contradiction")  # as transformers numbers them
 SENTENCES = [("a red cube", "two balls"), ("a ball", "a cube"), ("two red cubes", "a")]
 FAMILIES = {

@@ -18,6 +18,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 numpy_file = pytest.importorskip("safetensors.numpy")
 
+pytestmark = pytest.mark.torch
+
 
 def save(family, folder):
     """A random published model in `folder`."""
