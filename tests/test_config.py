@@ -74,16 +74,11 @@ def test_whole_numbers_become_floats_and_lists_tuples():
             "config.model.widht is not a field; did you mean config.model.width",
         ),
         ({"qqq": 3}, "config.qqq is not a field; it has tag, scale"),
-        ({"steps": "many"}, "config.steps must be int, not 'many'"),
         ({"steps": 1.5}, "config.steps must be int, not 1.5"),
-        ({"steps": True}, "config.steps must be int, not True"),
         ({"optim": {"lr": True}}, "config.optim.lr must be float, not True"),
-        ({"objective": {"hloss": 1}}, "config.objective.hloss must be bool, not 1"),
         ({"model": 3}, "config.model must hold fields, not 3"),
-        ({"model": {"layers": "text"}}, "config.model.layers must be"),
         ({"model": {"layers": ["text", 3]}}, "config.model.layers[1] must be str, not 3"),
         ({"mesh": [["data", "two"]]}, "config.mesh[0] must be int, not 'two'"),
-        ({"mesh": [["data"]]}, "config.mesh[0] must be"),
     ],
 )
 def test_wrong_field_is_named(values, message):
@@ -96,27 +91,16 @@ def test_wrong_field_is_named(values, message):
     ("values", "message"),
     [
         ({"steps": 0}, "config.steps is 0; it must be at least 1"),
-        ({"seed": -1}, "config.seed is -1; it must be from 0 to 4294967295"),
         ({"seed": 2**32}, "config.seed is 4294967296; it must be from 0 to 4294967295"),
         ({"model": {"dropout": 1.5}}, "config.model.dropout is 1.5; it must be from 0.0 to 0.99"),
         (
             {"model": {"family": "lxmert", "heads": 0}},
             "config.model.heads is 0; it must be at least 1",
         ),
-        ({"objective": {"mlm_rate": 2}}, "config.objective.mlm_rate is 2.0; it must be from 0.0"),
-        ({"optim": {"lr": -1}}, "config.optim.lr is -1.0; it must be at least 0"),
         (
             {"optim": {"lr": float("nan")}},
             "config.optim.lr is nan; it must be at least 0, and",
         ),
-        (
-            {"optim": {"lr": float("inf")}},
-            "config.optim.lr is inf; it must be at least 0, and",
-        ),
-        ({"optim": {"b2": 1}}, "config.optim.b2 is 1.0; it must be from 0.0 to 0.9999999"),
-        ({"optim": {"warmup_steps": -4}}, "config.optim.warmup_steps is -4; it must be at least 0"),
-        ({"eval": {"pairs": 0}}, "config.eval.pairs is 0; it must be at least 1"),
-        ({"data": {"workers": -1}}, "config.data.workers is -1; it must be at least 0"),
     ],
 )
 def test_a_number_out_of_range_is_named(values, message):
@@ -132,8 +116,6 @@ def test_a_number_out_of_range_is_named(values, message):
             {"dtype": "float16"},
             "config.dtype='float16' is unknown; there are float32, bfloat16",
         ),
-        ({"objective": {"itm": "triplet"}}, "config.objective.itm='triplet' is unknown; there are"),
-        ({"optim": {"schedule": "step"}}, "config.optim.schedule='step' is unknown; there are lin"),
         ({"task": {"name": "okvqa"}}, "config.task.name='okvqa' is unknown; there are vqa, gqa"),
         (
             {"model": {"family": "tern", "reading": "rpe"}},
@@ -193,9 +175,7 @@ def test_the_family_says_what_a_model_config_is():
     ("fields", "message"),
     [
         ({"family": "vilbert"}, r"config\.model\.family='vilbert' is unknown; there are mmt, "),
-        ({"family": 3}, r"config\.model\.family=3 is unknown"),
         ({"family": "lxmert", "layers": ()}, r"config\.model\.layers is not a field"),
-        ({"family": "lxmert", "layout": "release"}, r"config\.model\.layout is not a field"),
     ],
 )
 def test_a_field_of_another_family_is_not_a_field(fields, message):
@@ -265,16 +245,11 @@ BOTH = [  # what is written, and the value that it means
     ("optim.lr_table=[['text/.*',1]]", (("text/.*", 1.0),)),
 ]
 NEITHER = [
-    ("steps=many", "config.steps must be int, not 'many'"),
     ("steps=1.5", "config.steps must be int, not '1.5'"),
-    ("steps=", "config.steps must be int, not ''"),
-    ("steps=0", "config.steps is 0; it must be at least 1"),
     ("optim.lr=nan", "config.optim.lr is nan; it must be at least 0, and finite"),
     ("objective.hloss=maybe", "config.objective.hloss must be bool, not 'maybe'"),
     ("objective.loss=huge", "config.objective.loss='huge' is unknown; there are softmax, hinge"),
-    ("model.layers=('text',3)", "config.model.layers[1] must be str, not 3"),
     ("model.layers=('text',", "config.model.layers must be tuple[str, ...], not \"('text',\""),
-    ("data.vocab_size=None", "config.data.vocab_size must be int, not 'None'"),
     ("modle.width=3", "config.modle is not a field; did you mean config.model?"),
     ("model.widht=3", "config.model.widht is not a field; did you mean config.model.width?"),
     ("model=3", "config.model holds fields; set one of config.model.family, "),

@@ -17,6 +17,8 @@ from mmt_jax.photo import BOXES as BBOXES
 from mmt_jax.photo import FEATURES, IDS, PROBS, SCORES
 from mmt_jax.photos import pictures
 
+pytestmark = [pytest.mark.tf, pytest.mark.torch]
+
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 LABEL_MAP = """
 item { id: 1 name: "/m/01" display_name: "cat" }
@@ -325,11 +327,8 @@ def test_quantised_probabilities_stay_and_logits_become_some():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("frozen", "no detector 'frozen'"),
         ("torchvison:x", "did you mean torchvision"),
-        ("onnx", "lacks its model"),
         ("onnx:none.onnx,features=x", "there is no model none.onnx"),
-        ("onnx:none.onnx", "needs features="),
         ("tflite:x,size=4", "no option 'size'"),
         ("grid:{here}", "config.json"),
         ("frozen_graph:{here}/text", "no frozen graph"),

@@ -166,29 +166,19 @@ def _with(name, index, value):
 BAD_ARRAYS = {
     "no boxes": ({"boxes": None}, "array boxes is missing"),
     "no class_probs": ({"class_probs": None}, "class_ids and class_probs need each other"),
-    "float offsets": ({"offsets": np.array([0.0, 2, 5])}, "offsets must be a list of integers"),
     "short": ({"offsets": np.array([0, 5])}, r"offsets are for 1 photos, but train\.jsonl has 2"),
     "beyond": (_with("offsets", 2, 6), "ascend from 0 to the number of rows, 5"),
-    "descending": ({"offsets": np.array([0, 6, 5])}, "ascend from 0 to the number of rows, 5"),
     "without rows": (
         {"offsets": np.array([0, 0, 5])},
         "at least the row of the whole photo",
     ),
     "other ids": ({"image_ids": np.array([8, 7])}, r"image_ids are not those of train\.jsonl"),
-    "double": ({"features": ARRAYS["features"].astype(float)}, "features has .* dtype float64"),
     "nan": (_with("features", (3, 1), np.nan), "features holds NaN or infinity in row 3"),
-    "nan box": (_with("boxes", (1, 1), np.nan), "boxes row 1 .*outside"),
     "pixels as boxes": (_with("boxes", (4, 2), 300), "boxes row 4 .*outside 0..1"),
     "inverted": (_with("boxes", (1, 0), 0.9), "boxes row 1 .*inverted"),
-    "five columns": ({"boxes": np.zeros((5, 5), np.float32)}, r"boxes has shape \(5, 5\)"),
     "few boxes": ({"boxes": np.zeros((4, 4), np.float32)}, r"boxes has shape \(4, 4\)"),
-    "scalar scores": ({"scores": np.float32(1)}, r"scores has shape \(\)"),
-    "words as scores": ({"scores": np.array(["high"] * 5)}, "scores has shape .* and dtype <U4"),
-    "many num_classes": ({"num_classes": np.array([9, 9])}, "num_classes is .*one integer"),
-    "nan scores": ({"scores": np.full(5, np.nan, np.float32)}, "scores holds NaN"),
     "class beyond": ({"num_classes": np.int64(9)}, "class_ids run from 0 to 9, but there are 9"),
     "probs": (_with("class_probs", (2, 0), 0.9), "sum to at most 1"),
-    "negative probs": (_with("class_probs", (2, 0), -0.1), "at least 0"),
 }
 
 
@@ -209,13 +199,9 @@ def test_a_split_without_rows_of_features(tmp_path):
 
 BAD_LINES = {
     "not json": ([LINES[0], "{"], 2, "no photo .Expecting property name"),
-    "not a photo": (["[]", LINES[1]], 1, "no photo"),
     "string id": ([LINES[0], {"image_id": "8", "captions": ["x"]}], 2, "image_id is '8'.*integer"),
-    "huge id": ([LINES[0], {"image_id": 2**63, "captions": ["x"]}], 2, "64 bits"),
     "duplicate": ([LINES[0], LINES[0]], 2, "image_id 7 is that of line 1"),
     "no captions": ([LINES[0], {"image_id": 8}], 2, "'captions'.*list of strings"),
-    "one string": ([LINES[0], {"image_id": 8, "captions": "cats"}], 2, "'cats'.*list of strings"),
-    "none": ([LINES[0], {"image_id": 8, "captions": []}], 2, "photo 8 has no caption"),
     "empty": ([LINES[0], {"image_id": 8, "captions": ["two", " "]}], 2, "photo 8 .*empty one"),
 }
 
@@ -256,7 +242,7 @@ def test_files_that_are_not_there(tmp_path):
         formats.read(tmp_path, "train", pixels=True)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 200, 600])
+@pytest.mark.parametrize("cut", [0, 200])
 def test_truncated_npz(tmp_path, cut):
     path = store(tmp_path) / "train.npz"
     path.write_bytes(path.read_bytes()[: -cut if cut else 0])
@@ -315,10 +301,7 @@ def test_generated_sources():
     [
         ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME, regions:FOLDER or"),
         ("scenes/coco", "no generated corpus 'coco'; did you mean mscoco"),
-        ("scenes/", "no generated corpus ''; there are target"),
         ("regions:", "unknown source 'regions:'"),
-        ("scenes,", "unknown source ''"),
-        ("folder", "unknown source 'folder'"),
     ],
 )
 def test_unknown_sources(source, message):
@@ -429,7 +412,7 @@ def test_flickr8k():
     )
 
 
-@pytest.mark.parametrize("name", ["boxes", "class_ids", "class_probs"])
+@pytest.mark.parametrize("name", ["boxes", "class_ids"])
 def test_blocks_of_arrays_that_do_not_belong_together(tmp_path, name):
     longer = np.concatenate([ARRAYS[name][:1], ARRAYS[name]])
     store(tmp_path, **{name: longer})

@@ -315,7 +315,7 @@ def test_loss_is_a_function_of_the_key_and_dropout_of_its_switch():
 
 
 @pytest.mark.parametrize("layers", [("single",), ("merged",)])
-@pytest.mark.parametrize("candidates", [1, 3, 8])
+@pytest.mark.parametrize("candidates", [3])
 def test_candidates_that_do_not_divide_the_batch_are_refused(layers, candidates):
     model = tiny.model(layers, objective={"itm": "contrastive", "candidates": candidates})
     with pytest.raises(UsageError, match=rf"config\.objective\.candidates={candidates} .*4 pairs"):

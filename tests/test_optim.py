@@ -134,11 +134,8 @@ def test_a_frozen_gradient_takes_no_part_in_clipping():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "sgd"}, "adamw, lamb"),
-        ({"schedule": "step"}, "linear, cosine"),
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"lr_table": ((r"kernel", 2.0),)}, "lr_table.*'kernel' matches the whole path of no"),
-        ({"decay_table": ((r"layers/.*", 2.0),)}, "decay_table"),
         ({"freeze": (r".*/(kernel",)}, "freeze has a bad regex"),
         ({"freeze": (r".*",)}, "every parameter"),
     ],

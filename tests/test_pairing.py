@@ -57,7 +57,7 @@ def test_another_caption_of_the_same_photo_is_no_candidate():
     np.testing.assert_array_equal(allowed, wanted)
 
 
-@pytest.mark.parametrize("num", [0, 1, 4, 12])
+@pytest.mark.parametrize("num", [1, 4])
 def test_candidates_that_do_not_divide_the_batch_are_refused(num):
     message = rf"config\.objective\.candidates={num} .*6 pairs"
     with pytest.raises(UsageError, match=message):

@@ -49,13 +49,9 @@ def test_members_of_several_lists(tmp_path, encoding):
     [
         ('{"a": 5}', "'a' is not a list"),
         ('{"a" 1}', r"x\.json:1: not JSON"),
-        ('{"a": [1, }', r"x\.json:1: not JSON"),
-        ('{"a":\n [1,\n 2', r"x\.json:3: not JSON"),
         ('{"a": [' + "[" * 100_000, "brackets do not end"),
-        ('{"a": ' + '{"a":' * 100_000, "brackets do not end"),
         ('{"a": ["' + "x" * 5000, "not JSON"),
         ('{"a": [NaN]}', "entry 0: not JSON"),
-        ("[1]", "must begin with {"),
     ],
 )
 def test_members_that_are_damaged(tmp_path, content, message):
@@ -88,10 +84,7 @@ def test_files_without_entries(tmp_path, empty):
     [
         ('[{"a": 1},\n {"a": 2},\n {"a": nope}]', ":3: not JSON"),
         ('[{"a": 1},\n {"a": 2}\n', ":3: not JSON"),
-        ('[{"a": "cut', ":1: not JSON"),
-        ('[{"a": 1}\n 7]', ":2: not JSON"),
         ("[1, 2]", "entry 0: not an object"),
-        ("hello", "must begin with"),
         ("", "must begin with"),
     ],
 )

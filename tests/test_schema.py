@@ -57,18 +57,12 @@ def _put(key, convert):
 FAULTS = {
     "missing": (lambda f: f.pop(schema.BOXES), "'image/bboxes' is missing.*detection_features"),
     "batched": (_put(schema.FEATURES, lambda v: v[None]), "rank 3.*without a batch axis"),
-    "flat": (_put(schema.BOXES, lambda v: v[:, 0]), "bboxes has rank 1"),
     "double": (_put(schema.FEATURES, np.float64), "float64; convert it with .astype.numpy.float32"),
-    "mask of bool": (_put(schema.IMAGE_PADDING, lambda v: v == 1), "bool; convert"),
     "lengths": (_put(schema.BOXES, lambda v: v[1:]), "4 regions, image/bboxes 3"),
     "nan": (_set(schema.FEATURES, (2, 3), np.nan), r"NaN or infinity, first at \[2, 3\]"),
-    "inf in padding": (_set(schema.FEATURES, (0, 0), np.inf), "NaN or infinity"),
-    "nan box": (_set(schema.BOXES, (1, 0), np.nan), "bboxes holds NaN"),
     "pixels": (_set(schema.BOXES, (1, 2), 240), "bboxes row 1 .*outside 0..1"),
-    "negative": (_set(schema.BOXES, (2, 0), -0.1), "bboxes row 2 .*outside 0..1"),
     "xyxy": (_put(schema.BOXES, lambda v: v[:, [2, 1, 0, 3, 4]]), "row 1 .*inverted"),
     "area": (_set(schema.BOXES, (1, 4), 0.5), "row 1 gives the area 0.5.*enclose 0.25"),
-    "four columns": (_put(schema.BOXES, lambda v: v[:, :4]), "4 wide"),
     "mask values": (_set(schema.IMAGE_PADDING, 1, 2), "1 for padding and 0 for real"),
     "all padding": (_set(schema.IMAGE_PADDING, slice(None), 1), "1 for padding and 0 for real"),
     "global padded": (_set(schema.IMAGE_PADDING, 3, 1), "last slot is the global region"),
@@ -151,13 +145,10 @@ def _pickled(path):
 
 UNREADABLE = {
     "absent": (lambda path: None, "there is no file"),
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
     "truncated": (_truncated, "cannot be read"),
     "damaged": (_flipped, "cannot be read"),
-    "text": (lambda path: path.write_text("no npz"), "cannot be read"),
     "objects": (_pickled, "cannot be read"),
     "npy": (_single_array, "single array"),
-    "folder": (lambda path: path.mkdir(), "cannot be read"),
 }
 
 

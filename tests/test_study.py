@@ -422,18 +422,13 @@ def test_candidates_fit_the_batch():
     ("overrides", "message"),
     [
         ({"stepz": 3}, r"config\.stepz is not a field; did you mean config\.steps"),
-        ({"optm.lr": 3.0}, r"config\.optm is not a field; did you mean config\.optim"),
-        ({"steps.lr": 3.0}, r"config\.steps\.lr is not a field"),
         ({"eval.best": "r@1"}, r"config\.eval\.best='r@1' cannot choose a checkpoint"),
         ({"scale": "small"}, r"scale=small is not a scale"),
-        ({"steps": "many"}, r"config\.steps must be int"),
         ({"seed": 7}, r"say how many with --seeds"),
         (
             {"batch_size": 96, "objective.itm": "contrastive", "objective.candidates": 64},
             r"batch_size=96 leaves 'data_cc' 96 pairs .* groups of 64",
         ),
-        ({"steps": -5}, r"config\.steps is -5; it must be at least 1"),
-        ({"test.limit": -5}, r"test\.limit is -5; it must be at least 0"),
         ({"test.splt": "val"}, r"test\.splt is not a field; did you mean test\.split"),
         ({"test.split": "dev"}, r"scenes has no split 'dev'.*val"),
     ],
