@@ -13,6 +13,8 @@ from mmt_jax.objectives import corruption, losses, readings
 from mmt_jax.train import step as steps
 from mmt_jax.train.state import State
 
+pytestmark = pytest.mark.slow
+
 EMBEDDING = ("hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
 # What is trained, by family and changes of its objective and model.
 CASES = {

@@ -81,6 +81,7 @@ def test_every_kind_is_in_the_table():
     assert set(KINDS) == set(READS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READS)
 def test_states_depend_on_what_the_layer_reads_and_on_nothing_else(kind):
     np.testing.assert_array_equal(dependence((kind,)), expected_dependence((kind,)))

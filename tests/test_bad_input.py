@@ -11,6 +11,8 @@ import test_cards as cards
 from mmt_jax.cli import main as cli
 from mmt_jax.models import registry
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = tuple(cards.SYSTEMS)
 # A size of each config that its weights do not have, and a key that tells it.
 SIZES = {

@@ -58,6 +58,7 @@ def run(model, text):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForPreTraining"])
 def test_words_are_predicted_as_by_pytorch(tmp_path, architecture):
     theirs = published(tmp_path, architecture)

@@ -109,6 +109,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_parameter_is_trained(name):
     built = model(**OBJECTIVES[name])
@@ -125,6 +126,7 @@ def test_every_parameter_is_trained(name):
     assert sharding.of_params(params, built.config, sharding.mesh(built.config))
 
 
+@pytest.mark.slow
 def test_towers_alone_are_contrasted_in_the_paper():
     built = model(itm="none", mlm=0.0, mrm=0.0, itc="paper")
     params = tiny.params(built)
@@ -180,6 +182,7 @@ def scores(built, params, text, pixels):
     return built.fuse(params, *encoded).scores[-1]
 
 
+@pytest.mark.slow
 def test_every_caption_is_scored_with_every_photo():
     built = model()
     params, text, pixels = tiny.params(built, std=0.2), captions([8, 3, 5]), photos(2)
@@ -190,6 +193,7 @@ def test_every_caption_is_scored_with_every_photo():
         np.testing.assert_allclose(found[row], run(params, pair, pixels), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_of_training_is_finite(dtype):
     built = model(dtype=dtype)
@@ -220,6 +224,7 @@ def test_padding_behind_a_caption_changes_nothing():
     np.testing.assert_allclose(run(params, short, pixels), run(params, padded, pixels), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_photos_of_another_size_are_read():
     built = model()
     params, text = tiny.params(built, std=0.2), captions([5, 3])

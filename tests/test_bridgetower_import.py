@@ -51,6 +51,7 @@ def probabilities(theirs, pixels, folder):
     return torch.softmax(theirs(**inputs, pixel_values=values).logits, -1)[:, 1].detach().numpy()
 
 
+@pytest.mark.slow
 def test_imported_model_scores_as_the_pytorch_model(theirs, folder, workdir, tmp_path, capsys):
     pixels = own.photos(1)[0]
     np.savez(tmp_path / "photo.npz", **{schema.PIXELS: pixels})
@@ -62,6 +63,7 @@ def test_imported_model_scores_as_the_pytorch_model(theirs, folder, workdir, tmp
     np.testing.assert_allclose(found, probabilities(theirs, pixels, folder), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_exported_signature_says_what_the_pytorch_model_says(theirs, folder, workdir, tmp_path):
     pytest.importorskip("tensorflow_hub")
@@ -95,6 +97,7 @@ def original(key):
     return key.replace("visual.embeddings.", "visual.")
 
 
+@pytest.mark.slow
 def test_the_papers_checkpoint(theirs, folder, tmp_path):
     torch, _ = hf._libraries()
     state = {original(key): value for key, value in theirs.state_dict().items()}
@@ -123,6 +126,7 @@ def test_the_papers_checkpoint(theirs, folder, tmp_path):
     np.testing.assert_allclose(np.exp(-flat["contrast_head/log_scale"]), 0.07, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -19,7 +19,7 @@ from mmt_jax.nn.heads import MATCH
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import per_example
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 PAIRS = 3
 TOLERANCE = 1e-5

@@ -15,7 +15,7 @@ from mmt_jax.cli import main as cli
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 CARDS = r"```python\n((?:(?!```).)*mmt_jax\.load\(\"work/bridgetower\"\).*?)```"

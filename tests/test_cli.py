@@ -308,6 +308,7 @@ def test_record_of_pixels(mmt, tmp_path):
         assert 0.5 < record["image/pixels"].max() <= 1
 
 
+@pytest.mark.slow
 def test_train_goes_on_and_says_so_in_its_metrics(mmt, workdir):
     status, out, _ = mmt("train", CONFIG, f"--workdir={workdir}", *SMALL, "--config.steps=4")
     assert status == 0
@@ -316,6 +317,7 @@ def test_train_goes_on_and_says_so_in_its_metrics(mmt, workdir):
     assert json.loads(lines[-1])["step"] == 4
 
 
+@pytest.mark.slow
 def test_train_refuses_another_config(mmt, workdir):
     before = (workdir / "config.json").read_bytes()
     asked = ("train", CONFIG, f"--workdir={workdir}", *SMALL, "--config.batch_size=16")
@@ -323,6 +325,7 @@ def test_train_refuses_another_config(mmt, workdir):
     assert (workdir / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
     out = tmp_path / "scores.json"
     asked = ("eval", f"--workdir={workdir}", "--data=scenes", "--split=test", "--limit=6")
@@ -337,6 +340,7 @@ def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
     assert fails(mmt(*asked, f"--out={out}"), str(out), "not overwritten")
 
 
+@pytest.mark.slow
 def test_eval_keeps_to_the_vocabulary_of_the_workdir(mmt, workdir, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(workdir, moved)
@@ -352,6 +356,7 @@ def test_eval_keeps_to_the_vocabulary_of_the_workdir(mmt, workdir, tmp_path):
     assert not (moved / "spiece.model").exists()
 
 
+@pytest.mark.slow
 def test_eval_names_a_wrong_source_split_and_limit(mmt, workdir):
     asked = ("eval", f"--workdir={workdir}")
     assert fails(mmt(*asked, "--data=scnes", "--split=test"), "scnes")
@@ -359,6 +364,7 @@ def test_eval_names_a_wrong_source_split_and_limit(mmt, workdir):
     assert fails(mmt(*asked, "--data=scenes", "--split=test", "--limit=-3"), "--limit=-3")
 
 
+@pytest.mark.slow
 def test_score_prints_a_probability_for_each_caption(mmt, workdir, tmp_path):
     record = tmp_path / "photo.npz"
     mmt("record", "--data=scenes", "--split=val", f"--out={record}")
@@ -374,6 +380,7 @@ def test_score_prints_a_probability_for_each_caption(mmt, workdir, tmp_path):
     assert f"{row['probability']:.3f} {row['caption']}" == first
 
 
+@pytest.mark.slow
 def test_score_names_what_is_wrong_with_its_input(mmt, workdir, tmp_path):
     record = tmp_path / "photo.npz"
     mmt("record", "--data=scenes", "--split=val", f"--out={record}")
@@ -409,6 +416,7 @@ def test_error_that_nobody_foresaw_keeps_its_traceback(mmt, tmp_path, monkeypatc
         mmt("train", CONFIG, f"--workdir={tmp_path / 'run'}", *SMALL)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_training_with_a_checkpoint(tmp_path):
     folder = tmp_path / "run"
     argv = [sys.executable, "-m", "mmt_jax.cli", "train", CONFIG, f"--workdir={folder}", *SMALL]
@@ -427,6 +435,7 @@ def test_sigterm_ends_training_with_a_checkpoint(tmp_path):
 # ---- export --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_exported_model_evaluates_and_scores_as_its_workdir(mmt, workdir, tmp_path):
     pytest.importorskip("tensorflow")

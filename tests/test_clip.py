@@ -106,6 +106,7 @@ def near(found, expected, name=""):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"hidden_act": "gelu", "layer_norm_eps": 1e-6}], ids=str)
 def test_equals_pytorch(tmp_path, changes):
     theirs = published(tmp_path, **changes)

@@ -126,6 +126,7 @@ def test_first_cell_asks_for_the_address_that_it_needs(name, monkeypatch):
 # ---- Run from top to bottom ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_hub") is None, reason="TensorFlow is in the extra tf"
 )
@@ -142,6 +143,7 @@ def test_score_pair(execute, monkeypatch):
     assert len(shown(notebook, "image/png")) == 2
 
 
+@pytest.mark.slow
 def test_train_tiny(execute, tmp_path):
     notebook = execute("train_tiny")
     text = printed(notebook)
@@ -156,6 +158,7 @@ def test_train_tiny(execute, tmp_path):
     assert (tmp_path / "run" / "work" / "train_tiny" / "checkpoints").is_dir()
 
 
+@pytest.mark.slow
 def test_ablation_report(execute, tmp_path):
     notebook = execute("ablation_report")
     table, verdicts = shown(notebook, "text/markdown")

@@ -553,6 +553,7 @@ def test_fuzz_of_captions(tmp_path, name):
     fuzz(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_fuzz(tmp_path_factory, case):
     format, write = LAYOUTS[case]

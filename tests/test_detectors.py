@@ -203,6 +203,7 @@ def tiny_faster_rcnn(*, weights=None, weights_backbone=None, num_classes=91):
 DETECTORS = ["frozen", "saved", "tflite", "onnx_file", "grid", "torchvision"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_features_do_not_depend_on_the_batch_and_fit_a_region_folder(name, request):
     detector = detectors.load(request.getfixturevalue(name))

@@ -199,6 +199,7 @@ def test_losses_by_name_are_means():
         close(added(found), losses[losses > 0].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", embedding.LOSSES)
 def test_losses_do_not_depend_on_length_and_have_finite_gradients(name):
     text, image = embeddings()

@@ -92,6 +92,7 @@ def test_every_loss_on_embeddings_has_its_name_in_the_config():
     assert set(LOSSES) == {"softmax", *embedding.LOSSES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(embedding.LOSSES))
 def test_two_towers_learn_by_it(name):
     model = two_tower(loss=name)
@@ -108,6 +109,7 @@ def test_two_towers_learn_by_it(name):
         assert np.any(slopes[part] != 0)
 
 
+@pytest.mark.slow
 def test_hinge_by_hand_of_the_whole_batch():
     """Candidates cut the batch for the accuracy alone."""
     model = two_tower(loss="hinge", candidates=2)
@@ -148,6 +150,7 @@ PIXELS = dataclasses.replace(tiny.SPEC, feature_dim=12, num_classes=0, unlabelle
 PHOTOS = tiny.batch(4, image_ids=[5, 8, 0, 8], spec=PIXELS)
 
 
+@pytest.mark.slow
 def test_image_text_contrast_by_hand():
     contrasted = dataclasses.replace(BRIDGETOWER, itc="paper")
     model = of(contrasted, PIXELS, mlm=0.0, mrm=0.0, itc=0.5)
@@ -178,6 +181,7 @@ def test_there_is_no_contrast_without_its_weight_or_its_head(head, weight):
 FEATURE_BIASES = ("region_head/outs/features/bias",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [0, 5])
 @pytest.mark.parametrize("family", [LXMERT, TERN, BRIDGETOWER], ids=lambda model: model.family)
 def test_regions_without_classes_are_regressed(family, num_classes):

@@ -132,6 +132,7 @@ def captions(pad_id, *, masked=True):
     return ids, mask, rng.integers(0, 2, ids.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(
     ("kind", "eps", "depth", "act"), [("bert", 1e-12, 3, "gelu"), ("roberta", 1e-5, 2, "relu")]
@@ -254,6 +255,7 @@ def test_a_row_that_is_frozen_takes_part_and_is_not_trained():
     np.testing.assert_array_equal(grad, [[0, 0], [2, 2], [0, 0]])
 
 
+@pytest.mark.slow
 def test_layers_run_by_number_after_a_passage_through_nested_dicts():
     """Keys of a nested dict are sorted as text: 0, 1, 10, 11, 2, …"""
     depth = 12

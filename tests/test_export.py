@@ -70,6 +70,7 @@ def split(inputs):
     return texts, {key: value for key, value in inputs.items() if key not in texts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_answers_as_the_model_does(tf, loaded, name):
     inputs = pairs(name, 4)
@@ -81,6 +82,7 @@ def test_answers_as_the_model_does(tf, loaded, name):
     assert np.ptp(found) > 0.01  # or the comparison would say nothing
 
 
+@pytest.mark.slow
 def test_one_pair_gives_a_scalar_through_the_releases_snippet(tf, loaded):
     model = loaded("joint")
     inputs = pairs("joint", 1)
@@ -92,6 +94,7 @@ def test_one_pair_gives_a_scalar_through_the_releases_snippet(tf, loaded):
     np.testing.assert_allclose(score, expected[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_signature_is_the_releases(loaded, name):
     default = loaded(name).signatures["default"]
@@ -108,6 +111,7 @@ def test_signature_is_the_releases(loaded, name):
     assert default.structured_outputs.keys() == {"output"}
 
 
+@pytest.mark.slow
 def test_the_model_reads_masked_tokens(loaded):
     default = loaded("joint").signatures["default"]
     inputs = pairs("joint", 4)
@@ -119,6 +123,7 @@ def test_the_model_reads_masked_tokens(loaded):
     assert np.abs(read - before).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_embeddings_of_any_number_of_either_rank_as_scores_do(loaded):
     texts, images = split(pairs("tower", 4))
     texts = {key: value[:3] for key, value in texts.items()}
@@ -133,6 +138,7 @@ def test_embeddings_of_any_number_of_either_rank_as_scores_do(loaded):
     np.testing.assert_allclose(logits[:, 0] - logits[:, 1], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_joint_models_have_no_embeddings(loaded):
     assert set(loaded("joint").signatures) == {"default"}
 
@@ -159,6 +165,7 @@ def test_every_attention_lowers_with_all_sizes_free(layers, itm):
     assert str(output.shape) == "(b, 2)"
 
 
+@pytest.mark.slow
 def test_assets_hold_what_scoring_captions_takes(tf, exported):
     assets = exported("joint") / "assets"
     assert (assets / "spiece.model").read_bytes() == small.TOKENIZER.model
@@ -201,6 +208,7 @@ print(float(score), model.vocabulary.asset_path.numpy().decode())
 """
 
 
+@pytest.mark.slow
 def test_loads_from_hub_without_jax(exported, tmp_path):
     inputs = pairs("tower", 1)
     np.savez(tmp_path / "inputs.npz", **inputs)
@@ -243,6 +251,7 @@ def test_models_without_a_pair_score_are_refused(tmp_path):
         savedmodel.export_model(*small.build(config), small.TOKENIZER.model, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_module_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     def off_by_a_little(function, fields):
         def changed(params, inputs):
@@ -257,6 +266,7 @@ def test_a_module_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_load_scores_with_a_saved_model(exported, name):
     scorer = mmt_jax.load(exported(name))
@@ -298,6 +308,7 @@ def release(tf):
     return Release()
 
 
+@pytest.mark.slow
 def test_a_released_module_is_padded_to_its_sizes(tf, release, tmp_path):
     tf.saved_model.save(release, str(tmp_path / "m"), signatures={"default": release.serve})
     with pytest.raises(UsageError, match="carries no vocabulary"):
@@ -314,6 +325,7 @@ def test_a_released_module_is_padded_to_its_sizes(tf, release, tmp_path):
         scorer.score(small.record(3) | {schema.FEATURES: np.zeros((4, 5), np.float32)}, [caption])
 
 
+@pytest.mark.slow
 def test_other_modules_are_refused(tf, tmp_path):
     module = tf.Module()
     module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None])])

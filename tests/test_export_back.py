@@ -32,6 +32,7 @@ def back(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "roberta", "clip"])
 def test_transformers_loads_it_and_says_the_same(back, name):
     torch, transformers, *_ = cards.libraries()
@@ -49,6 +50,7 @@ def test_transformers_loads_it_and_says_the_same(back, name):
     torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_photos_are_prepared_as_before(back):
     out, _, _, photos = back["clip"]
     again = type(photos).from_pretrained(out)

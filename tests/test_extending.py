@@ -5,6 +5,7 @@ import textwrap
 import types
 
 import numpy as np
+import pytest
 import test_study
 from PIL import Image
 
@@ -108,6 +109,7 @@ NETWORK = '''
 '''
 
 
+@pytest.mark.slow
 def test_a_family_is_a_folder_and_its_name(tmp_path, monkeypatch):
     """Two files and a name, and it trains, is evaluated and answers."""
     folder = tmp_path / "families" / "average"

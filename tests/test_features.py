@@ -257,6 +257,7 @@ def test_what_fits_no_prepared_corpus(tmp_path, corpus, detector):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_the_command_line_on_real_photos(tmp_path, capsys):
     pytest.importorskip("tensorflow")

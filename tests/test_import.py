@@ -83,6 +83,7 @@ def probabilities(theirs, record, folder):
     return torch.softmax(scores, -1)[:, 1].detach().numpy()
 
 
+@pytest.mark.slow
 def test_imported_model_scores_as_the_pytorch_model(mmt, theirs, folder, tmp_path):
     out, photo = tmp_path / "run", tmp_path / "photo.npz"
     status, told, _ = mmt(*bring(folder, out))
@@ -97,6 +98,7 @@ def test_imported_model_scores_as_the_pytorch_model(mmt, theirs, folder, tmp_pat
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_exported_signature_says_what_the_pytorch_model_says(mmt, theirs, folder, tmp_path):
     pytest.importorskip("tensorflow_hub")
@@ -107,6 +109,7 @@ def test_exported_signature_says_what_the_pytorch_model_says(mmt, theirs, folder
     np.testing.assert_allclose(api.load(saved).score(record(), CAPTIONS), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exported_folder_loads_in_pytorch(mmt, theirs, folder, tmp_path):
     torch, transformers = hf._libraries()
     out, back = tmp_path / "run", tmp_path / "back"
@@ -138,6 +141,7 @@ def test_every_class_goes_there_and_back(tmp_path, architecture):
         assert np.array_equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_training_starts_from_an_imported_model_and_gets_heads_of_its_own(theirs, folder, tmp_path):
     found = importers.load(folder, "lxmert")
     checkpoint.write(tmp_path / "run", found.config, found.params, found.tokenizer)
@@ -181,6 +185,7 @@ def copy_without_weights(folder, to):
     return to
 
 
+@pytest.mark.slow
 def test_weights_in_parts(theirs, folder, tmp_path):
     theirs.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
     parts = copy_without_weights(folder, tmp_path / "whole")
@@ -193,6 +198,7 @@ def test_weights_in_parts(theirs, folder, tmp_path):
         importers.load(parts, "lxmert")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model_LXRT.pth"])
 def test_pickled_weights_and_the_names_of_the_original_release(theirs, folder, tmp_path, name):
     torch, _ = hf._libraries()
@@ -204,6 +210,7 @@ def test_pickled_weights_and_the_names_of_the_original_release(theirs, folder, t
     same(importers.load(pickled, "lxmert"), folder)
 
 
+@pytest.mark.slow
 def test_half_precision_is_widened(theirs, folder, tmp_path):
     save = pytest.importorskip("safetensors.torch").save_file
     half = copy_without_weights(folder, tmp_path / "half")
@@ -216,6 +223,7 @@ def test_half_precision_is_widened(theirs, folder, tmp_path):
     np.testing.assert_array_equal(leaf, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_a_hub_id_is_downloaded(monkeypatch, theirs, folder, tmp_path, suffix):
     torch, _ = hf._libraries()
@@ -314,6 +322,7 @@ def write(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "parts"),
     [
@@ -364,12 +373,14 @@ def test_wrong_use(mmt, tmp_path, monkeypatch, argv, part):
     assert part in err
 
 
+@pytest.mark.slow
 def test_published_weights_are_no_workdir(mmt, folder):
     status, _, err = mmt("export", f"--workdir={folder}", "--out=out")
     assert status == 2
     assert "holds published weights (lxmert) and no run; make a workdir" in err
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_something_is_not_overwritten(mmt, folder, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "note").write_text("mine")

@@ -266,6 +266,7 @@ def test_contrastive_over_groups_by_hand(layers):
     np.testing.assert_allclose(loss, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_running_every_pair_equals_one_matrix_product():
     objective = {"itm": "contrastive", "candidates": 4}
     product = tiny.model(["single"], objective=objective)

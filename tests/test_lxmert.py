@@ -162,6 +162,7 @@ def everything(model, params, text, image):
     return jax.jit(run)(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
 @pytest.mark.parametrize("sizes", GRID.values(), ids=GRID)
 def test_hidden_states_and_attention(tmp_path, sizes, masks):
@@ -266,6 +267,7 @@ def test_pretraining(tmp_path, heads):
     assert_gradients_near(grads, gradients(theirs, model.config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
 def test_question_answering(tmp_path, masks):
     """The last layer's image side is read by nothing: its gradients are 0 here and there."""
@@ -291,6 +293,7 @@ def test_question_answering(tmp_path, masks):
     assert not any(np.any(leaf) for leaf in trees.flatten(dead).values())
 
 
+@pytest.mark.slow
 def test_first_rows_of_the_tables_stay_as_they_are(tmp_path):
     model, params = imported(published("LxmertModel"), tmp_path)
     text, image, _ = pairs(published("LxmertModel"))
@@ -317,6 +320,7 @@ def small(objective=(), spec=tiny.SPEC, **sizes):
     return registry.build(with_spec(config, spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [{}, {"itm": "contrastive", "candidates": 2}], ids=str)
 def test_every_parameter_is_reached_by_the_studys_losses(objective):
     """Except key biases, which the softmax cancels, and row 0 of the tables."""

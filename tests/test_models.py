@@ -47,6 +47,7 @@ def real(fused, text, image):
 # --- What a pair's output may not depend on ---
 
 
+@pytest.mark.slow
 def test_what_stands_in_padding_changes_nothing(stack):
     model, params, wanted = stack
     rng = np.random.default_rng(1)
@@ -67,6 +68,7 @@ def test_what_stands_in_padding_changes_nothing(stack):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_order_of_regions_changes_nothing(stack):
     model, params, wanted = stack
     order = np.array([2, 0, 1, 3])  # the global region stays last
@@ -76,6 +78,7 @@ def test_order_of_regions_changes_nothing(stack):
     np.testing.assert_allclose(got.text, wanted.text, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_how_much_padding_there_is_changes_nothing():
     model = tiny.model(
         ["text", "single", "language_query", "image_query_self", "coattention", "merged"]
@@ -119,6 +122,7 @@ def test_order_of_words_matters():
 # --- Encode, then fuse ---
 
 
+@pytest.mark.slow
 def test_items_encoded_once_and_gathered_equal_pairs_encoded_alone(stack):
     model, params, _ = stack
     texts, images = model.encode_text(params, CAPTIONS), model.encode_image(params, PHOTOS)
@@ -302,6 +306,7 @@ def structures(config_of):
     return list(first.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", structures(shrunk))
 def test_no_parameter_is_dead(tag):
     config = shrunk(tag)

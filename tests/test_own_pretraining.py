@@ -118,6 +118,7 @@ def test_contrast_with_soft_labels_by_hand():
 # ---- BridgeTower ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bridgetower_tells_pairs_apart_in_a_pass_of_their_own():
     model = bridgetower("none", reading="bridgetower", mlm=1.0, mlm_rate=1.0, mismatch=1.0)
     loss, terms = terms_of(model)
@@ -134,6 +135,7 @@ def test_the_match_of_hard_negatives_is_of_three_pairs_a_caption():
     assert terms["itm"].count == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("itc", ["paper", "huggingface"])
 def test_the_contrast_trains_alone(itc):
     model = bridgetower(itc, itm="none")
@@ -215,6 +217,7 @@ def test_its_schedule_counts_from_nothing():
     np.testing.assert_allclose([rate(n) for n in range(7)], [0, 2, 4, 3, 2, 1, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_learned_stay_as_they_are():
     run = resolve(lxmert_experiment.get_config("pretraining,scale=pilot"))
     small = {"width": 12, "mlp_dim": 12, "heads": 2, "max_positions": 16, "segments": 3}

@@ -46,6 +46,7 @@ def test_a_run_in_bfloat16_learns_as_one_in_float32(family):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["clip", "tern", "two_tower", "mmt", "bridgetower", "lxmert"])
 def test_scores_and_logits_are_float32_and_small_steps_of_scalars_count(family):
     """A temperature of 2.659 moved by .003 changes what it scales; in bfloat16 it would not."""
@@ -78,6 +79,7 @@ def assert_same(found, wanted, rtol=1e-4):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_layers_that_are_computed_again_have_the_same_gradient(family):
     kept = zoo.build(family, depth=2, model={"dropout": 0.3})
@@ -86,6 +88,7 @@ def test_layers_that_are_computed_again_have_the_same_gradient(family):
     assert_same(gradient(again, params, batch), gradient(kept, params, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mmt", "lxmert", "bridgetower"])
 @pytest.mark.parametrize("chunk", [1, 8, 16])
 def test_candidates_in_chunks_have_the_same_loss_and_gradient(family, chunk):
@@ -96,6 +99,7 @@ def test_candidates_in_chunks_have_the_same_loss_and_gradient(family, chunk):
     assert_same(gradient(parts, params, batch), gradient(whole, params, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mmt", "lxmert", "bridgetower", "tern", "clip", "two_tower"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_without_states_scores_are_the_same(family, depth):
@@ -120,6 +124,7 @@ LAST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAST)
 def test_without_states_scores_of_every_kind_of_layer_are_the_same(name):
     config = zoo.config("mmt", model={"layers": LAST[name]})

@@ -313,6 +313,7 @@ def test_no_records(tmp_path):
         sources.parse("records:")
 
 
+@pytest.mark.slow
 def test_worker_processes_read_the_same_batches_and_go_on_anywhere(folders, tokenizer):
     """A run may go on with another number of workers."""
     examples = _examples(folders[1], tokenizer)

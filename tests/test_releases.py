@@ -147,6 +147,7 @@ def kaylode_vectors(model, bert, image):
     return [(x / x.norm(dim=1, keepdim=True)).detach().numpy() for x in vectors]
 
 
+@pytest.mark.slow
 def test_kaylodes_tern_embeds_as_in_pytorch(tmp_path):
     model, bert = kaylode_folder(tmp_path)
     found = importers.load(tmp_path, "tern")

@@ -56,6 +56,7 @@ def published(folder, architecture="RobertaForMaskedLM", **changes):
     return model
 
 
+@pytest.mark.slow
 def test_words_are_predicted_as_by_pytorch(tmp_path):
     torch, _ = _libraries()
     theirs = published(tmp_path)

@@ -266,6 +266,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_of_devices_scores_as_one_does():
     here = os.path.dirname(__file__)
     paths = os.pathsep.join([here, os.path.dirname(here)])

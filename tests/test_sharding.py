@@ -33,6 +33,7 @@ def report(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["data", "both", "fsdp"])
 def test_a_step_on_eight_devices_is_the_step_on_one(report, mesh):
     assert report[mesh]["devices"] == 8
@@ -42,17 +43,20 @@ def test_a_step_on_eight_devices_is_the_step_on_one(report, mesh):
     assert report[mesh]["moments"] < 1e-6
 
 
+@pytest.mark.slow
 def test_fsdp_cuts_parameters_and_moments_over_the_data_axis(report):
     assert report["fsdp"]["mlp"] == report["fsdp"]["moment"] == ["data", "model"]
     assert report["fsdp"]["tokens"] == [None, "data"]
     assert report["fsdp"]["memory"] < report["both"]["memory"] / 2
 
 
+@pytest.mark.slow
 def test_parameters_and_their_moments_lie_over_the_model_axis(report):
     assert report["both"]["mlp"] == report["both"]["moment"] == [None, "model"]
     assert report["both"]["tokens"] == [None, None]  # 29 words cannot be cut in two
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_one_mesh_is_read_on_another(report):
     assert report["read"] == {"distance": 0.0, "devices": 2, "position": {"next_index": 7}}
     assert report["loaded"] == {"distance": 0.0, "devices": 1}

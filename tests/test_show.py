@@ -97,6 +97,7 @@ def test_a_photo_is_scored_as_its_record_is(workdir, photo):
         scorer.score(photo, captions)
 
 
+@pytest.mark.slow
 def test_models_of_pixels_read_the_photo_itself(tmp_path, photo):
     sizes = {f"{part}_{name}": 8 for part in ("text", "image") for name in ("width", "mlp_dim")}
     heads = {"text_layers": 1, "image_layers": 1, "text_heads": 2, "image_heads": 2}
@@ -117,6 +118,7 @@ def test_models_of_pixels_read_the_photo_itself(tmp_path, photo):
     assert out.read_text().count("<rect") == 4  # patches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mmt", "lxmert"])
 def test_an_explanation_is_what_hiding_by_hand_gives(family):
     if family == "mmt":
@@ -222,6 +224,7 @@ class Reader(html.parser.HTMLParser):
             assert name not in ("src", "href") or value.startswith("data:image/png;base64,")
 
 
+@pytest.mark.slow
 def test_mmt_show_draws_a_photo(workdir, photo, tmp_path, capsys):
     argv = ["show", f"--image={photo}", "--detector=fake:x", f"--caption={CAPTION}"]
     page, picture = tmp_path / "new" / "x.html", tmp_path / "x.png"

@@ -103,6 +103,7 @@ def full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "eval", "index", "vocab", "convert"])
 def test_a_place_that_cannot_be_written(refused, given, tmp_path, name):
     pytest.importorskip(NEEDS.get(name, "jax"))
@@ -166,6 +167,7 @@ def test_what_the_system_says_of_a_run(refused, monkeypatch, error, told):
     assert refused((*TRAIN, "--workdir={new}")).startswith(f"mmt: {told}")
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text(given, tmp_path):
     out = os.fsencode(tmp_path) + b"/\xff"
     command = [sys.executable, "-m", "mmt_jax.cli", "data", "vocab", "--size=30", b"--out=" + out]

@@ -134,6 +134,7 @@ def answering(tmp_path_factory, folder):
     return place / "work", questions, annotations
 
 
+@pytest.mark.slow
 def test_vqa(answering, folder, tmp_path, capsys):
     workdir, questions, annotations = answering
     out = tmp_path / "answers.json"
@@ -146,6 +147,7 @@ def test_vqa(answering, folder, tmp_path, capsys):
     assert json.loads((workdir / labels.FILE).read_text()) == ["2", "no", "red", "yes"]
 
 
+@pytest.mark.slow
 def test_files_that_tell_no_answers_are_answered_all_the_same(answering, folder, tmp_path, capsys):
     workdir, questions, _ = answering
     out = tmp_path / "test.json"
@@ -153,6 +155,7 @@ def test_files_that_tell_no_answers_are_answered_all_the_same(answering, folder,
     assert len(json.loads((tmp_path / "test.json").read_text())) == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -185,6 +188,7 @@ def test_wrong_use_of_eval_is_told(answering, folder, tmp_path, capsys, argument
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_another_task_starts_from_it_with_a_head_of_its_own(answering, folder, tmp_path, capsys):
     workdir, _, _ = answering
     questions = {
@@ -206,6 +210,7 @@ def test_another_task_starts_from_it_with_a_head_of_its_own(answering, folder, t
     assert json.loads((tmp_path / "work" / labels.FILE).read_text()) == ["A", "B"]
 
 
+@pytest.mark.slow
 def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     lines = [
         {"identifier": f"dev-{n}-0-0", "sentence": f"it is {word}", "label": str(n % 3 == 0)}
@@ -220,6 +225,7 @@ def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     assert "dev-1-0-0,False" in out.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_no_number_is_told(answering, folder):
     workdir, questions, _ = answering
     trained = checkpoint.load(workdir)
@@ -233,6 +239,7 @@ def test_an_answer_that_is_no_number_is_told(answering, folder):
         tasks.answered(trained.model, broken, found, names)
 
 
+@pytest.mark.slow
 def test_entries_without_their_photos_are_left_out_of_training_alone(tmp_path, capsys, folder):
     lines = [
         {"identifier": f"dev-{n}-0-0", "sentence": f"it is {word}", "label": "True"}
@@ -255,6 +262,7 @@ def test_entries_without_their_photos_are_left_out_of_training_alone(tmp_path, c
     assert "1 of 1 entries are about photos" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_snli_ve_with_a_model_of_the_study(tmp_path, capsys, folder):
     names = ("contradiction", "neutral", "entailment")
     lines = [
@@ -279,6 +287,7 @@ def test_snli_ve_with_a_model_of_the_study(tmp_path, capsys, folder):
     assert json.loads(out.read_text())[1]["gold_label"] == "neutral"
 
 
+@pytest.mark.slow
 def test_glue_reads_sentences_alone(tmp_path, capsys):
     rows = [f"{n}\tit is {w}\tit was {w}\t{n % 4 + 0.5}" for n, w in enumerate(WORDS)]
     path = tmp_path / "train.tsv"
@@ -295,6 +304,7 @@ def test_glue_reads_sentences_alone(tmp_path, capsys):
     assert len(lines) == COUNT
 
 
+@pytest.mark.slow
 def test_cifar_reads_photos_alone(tmp_path, capsys):
     pytest.importorskip("PIL")
     folder = tmp_path / "cifar"
@@ -344,6 +354,7 @@ SMALL = LxmertConfig(
 )
 
 
+@pytest.mark.slow
 def test_lxmert_pretrains_on_five_tasks():
     model = built(
         dataclasses.replace(SMALL, num_attributes=4),
@@ -384,6 +395,7 @@ def test_regions_of_a_detector_by_hand():
     np.testing.assert_allclose(error, (0.125 + 2.5) / 2)
 
 
+@pytest.mark.slow
 def test_a_fresh_lxmert_is_not_drowned_by_hidden_regions():
     model = built(SMALL, itm="classification", mrm=1.0, mrm_rate=0.9, num_answers=0, task="")
     params, batch = model.init(jax.random.key(0)), tiny.batch(4)
@@ -422,6 +434,7 @@ def test_questions_nobody_answered_are_refused_before_training(tmp_path):
         evaluator("vqa", "accuracy", path)
 
 
+@pytest.mark.slow
 def test_questions_about_photos_that_are_not_there_are_refused_before_training(tmp_path, folder):
     path = minival(tmp_path / "minival.json", *[{"yes": 1}] * COUNT)
     assert evaluator("vqa", "accuracy", path, folder)
@@ -431,6 +444,7 @@ def test_questions_about_photos_that_are_not_there_are_refused_before_training(t
         evaluator("vqa", "accuracy", path, folder)
 
 
+@pytest.mark.slow
 def test_questions_whose_answers_are_worth_nothing_count(tmp_path, folder):
     path = minival(tmp_path / "minival.json", {"yes": 1}, {})
     assert evaluator("vqa", "accuracy", path, folder)
@@ -477,6 +491,7 @@ def test_losses_on_pairs_need_a_task_of_pairs(arg, loss):
         registry.build(config)
 
 
+@pytest.mark.slow
 def test_a_photo_of_two_sources_is_told(folder, tmp_path, capsys):
     questions, annotations = vqa_files(tmp_path)
     shutil.copytree(folder, tmp_path / "other")
@@ -584,6 +599,7 @@ def test_an_experiment_that_there_is_not():
 # ---- A task of one's own -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_new_task_is_a_module_and_a_row(tmp_path, capsys, monkeypatch):
     """Which word a sentence begins with, by lines of "word rest"."""
 

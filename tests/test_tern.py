@@ -272,6 +272,7 @@ def numpy(tensors):
     return {name: tensor.detach().numpy() for name, tensor in tensors}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "padded"),
     [
@@ -300,6 +301,7 @@ def test_the_original_equals_pytorch(case, padded):
     assert {name.split(".")[-2] for name in dead} <= {"map", "fc", "dense"}  # pooler.dense
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -437,6 +439,7 @@ def count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in trees.flatten(tree).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(), Case(reading="kaylode", shared_layers=0)])
 def test_scores_are_cosines_whatever_the_padding(case):
     built = case.ours()
@@ -454,6 +457,7 @@ def test_scores_are_cosines_whatever_the_padding(case):
     assert pairs.image.shape[1] == REGIONS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [Case(), Case(reading="kaylode", shared_layers=0)])
 def test_every_parameter_is_trained_and_has_its_place_on_a_mesh(case):
     config = case.ours(mlm=1.0, mrm=1.0).config

@@ -64,6 +64,7 @@ def _ids(tokenizer, *pieces):
     return ids
 
 
+@pytest.mark.slow
 def test_layout_by_hand(tokenizer):
     a, comma, circle = _ids(tokenizer, "▁a", ",", "▁circle")
     laid = tokenizer.layout([[a, comma, circle], [circle]], length=7)

@@ -84,6 +84,7 @@ def whole(tmp_path_factory):
     return folder, run(folder)
 
 
+@pytest.mark.slow
 def test_a_run_logs_means_of_windows_and_keeps_its_last_state(whole):
     folder, metrics = whole
     rows = lines(folder)
@@ -97,6 +98,7 @@ def test_a_run_logs_means_of_windows_and_keeps_its_last_state(whole):
     assert list(folder.glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
     def stop(*_):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -122,6 +124,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path):
     assert metrics == whole[1]
 
 
+@pytest.mark.slow
 def test_two_hosts_train_what_one_does_and_stop_together(whole, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -167,6 +170,7 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_repeated(whole):
     folder, metrics = whole
     before = {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")}
@@ -174,6 +178,7 @@ def test_a_finished_run_is_not_repeated(whole):
     assert {path: path.stat().st_mtime_ns for path in (folder / "checkpoints").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_the_best_by_evaluation_is_what_load_gives(tmp_path):
     scores = iter([0.1, 0.9, 0.2, 0.3])
     config = dataclasses.replace(CONFIG, steps=7, keep=1, eval=EvalConfig(every=2, best="r"))
@@ -188,6 +193,7 @@ def test_the_best_by_evaluation_is_what_load_gives(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, monkeypatch):
     rate = lambda count: jnp.where(count < 3, 1e-3, jnp.inf)  # noqa: E731
     monkeypatch.setattr(optim, "schedule", lambda *_: rate)
@@ -197,6 +203,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path, mon
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 
 
+@pytest.mark.slow
 def test_the_log_says_how_fast_a_run_is_and_a_profile_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(speed.PEAKS, "cpu", 1e12)
     run(tmp_path, dataclasses.replace(CONFIG, steps=4, profile=(2, 2)))
@@ -224,6 +231,7 @@ def test_flops_are_of_products_in_loops_and_gradients_too():
     assert speed.flops(jax.grad(products, (0, 1)), x, y) == 3 * 5 * each
 
 
+@pytest.mark.slow
 def test_flops_of_a_step_are_counted_whole_whatever_its_parts(monkeypatch, tmp_path):
     monkeypatch.setitem(speed.PEAKS, "cpu", 1e12)
     flops = []
@@ -235,6 +243,7 @@ def test_flops_of_a_step_are_counted_whole_whatever_its_parts(monkeypatch, tmp_p
     assert 0 < flops[0] < 2 * program.compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_bits_of_another_generator_give_another_run_from_the_same_weights(whole, tmp_path):
     config = dataclasses.replace(CONFIG, prng="rbg")
     assert keys(0)[0] == keys(0, "rbg")[0]
@@ -261,6 +270,7 @@ def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_where_the_run_after_it_cannot_be(tmp_path, monkeypatch):
     """Neither a part of it nor of the run that it starts from, which would come first."""
     rows = {"bert": BERT, "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert")}
@@ -281,6 +291,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_another_process_trains_is_refused(whole, tmp_path):
     pytest.importorskip("fcntl")
     folder = shutil.copytree(whole[0], tmp_path / "run")
@@ -312,6 +323,7 @@ def test_nothing_is_written_where_a_run_is_said_to_start_from_no_workdir(tmp_pat
     assert [path.name for path in tmp_path.rglob("*")] == ["photos"]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_a_run_cannot_start_from_another(whole, tmp_path):
     wide = dataclasses.replace(CONFIG.model, mlp_dim=9)
     config = dataclasses.replace(CONFIG, model=wide, init_from=str(whole[0]))
@@ -320,6 +332,7 @@ def test_nothing_is_written_where_a_run_cannot_start_from_another(whole, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_path):
     # Another size would give another vocabulary, if it were not the source's.
     config = dataclasses.replace(
@@ -337,6 +350,7 @@ def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_p
     assert words[0] == words[1]
 
 
+@pytest.mark.slow
 def test_sizes_and_parameters_that_do_not_fit_are_named(whole):
     built = tiny.model(("merged", "merged"), mlp_dim=9)
     with pytest.raises(UsageError) as error:
@@ -384,6 +398,7 @@ def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
     assert "streams/*/image/" in said[1].replace("layers/", "")
 
 
+@pytest.mark.slow
 def test_a_pretrained_run_is_trained_first_and_started_from(tmp_path, monkeypatch):
     rows = {"bert": BERT, "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert")}
     monkeypatch.setattr(init.variants, "get_config", lambda tag, *, scale: rows[tag])

@@ -68,6 +68,7 @@ def tuned(folder, family, names=MNLI):
     return module.published(folder, architecture, **named, max_position_embeddings=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_glue_is_answered_as_in_pytorch_and_goes_back(tmp_path, capsys, family):
     """The same sentences through their tokenizer and ours, at the command line and back."""
@@ -192,6 +193,7 @@ def test_lxmerts_best_on_questions(tmp_path):
     assert_near(answered(found, text, image), theirs(**inputs).question_answering_score)
 
 
+@pytest.mark.slow
 def test_lxmerts_best_on_two_photos(tmp_path):
     torch, _ = lxmert._libraries()
     theirs, width = lxmert.published("LxmertModel"), lxmert.SIZES["hidden_size"]
@@ -218,6 +220,7 @@ def test_lxmerts_best_on_two_photos(tmp_path):
 # ---- BridgeTower ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "name", "photos", "size"),
     [("vqa", "vqa", 1, 5), ("nlvr2", "nlvr2", 2, 2), ("snli_ve", "snli", 1, 3)],
