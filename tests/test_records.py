@@ -276,6 +276,19 @@ def test_a_split_is_not_overwritten(folders, capsys):
     assert "is not overwritten" in capsys.readouterr().err
 
 
+def test_a_split_of_a_longer_name_is_another(tmp_path):
+    for split in ("train-2014", "train-00000", "train"):
+        packing.pack([halves(3)], tmp_path, split)
+    assert records.splits(tmp_path) == ("train", "train-00000", "train-2014")
+    for split in records.splits(tmp_path):
+        assert len(records.read(tmp_path, split)) == 3
+    (tmp_path / "train.json").unlink()  # its shards are there still
+    for end in ("jsonl", "index.npz"):
+        (tmp_path / f"train.{end}").unlink()
+    with pytest.raises(UsageError, match="train-00000-of-00001"):
+        packing.pack([halves(3)], tmp_path, "train")
+
+
 def test_files_that_are_missing_cut_or_damaged(folders, tokenizer):
     folder = _folder(folders)
     with pytest.raises(UsageError, match="has no split 'dev'; it has train"):

@@ -48,7 +48,8 @@ def pack(
     if shard_mb < 1:
         raise UsageError(f"shards of {shard_mb} MiB hold nothing; give 1 or more")
     own = [folder / f"{split}{end}" for end in (".json", ".jsonl", ".index.npz", ".npz")]
-    there = [path for path in (*own, *folder.glob(f"{split}-*.array_record")) if path.exists()]
+    shards = folder.glob(f"{split}-{'[0-9]' * 5}-of-*.array_record")  # not those of SPLIT-2
+    there = [path for path in (*own, *shards) if path.exists()]
     if there:  # a region folder too has a SPLIT.jsonl
         raise UsageError(f"{there[0]} exists and is not overwritten; remove it or name another")
     with staged(folder, split, last=".json") as parts:
