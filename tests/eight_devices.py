@@ -12,6 +12,7 @@ import tiny
 
 from mmt_jax import params as trees
 from mmt_jax.configs.config import OptimConfig
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.train import checkpoint, optim, sharding, state, step, workdir
 
 OPTIM = OptimConfig(lr=0.01, schedule="constant", warmup_steps=0, eps=1e-3)
@@ -46,6 +47,23 @@ def distance(a, b):
         float(np.abs(np.asarray(x) - np.asarray(y)).max())
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
     )
+
+
+def deep(folder):
+    """Twelve layers, whose numbers do not sort as text: on 4 × 2, written and read on one."""
+    built = tiny.model(("text",) * 11 + ("merged",))
+    config = dataclasses.replace(built.config, mesh=(("data", 4), ("model", 2)))
+    params = tiny.params(built)
+    placed = jax.device_put(params, sharding.of_params(params, config, sharding.mesh(config)))
+    os.makedirs(folder)
+    workdir.write_config(folder, config)
+    checkpoints = checkpoint.Checkpoints(folder, config)
+    checkpoints.save(state.State(np.int32(0), placed, {}), 0, position={}, metrics={})
+    checkpoints.close()
+    loaded = checkpoint.load(folder).params
+    texts, images = tiny.text([3, 4]), tiny.image([3, 2])
+    scores = [Predictor(built, p).score(texts, images) for p in (placed, loaded)]
+    return {"distance": distance(params, loaded), "scores": distance(*scores)}
 
 
 def main(folder):
@@ -105,6 +123,7 @@ def main(folder):
         "distance": distance(states["both"].params, loaded.params),
         "devices": len(loaded.params["text"]["norm"]["scale"].sharding.device_set),
     }
+    report["deep"] = deep(os.path.join(folder, "deep"))
     print(json.dumps(report))
 
 

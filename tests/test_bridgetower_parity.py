@@ -75,8 +75,11 @@ def _libraries():
     return torch, transformers
 
 
-def published(case):
-    """A random PyTorch model, its weights far from their first values."""
+def published(case, *, layers=None):
+    """A random PyTorch model, its weights far from their first values.
+
+    `layers`: of each tower and of the cross-modal encoder, in place of the case's.
+    """
     torch, transformers = _libraries()
     architecture, own, text, vision, _ = CASES[case]
     own = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2} | own
@@ -88,6 +91,8 @@ def published(case):
         "intermediate_size": 40,
         "max_position_embeddings": TOKENS + PAD + 1,
     } | text
+    if layers:
+        text["num_hidden_layers"], own["num_hidden_layers"] = layers
     vision = {
         "hidden_size": 64,
         "num_hidden_layers": text["num_hidden_layers"],

@@ -40,21 +40,21 @@ def _libraries():
     return torch, transformers
 
 
-def published(folder, **changes):
-    """A random PyTorch model, saved beside a vocabulary."""
+def published(folder, *, layers=(2, 3), **changes):
+    """A random PyTorch model, its towers of so many layers, saved beside a vocabulary."""
     torch, transformers = _libraries()
     tokenizers = pytest.importorskip("tokenizers")
     shared = {"num_attention_heads": 2, "intermediate_size": 40} | changes
     text = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 16,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers[0],
         "max_position_embeddings": TOKENS,
         "eos_token_id": len(VOCABULARY) - 1,
     }
     vision = {
         "hidden_size": 24,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers[1],
         "image_size": SIDE * PATCH,
         "patch_size": PATCH,
     }

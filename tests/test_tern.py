@@ -355,29 +355,36 @@ def kaylode_table():
 
 
 PUBLISHED = Case(image_heads=4, image_mlp_dim=2048, heads=4, mlp_dim=2048)  # as its code has them
-YAML = {
-    "text-model": {
-        "name": "bert",
-        "word-dim": 16,
-        "extraction-hidden-layer": PUBLISHED.text_layers,
-        "pre-extracted": False,
-        "layers": 0,
-    },
-    "image-model": {
-        "transformer-layers": PUBLISHED.image_layers,
-        "pos-encoding": "concat-and-process",
-        "feat-dim": FEATURES,
-    },
-    "model": {
-        "embed-size": PUBLISHED.width,
-        "text-aggregation": "first",
-        "image-aggregation": "first",
-        "layers": PUBLISHED.shared_layers,
-        "shared-transformer": True,
-        "dropout": 0.1,
-    },
-    "training": {"measure": "dot", "margin": 0.2},
-}
+
+
+def yaml(case):
+    """What TERN's yaml file says of a model."""
+    return {
+        "text-model": {
+            "name": "bert",
+            "word-dim": 16,
+            "extraction-hidden-layer": case.text_layers,
+            "pre-extracted": False,
+            "layers": 0,
+        },
+        "image-model": {
+            "transformer-layers": case.image_layers,
+            "pos-encoding": "concat-and-process",
+            "feat-dim": FEATURES,
+        },
+        "model": {
+            "embed-size": case.width,
+            "text-aggregation": "first",
+            "image-aggregation": "first",
+            "layers": case.shared_layers,
+            "shared-transformer": True,
+            "dropout": 0.1,
+        },
+        "training": {"measure": "dot", "margin": 0.2},
+    }
+
+
+YAML = yaml(PUBLISHED)
 WORDS = ("a", "red", "cube", "two", "ball", "##s")
 
 
