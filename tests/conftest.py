@@ -72,26 +72,26 @@ def pytest_runtest_setup(item):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item):
+def pytest_runtest_teardown(item, nextitem):
     """Frees memory; refuses marks that do not say what was imported."""
     yield
     for mark, module in _IMPORTED.items():
         new = module in sys.modules and module not in item.stash[_BEFORE]
         if new and item.get_closest_marker(mark) is None:
             pytest.fail(f"imports {module}: mark it with {mark}")
-    _free_memory(item.session)
+    ends = nextitem is None or nextitem.path != item.path
+    if ends or _resident() > item.session.stash.get(_HELD, 0) + (1 << 29):
+        _free_memory()
+        item.session.stash[_HELD] = _resident()
 
 
-def _free_memory(session):
+def _free_memory():
     """Frees what jax compiled and malloc keeps, of which a process would gather gigabytes."""
-    held = session.stash.setdefault(_HELD, 0)
-    if _resident() < held + (1 << 29):
-        return
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    session.stash[_HELD] = _resident()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident():
