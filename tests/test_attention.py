@@ -87,6 +87,7 @@ def test_states_depend_on_what_the_layer_reads_and_on_nothing_else(kind):
     np.testing.assert_array_equal(dependence((kind,)), expected_dependence((kind,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STACKS)
 def test_states_depend_on_what_a_stack_of_layers_reads(name):
     np.testing.assert_array_equal(dependence(STACKS[name]), expected_dependence(STACKS[name]))

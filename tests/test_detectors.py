@@ -228,6 +228,7 @@ def test_features_do_not_depend_on_the_batch_and_fit_a_region_folder(name, reque
         assert (np.diff(photo.rows[SCORES][:-1]) <= 0).all()
 
 
+@pytest.mark.slow
 def test_a_frozen_graph_is_assembled_as_the_release_assembles_it(frozen):
     detector = detectors.load(frozen)
     assert detector.num_classes == 3
@@ -251,6 +252,7 @@ def test_a_frozen_graph_is_assembled_as_the_release_assembles_it(frozen):
     np.testing.assert_allclose(record["image/bboxes"][-1], [0, 0, 1, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_savedmodel_by_the_names_of_its_outputs(saved):
     (found,) = detectors.load(saved).detect([np.zeros((4, 5, 3), np.uint8)])
     np.testing.assert_allclose(found.scores, [0.9, 0.4, 0.3, 0.2])

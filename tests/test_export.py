@@ -175,6 +175,7 @@ def test_assets_hold_what_scoring_captions_takes(tf, exported):
     assert about["versions"]["tensorflow"] == tf.__version__
 
 
+@pytest.mark.slow
 def test_stablehlo_is_of_a_version_that_tensorflow_reads(exported):
     graph = (exported("joint") / "saved_model.pb").read_bytes()
     assert set(re.findall(rb"StableHLO_v([\d.]+\d)", graph)) == {serialization.STABLEHLO.encode()}
@@ -237,6 +238,7 @@ def test_no_workdir_is_a_usage_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_workdir_without_its_vocabulary_is_named(exported, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(exported("joint").parent / "run", run)

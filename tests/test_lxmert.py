@@ -239,6 +239,7 @@ def pretraining(params, model, text, image, labels, config):
     return loss, (words, jax.nn.softmax(fused.logits[-1])[:, MATCH], answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 def test_pretraining(tmp_path, heads):
     torch, _ = _libraries()

@@ -92,6 +92,7 @@ def test_how_much_padding_there_is_changes_nothing():
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [("text", "merged"), ("single",)])
 def test_captions_that_begin_with_cls_are_scored_by_their_first_state(layers):
     model = tiny.model(layers, layout="cls_first")

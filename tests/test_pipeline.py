@@ -411,6 +411,7 @@ def test_buckets_are_a_function_of_seed_and_step(tokenizer):
     assert any(not (a.image_ids == b.image_ids).all() for a, b in itertools.pairwise(first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["release", "cls_first"])
 def test_a_cut_batch_has_the_loss_and_gradient_of_the_whole_one(layout):
     model = tiny.model(("merged",), objective={"mlm": 0.0, "mrm": 0.0}, dropout=0.0, layout=layout)

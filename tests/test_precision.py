@@ -37,6 +37,7 @@ def learned(family, dtype, steps_taken=50):
     return last, state.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_a_run_in_bfloat16_learns_as_one_in_float32(family):
     exact, _ = learned(family, "float32")

@@ -234,6 +234,7 @@ def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
 # ---- Beam ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_beam_makes_the_same(tmp_path, monkeypatch):
     """In four shards, of which those without an example are left out."""
     monkeypatch.setattr(shards, "PHOTOS", 1)
@@ -294,6 +295,7 @@ def test_what_was_stopped_goes_on_with_the_shards_that_are_missing(
     assert files(out) == files(tmp_path / "once")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["local", "DirectRunner"])
 @pytest.mark.parametrize("late", ["photos", "captions"])
 def test_what_comes_while_it_is_stopped_is_heeded(tmp_path, monkeypatch, late, runner):

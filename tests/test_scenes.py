@@ -280,6 +280,7 @@ def test_picture_is_the_one_that_build_keeps():
         np.testing.assert_array_equal(one, built.pixels[index])
 
 
+@pytest.mark.slow
 def test_no_picture_is_in_two_splits_or_corpora():
     built = [
         scenes.build(corpus, split, size=30, pixels=True)

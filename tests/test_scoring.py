@@ -159,6 +159,7 @@ def test_each_item_is_encoded_once_and_cut_to_its_length():
     assert [rows.shape for rows in seen["images"]] == [(2, 10), (2, 10)]
 
 
+@pytest.mark.slow
 def test_padding_behind_is_cut_too():
     """Captions that begin with [CLS] have their padding behind; each is scored as if alone."""
     config = small_models.config(MERGED)

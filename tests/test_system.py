@@ -115,6 +115,7 @@ def test_a_place_that_cannot_be_written(refused, given, tmp_path, name):
     assert given["file"].read_text() == "# mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "index", "pack", "convert"])
 def test_a_full_disk(refused, tmp_path, name):
     pytest.importorskip(NEEDS.get(name, "jax"))

@@ -265,6 +265,7 @@ def test_bridgetowers_heads(tmp_path, task, name, photos, size):
 # ---- From one list of answers to another ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_answers_start_as_the_same_answers_of_the_source(tmp_path):
     names = ["yes", "no", "two", "Red.", "a dog", "left"]
     theirs = lxmert.published("LxmertForQuestionAnswering")
