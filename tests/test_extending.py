@@ -148,6 +148,8 @@ def test_a_family_is_a_folder_and_its_name(tmp_path, monkeypatch):
 
 def test_a_corpus_is_a_reader_and_a_row(tmp_path, monkeypatch):
     """`titles.tsv`, a file name and a title a line, is prepared as published corpora are."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from mmt_jax.ingest.corpora import builder
 
     def read(raw, split):
         for where, line in readers.lines(raw.need("titles.tsv")):
@@ -162,6 +164,8 @@ def test_a_corpus_is_a_reader_and_a_row(tmp_path, monkeypatch):
         read=read,
     )
     monkeypatch.setattr(corpora, "CORPORA", (*corpora.CORPORA, titles))
+    configs = {titles.name: tfds.core.BuilderConfig(name=titles.name)}  # made as it is imported
+    monkeypatch.setattr(builder.Mmt, "builder_configs", builder.Mmt.builder_configs | configs)
     raw, out = tmp_path / "raw", tmp_path / "out"
     (raw / "photos").mkdir(parents=True)
     for number, name in enumerate(["a.png", "b.png"]):
