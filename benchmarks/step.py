@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -109,9 +110,9 @@ def main() -> None:
         lambda x: jax.ShapeDtypeStruct((args.pairs, *x.shape[1:]), x.dtype, sharding=over), one
     )
     first, later = state_lib.keys(config.seed, config.prng)
-    build = step.build(model, tx, config)
+    whole = functools.partial(sharding.whole, config=config, mesh=mesh)
     train = jax.jit(
-        lambda state, *more: build(sharding.gathered(state, config, mesh), *more),
+        step.build(model, tx, config, whole=whole),
         donate_argnums=0,
         in_shardings=(placed, over, None),
         out_shardings=(placed, None),
@@ -140,8 +141,8 @@ def main() -> None:
         return state.step
 
     seconds = median_seconds(call, repeats=args.repeats)
-    whole = step.build(model, tx, dataclasses.replace(config, grad_accum=1))
-    operations = speed.flops(whole, shapes, many, later)
+    in_one = step.build(model, tx, dataclasses.replace(config, grad_accum=1))
+    operations = speed.flops(in_one, shapes, many, later)
     print(f"step               {seconds * 1e3:,.1f} ms, {args.pairs / seconds:,.0f} pairs/s")
     print(
         f"model FLOP/s       {operations / seconds / 1e9:,.0f} G ({operations / 1e9:,.1f} G a step)"

@@ -1,6 +1,7 @@
 """Run by test_sharding in a process of its own: what a step does on meshes of eight CPU devices."""
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -31,15 +32,32 @@ def one_step(model, config, params, batch):
     shapes = jax.eval_shape(lambda params: state.State.fresh(params, tx), params)
     placed = sharding.of_state(shapes, params, config, mesh)
     first = jax.device_put(state.State.fresh(params, tx), placed)
-    build = step.build(model, tx, config)
+    whole = functools.partial(sharding.whole, config=config, mesh=mesh)
     run = jax.jit(
-        lambda state, *more: build(sharding.gathered(state, config, mesh), *more),
+        step.build(model, tx, config, whole=whole),
         out_shardings=(placed, None),
     )
     batch = sharding.put(batch, sharding.batched(mesh), len(batch.image_ids))
     run = run.lower(first, batch, jax.random.key(config.seed)).compile()
     after, metrics = run(first, batch, jax.random.key(config.seed))
     return after, float(metrics["loss"].mean), run.memory_analysis().output_size_in_bytes
+
+
+def working_memory(model, config):
+    """Bytes of a device that a step takes beside the state, for a batch that outweighs it."""
+    mesh = sharding.mesh(config)
+    tx = optim.build(config.optim, model.abstract(), config.steps)
+    shapes = state.abstract(model, tx)
+    placed = sharding.of_state(shapes, shapes.params, config, mesh)
+    one, over = tiny.batch(1), sharding.batched(mesh)
+    many = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype, sharding=over),
+        one,
+    )
+    whole = functools.partial(sharding.whole, config=config, mesh=mesh)
+    run = jax.jit(step.build(model, tx, config, whole=whole), out_shardings=(placed, None))
+    run = run.lower(shapes, many, jax.random.key(0)).compile()
+    return run.memory_analysis().temp_size_in_bytes
 
 
 def distance(a, b):
@@ -96,6 +114,16 @@ def main(folder):
     for name in MESHES:
         report[name]["distance"] = distance(states["one"].params, states[name].params)
         report[name]["moments"] = distance(states["one"].opt_state, states[name].opt_state)
+
+    report["working"] = {
+        name: working_memory(
+            built,
+            dataclasses.replace(
+                built.config, batch_size=512, mesh=(("data", 8),), fsdp=fsdp, optim=OPTIM
+            ),
+        )
+        for name, fsdp in (("data", False), ("fsdp", True))
+    }
 
     # Written on 4 × 2, read on 2 × 1, and without asking for a mesh.
     config = dataclasses.replace(built.config, mesh=(("data", 4), ("model", 2)), optim=OPTIM)

@@ -51,6 +51,11 @@ def test_fsdp_cuts_parameters_and_moments_over_the_data_axis(report):
 
 
 @pytest.mark.slow
+def test_fsdp_gathers_parameters_and_never_the_batch(report):
+    assert report["working"]["fsdp"] < 1.05 * report["working"]["data"]
+
+
+@pytest.mark.slow
 def test_parameters_and_their_moments_lie_over_the_model_axis(report):
     assert report["both"]["mlp"] == report["both"]["moment"] == [None, "model"]
     assert report["both"]["tokens"] == [None, None]  # 29 words cannot be cut in two

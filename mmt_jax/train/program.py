@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -54,12 +55,10 @@ class Program:
         self._batched = sharding.batched(mesh)
         self.like = _like(shapes, self._placed)
         self.largest = _like(_batch_shapes(examples, config.batch_size), self._batched)
-        build = step_lib.build(model, self._tx, config)
-
-        @jax.jit  # traced once for both uses below
-        def step(state: State, batch: Batch, key: jax.Array) -> Any:
-            return build(sharding.gathered(state, config, mesh), batch, key)
-
+        whole = functools.partial(sharding.whole, config=config, mesh=mesh)
+        step = jax.jit(  # traced once for both uses below
+            step_lib.build(model, self._tx, config, whole=whole)
+        )
         _, metrics = jax.eval_shape(step, self.like, self.largest, self._key)
         make = jax.jit(lambda: Window.empty(metrics), out_shardings=sharding.replicated(mesh))
         self.empty: Window = make()

@@ -160,17 +160,16 @@ def of_state(state: Any, params: Params, config: Config, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(find, state)
 
 
-def gathered(state: Any, config: Config, mesh: Mesh) -> Any:
-    """A `State` inside a step, its parameters whole on every device of the axis "data".
+def whole(params: Params, config: Config, mesh: Mesh) -> Params:
+    """Parameters or their gradient inside a step, whole on every device of the axis "data".
 
     Left to itself, XLA would rather gather the activations of the whole batch than weights that are
-    cut over the same axis. The weights are gathered one by one, where they are needed.
+    cut over the same axis. Each is gathered, and its gradient added up, where that is needed.
     """
     if not config.fsdp:
-        return state
-    places = of_params(state.params, dataclasses.replace(config, fsdp=False), mesh)
-    params = jax.lax.with_sharding_constraint(state.params, places)
-    return dataclasses.replace(state, params=params)
+        return params
+    places = of_params(params, dataclasses.replace(config, fsdp=False), mesh)
+    return jax.lax.with_sharding_constraint(params, places)
 
 
 def put_key(key: jax.Array, mesh: Mesh) -> jax.Array:

@@ -19,7 +19,11 @@ from mmt_jax.typing import Array, Batch, Metric, Metrics, Params
 
 
 def build(
-    model: Model, tx: optax.GradientTransformation, config: Config
+    model: Model,
+    tx: optax.GradientTransformation,
+    config: Config,
+    *,
+    whole: Callable[[Params], Params] = lambda params: params,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, Metrics]]:
     """The step of a run.
 
@@ -33,6 +37,8 @@ def build(
       config: of the run. The batch is cut into `grad_accum` parts, whose sums and counts are added
         before they are divided. Candidates of a contrastive loss and wrong captions come from
         within a part.
+      whole: `sharding.whole` where parameters are cut over the axis of the batch: gathers them, and
+        their gradient before it is cut again.
 
     Returns:
       State, batch and the run's key (`state.keys`) → the next state, and the metrics of
@@ -41,9 +47,9 @@ def build(
     schedule = optim.schedule(config.optim, config.steps)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        grads, metrics = _gradient(
-            model, state.params, batch, jax.random.fold_in(key, state.step), config.grad_accum
-        )
+        now = jax.random.fold_in(key, state.step)
+        grads, metrics = _gradient(model, whole(state.params), batch, now, config.grad_accum)
+        grads = whole(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = _single(optax.tree.norm(grads))
