@@ -35,7 +35,7 @@ demo: .venv/installed
 	  --caption="$$(head -n 1 demo/photo.txt)" --caption="$$(head -n 1 demo/other.txt)"
 
 # Two processes; what a file's tests share is made once, in one of them.
-PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed-test
 	$(PYTEST)

@@ -53,14 +53,22 @@ _BEFORE = pytest.StashKey[set[str]]()
 _HELD = pytest.StashKey[int]()  # bytes after memory was freed last
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first, and those that import TensorFlow into one process."""
+    """Puts the longest files first."""
     items.sort(key=lambda item: item.path.name not in _FIRST)
-    with_tf = {item.path for item in items if item.get_closest_marker("tf")}
-    for item in items:
-        group = "tf" if item.path in with_tf else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files go to processes whole, and those that import TensorFlow all to one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return "tf" if "mark.tf" in (_ROOT / path).read_text() else path
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
