@@ -87,8 +87,9 @@ def pytest_runtest_teardown(item, nextitem):
         new = module in sys.modules and module not in item.stash[_BEFORE]
         if new and item.get_closest_marker(mark) is None:
             pytest.fail(f"imports {module}: mark it with {mark}")
-    ends = nextitem is None or nextitem.path != item.path
-    if ends or _resident() > item.session.stash.get(_HELD, 0) + (1 << 29):
+    within = nextitem is not None and nextitem.path == item.path
+    grown = _resident() - item.session.stash.get(_HELD, 0)
+    if grown > (1 << 29 if within else 1 << 28):
         _free_memory()
         item.session.stash[_HELD] = _resident()
 

@@ -105,6 +105,7 @@ def test_models_of_the_study_start_from_it(tmp_path):
     assert trees.flatten(params).keys() == trees.flatten(model.abstract()).keys()
 
 
+@pytest.mark.slow
 def test_text_encoders_start_from_it(tmp_path):
     theirs = published(tmp_path / "in")
     found = importers.load(tmp_path / "in", "bert")

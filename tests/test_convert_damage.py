@@ -542,6 +542,7 @@ def fuzz(run):
     )()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", samples.CAPTION_FILES)
 def test_fuzz_of_captions(tmp_path, name):
     def run(which, marks):

@@ -347,6 +347,7 @@ def exchanged(draw, tree):
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", samples.WRITERS)
 def test_any_damage_is_an_error_for_the_user_or_a_skip(name, tmp_path):
     samples.WRITERS[name](tmp_path)

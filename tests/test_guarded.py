@@ -39,6 +39,7 @@ def entries(path, what):
         os.abort()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -1,6 +1,7 @@
 """Arrows point one way: who may import whom, read off the source."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def _modules() -> dict[str, pathlib.Path]:
 MODULES = _modules()
 
 
+@functools.cache
 def _imports(path: pathlib.Path) -> set[str]:
     """Dotted names of all modules that a file imports, inside functions too."""
     found = set()

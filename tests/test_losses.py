@@ -203,6 +203,7 @@ def test_text_alone_learns_from_every_caption():
     np.testing.assert_allclose(loss, 0.5 * terms["mlm"].mean, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_masked_losses_of_candidates_are_those_of_the_matched_pairs():
     contrastive = {"itm": "contrastive", "candidates": 2}
     joint, matched = (tiny.model(objective=o) for o in (contrastive, {"mismatch": 0.0}))

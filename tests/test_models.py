@@ -205,6 +205,7 @@ def test_only_models_whose_streams_never_meet_are_separable(layers, separable):
     assert tiny.model(layers).separable == separable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "rows"),
     [

@@ -67,6 +67,7 @@ def test_a_checkpoint_of_one_mesh_is_read_on_another(report):
     assert report["loaded"] == {"distance": 0.0, "devices": 1}
 
 
+@pytest.mark.slow
 def test_twelve_layers_are_the_same_on_eight_devices(report):
     assert report["deep"]["distance"] == 0.0
     assert report["deep"]["scores"] < 1e-5
