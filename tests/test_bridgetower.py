@@ -75,6 +75,7 @@ def model(*, itm="classification", mlm=1.0, mrm=1.0, dtype="float32", **sizes):
     return registry.build(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("heads", "base", "large"),
     [

@@ -74,6 +74,7 @@ def test_exported_signature_says_what_the_pytorch_model_says(theirs, folder, wor
     np.testing.assert_allclose(found, probabilities(theirs, pixels, folder), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", hf.CASES)
 def test_every_class_goes_there_and_back(case, tmp_path):
     theirs = hf.published(case)

@@ -261,6 +261,7 @@ def test_a_savedmodel_by_the_names_of_its_outputs(saved):
         detectors.load(saved.replace("boxes=where,", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tflite", "onnx_file"])
 def test_classifiers_read_the_whole_photo_and_parts_of_it(name, request):
     detector = detectors.load(request.getfixturevalue(name))

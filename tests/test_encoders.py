@@ -228,6 +228,7 @@ def test_padded_patches_change_no_other():
     np.testing.assert_allclose(last[:, :4], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(3, 3), (7, 5), (2, 4), (1, 16)])
 @pytest.mark.parametrize("size", [3, 6])
 def test_positions_are_resized_as_pytorch_does(rows, columns, size):

@@ -143,6 +143,7 @@ def test_joint_models_have_no_embeddings(loaded):
     assert set(loaded("joint").signatures) == {"default"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layers",
     [("coattention", "single"), ("single_stream",), ("language_query", "image_query"), ("single",)],

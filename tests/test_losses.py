@@ -78,6 +78,7 @@ def test_contrastive_by_hand_in_both_directions():
     np.testing.assert_allclose(to_caption, -np.log([[6 / 7, 3 / 5]]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_contrastive_leaves_out_candidates_of_the_same_photo():
     scores = np.log([[[6.0, 50.0, 2.0], [70.0, 3.0, 1.0], [4.0, 5.0, 8.0]]])
     allowed = np.ones((1, 3, 3), bool)
@@ -147,6 +148,7 @@ def assert_metric(metric, wanted):
 ALL_HIDDEN = {"mlm_rate": 1.0, "mrm_rate": 1.0}
 
 
+@pytest.mark.slow
 def test_masked_losses_count_on_matched_pairs_only():
     model = tiny.model(objective={**ALL_HIDDEN, "mismatch": 0.5})
     params = by_bias_alone(tiny.params(model))

@@ -368,6 +368,7 @@ def expected_parameters(variant):
     return text + image + layers + pooled + score + words + regions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", [tag for tag in structures(variants.get_config) if tag != "bert"])
 def test_full_size_has_the_parameters_of_its_parts(tag):
     abstract = registry.build(with_spec(variants.get_config(tag), RELEASE_SPEC)).abstract()

@@ -138,6 +138,7 @@ def test_without_states_scores_of_every_kind_of_layer_are_the_same(name):
     np.testing.assert_allclose(scored.scores, whole.scores, rtol=1e-4, atol=2e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_each_fresh_weight_is_a_function_of_seed_and_path_alone(family):
     shallow, deep = (zoo.build(family, depth=depth) for depth in (1, 2))
