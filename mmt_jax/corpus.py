@@ -106,12 +106,11 @@ class Corpus(Photos):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """As `Photos` says."""
         found = {key: values.shape[1:] for key, values in self.rows.items()}
         return found if self.pixels is None else found | {PIXELS: self.pixels.shape[1:]}
 
     def take(self, photos: np.ndarray) -> Corpus:
-        """As `Photos` says; captions are those of the photos."""
+        """Captions are those of the photos."""
         counts = np.diff(self.offsets)[photos]
         offsets = starts(counts)
         rows = np.repeat(self.offsets[photos] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -125,7 +124,7 @@ class Corpus(Photos):
         )
 
     def head(self, count: int) -> Corpus:
-        """As `Photos` says; shares memory."""
+        """Shares memory."""
         return dataclasses.replace(
             super().head(count),
             rows={key: values[: self.offsets[count]] for key, values in self.rows.items()},

@@ -34,6 +34,8 @@ def _sentence(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({text or 'out of memory'})"
+    if not isinstance(error, OSError | RuntimeError | ValueError):
+        return None
     for code in _QUOTED:
         if os.strerror(code) in text:
             return _of(code, None)

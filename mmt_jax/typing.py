@@ -51,17 +51,23 @@ def record(cls: type[_Type]) -> type[_Type]:
 
 @record
 class Text:
-    """Captions as tokens, laid out `[pad…] [SEP] w1 … wn [CLS]`."""
+    """Captions as tokens; the study's are laid out `[pad…] [SEP] w1 … wn [CLS]`.
+
+    Other families' stand as their own tokenizers have them, padding behind.
+    """
 
     token_ids: Int[Array, "B T"]
-    segment_ids: Int[Array, "B T"]  # 0, and 2 at [CLS]
-    word_ids: Int[Array, "B T"]  # 0, 1, … for words, -1 for [SEP] and [CLS], -2 for padding
+    segment_ids: Int[Array, "B T"]  # the study's: 0, and 2 at [CLS]
+    word_ids: Int[Array, "B T"]  # 0, 1, … for words, -1 for special tokens, -2 for padding
     mask: Bool[Array, "B T"]  # True = real
 
 
 @record
 class Image:
-    """Photos as regions; the last slot is the global region and is always real."""
+    """Photos as regions, of a detector or patches of pixels.
+
+    Models that read a global region have it in the last slot, which is always real.
+    """
 
     features: Float[Array, "B R F"]
     boxes: Float[Array, "B R 5"]  # ymin, xmin, ymax, xmax in 0..1, then area

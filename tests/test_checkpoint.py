@@ -224,6 +224,16 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(run, how):
         load(run)
 
 
+@pytest.mark.parametrize("lacks", [MemoryError("16 GiB"), PermissionError(13, "no", "x")])
+def test_a_checkpoint_is_not_blamed_for_what_the_machine_lacks(run, monkeypatch, lacks):
+    def restore(*_, **__):
+        raise lacks
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", restore)
+    with pytest.raises(type(lacks)):
+        load(run)
+
+
 def test_a_damaged_config_is_named(run):
     (run / "config.json").write_text("{")
     with pytest.raises(UsageError, match=r"config\.json is damaged"):

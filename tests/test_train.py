@@ -235,10 +235,10 @@ def test_flops_are_of_products_in_loops_and_gradients_too():
 def test_flops_of_a_step_are_counted_whole_whatever_its_parts(monkeypatch, tmp_path):
     monkeypatch.setitem(speed.PEAKS, "cpu", 1e12)
     flops = []
-    for parts in (1, 2):
-        program = prepare(dataclasses.replace(CONFIG, grad_accum=parts), tmp_path / "run").program
+    for how in ({}, {"remat": "layers"}, {"grad_accum": 2}):
+        program = prepare(dataclasses.replace(CONFIG, **how), tmp_path / "run").program
         flops.append(program.flops(program.largest))
-    assert flops[1] == flops[0]
+    assert flops[0] == flops[1] == flops[2]
     # Of all that XLA does, one part of two at a time, products are some.
     assert 0 < flops[0] < 2 * program.compile().cost_analysis()["flops"]
 
@@ -396,6 +396,21 @@ def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
     assert "taken from" in said[0]
     assert "word_head/dense" in said[0]
     assert "streams/*/image/" in said[1].replace("layers/", "")
+
+
+@pytest.mark.slow
+def test_what_a_pretrained_run_starts_from_comes_before_it(tmp_path, monkeypatch):
+    rows = {
+        "bert": BERT,
+        "x": dataclasses.replace(CONFIG, tag="x", pretrained="bert"),
+        "y": dataclasses.replace(CONFIG, tag="y", pretrained="x"),
+    }
+    monkeypatch.setattr(init.variants, "get_config", lambda tag, *, scale: rows[tag])
+    run(tmp_path, dataclasses.replace(rows["y"], steps=1))
+    first, second, third = (load(tmp_path.joinpath(*["pretrained"] * depth)) for depth in (2, 1, 0))
+    assert [found.config.tag for found in (first, second, third)] == ["bert", "x", "y"]
+    assert distance(first.params["text"], second.params["text"]) < 0.0055
+    assert distance(second.params, third.params) < 0.0055
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ class Config(Checked):
     grad_accum: Count = 1  # the batch is cut into that many equal parts
     # Of products; parameters, sums and scores are float32.
     dtype: Annotated[str, Choice("float32", "bfloat16")] = "float32"
-    # Of jax.nn.dot_product_attention.
+    # Of jax.nn.dot_product_attention; auto is what jax takes, in this version xla.
     attention: Annotated[str, Choice("auto", "xla", "cudnn")] = "auto"
     # Layers are computed again for the gradient, to save memory.
     remat: Annotated[str, Choice("none", "layers")] = "none"

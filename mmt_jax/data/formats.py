@@ -251,11 +251,10 @@ class RegionFolder(Source):
     form = "regions:FOLDER"
 
     def splits(self) -> tuple[str, ...]:
-        """As `Source` says."""
         return splits(self.name)
 
     def spec(self) -> Spec:
-        """As `Source` says; features are not read."""
+        """Features are not read."""
         with Npz(_reference(self.name)) as file:
             _, width = _shape(file)
             unlabelled = "class_probs" not in file
@@ -268,21 +267,19 @@ class RegionFolder(Source):
             return Spec(feature_dim=width, unlabelled=unlabelled, **numbers)
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
-        """As `Source` says."""
         del seed, size
         files = [pathlib.Path(self.name) / f"{split}{end}" for end in (".npz", ".jsonl")]
         changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
         return _kept(self.name, split, pixels, bare, changed)
 
     def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
-        """As `Source` says."""
         del seed, size
         with _opened(self.name, split) as file:
             image_ids, captions = _lines(_lines_of(file))
             return Outline(captions, np.diff(_offsets(file, image_ids)) - 1)
 
     def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
-        """As `Source` says; photos without captions too, which tasks ask about."""
+        """Photos without captions too, which tasks ask about."""
         return blocks(self.name, split, pixels=pixels, photos=photos, bare=True)
 
 

@@ -39,15 +39,12 @@ class Scenes(Source):
         raise UsageError(f"there is no generated corpus {name!r}; {right}")
 
     def splits(self) -> tuple[str, ...]:
-        """As `Source` says."""
         return scenes.SPLITS
 
     def spec(self) -> Spec:
-        """As `Source` says."""
         return Spec(scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, unlabelled=False)
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
-        """As `Source` says."""
         del bare
         return _kept(self.name, split, seed, size, pixels)
 

@@ -84,13 +84,11 @@ class Packed(Photos):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """As `Photos` says."""
         shapes = {published.NAMES.get(name, name): shape for name, _, shape in self.columns}
         return shapes | {BOXES: (5,)}
 
     @property
     def caption_counts(self) -> np.ndarray:
-        """As `Photos` says."""
         return self.captions.counts if isinstance(self.captions, Lines) else super().caption_counts
 
     def take(self, photos: np.ndarray) -> Corpus:
@@ -213,17 +211,15 @@ class PackedRecords(Source):
     form = "records:FOLDER"
 
     def splits(self) -> tuple[str, ...]:
-        """As `Source` says."""
         return splits(self.name)
 
     def spec(self) -> Spec:
-        """As `Source` says."""
         names = splits(self.name)
         said = about(self.name, "train" if "train" in names else names[0])
         (width,) = (row[2][0] for row in said["columns"] if row[0] in (FEATURES, "features"))
         return Spec(width, said["num_classes"], said["num_attributes"], said["unlabelled"])
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Packed:
-        """As `Source` says; pixels come along where there are some."""
+        """Pixels come along where there are some."""
         del seed, size, pixels, bare
         return read(self.name, split)

@@ -40,7 +40,6 @@ class TensorFlowDetector:
         self._outputs = outputs
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """As `Detector.detect`."""
         return [assemble(self._outputs(picture[None])) for picture in pictures]
 
 

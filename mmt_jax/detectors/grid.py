@@ -48,7 +48,7 @@ class PatchDetector:
         self._encode = encode
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """As `Detector.detect`; one picture at a time, for the batch would be compiled in."""
+        """One picture at a time, for the batch would be compiled in."""
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture: np.ndarray) -> Detections:

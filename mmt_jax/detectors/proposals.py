@@ -54,7 +54,7 @@ class CropDetector:
         self._boxes = boxes(scales)
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """As `Detector.detect`: regions, that with the surest class first, then the whole."""
+        """Regions, that with the surest class first, then the whole."""
         crops = [
             pictures_lib.crop(picture, box, self._size)
             for picture in pictures

@@ -29,7 +29,6 @@ class BoxHeadDetector:
         self.num_classes = model.roi_heads.box_predictor.cls_score.out_features
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """As `Detector.detect`."""
         import torch
 
         with torch.inference_mode():

@@ -20,9 +20,10 @@ class Tables:
 
     Positions count from 0 from the first slot ("absolute", BERT's), from `pad_id` + 1 from the
     first token that is no padding, which itself is at `pad_id` ("roberta"), or real tokens from 0,
-    so that how much padding stands in front changes nothing ("real", the study's). Tokens beyond
-    the last position share it. Row `pad_id` of the tables in `frozen` is never trained by a
-    look-up, as in the published models, whose code declares it padding.
+    so that how much padding stands in front changes nothing ("real", the study's, where tokens
+    beyond the last position share it; the others' are never longer than their tables). Row `pad_id`
+    of the tables in `frozen` is never trained by a look-up, as in the published models, whose code
+    declares it padding.
     """
 
     vocab_size: int

@@ -73,11 +73,9 @@ class DotScore(nnx.Module):
         return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
 
     def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        """As `ProductScore.text`."""
         return pooled * pooled.shape[-1] ** -0.5
 
     def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        """As `ProductScore.image`."""
         return pooled
 
 

@@ -137,7 +137,9 @@ class Attention(nnx.Module):
         if key is not None and self.weights_rate:  # which jax's function cannot drop
             weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
             return jnp.einsum("bnsu,bunh->bsnh", weights.astype(values.dtype), values)
-        if self.implementation == "cudnn" and queries.dtype != jnp.float32:  # of 16 bits alone
+        # Weights that learned with it answer elsewhere too, and in float32, which it cannot do.
+        gpu = jax.default_backend() == "gpu"
+        if self.implementation == "cudnn" and gpu and queries.dtype != jnp.float32:
             return _by_cudnn(queries, keys, values, _over_heads(mask))
         implementation: Any = "xla" if self.implementation == "xla" else None
         with jax.numpy_dtype_promotion("standard"):  # jax's function relies on it in 16 bits

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.models.base import Model
+from mmt_jax.nn.primitives import split
 from mmt_jax.typing import Array, Batch, Metric, Params
 
 
@@ -47,7 +48,7 @@ def logits(
     model: Model, params: Params, batch: Batch, *, key: jax.Array | None = None
 ) -> Float32[Array, "B A"]:
     """Answers to B records; `key` switches dropout on."""
-    keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
+    keys = split(key, 4)
     photos = () if batch.image is None else (batch.image, *batch.more)
     images = model.encode_images(params, photos, key=keys[0]) if photos else ()
     pooled: list[Array]
@@ -55,8 +56,10 @@ def logits(
         pooled = [model.pool(params, image) for image in images]
     else:
         text = model.encode_text(params, batch.text, key=keys[1])
+        each = split(keys[2], len(images))
         pooled = [
-            model.fuse(params, text, image, key=keys[2], states=False).pooled for image in images
+            model.fuse(params, text, image, key=own, states=False).pooled
+            for image, own in zip(images, each)
         ]
         pooled = pooled or [model.pool(params, text)]
     return model.answers(params, jnp.concatenate(pooled, axis=-1), key=keys[3])

@@ -127,7 +127,7 @@ def mask_features(
     action = jax.random.uniform(act, (batch, slots))
     # Any real region of the batch will do: draws among all slots, padding never the largest.
     draws = jnp.where(is_region.reshape(-1), jax.random.uniform(swap, (batch * slots,)), -1.0)
-    others = jnp.argsort(-draws)[: batch * slots]
+    others = jnp.argsort(-draws)
     count = jnp.maximum(is_region.sum(), 1)
     other = others[jnp.arange(batch * slots) % count].reshape(batch, slots)
     flat = image.features.reshape(batch * slots, -1)

@@ -146,9 +146,9 @@ def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Metrics
         model.encode_text(params, text, key=keys["text"]),
         model.encode_image(params, image, key=keys["image"]),
     )
-    apart, whole = bool(reading.apart and masked), items
+    apart, whole, of_pairs = bool(reading.apart and masked), items, keys["fuse"]
     if apart:
-        of_text, of_image = split(keys["whole"], 2)
+        of_text, of_image, of_pairs = split(keys["whole"], 3)
         whole = (
             model.encode_text(params, batch.text, key=of_text),
             model.encode_image(params, batch.image, key=of_image),
@@ -162,7 +162,7 @@ def _of_pairs(model: Model, params: Params, batch: Batch, keys: Keys) -> Metrics
     kept = bool(masked) and not apart  # the states that the match has seen are learned from
     fused: Any = None
     if objective.itm != "none" or kept or (batch.targets is not None and not apart):
-        fused = _fuse(model, params, whole, pairs, keys["fuse"], states=kept)
+        fused = _fuse(model, params, whole, pairs, of_pairs, states=kept)
     if objective.itm == "classification":
         losses |= matching.classification(fused.logits, pairs.matched)
     elif objective.itm == "contrastive":

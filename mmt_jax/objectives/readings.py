@@ -16,7 +16,7 @@ class Reading:
       hide_words: as `corruption.mask_words`.
       hide_regions: as `corruption.mask_regions`.
       mismatched: masked losses count on mismatched pairs too.
-      detector: masked regions are learned by LXMERT's sum of three losses (`losses.regions_of`).
+      detector: masked regions are learned by LXMERT's sum of three losses (`losses`).
       apart: pairs are told apart in a pass of their own, in which nothing is hidden; in the other
         all pairs are matched.
     """

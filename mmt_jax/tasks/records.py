@@ -41,7 +41,7 @@ def asked(config: Config, workdir: str | os.PathLike) -> tuple[list[Entry], tupl
 
 
 class Records:
-    """Entries as one list, from which `pipeline.batches` draws.
+    """Entries as one list, from which `feed.batches` draws.
 
     Attributes:
       entries: N of them.

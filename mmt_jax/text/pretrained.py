@@ -100,7 +100,6 @@ class PretrainedTokenizer(Tokenizer):
         )
 
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
-        """As `Tokenizer` says."""
         encoded = self._tokenizer.encode_batch(list(captions), add_special_tokens=False)
         for caption, encoding in zip(captions, encoded, strict=True):
             if not encoding.ids or not caption.strip():
@@ -108,7 +107,6 @@ class PretrainedTokenizer(Tokenizer):
         return [encoding.ids for encoding in encoded]
 
     def piece(self, token_id: int) -> str:
-        """As `Tokenizer` says."""
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
         return text.strip().removesuffix(self._end)
 

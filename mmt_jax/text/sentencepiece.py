@@ -59,7 +59,7 @@ class SentencePiece(Tokenizer):
         self._careful.add(self.unk_id)
 
     def encode_all(self, captions: Sequence[str]) -> list[list[int]]:
-        """As `Tokenizer` says; equal captions are encoded once (and share their list)."""
+        """Equal captions are encoded once (and share their list)."""
         prepared = [prepare(caption) for caption in captions]
         unique = list(dict.fromkeys(prepared))
         encoded = dict(zip(unique, self._sp.encode(unique, out_type=int), strict=True))
@@ -74,11 +74,10 @@ class SentencePiece(Tokenizer):
         return [encoded[text] for text in prepared]
 
     def piece(self, token_id: int) -> str:
-        """As `Tokenizer` says."""
         return self._pieces[token_id].replace(SPACE, "")
 
     def within(self, ids: list[int]) -> list[int]:
-        """As `Tokenizer` says: every text gets a blank in front, which goes where it can."""
+        """Every text gets a blank in front, which goes where it can."""
         piece = self._pieces[ids[0]]
         inside = self._ids.get(piece.removeprefix(SPACE))
         if piece == SPACE:

@@ -27,7 +27,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from mmt_jax import params as params_lib
 from mmt_jax import placement
 from mmt_jax.configs.config import Config, as_dict
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, of_system
 from mmt_jax.files import whole_folder
 from mmt_jax.models import registry, renames
 from mmt_jax.models.base import Model
@@ -140,6 +140,8 @@ class Checkpoints:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:
             raise UsageError(
                 f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); make room "
@@ -217,6 +219,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if of_system(error):
+                raise  # it is the machine that lacks something, and not the checkpoint
             raise UsageError(
                 f"{self.path(step)} is damaged ({_reason(error)}); remove that folder to go on "
                 f"from the checkpoint before it, or train again"

@@ -61,11 +61,15 @@ def train(
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step is written.
     """
     sharding.initialize()
-    run = prepare(config, workdir, evaluator)
+    return _in_turn(prepare(config, workdir, evaluator), progress)
+
+
+def _in_turn(run: Run, progress: bool) -> dict[str, float]:
+    """The run that another starts from comes first, and before that the one that it starts from."""
     if run.first:
         if progress and jax.process_index() == 0:
-            say(f"{config.pretrained} comes first, in {run.first.folder}")
-        loop(run.first, progress=progress)
+            say(f"{run.config.pretrained} comes first, in {run.first.folder}")
+        _in_turn(run.first, progress)
         run = run.start_from([run.first.folder])
     return loop(run, progress=progress)
 

@@ -65,8 +65,15 @@ class Program:
         self._step = jax.jit(
             step_lib.windowed(step), donate_argnums=0, out_shardings=(self._placed, None)
         )
-        # The same products without the parts of a batch, whose counts are added up beforehand.
-        self._whole = step_lib.build(model, self._tx, dataclasses.replace(config, grad_accum=1))
+        # What the model asks for, however it is computed: see `flops`.
+        plain = dataclasses.replace(
+            config,
+            grad_accum=1,
+            remat="none",
+            attention="xla",
+            objective=dataclasses.replace(config.objective, chunk=0),
+        )
+        self._plain = step_lib.build(dataclasses.replace(model, config=plain), self._tx, plain)
         self._compiled: dict[Any, tuple[Any, float | None]] = {}
 
     def first_state(self, weights: Params | None) -> State:
@@ -104,7 +111,10 @@ class Program:
             return step(state, window, batch, self._key)
 
     def flops(self, batch: Batch) -> float | None:
-        """What a step on such a batch takes, over all devices; None where nobody asks for it."""
+        """Of the products of a step on such a batch, over all devices, each computed once.
+
+        None where the device's peak is not known.
+        """
         return self._for(batch)[1]
 
     def _for(self, batch: Batch) -> tuple[Any, float | None]:
@@ -115,7 +125,7 @@ class Program:
                 lowered = traced.lower()
             flops = None
             if speed.peak(self.mesh):
-                flops = speed.flops(self._whole, self.like, batch, self._key)
+                flops = speed.flops(self._plain, self.like, batch, self._key)
             self._compiled[shapes] = lowered.compile(), flops
         return self._compiled[shapes]
 

@@ -85,6 +85,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
             "empty"
         )
+    _check_attention(config)
     folder = pathlib.Path(workdir)
     config, known = workdirs.claim(config, folder)
     origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
@@ -126,6 +127,21 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
         said=tuple(said),
     )
     return run if begun or first or not origins else run.start_from(origins)
+
+
+def _check_attention(config: Config) -> None:
+    """cuDNN's kernel is asked for only where it is what runs."""
+    if config.attention != "cudnn":
+        return
+    if jax.default_backend() != "gpu":
+        raise UsageError("config.attention=cudnn needs an NVIDIA GPU, which jax does not see here")
+    if config.dtype != "bfloat16":
+        raise UsageError("config.attention=cudnn computes in 16 bits; set config.dtype=bfloat16")
+    if rate := config.model.attention_rate:
+        raise UsageError(
+            f"config.attention=cudnn cannot drop attention weights, of which {rate:g} are to be; "
+            f"set config.model.attention_dropout=0"
+        )
 
 
 def _examples(

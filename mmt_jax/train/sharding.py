@@ -27,11 +27,6 @@ from mmt_jax.typing import Params
 AXES = ("data", "model")
 P = PartitionSpec
 
-# Every parameter matches exactly one row: of what families share, or of a family's own.
-TABLE = tuple(
-    dict.fromkeys(row for family in FAMILIES.values() for row in (*PLACES, *family.places))
-)
-
 
 def initialize() -> None:
     """Joins the other hosts of a run, where JAX_COORDINATOR_ADDRESS names the first of them.
@@ -113,8 +108,10 @@ def of_params(params: Params, config: Config, mesh: Mesh) -> Params:
     An axis that the mesh's does not divide, in whole heads if it has heads, stays whole.
 
     Raises:
-      ValueError: a parameter matches no row of TABLE, or several.
+      ValueError: a parameter matches no row, of what families share or of its family's own, or
+        several.
     """
+    table = tuple(dict.fromkeys((*PLACES, *FAMILIES[config.model.family].places)))
 
     def fit(axis: str | None, size: int) -> str | None:
         if axis == "data":
@@ -125,19 +122,19 @@ def of_params(params: Params, config: Config, mesh: Mesh) -> Params:
 
     return params_lib.unflatten(
         {
-            path: NamedSharding(mesh, P(*map(fit, _row(path), leaf.shape)))
+            path: NamedSharding(mesh, P(*map(fit, _row(table, path), leaf.shape)))
             for path, leaf in params_lib.flatten(params).items()
         }
     )
 
 
-def _row(path: str) -> PartitionSpec:
+def _row(table: tuple[tuple[str, PartitionSpec], ...], path: str) -> PartitionSpec:
     hits = [
-        (pattern, spec) for pattern, spec in TABLE if not params_lib.unmatched([pattern], [path])
+        (pattern, spec) for pattern, spec in table if not params_lib.unmatched([pattern], [path])
     ]
     if len(hits) != 1:
         raise ValueError(
-            f"{path} matches {len(hits)} rows of mmt_jax.train.sharding.TABLE "
+            f"{path} matches {len(hits)} rows of mmt_jax.nn.places.PLACES and its family's places "
             f"({', '.join(pattern for pattern, _ in hits)}); it must match exactly one"
         )
     return hits[0][1]

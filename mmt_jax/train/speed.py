@@ -30,6 +30,7 @@ PEAKS = {
     "NVIDIA A10G": 70e12,
     "NVIDIA A10": 125e12,
     "NVIDIA L40S": 362e12,
+    "NVIDIA L40": 181e12,
     "NVIDIA L4": 121e12,
     "Tesla V100": 125e12,
     "Tesla T4": 65e12,
@@ -46,8 +47,8 @@ def peak(mesh: jax.sharding.Mesh) -> float | None:
 def flops(call: Callable[..., Any], *args: Any) -> float:
     """Of the matrix products of `call`: twice their multiplications, whatever runs them.
 
-    XLA counts for CPUs alone, and a loop's body once. What is no product, such as a softmax, and
-    what cuDNN attends are left out. `args` may be abstract.
+    XLA counts for CPUs alone, and a loop's body once. What is no product, such as a softmax, is
+    left out, and what a kernel of cuDNN's does. `args` may be abstract.
     """
     return _products(jax.make_jaxpr(call)(*args).jaxpr)
 
@@ -96,9 +97,9 @@ class Speed:
     def values(self) -> dict[str, float]:
         """Figures by name, since this was asked for last.
 
-        `mfu`, on devices of PEAKS, is the share of the products that they could have done which the
-        step asks for (`flops`), its recomputed ones (`config.remat`) among them. `data_wait` is the
-        share of the time in which nothing was to be done but wait for a batch.
+        `mfu`, on devices of PEAKS, is the share of the products that they could have done which a
+        step asks for (`Program.flops`). `data_wait` is the share of the time in which nothing was
+        to be done but wait for a batch.
         """
         spent = max(time.perf_counter() - self._since, 1e-9)
         found = {

@@ -50,8 +50,11 @@ class Bridge(nnx.Module):
     def __call__(
         self, tap: Float[Array, "P S D"], state: Float[Array, "P S D"]
     ) -> Float[Array, "P S D"]:
-        weight = None if self.weight is None else self.weight[...].astype(tap.dtype)
-        return self.norm(self.join(tap, state, weight))
+        if self.weight is None:
+            return self.norm(self.join(tap, state, None))
+        # In float32: small steps of the weight count.
+        joined = self.join(tap.astype(jnp.float32), state.astype(jnp.float32), self.weight[...])
+        return self.norm(joined.astype(tap.dtype))
 
 
 class CrossLayer(nnx.Module):
@@ -324,7 +327,9 @@ class BridgeTower(Network):
                 ]
                 own = [layer.attention.keys_values(x) for layer, x in zip(layers, inputs)]
                 attended = [
-                    layer.attention(x[:, wanted], [(keys_values, item.mask)], key=next(keys))
+                    recomputed(layer.attention, self.text_cross.remat)(
+                        x[:, wanted], [(keys_values, item.mask)], key=next(keys)
+                    )
                     for layer, item, x, keys_values in zip(layers, items, inputs, own)
                 ]
                 read = [layer.cross.keys_values(x) for layer, x in zip(reversed(layers), inputs)]

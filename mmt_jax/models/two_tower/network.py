@@ -11,7 +11,6 @@ class TwoTower(MMT):
     """Linear projections; their dot product if contrastive, else a head on their product."""
 
     def build_score(self, config: Config) -> None:
-        """As `MMT.build_score`."""
         if config.objective.itm != "contrastive":
             super().build_score(config)
             return
