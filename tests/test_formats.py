@@ -299,7 +299,7 @@ def test_generated_sources():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME, regions:FOLDER or"),
+        ("scene", "unknown source 'scene'; a source is scenes, scenes/NAME, scenes@LEVEL, "),
         ("scenes/coco", "no generated corpus 'coco'; did you mean mscoco"),
         ("regions:", "unknown source 'regions:'"),
     ],

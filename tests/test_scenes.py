@@ -133,9 +133,9 @@ def judge(caption, scene):
     return claims
 
 
-def told_block(corpus, split="train", block=0, seed=0):
-    drawn = corpora.draw_block(corpus, split, block, seed=seed)
-    captions, about = corpora.caption_block(corpus, split, block, drawn, seed=seed)
+def told_block(corpus, split="train", block=0, seed=0, level=scenes.TOP):
+    drawn = corpora.draw_block(corpus, split, block, level=level, seed=seed)
+    captions, about = corpora.caption_block(corpus, split, block, drawn, level=level, seed=seed)
     return [drawn.scene(i) for i in range(len(drawn))], captions, about
 
 
@@ -146,9 +146,10 @@ def arrays(corpus):
 # Captions
 
 
+@pytest.mark.parametrize("level", scenes.LEVELS)
 @pytest.mark.parametrize("corpus", scenes.CORPORA)
-def test_every_caption_is_true_of_the_picture_that_it_is_about(corpus):
-    drawn, captions, about = told_block(corpus)
+def test_every_caption_is_true_of_the_picture_that_it_is_about(corpus, level):
+    drawn, captions, about = told_block(corpus, level=level)
     for row, sources in zip(captions[:150], about):
         for caption, source in zip(row, sources):
             claims = judge(caption, drawn[source])
@@ -307,7 +308,7 @@ def test_default_sizes_and_captions_a_picture():
 
 def test_the_table_of_the_docstring_is_that_of_the_recipes():
     for name, recipe in scenes.RECIPES.items():
-        row = f"| {name} | {recipe.source} | {recipe.train:,} | {recipe.captions} "
+        row = f"| {name} | {scenes.source(name)} | {recipe.train:,} | {recipe.captions} "
         assert f"{row}| {recipe.wrong:.0%} |".replace("%", " %") in corpora.__doc__
 
 
@@ -326,11 +327,95 @@ def test_vocabulary_captions_are_of_every_corpus():
         ("cc", "dev", {}, "train, val, test"),
         ("cc", "train", {"size": 0}, "1 to"),
         ("cc", "train", {"seed": -1}, "negative"),
+        ("cc", "train", {"level": 6}, "1 to 5"),
     ],
 )
 def test_wrong_use_names_the_remedy(corpus, split, options, message):
     with pytest.raises(UsageError, match=message):
         scenes.build(corpus, split, **options)
+
+
+# Levels
+
+
+def words_of(level, corpus="target"):
+    captions = itertools.chain.from_iterable(told_block(corpus, level=level)[1])
+    return set(" ".join(captions).replace(".", " ").split())
+
+
+def test_each_level_says_more_than_the_one_below():
+    said = [words_of(level) for level in scenes.LEVELS]
+    sizes, textures = set(lexicon.SIZES), set(lexicon.TEXTURES)
+    assert [bool(words & (sizes | textures)) for words in said] == [False, False, True, True, True]
+    assert [("crimson" in words, "beach" in words) for words in said] == [
+        (False, False),
+        (False, False),
+        (False, False),
+        (True, False),
+        (True, True),
+    ]
+    for level in scenes.LEVELS:
+        drawn = corpora.draw_block("target", "train", 0, level=level, seed=0)
+        assert set(drawn.present.sum(axis=1)) == ({3} if level == 1 else {3, 4, 5})
+        assert (set(drawn.texture.ravel()) == {0}) == (level < 3)
+
+
+@pytest.mark.parametrize("level", scenes.LEVELS)
+def test_a_corpus_keeps_what_makes_it_that_corpus(level):
+    about = np.concatenate([told_block("sbu", block=b, level=level)[2] for b in range(4)])
+    wrong = np.mean(about != np.arange(len(about))[:, None] % corpora.BLOCK)
+    assert abs(wrong - scenes.RECIPES["sbu"].wrong) < 0.06
+    lengths = {
+        name: np.mean([len(row[0].split()) for row in told_block(name, level=level)[1]])
+        for name in ("mscoco", "mscoco-narratives", "vg")
+    }
+    assert lengths["vg"] < lengths["mscoco"] < lengths["mscoco-narratives"] / 2
+    shapes = corpora.draw_block("oi-narratives", "train", 0, level=level, seed=0).shape
+    assert np.mean(shapes == world.SHAPES.index("star")) > 0.15  # 4 of 18, elsewhere 1 of 8
+
+
+def test_no_picture_is_of_two_levels():
+    built = [
+        scenes.build(corpus, split, level=level, size=20, pixels=True)
+        for level in scenes.LEVELS
+        for corpus in ("target", "sbu", "oi-narratives")
+        for split in ("train", "test")
+    ]
+    ids = np.concatenate([corpus.image_ids for corpus in built])
+    assert len(np.unique(ids)) == len(ids)
+    assert ids.max() + corpora.MAX_PICTURES < 2**31
+    assert len({image.tobytes() for corpus in built for image in corpus.pixels}) == len(ids)
+
+
+def test_a_linear_reader_tells_shapes_and_colours_of_the_first_level():
+    """Least squares on the features of objects, on pictures that it was not fitted to."""
+
+    def rows(split, blocks):
+        features, shapes, colours = [], [], []
+        for block in range(blocks):
+            drawn = corpora.draw_block("target", split, block, level=1, seed=0)
+            pixels, number = render.render(drawn), np.arange(len(drawn))
+            radius = np.asarray(world.RADII)[drawn.size]
+            for slot in range(3):
+                low, high = (
+                    (drawn.centre[:, slot] + sign * radius[:, slot, None]) / world.CANVAS
+                    for sign in (-1, 1)
+                )
+                boxes = np.concatenate([low, high], axis=1).clip(0, 1).astype(np.float32)
+                features.append(detector.box_features(pixels, number, boxes))
+                shapes.append(drawn.shape[:, slot])
+                colours.append(drawn.colour[:, slot])
+        x = np.concatenate(features).astype(np.float64)
+        x = np.sign(x) * np.sqrt(np.abs(x))  # as models read them
+        return np.c_[x, np.ones(len(x))], np.concatenate(shapes), np.concatenate(colours)
+
+    fitted, tested = rows("train", 12), rows("val", 2)
+    for number, least in ((1, 0.99), (2, 0.98)):
+        wanted = np.eye(8)[fitted[number]]
+        ridge = fitted[0].T @ fitted[0] + 1e-3 * np.eye(fitted[0].shape[1])
+        weights = np.linalg.solve(ridge, fitted[0].T @ wanted)
+        found = (tested[0] @ weights).argmax(axis=1)
+        assert np.mean(found == tested[number]) > least
 
 
 # Regions

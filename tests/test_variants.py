@@ -213,7 +213,7 @@ def _count(config) -> int:
         ("architecture_singel-stream", "architecture_single-stream"),
         ("zzz", "mmt list"),
         ("data_cc,scale=small", "scale=full or scale=tiny"),
-        ("data_cc,size=tiny", "write TAG,scale=tiny"),
+        ("data_cc,size=tiny", "write TAG,scale=pilot,level=1"),
     ],
 )
 def test_wrong_tag_gets_a_remedy(text, message):

@@ -195,6 +195,9 @@ class Study:
     tags: tuple[str, ...]
     seeds: int = 3  # 0, 1, …; the same seed sees the same order of examples
     scale: str = "tiny"
+    level: int | None = (
+        None  # of the generated corpora (`mmt_jax.scenes.levels`); None = each row's
+    )
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # "optim.lr" → value
     test: EvalConfig = EvalConfig(split="test", limit=0)  # source None: as each run's own
 

@@ -170,8 +170,13 @@ def layers(variant: Variant, *, own: int) -> tuple[str, ...]:
     return ("text",) * own + LAYERS[variant.attention] * variant.depth
 
 
-def get_config(tag: str, *, scale: str = "full") -> Config:
+def get_config(tag: str, *, scale: str = "full", level: str = "") -> Config:
     """The run that trains `tag` at one of SCALES.
+
+    Args:
+      tag: a name of VARIANTS or ALIASES.
+      scale: of the model.
+      level: of the generated corpora (`mmt_jax.scenes.levels`); "" = the highest.
 
     Raises:
       UsageError: no such tag or scale.
@@ -182,6 +187,7 @@ def get_config(tag: str, *, scale: str = "full") -> Config:
     if scale == "pilot" and variant.depth == Variant.depth:
         variant = dataclasses.replace(variant, depth=PILOT_DEPTH)
     sources, sampling = CORPORA[variant.corpus]
+    scenes = f"scenes@{level}" if level else "scenes"
     config = Config(
         tag=variant.tag,
         scale=scale,
@@ -201,9 +207,9 @@ def get_config(tag: str, *, scale: str = "full") -> Config:
             mrm=float(variant.mrm),
         ),
         data=DataConfig(
-            source="scenes"
+            source=scenes
             if variant.fine_tuned
-            else ",".join(f"scenes/{name}" for name in sources),
+            else ",".join(f"{scenes}/{name}" for name in sources),
             sampling=sampling,
         ),
     )
@@ -211,13 +217,17 @@ def get_config(tag: str, *, scale: str = "full") -> Config:
 
 
 def parse(text: str) -> Config:
-    """The config of `TAG[,scale=tiny]`, the form that commands take."""
+    """The config of `TAG[,scale=tiny][,level=1]`, the form that commands take."""
     tag, *options = text.split(",")
+    found = {}
     for option in options:
-        if not option.startswith("scale="):
-            raise UsageError(f"{option!r} in {text!r} is not an option; write TAG,scale=tiny")
-    scale = options[-1].removeprefix("scale=") if options else "full"
-    return get_config(tag, scale=scale)
+        name, _, value = option.partition("=")
+        if name not in ("scale", "level") or not value:
+            raise UsageError(
+                f"{option!r} in {text!r} is not an option; write TAG,scale=pilot,level=1"
+            )
+        found[name] = value
+    return get_config(tag, **found)
 
 
 def _full(config: Config, variant: Variant) -> Config:

@@ -1,9 +1,11 @@
-"""The generated corpora as sources: `scenes`, the target's, and `scenes/NAME`."""
+"""The generated corpora as sources: `scenes`, the target's, and `scenes/NAME`, at any level."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
+import re
 from typing import Self
 
 from mmt_jax import scenes
@@ -12,28 +14,41 @@ from mmt_jax.data.source import Source, Spec
 from mmt_jax.errors import UsageError
 
 
+@dataclasses.dataclass(frozen=True)
 class Scenes(Source):
-    """`scenes` or `scenes/NAME`; the last few that were made stay in memory."""
+    """`scenes`, `scenes/NAME`, `scenes@LEVEL` or `scenes@LEVEL/NAME`.
+
+    The last few that were made stay in memory.
+    """
 
     kind = "scenes"
-    form = "scenes, scenes/NAME"
+    form = "scenes, scenes/NAME, scenes@LEVEL, scenes@LEVEL/NAME"
     generated = True
 
+    level: int = scenes.TOP
+
     def __str__(self) -> str:
-        return f"scenes/{self.name}"
+        return scenes.source(self.name, self.level)
 
     @classmethod
     def parse(cls, rest: str) -> Self | None:
         """As `Source` says.
 
         Raises:
-          UsageError: no corpus has that name.
+          UsageError: no corpus has that name, or there is no such level.
         """
-        if rest and not rest.startswith("/"):
+        form = re.fullmatch(r"(?:@(?P<level>[^/]*))?(?:/(?P<name>.*))?", rest)
+        if form is None:
             return None
-        name = rest[1:] if rest else "target"
+        level = form["level"] or str(scenes.TOP)
+        if form["level"] == "" or level not in map(str, scenes.LEVELS):
+            raise UsageError(
+                f"scenes{rest}: there is no level {form['level']!r} of the generated corpora; "
+                f"there are 1 to {scenes.TOP}"
+            )
+        name = "target" if form["name"] is None else form["name"]
         if name in scenes.CORPORA:
-            return cls(name)
+            return cls(name, int(level))
         near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
         right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
         raise UsageError(f"there is no generated corpus {name!r}; {right}")
@@ -46,9 +61,9 @@ class Scenes(Source):
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
         del bare
-        return _kept(self.name, split, seed, size, pixels)
+        return _kept(self.name, self.level, split, seed, size, pixels)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(name: str, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
-    return scenes.build(name, split, seed=seed, size=size, pixels=pixels)
+def _kept(name: str, level: int, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
+    return scenes.build(name, split, level=level, seed=seed, size=size, pixels=pixels)

@@ -6,6 +6,7 @@ A source is one of `KINDS`, or several separated by commas: a mixture. A kind is
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -109,10 +110,24 @@ def first(corpora: Sequence[Photos], limit: int) -> list[Photos]:
     return kept
 
 
+def at_level(source: str, level: int) -> str:
+    """The source with its generated parts at a level of `mmt_jax.scenes.levels`.
+
+    Raises:
+      UsageError: no such level or source.
+    """
+    rest = f"@{level}"
+    return ",".join(
+        str(Scenes.parse(f"{rest}/{part.name}") if part.generated else part)
+        for part in parse(source)
+    )
+
+
 def eval_source(config: Config) -> tuple[str, str]:
     """Source and split of a run's evaluation, defaults filled in.
 
-    Generated corpora are evaluated on `scenes`, others on the (first) folder they were trained on.
+    Generated corpora are evaluated on `scenes`, at the level of the first; others on the (first)
+    folder that they were trained on.
 
     Raises:
       UsageError: the source has no split that is known to be for evaluation.
@@ -120,7 +135,8 @@ def eval_source(config: Config) -> tuple[str, str]:
     source = config.eval.source
     if source is None:
         parts = parse(config.data.source)
-        source = next((str(part) for part in parts if not part.generated), "scenes")
+        source = next((str(part) for part in parts if not part.generated), None)
+        source = source or str(dataclasses.replace(parts[0], name="target"))
     return source, config.eval.split or eval_split(source)
 
 

@@ -1,7 +1,8 @@
 """Generated pictures with regions and captions: the data that needs no download.
 
 `build` makes any split of any corpus in seconds, deterministically; `corpora` has the table of what
-the corpora are like.
+the corpora are like, `levels` of what is left out of them for models that are small and budgets
+that are short.
 """
 
 from mmt_jax.scenes.corpora import (
@@ -10,17 +11,22 @@ from mmt_jax.scenes.corpora import (
     SPLITS,
     build,
     picture,
+    source,
     vocabulary_captions,
 )
 from mmt_jax.scenes.detector import FEATURE_DIM, NUM_CLASSES
+from mmt_jax.scenes.levels import LEVELS, TOP
 
 __all__ = [
     "CORPORA",
     "FEATURE_DIM",
+    "LEVELS",
     "NUM_CLASSES",
     "RECIPES",
     "SPLITS",
+    "TOP",
     "build",
     "picture",
+    "source",
     "vocabulary_captions",
 ]

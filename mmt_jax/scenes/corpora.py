@@ -15,9 +15,10 @@ for its words and at times says "shape" for the shape; chat is in the first pers
 words and few attributes; region phrases are on one or two objects; a narration tells of every
 object in some 50 words.
 
-Pictures are those of the training split; `val` has 500 and `test` 1,000 of each. A wrong caption is
-one of another picture of the corpus. These sizes, shares and styles are ours: they give each corpus
-the property that the study ascribes to the one it stands for.
+At a level below the highest (`scenes.levels`; as a source `scenes@1`, or `scenes@1/sbu`) pictures
+and sentences are simpler. Pictures are those of the training split; `val` has 500 and `test` 1,000
+of each. A wrong caption is one of another picture of the corpus. These sizes, shares and styles are
+ours: they give each corpus the property that the study ascribes to the one it stands for.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ import numpy as np
 from mmt_jax.corpus import Corpus, starts
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes import detector, grammar, render, styles
+from mmt_jax.scenes.levels import LEVELS, TOP
 from mmt_jax.scenes.world import Scenes, World, draw_scenes
 
 SPLITS = ("train", "val", "test")
 BLOCK = 256  # pictures drawn from one stream of random numbers
-MAX_PICTURES = 10**8  # of a split; keeps every image id unique and within 32 bits
+MAX_PICTURES = 10**7  # of a split; keeps every image id unique and within 32 bits
 VOCABULARY_CAPTIONS = 600  # of each corpus
 
 
@@ -58,9 +60,8 @@ OUTDOORS = World(
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One corpus: its name as a data source, its size, and what it is like."""
+    """One corpus: its size, and what it is like."""
 
-    source: str
     number: int  # of its random numbers and of its pictures' ids
     train: int  # pictures of the training split
     captions: int  # captions a picture
@@ -72,27 +73,40 @@ class Recipe:
 
 
 RECIPES = {
-    "target": Recipe("scenes", 0, 10_000, 5, styles.PLAIN),
-    "cc": Recipe("scenes/cc", 1, 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
-    "sbu": Recipe("scenes/sbu", 2, 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
-    "vg": Recipe("scenes/vg", 3, 8_000, 5, styles.PHRASES),
-    "mscoco": Recipe("scenes/mscoco", 4, 10_000, 5, styles.PLAIN),
-    "mscoco-narratives": Recipe("scenes/mscoco-narratives", 5, 8_000, 1, styles.NARRATION),
-    "oi-narratives": Recipe("scenes/oi-narratives", 6, 24_000, 1, styles.NARRATION, world=OUTDOORS),
+    "target": Recipe(0, 10_000, 5, styles.PLAIN),
+    "cc": Recipe(1, 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
+    "sbu": Recipe(2, 10_000, 1, styles.CHAT, wrong=0.4, world=ABROAD),
+    "vg": Recipe(3, 8_000, 5, styles.PHRASES),
+    "mscoco": Recipe(4, 10_000, 5, styles.PLAIN),
+    "mscoco-narratives": Recipe(5, 8_000, 1, styles.NARRATION),
+    "oi-narratives": Recipe(6, 24_000, 1, styles.NARRATION, world=OUTDOORS),
 }
 CORPORA = tuple(RECIPES)
 
 
+def recipe(corpus: str, level: int = TOP) -> Recipe:
+    """A corpus at one of LEVELS."""
+    row, rung = RECIPES[corpus], LEVELS[level]
+    return dataclasses.replace(row, style=rung.style(row.style), world=rung.world(row.world))
+
+
 def build(
-    corpus: str, split: str, *, seed: int = 0, size: int | None = None, pixels: bool = False
+    corpus: str,
+    split: str,
+    *,
+    level: int = TOP,
+    seed: int = 0,
+    size: int | None = None,
+    pixels: bool = False,
 ) -> Corpus:
     """Generates a split of a corpus.
 
-    Picture i, its regions and its captions are a function of (corpus, split, seed, i) alone.
+    Picture i, its regions and its captions are a function of (corpus, split, level, seed, i) alone.
 
     Args:
       corpus: one of `CORPORA`.
       split: "train", "val" or "test"; no picture is in two of them.
+      level: one of `LEVELS`; the highest is the corpus as it is.
       seed: 0 or more.
       size: pictures; None for the corpus' own number.
       pixels: whether to keep the pictures, at 12 kB each.
@@ -104,8 +118,8 @@ def build(
     Raises:
       UsageError: there is no such corpus or split, or seed or size is out of range.
     """
-    recipe = _recipe(corpus, split, seed)
-    total: int = getattr(recipe, split) if size is None else size
+    row = _checked(corpus, split, level, seed)
+    total: int = getattr(row, split) if size is None else size
     if not 1 <= total <= MAX_PICTURES:
         raise UsageError(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
@@ -114,19 +128,21 @@ def build(
     pictures, counts, rows, captions = [], [], [], []
     for block in range(-(-total // BLOCK)):
         count = min(BLOCK, total - block * BLOCK)
-        scenes = draw_block(corpus, split, block, seed=seed)
+        scenes = draw_block(corpus, split, block, level=level, seed=seed)
         drawn = render.render(scenes)
-        rng = _stream(corpus, split, seed, block, "detector")
+        rng = _stream(corpus, split, level, seed, block, "detector")
         found, seen = detector.detect(scenes, drawn, rng)
         counts.append(found[:count])
         rows.append({key: values[: found[:count].sum()] for key, values in seen.items()})
-        captions += caption_block(corpus, split, block, scenes, seed=seed)[0][:count]
+        told, _ = caption_block(corpus, split, block, scenes, level=level, seed=seed)
+        captions += told[:count]
         if pixels:
             pictures.append(drawn[:count])
 
-    first_id = (recipe.number * len(SPLITS) + SPLITS.index(split)) * MAX_PICTURES
+    place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
+    first_id = place * MAX_PICTURES
     return Corpus(
-        name=f"{recipe.source} {split}",
+        name=f"{source(corpus, level)} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
         offsets=starts(np.concatenate(counts)),
         captions=tuple(captions),
@@ -136,18 +152,25 @@ def build(
     )
 
 
-def picture(corpus: str, split: str, index: int, *, seed: int = 0) -> np.ndarray:
+def source(corpus: str, level: int = TOP) -> str:
+    """The name of a corpus at a level as a data source, such as "scenes@1/sbu"."""
+    at = "" if level == TOP else f"@{level}"
+    return f"scenes{at}" + ("" if corpus == "target" else f"/{corpus}")
+
+
+def picture(corpus: str, split: str, index: int, *, level: int = TOP, seed: int = 0) -> np.ndarray:
     """Picture `index` of what `build` returns: [64, 64, 3] uint8."""
-    _recipe(corpus, split, seed)
-    return render.render(draw_block(corpus, split, index // BLOCK, seed=seed))[index % BLOCK]
+    _checked(corpus, split, level, seed)
+    block, row = divmod(index, BLOCK)
+    return render.render(draw_block(corpus, split, block, level=level, seed=seed))[row]
 
 
 def vocabulary_captions(*, seed: int = 0) -> list[str]:
     """Captions of all corpora's training splits, to train one vocabulary for all of them."""
     sample = []
-    for corpus, recipe in RECIPES.items():
+    for corpus, row in RECIPES.items():
         captions = []
-        for block in range(-(-VOCABULARY_CAPTIONS // (BLOCK * recipe.captions))):
+        for block in range(-(-VOCABULARY_CAPTIONS // (BLOCK * row.captions))):
             scenes = draw_block(corpus, "train", block, seed=seed)
             for told in caption_block(corpus, "train", block, scenes, seed=seed)[0]:
                 captions += told
@@ -155,30 +178,32 @@ def vocabulary_captions(*, seed: int = 0) -> list[str]:
     return sample
 
 
-def draw_block(corpus: str, split: str, block: int, *, seed: int) -> Scenes:
+def draw_block(corpus: str, split: str, block: int, *, level: int = TOP, seed: int) -> Scenes:
     """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK` of a split."""
-    return draw_scenes(RECIPES[corpus].world, BLOCK, _stream(corpus, split, seed, block, "world"))
+    rng = _stream(corpus, split, level, seed, block, "world")
+    return draw_scenes(recipe(corpus, level).world, BLOCK, rng)
 
 
 def caption_block(
-    corpus: str, split: str, block: int, scenes: Scenes, *, seed: int
+    corpus: str, split: str, block: int, scenes: Scenes, *, level: int = TOP, seed: int
 ) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Captions of a block's pictures, and whose they are.
 
     Returns:
       BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
     """
-    recipe = RECIPES[corpus]
-    rng = _stream(corpus, split, seed, block, "pairing")
-    drawn = (BLOCK, recipe.captions)
-    shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < recipe.wrong)
+    row = recipe(corpus, level)
+    rng = _stream(corpus, split, level, seed, block, "pairing")
+    drawn = (BLOCK, row.captions)
+    shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < row.wrong)
     about = (np.arange(BLOCK)[:, None] + shift) % BLOCK
-    speaker = grammar.Speaker(recipe.style, random.Random(f"{corpus} {split} {seed} {block}"))
+    at = "" if level == TOP else f" level {level}"
+    speaker = grammar.Speaker(row.style, random.Random(f"{corpus} {split} {seed} {block}{at}"))
     told = [scenes.scene(index) for index in range(BLOCK)]
-    return [tuple(speaker.caption(told[i]) for i in row) for row in about.tolist()], about
+    return [tuple(speaker.caption(told[i]) for i in rows) for rows in about.tolist()], about
 
 
-def _recipe(corpus: str, split: str, seed: int) -> Recipe:
+def _checked(corpus: str, split: str, level: int, seed: int) -> Recipe:
     if corpus not in RECIPES:
         raise UsageError(f"no generated corpus {corpus!r}; there are {', '.join(CORPORA)}")
     if split not in SPLITS:
@@ -187,10 +212,14 @@ def _recipe(corpus: str, split: str, seed: int) -> Recipe:
         )
     if seed < 0:
         raise UsageError(f"seed {seed} of the generated scenes is negative; give 0 or more")
-    return RECIPES[corpus]
+    if level not in LEVELS:
+        raise UsageError(f"no level {level!r} of the generated corpora; there are 1 to {TOP}")
+    return recipe(corpus, level)
 
 
-def _stream(corpus: str, split: str, seed: int, block: int, use: str) -> np.random.Generator:
+def _stream(
+    corpus: str, split: str, level: int, seed: int, block: int, use: str
+) -> np.random.Generator:
     use_number = ("world", "detector", "pairing").index(use)
-    keys = (RECIPES[corpus].number, SPLITS.index(split), block, use_number)
-    return np.random.default_rng((seed, *keys))
+    keys = [RECIPES[corpus].number, SPLITS.index(split), block, use_number]
+    return np.random.default_rng((seed, *keys, *([level] if level < TOP else [])))

@@ -44,6 +44,8 @@ class Style:
       first: patterns of the caption, or of a narration's first sentence.
       more: patterns of further sentences, said until every object was told of; () for none.
       last: patterns of the closing sentence; () for none.
+      simple: what `first` and `more` are below the highest level (`scenes.levels`), where nothing
+        closes.
     """
 
     words: tuple[float, float, float, float]
@@ -54,6 +56,7 @@ class Style:
     colour: float = 0.85
     texture: float = 0.5
     hypernym: float = 0.0
+    simple: tuple[Patterns, Patterns] = ((), ())
 
 
 class _Unsayable(Exception):

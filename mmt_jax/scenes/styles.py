@@ -24,6 +24,7 @@ PLAIN = Style(
         (1, "{bg} with {a} {a>b} {b}"),
         (1, "{a} {a@} and {b} {b@}"),
     ),
+    simple=(((3, "{a} {a>b} {b}"), (2, "{a} and {b}"), (1, "{a}, {b} and {c}")), ()),
 )
 
 ALT_TEXT = Style(
@@ -41,6 +42,15 @@ ALT_TEXT = Style(
         (1, "close up of {a} {between} {b} and {c}"),
         (1, "{group} {on_bg} with copy space"),
         (1, "abstract composition with {a} {a@}"),
+    ),
+    simple=(
+        (
+            (3, "{a} {a>b} {b}"),
+            (2, "{a} and {b}"),
+            (1, "{a} with {b} and {c}"),
+            (1, "illustration of {a} {a>b} {b}"),
+        ),
+        (),
     ),
 )
 
@@ -62,6 +72,15 @@ CHAT = Style(
         (1, "i was told {this a} {verb} {a>b} {the b} , who knew"),
         (1, "{bg} as seen from our hotel , with {a}"),
     ),
+    simple=(
+        (
+            (2, "i just love {this a} so much"),
+            (2, "look at {my a} and {my b}"),
+            (2, "saw {a} {a>b} {b} on my way home today"),
+            (1, "our trip to see {the a} and {the b}"),
+        ),
+        (),
+    ),
 )
 
 PHRASES = Style(
@@ -75,6 +94,7 @@ PHRASES = Style(
         (2, "the {noun a} is {adj a}"),
         (1, "{group}"),
     ),
+    simple=(((4, "{a}"), (3, "{a} {a>b} {b}")), ()),
 )
 
 NARRATION = Style(
@@ -97,5 +117,12 @@ NARRATION = Style(
         (2, "in the background there is {bg} ."),
         (1, "all of this is {on_bg} ."),
         (1, "altogether there are {group} {on_bg} ."),
+    ),
+    simple=(
+        (
+            (2, "in this image we can see {a} and {b} ."),
+            (2, "in the picture i can see {a} {a>b} {b} ."),
+        ),
+        ((2, "then we find {a} ."), (2, "there is {a} which {verb} {a>t} {the t} .")),
     ),
 )

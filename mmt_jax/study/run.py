@@ -46,10 +46,14 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"{pair!r} sets nothing; write FIELD=VALUE, such as steps=200")
         said.setdefault(name, []).append(text)
-    return {
+    levels = said.pop("level", ["0"])
+    if not levels[-1].isdecimal():
+        raise UsageError(f"level={levels[-1]} is no level of the generated corpora; give a number")
+    fields = {
         name: read_field(name if name.startswith("test.") else f"config.{name}", texts)
         for name, texts in said.items()
     }
+    return fields | ({"level": int(levels[-1])} if int(levels[-1]) else {})
 
 
 def amend(
@@ -60,8 +64,8 @@ def amend(
     Args:
       study: as named.
       seeds: how many; None = as the study has.
-      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; "scale" is the
-        study's, and those that begin with "test." are of `Study.test`. `steps` is that of a
+      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; "scale" and "level"
+        are the study's, and those that begin with "test." are of `Study.test`. `steps` is that of a
         pretraining row; fine-tuning keeps its share of it.
 
     Raises:
@@ -70,19 +74,20 @@ def amend(
     seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
         raise UsageError(f"{seeds} seeds run nothing; give 1 or more")
-    ours, scale = dict(study.overrides), study.scale
+    ours = dict(study.overrides)
+    own: dict[str, Any] = {"scale": study.scale, "level": study.level}
     test = as_dict(study.test)
     for path, value in (overrides or {}).items():
         if path.startswith("test."):
             test[path.removeprefix("test.")] = value
-        elif path == "scale":
-            scale = value
+        elif path in own:
+            own[path] = value
         else:
             ours[path] = value
     if "seed" in ours:
         raise UsageError("a study's seeds count from 0; say how many with --seeds, not config.seed")
     tested = resolve(test, cls=EvalConfig, path="test")
-    return dataclasses.replace(study, seeds=seeds, scale=scale, overrides=ours, test=tested)
+    return dataclasses.replace(study, seeds=seeds, overrides=ours, test=tested, **own)
 
 
 def recipe(row: str, scale: str) -> Config:
@@ -114,6 +119,9 @@ def configure(study: Study, row: str, seed: int) -> Config:
         multiple of its candidates.
     """
     planned = recipe(row, study.scale)
+    if study.level is not None:
+        at_level = sources.at_level(planned.data.source, study.level)
+        planned = changed(planned, {"data.source": at_level})
     changes = dict(study.overrides)
     if type(steps := changes.get("steps")) is int and steps > 0:
         base = variants.get_config("data_cc", scale=study.scale)
