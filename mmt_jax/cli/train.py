@@ -8,15 +8,16 @@ usage: mmt train --config=TAG[,scale=tiny]|FILE.py:ARG --workdir=DIR [--config.F
     --config.data.source=regions:my_photos --config.steps=2000 --config.batch_size=64 \\
     --config.model.layers="('text','merged','merged')" --config.optim.lr=5e-4
 
-TAG is one of `mmt list`, at scale=full (the default), tiny or pilot. FILE.py is a path from the
-current folder, whose get_config(ARG) makes the config; those of other systems and of tasks are in
-experiments/ of a checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set,
-such as config.seed, config.checkpoint_every, config.eval.every and config.eval.limit (photos).
+TAG is one of `mmt list`, at scale=full (the default), tiny or pilot, on generated scenes of
+level=1, the easiest, to level=5 (the default). FILE.py is a path from the current folder, whose
+get_config(ARG) makes the config; those of other systems and of tasks are in experiments/ of a
+checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set, such as config.seed,
+config.checkpoint_every, config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
-oi-narratives), `regions:FOLDER`, a folder of <split>.jsonl and <split>.npz as described in
-mmt_jax.data.formats, or `records:FOLDER`, which `mmt data pack` makes. Several, separated by
-commas, are a mixture.
+oi-narratives; `scenes@1/NAME` at level 1), `regions:FOLDER`, a folder of <split>.jsonl and
+<split>.npz as described in mmt_jax.data.formats, or `records:FOLDER`, which `mmt data pack` makes.
+Several, separated by commas, are a mixture.
 
 The workdir gets the config, the vocabulary, checkpoints (the last ones and the best), metrics.jsonl
 and TensorBoard events. The same command again goes on with the steps that are left. Ctrl-C and
