@@ -5,14 +5,17 @@ import jax
 import numpy as np
 import pytest
 import small_models as small
+from PIL import Image as Pillow
 
 import mmt_jax
 from mmt_jax import params as params_lib
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import RELEASE_SPEC, DataSpec
+from mmt_jax.corpus import Corpus
 from mmt_jax.data import schema, sources
+from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import api
+from mmt_jax.infer import api, retrieval
 from mmt_jax.text import store, vocabulary
 from mmt_jax.train import workdir as workdirs
 
@@ -154,6 +157,38 @@ def test_a_truncated_file_is_named(scorer, tmp_path):
 def test_bad_captions_are_named(scorer, captions, message):
     with pytest.raises(UsageError, match=message):
         scorer.score(small.record(3), captions)
+
+
+def test_what_finds_regions_is_for_photos_that_have_none(scorer, pixel_scorer, tmp_path):
+    with pytest.raises(UsageError, match="read of a photo already; leave detector out"):
+        scorer.score(small.record(3), ["a cube"], detector="grid:x")
+    with pytest.raises(UsageError, match="leave size_divisor out"):
+        scorer.fill(small.record(3), "a <mask>", size_divisor=32)
+    Pillow.new("RGB", (6, 4)).save(tmp_path / "x.png")
+    with pytest.raises(UsageError, match="reads a photo's pixels; leave detector out"):
+        pixel_scorer.record(tmp_path / "x.png", detector="grid:x")
+
+
+@pytest.mark.parametrize("config", [MERGED, PIXELS], ids=["regions", "pixels"])
+def test_a_scorer_ranks_as_its_model_does(config, tmp_path):
+    rng = np.random.default_rng(0)
+    photos = Corpus(
+        name="photos",
+        image_ids=np.arange(4),
+        offsets=np.arange(5),
+        captions=tuple((caption,) for caption in small.CAPTIONS),
+        rows={
+            schema.BOXES: np.tile(np.array([0, 0, 1, 1, 1], np.float32), (4, 1)),
+            schema.FEATURES: rng.standard_normal((4, small.FEATURE_DIM), np.float32),
+        },
+        pixels=rng.integers(0, 256, (4, 4, 6, 3), np.uint8),
+    )
+    examples = Examples.of(config, [photos], small.TOKENIZER)
+    expected = retrieval.evaluate(*small.build(config), examples, fold=2)
+    scorer = mmt_jax.load(small.make_workdir(tmp_path, config))
+    found = retrieval.ranked(retrieval.scores_of(scorer, examples), examples, fold=2)
+    np.testing.assert_array_equal(found.image_ranks, expected.image_ranks)
+    np.testing.assert_array_equal(found.text_ranks, expected.text_ranks)
 
 
 def test_no_record_is_refused(scorer):

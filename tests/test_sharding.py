@@ -119,7 +119,8 @@ def test_a_parameter_without_a_row_or_with_two_is_an_error(monkeypatch):
     leaf = jax.ShapeDtypeStruct((2,), np.float32)
     with pytest.raises(ValueError, match="new/kernel matches 0 rows"):
         sharding.of_params({"new": {"kernel": leaf}}, config, mesh)
-    monkeypatch.setattr(sharding, "TABLE", (*sharding.TABLE, (r"calibration/.*", sharding.P())))
+    twice = (*sharding.PLACES, (r"calibration/.*", sharding.P()))
+    monkeypatch.setattr(sharding, "PLACES", twice)
     with pytest.raises(ValueError, match="calibration/scale matches 2 rows"):
         sharding.of_params({"calibration": {"scale": leaf}}, config, mesh)
 

@@ -276,6 +276,8 @@ def test_mmt_score_takes_a_photo(workdir, photo, capsys):
         (["--image={photo}", "--out=x.png"], "--detector=NAME:MODEL is missing"),
         (["--image={photo}", "--detector=fake:x", "--out={photo}"], "is not overwritten"),
         (["--image={photo}", "--detector=fake:x", "--out={photo}/x.png"], "cannot be written"),
+        (["--record={folder}/split.npz", "--detector=fake:x", "--out=x.png"], "leave it out"),
+        (["--image={photo}", "--detector=fake:x", "--out={photo}/a/x.png"], "is a file"),
         (["--record={folder}/split.npz", "--out=x.png"], "split.npz: the key 'image/"),
     ],
 )

@@ -487,8 +487,8 @@ def test_every_parameter_is_trained_and_has_its_place_on_a_mesh(case):
 
     grads = trees.flatten(jax.jit(jax.grad(loss))(params))
     assert [path for path, leaf in grads.items() if not np.any(leaf)] == []
-    for path in grads:
-        sharding._row(path)
+    placed = sharding.of_params(params, config, sharding.mesh(config))
+    assert trees.flatten(placed).keys() == grads.keys()
 
 
 def test_configs_that_cannot_be():
