@@ -11,7 +11,7 @@ import test_cards as cards
 from mmt_jax.cli import main as cli
 from mmt_jax.models import registry
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torch]  # transformers writes the folders
 
 FAMILIES = tuple(cards.SYSTEMS)
 # A size of each config that its weights do not have, and a key that tells it.

@@ -530,3 +530,23 @@ def test_time_left_is_told(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "run 1 of 5: data_cc seed 0" in err
     assert "run 5 of 5: data_sbu seed 0, about 0 min left" in err
+
+
+def test_a_level_is_every_row_s_and_that_of_what_it_is_tested_on(tmp_path):
+    study = Study("s", ("data_cc", "data_uniter-instance", "data-ft_cc"), seeds=1, level=4)
+    lower = amend(study, overrides=parse_overrides(["level=2"]))
+    for asked, level in ((study, 4), (lower, 2)):
+        for run in plan(asked, tmp_path):
+            sources = run.config.data.source.split(",")
+            assert {source.partition("/")[0] for source in sources} == {f"scenes@{level}"}
+            assert run.test.source == f"scenes@{level}"
+    today = plan(amend(study, overrides={"level": 5}), tmp_path)[0]
+    assert (today.config.data.source, today.test.source) == ("scenes/cc", "scenes")
+
+
+@pytest.mark.parametrize(
+    ("level", "message"), [("0", "no level '0'"), ("6", "no level '6'"), ("one", "give a number")]
+)
+def test_a_level_that_is_not_there(level, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        plan(amend(SMALL, overrides=parse_overrides([f"level={level}"])), tmp_path)
