@@ -115,18 +115,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOENT and error.filename and not _below(error.filename, path):
-            raise  # of a file that is read
+        if error.errno == errno.ENOENT:
+            raise  # of a file that is read: folders above `path` are made
         raise NoRoomError(
             f"{path} cannot be written ({error.strerror or error}); make room there or name another"
         ) from error
-
-
-def _below(name: str, path: str | os.PathLike) -> bool:
-    """Whether a file lies where `path` is to be, or below the folder that holds it."""
-    return (
-        pathlib.Path(os.path.realpath(path)).parent in pathlib.Path(os.path.realpath(name)).parents
-    )
 
 
 @contextlib.contextmanager

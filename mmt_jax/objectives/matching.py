@@ -39,11 +39,12 @@ def candidates(
     text: Encoded,
     image: Encoded,
     image_ids: Int[Array, " B"],
-    key: Any,
+    key: jax.Array | None,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, among `candidates` of each; `key`: dropout."""
-    score = _by_embeddings if _embeds_candidates(model) else _jointly
-    return score(model, params, text, image, image_ids, key)
+    if _embeds_candidates(model):
+        return _by_embeddings(model, params, text, image, image_ids)
+    return _jointly(model, params, text, image, image_ids, key)
 
 
 def _embeds_candidates(model: Model) -> bool:
@@ -57,10 +58,8 @@ def _by_embeddings(
     text: Encoded,
     image: Encoded,
     image_ids: Int[Array, " B"],
-    key: Any,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, by products of their embeddings."""
-    del key
     objective, num = model.config.objective, model.config.objective.candidates
     embeddings = model.embed_text(params, text), model.embed_image(params, image)
     allowed = pairing.distinct(image_ids, num=num)

@@ -46,14 +46,15 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"{pair!r} sets nothing; write FIELD=VALUE, such as steps=200")
         said.setdefault(name, []).append(text)
-    levels = said.pop("level", ["0"])
-    if not levels[-1].isdecimal():
-        raise UsageError(f"level={levels[-1]} is no level of the generated corpora; give a number")
-    fields = {
-        name: read_field(name if name.startswith("test.") else f"config.{name}", texts)
-        for name, texts in said.items()
-    }
-    return fields | ({"level": int(levels[-1])} if int(levels[-1]) else {})
+    return {name: _read(name, texts) for name, texts in said.items()}
+
+
+def _read(name: str, texts: list[str]) -> Any:
+    if name != "level":  # which is the study's, as the fields of `test` are; others are a run's
+        return read_field(name if name.startswith("test.") else f"config.{name}", texts)
+    if not texts[-1].isdecimal():
+        raise UsageError(f"level={texts[-1]} is no level of the generated corpora; give a number")
+    return int(texts[-1])
 
 
 def amend(

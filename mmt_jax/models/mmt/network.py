@@ -35,31 +35,10 @@ GLOBAL = -1  # the whole photo is the last region
 SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
 
 
-def check_streams(config: Config) -> None:
-    """Refuses unknown kinds of layers, and ITM losses after layers that are not there.
-
-    Raises:
-      UsageError: naming the field.
-    """
-    table = kinds(config.model.layers)
-    if config.objective.hloss and not any(kind.multimodal for kind in table):
-        raise UsageError(
-            "config.objective.hloss puts a loss after every multimodal layer, "
-            "but config.model.layers has none",
-        )
-
-
 def stack_sizes(config: Config) -> Sizes:
     """Of the layers of both streams."""
     model = config.model
     return sizes(config, model.width, model.heads, model.mlp_dim, head_dim=model.head_dim)
-
-
-def token_embed(config: Config) -> TokenEmbed:
-    """Of the language stream."""
-    model = config.model
-    tables = Tables(model.vocab_size, model.max_positions, SEGMENTS, scheme="real", frozen=())
-    return TokenEmbed(tables, stack_sizes(config), dtype=config.dtype)
 
 
 def even_out(features: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
@@ -90,7 +69,48 @@ class RegionEmbed(nnx.Module):
         return dropout(self.norm(x), self.rate, key)
 
 
-class MMT(Network):
+class StreamNetwork(Network):
+    """What has its captions, or captions and photos, go through `Streams`."""
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        table = kinds(config.model.layers)
+        if config.objective.hloss and not any(kind.multimodal for kind in table):
+            raise UsageError(
+                "config.objective.hloss puts a loss after every multimodal layer, "
+                "but config.model.layers has none",
+            )
+
+    def __init__(self, config: Config):
+        model = config.model
+        self.hloss = config.objective.hloss
+        self.heads = {"text": model.cls_index, "image": GLOBAL}  # the slots that scores read
+        tables = Tables(model.vocab_size, model.max_positions, SEGMENTS, scheme="real", frozen=())
+        self.text = TokenEmbed(tables, stack_sizes(config), dtype=config.dtype)
+        self.streams = Streams(stack_sizes(config), model.layers)
+
+    @property
+    def token_table(self) -> Table:
+        return self.text.tokens
+
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        key_embed, key_layers = split(key, 2)
+        x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
+        return self._encode("text", x, text.mask, key_layers)
+
+    def _encode(
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        key: jax.Array | None,
+    ) -> Encoded:
+        states, keys_values = self.streams.encode(stream, x, mask, key=key)
+        heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
+        return Encoded(states[-1], mask, keys_values, heads)
+
+
+class MMT(StreamNetwork):
     """Streams, poolers, match score and the heads of the two masked losses and of a task.
 
     A task's head reads the product of the two pooled vectors, as ViLBERT's do.
@@ -103,21 +123,14 @@ class MMT(Network):
     )
 
     @classmethod
-    def check(cls, config: Config) -> None:
-        check_streams(config)
-
-    @classmethod
     def separable(cls, config: Config) -> bool:
         table = kinds(config.model.layers)
         return all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
 
     def __init__(self, config: Config):
+        super().__init__(config)
         model, objective = config.model, config.objective
-        self.hloss = objective.hloss
-        self.heads = {"text": model.cls_index, "image": GLOBAL}
-        self.text = token_embed(config)
         self.image = RegionEmbed(config)
-        self.streams = Streams(stack_sizes(config), model.layers)
         self.build_score(config)
         self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
@@ -138,29 +151,9 @@ class MMT(Network):
         none = itm == "none"
         self.score: Any = None if none else ProductScore(model.pooled_dim, logits, dropout=rate)
 
-    @property
-    def token_table(self) -> Table:
-        return self.text.tokens
-
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
-        key_embed, key_layers = split(key, 2)
-        x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
-        return self._encode("text", x, text.mask, key_layers)
-
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
-
-    def _encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        key: jax.Array | None,
-    ) -> Encoded:
-        states, keys_values = self.streams.encode(stream, x, mask, key=key)
-        heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
-        return Encoded(states[-1], mask, keys_values, heads)
 
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
