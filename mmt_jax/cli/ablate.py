@@ -11,7 +11,9 @@ stopped; a finished run is never repeated, and more seeds add runs.
 
 The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
 page that needs nothing else), its figures as SVG under figures/, runs.csv, report.json, and best, a
-link to the best run.
+link to the best run. Where the test photos are generated scenes, the page also has each variant's
+accuracy by kind of mistake (see `mmt eval --probe`) and pictures of what the best run finds; runs
+that were finished before there was such a thing are asked when the command is given again.
 """
 
 from __future__ import annotations

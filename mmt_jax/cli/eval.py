@@ -1,9 +1,11 @@
-"""Ranks photos for captions and captions for photos, exhaustively; or answers a task's questions.
+"""Ranks photos for captions and captions for photos, exhaustively; or asks a model questions.
 
 usage: mmt eval --workdir=DIR|SAVEDMODEL --data=SOURCE --split=SPLIT [--limit=N] [--out=FILE.json]
+       mmt eval --workdir=DIR --data=SCENES --split=SPLIT --probe [--limit=N] [--out=FILE.json]
        mmt eval --workdir=DIR --task=NAME --questions=FILE --data=SOURCE --split=SPLIT [--out=FILE]
 
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=200 --out=work/cc_test.json
+  mmt eval --workdir=work/cc --data=scenes@1 --split=test --probe
   mmt eval --workdir=work/vqa --task=vqa --data=regions:coco --split=val --out=answers.json \\
     --questions=v2_OpenEnded_mscoco_val2014_questions.json \\
     --annotations=v2_mscoco_val2014_annotations.json
@@ -18,6 +20,11 @@ caption with every photo, so time grows with the square.
 have words in common with the query (ROUGE-L). With --rerank, models that have embeddings beside
 their joint score use it only for the K best photos of each caption and the K best captions of each
 photo; what is not among them ranks last.
+
+With --probe, generated scenes alone: the share of true captions that score above one that is wrong
+in a single way, by kind: another colour, another shape, the opposite relation, the colours of two
+objects exchanged (binding), the objects exchanged (subjects). Chance is .5, a tie counts as wrong,
+300 photos are asked about unless --limit says how many, and FILE.json gets what is printed.
 
 With --task, one of vqa, gqa, nlvr2, snli_ve, cifar and glue/NAME, the published questions are
 answered by a workdir of experiments/tasks.py, or by imported weights whose list of answers is
@@ -53,9 +60,11 @@ FLAGS = (
     flags.Flag("fold", "N", "rank within folds of N photos; all by default", default=0),
     flags.Flag("ndcg", "", "grade photos by their captions too", default=False),
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
+    flags.Flag("probe", "", "ask by kind of mistake, in place of retrieval", default=False),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
+OF_TASKS = ("questions", "annotations", "labels")
 METRICS = ("r@1", "r@5", "r@10", "median_rank")
 
 
@@ -63,10 +72,12 @@ def run(args: types.SimpleNamespace) -> None:
     """Evaluates, prints and writes."""
     if args.limit < 0:
         raise UsageError(f"--limit={args.limit} is no number of photos; 0 takes all")
-    if args.task:
+    if args.probe:
+        _probe(args)
+    elif args.task:
         _answer(args)
-        return
-    _rank(args)
+    else:
+        _rank(args)
 
 
 def _answer(args: types.SimpleNamespace) -> None:
@@ -112,12 +123,48 @@ def _needs(args: types.SimpleNamespace) -> None:
             raise UsageError(f"--{name} is missing: say where the photos are; see --help")
 
 
+def _probe(args: types.SimpleNamespace) -> None:
+    """Asks by kind of mistake, prints and writes accuracies."""
+    import json
+
+    from mmt_jax.files import check_new, whole
+    from mmt_jax.infer import api
+    from mmt_jax.scenes.probe import KINDS, PHOTOS
+    from mmt_jax.study import probe
+
+    _needs(args)
+    for name in ("task", *OF_TASKS, "fold", "ndcg", "rerank", "vocab"):
+        if getattr(args, name):
+            raise UsageError(f"--{name} says nothing of --probe; leave one of them out")
+    out = check_new(args.out) if args.out else None
+    scorer = api.load(args.workdir)
+    if scorer.predictor is None:
+        raise UsageError("--probe is for workdirs and not for a SavedModel; give the workdir")
+    found = probe.ask(
+        scorer.predictor,
+        scorer.config,
+        scorer.tokenizer,
+        source=args.data,
+        split=args.split,
+        photos=args.limit or PHOTOS,
+    )
+    values = {kind: found.accuracy(kind) for kind in KINDS}
+    count = len(found.margins) // len(values)
+    if out:
+        numbers = {k: {"accuracy": v.mean, "low": v.low, "high": v.high} for k, v in values.items()}
+        with whole(out) as part:
+            part.write_text(json.dumps({"questions": count, **numbers}, indent=2) + "\n")
+    print(f"{count} questions of each kind")
+    rows = [[k, f"{v.mean:.3f}", f"{v.low:.3f} to {v.high:.3f}"] for k, v in values.items()]
+    print(flags.table(["wrong in", "accuracy", "95 % interval"], rows))
+
+
 def _rank(args: types.SimpleNamespace) -> None:
     """Ranks, prints the metrics and writes them."""
     from mmt_jax.infer import retrieval
 
     _needs(args)
-    for name in ("questions", "annotations", "labels"):
+    for name in OF_TASKS:
         if getattr(args, name):
             raise UsageError(f"--{name} is for a task; name it with --task")
     if args.out:

@@ -91,13 +91,23 @@ class Predictor:
             out[part.index] = row[: len(part.index)]
         return out
 
+    def matches(self, texts: Text, images: Image) -> Float32[np.ndarray, " P"]:
+        """Row p of `texts` meets row p of `images`: the scores of `score`, of these pairs alone."""
+        if self.model.separable or self.model.config.objective.itm == "none":
+            return (self.embed(texts) * self.embed(images)).sum(axis=1)
+        return self._rows(_matches, texts, images)
+
     def logits(self, texts: Text, images: Image) -> Float32[np.ndarray, "P 2"]:
         """Row p of `texts` meets row p of `images`: match logits, index 0 = match."""
+        return self._rows(logits, texts, images)
+
+    def _rows(self, function: Any, texts: Text, images: Image) -> Any:
+        """Pairs row by row, some at a time."""
         parts = []
         for start in range(0, len(texts.mask), _ROWS):
             rows = pairing.filled(np.arange(start, min(start + _ROWS, len(texts.mask))))
             part = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (texts, images))
-            parts.append(self._run(logits, *part))
+            parts.append(self._run(function, *part))
         return np.concatenate(self._fetch(parts))[: len(texts.mask)]
 
     def words(self, texts: Text, images: Image | None) -> Float32[np.ndarray, "B T V"]:
@@ -226,6 +236,10 @@ def logits(model: Model, params: Params, texts: Text, images: Image) -> Float32[
     """P pairs, row by row → match logits."""
     encoded = _encode(model, params, texts), _encode(model, params, images)
     return scored(model, params, *encoded)[1]
+
+
+def _matches(model: Model, params: Params, texts: Text, images: Image) -> Float32[Array, " P"]:
+    return _score(model, params, _encode(model, params, texts), _encode(model, params, images))
 
 
 def _words(

@@ -152,13 +152,8 @@ def evaluate(
         the data does not fit it; and as `ranked`.
     """
     config, joint = model.config, model.config.objective.itm != "none"
+    check_scores(model)
     name = config.tag or "this model"
-    if not joint and (model.separable or not model.embeds):
-        how = ", or ask this one its questions with --task" if config.model.num_answers else ""
-        raise UsageError(
-            f"{name} scores no pairs of image and text; evaluate a model that was trained with an "
-            f"ITM loss{how}"
-        )
     if rerank < 0:
         raise UsageError(f"rerank is {rerank}; give a number of pairs, or 0 to score all of them")
     if rerank and not (joint and model.embeds):
@@ -269,6 +264,21 @@ def evaluator(
         return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()
 
     return evaluation
+
+
+def check_scores(model: Model) -> None:
+    """Refuses a model that neither scores pairs nor has embeddings.
+
+    Raises:
+      UsageError: it does neither.
+    """
+    config = model.config
+    if config.objective.itm == "none" and (model.separable or not model.embeds):
+        how = ", or ask this one its questions with --task" if config.model.num_answers else ""
+        raise UsageError(
+            f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
+            f"that was trained with an ITM loss{how}"
+        )
 
 
 def check_width(found: int, wanted: int | None) -> None:

@@ -14,25 +14,58 @@ from mmt_jax.study import stats
 from mmt_jax.study.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Outcome
 
 COLOURS = {SUPPORTED: "#2a7f62", CONTRADICTED: "#b5403a", UNDECIDED: "#7a7f87"}
-INK, BAR = "#2b2f36", "#5b7db1"
+INK, BAR, CHANCE = "#2b2f36", "#5b7db1", "#c0781f"
 
 
-def bars(rows: Sequence[tuple[str, stats.Interval]], *, label: str) -> str:
-    """One bar a tag with its interval, in the order given."""
+def bars(
+    rows: Sequence[tuple[str, stats.Interval]], *, label: str, chance: tuple[float, str]
+) -> str:
+    """One bar a tag with its interval, in the order given, and a line at chance, with its name."""
 
     def draw(axes: Any) -> None:
         places = np.arange(len(rows))[::-1]
-        axes.barh(places, [row.mean for _, row in rows], color=BAR, height=0.7)
+        named = [axes.barh(places, [row.mean for _, row in rows], color=BAR, height=0.7)]
         for place, (_, row) in zip(places, rows, strict=True):
             if math.isfinite(row.low):
-                axes.plot([row.low, row.high], [place, place], color=INK, lw=1.4)
+                named[1:] = axes.plot([row.low, row.high], [place, place], color=INK, lw=1.4)
+        named.append(axes.axvline(chance[0], color=CHANCE, lw=1.2, ls="--"))
+        names = ["mean", "95 % interval", chance[1]] if len(named) > 2 else ["mean", chance[1]]
+        axes.legend(named, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
         axes.set_yticks(places, [tag for tag, _ in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.grid(axis="x")
 
-    return _svg(draw, name="bars", height=0.9 + 0.26 * len(rows))
+    return _svg(draw, name="bars", height=1.1 + 0.26 * len(rows))
+
+
+def dots(rows: Mapping[str, Mapping[str, stats.Interval]], *, label: str, chance: float) -> str:
+    """One dot a tag (colour) and column, with its interval, and a line at chance."""
+    columns = list(next(iter(rows.values())))
+
+    def draw(axes: Any) -> None:
+        import matplotlib
+
+        colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(rows)))
+        shifts = (np.arange(len(rows)) - (len(rows) - 1) / 2) * 0.8 / len(rows)
+        for colour, shift, (tag, row) in zip(colours, shifts, rows.items(), strict=True):
+            places = np.arange(len(columns)) + shift
+            found = [row[name] for name in columns]
+            axes.plot(places, [i.mean for i in found], "o", color=colour, ms=5, label=tag)
+            for place, interval in zip(places, found, strict=True):
+                axes.plot([place] * 2, [interval.low, interval.high], color=colour, lw=1.4)
+        axes.axhline(chance, color=INK, lw=1, ls="--", label="chance")
+        for edge in range(1, len(columns)):
+            axes.axvline(edge - 0.5, color="#dddddd", lw=0.6)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_ylim(top=1.02)
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+
+    return _svg(draw, name="dots", height=3.4)
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str) -> str:

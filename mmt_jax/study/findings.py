@@ -11,7 +11,8 @@ import numpy as np
 
 from mmt_jax.configs.config import Study
 from mmt_jax.data import sources
-from mmt_jax.study import claims, corpora, stats, verdicts
+from mmt_jax.scenes.probe import KINDS
+from mmt_jax.study import claims, corpora, examples, probe, stats, verdicts
 from mmt_jax.study.results import Result
 
 SHOWN = (  # of the metrics, in the table
@@ -46,6 +47,11 @@ class Findings:
     verdicts: Sequence[verdicts.Verdict]
     corpora: Mapping[str, corpora.Properties]
     best: Mapping[str, Any]
+    chance: float  # of `claims.METRIC`
+    # Of tests on generated scenes alone, and of runs that were asked:
+    mistakes: Mapping[str, Mapping[str, stats.Interval]]  # by tag and kind, accuracy of the probe
+    confusions: Mapping[str, Sequence[probe.Confusion]]  # of the best tag, by kind
+    examples: Sequence[examples.Example]  # of the best run
 
     @property
     def scores(self) -> dict[str, float]:
@@ -66,6 +72,8 @@ def find(study: Study, results: Sequence[Result], *, best: Mapping[str, Any]) ->
     photos, _ = results[0].ranks("text_retrieval")
     chance = 1 / len(photos)  # of `claims.METRIC`, R@1
     table = [_row(tag, runs) for tag, runs in by_tag.items()]
+    probes = {tag: probe.answered(runs) for tag, runs in by_tag.items()}
+    (at_best,) = [r for r in by_tag[best["tag"]] if r.run.seed == best["seed"]]
     return Findings(
         study=study,
         results=results,
@@ -76,6 +84,12 @@ def find(study: Study, results: Sequence[Result], *, best: Mapping[str, Any]) ->
         ],
         corpora=described,
         best=best,
+        chance=chance,
+        mistakes={tag: _mistakes(asked) for tag, asked in probes.items() if asked},
+        confusions={
+            kind: probe.confusions(probes[best["tag"]], kind) for kind in ("colour", "shape")
+        },
+        examples=examples.read(at_best.run.folder),
     )
 
 
@@ -97,6 +111,13 @@ def _interval(metric: str, runs: Sequence[Result]) -> stats.Interval:
         return stats.t_interval(values)
     ranks, photos = runs[0].ranks(way)
     return stats.bootstrap_interval(ranks <= int(k), photos)
+
+
+def _mistakes(asked: Sequence[probe.Probe]) -> dict[str, stats.Interval]:
+    """By kind: over seeds; of a single one, over the photos."""
+    if len(asked) == 1:
+        return {kind: asked[0].accuracy(kind) for kind in KINDS}
+    return {kind: stats.t_interval([p.answers(kind)[0].mean() for p in asked]) for kind in KINDS}
 
 
 def _corpora(by_tag: Mapping[str, Sequence[Result]]) -> dict[str, corpora.Properties]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmt_jax.configs.config import as_dict
 from mmt_jax.data import sources
 from mmt_jax.infer import document
-from mmt_jax.study import claims, corpora, figures, stats, verdicts
+from mmt_jax.study import claims, corpora, figures, pictures, probe, stats, verdicts
 from mmt_jax.study.findings import SHOWN, Findings, curve
 from mmt_jax.study.results import Result
 
@@ -19,6 +19,14 @@ PROPERTIES = {
     "wrong": "share of wrong captions",
     "perplexity": "perplexity to a model of the target's captions",
 }
+MISTAKES = {  # what a foil says, see `scenes.probe`
+    "colour": "a colour that nothing on the photo has",
+    "shape": "a shape that nothing has",
+    "relation": "the opposite relation",
+    "binding": "the colours of the two objects exchanged",
+    "subjects": "the two objects exchanged",
+}
+CONFUSED = 5  # pairs of a kind
 
 STYLE = """
 :root { --ink: #22262c; --soft: #68707a; --line: #e2e5e9; --paper: #fff; }
@@ -31,12 +39,17 @@ table { border-collapse: collapse; width: 100%; font-size: .86rem;
 th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--line); }
 th, td { padding: .34rem .7rem .34rem 0; vertical-align: top; }
 td { border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
-small { color: var(--soft); } svg { max-width: 100%; height: auto; }
+small { color: var(--soft); } svg { min-width: 36rem; max-width: 100%; height: auto; }
 .badge { border-radius: 1rem; color: #fff; font-size: .78rem; padding: .1rem .6rem;
   white-space: nowrap; }
 .warning { border-left: 3px solid #b5803a; padding-left: .8rem; }
 code { font-size: .88em; }
+@media (max-width: 44rem) {
+  .verdicts thead { display: none; } .verdicts td { display: block; border: 0; padding: .2rem 0; }
+  .verdicts tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
+}
 """
+STYLE += pictures.STYLE
 
 
 def plots(findings: Findings) -> dict[str, str]:
@@ -44,9 +57,12 @@ def plots(findings: Findings) -> dict[str, str]:
     drawn = {
         "scores": figures.bars(
             [(row.tag, row.metrics[claims.METRIC]) for row in findings.table],
-            label=f"{claims.METRIC}, with 95 % interval",
+            label=claims.METRIC,
+            chance=(findings.chance, f"chance, 1 of {1 / findings.chance:,.0f} photos"),
         )
     }
+    if shown := _asked(findings):
+        drawn["mistakes"] = figures.dots(shown, label="accuracy", chance=probe.CHANCE)
     compared = [
         (verdict.claim.id, outcome)
         for verdict in findings.verdicts
@@ -79,6 +95,7 @@ def plots(findings: Findings) -> dict[str, str]:
 
 def render(findings: Findings, drawn: Mapping[str, str]) -> str:
     """The whole page; `drawn` is from `plots`."""
+    plotted = {name: f'<div class="scroll">{svg}</div>' for name, svg in drawn.items()}
     study = findings.study
     title = f"Study: {study.name}"
     body = [
@@ -88,10 +105,14 @@ def render(findings: Findings, drawn: Mapping[str, str]) -> str:
         _verdicts(findings.verdicts),
         "<h2>Scores</h2>",
         _scores(findings),
-        drawn["scores"],
-        *(["<h2>Comparisons</h2>", drawn["comparisons"]] if "comparisons" in drawn else []),
-        *(_corpora(findings, drawn["corpora"]) if findings.corpora else []),
-        *_curves(findings, [drawn[name] for name in ("training", "validation") if name in drawn]),
+        plotted["scores"],
+        *(_mistakes(findings, plotted["mistakes"]) if "mistakes" in plotted else []),
+        *pictures.examples(findings),
+        *(["<h2>Comparisons</h2>", plotted["comparisons"]] if "comparisons" in plotted else []),
+        *(_corpora(findings, plotted["corpora"]) if findings.corpora else []),
+        *_curves(
+            findings, [plotted[name] for name in ("training", "validation") if name in plotted]
+        ),
         "<h2>How this was tested</h2>",
         _method(),
         "<h2>Settings</h2>",
@@ -155,7 +176,7 @@ def _verdicts(found: Sequence[verdicts.Verdict]) -> str:
                 "<br>".join(why),
             ]
         )
-    return _table(["", "claim", "verdict", "comparisons"], rows)
+    return _table(["", "claim", "verdict", "comparisons"], rows, name="verdicts")
 
 
 def _finding(outcome: verdicts.Outcome) -> str:
@@ -195,6 +216,42 @@ def _number(interval: stats.Interval, *, share: bool) -> str:
         low, high = max(interval.low, 0), min(interval.high, 1) if share else interval.high
         text += f" <small>{low:.{digits}f}–{high:.{digits}f}</small>"
     return text
+
+
+def _asked(findings: Findings) -> dict[str, Mapping[str, stats.Interval]]:
+    """Accuracies by kind of mistake of the best variants, best first."""
+    tags = [row.tag for row in findings.table[:CURVES]]
+    return {tag: findings.mistakes[tag] for tag in tags if tag in findings.mistakes}
+
+
+def _mistakes(findings: Findings, plot: str) -> list[str]:
+    rows = [
+        [
+            f"<code>{_e(row.tag)}</code>",
+            *(_number(interval, share=True) for interval in findings.mistakes[row.tag].values()),
+        ]
+        for row in findings.table
+        if row.tag in findings.mistakes
+    ]
+    kinds = ", ".join(f"<b>{kind}</b>: {_e(text)}" for kind, text in MISTAKES.items())
+    confused = [
+        f"{kind}s: " + ", ".join(f"{c.one} and {c.other} ({c.wrong} of {c.asked})" for c in pairs)
+        for kind, found in findings.confusions.items()
+        if (pairs := [c for c in found[:CONFUSED] if c.wrong])
+    ]
+    hardest = (
+        f"<p>Most often confused by <code>{_e(findings.best['tag'])}</code>, of how often each "
+        f"pair was asked, over all its seeds: {_e('; '.join(confused))}.</p>"
+    )
+    return [
+        "<h2>What attention is for, by kind of mistake</h2>",
+        f"<p>How often a true caption, such as “a red star left of a blue ring”, scores above one "
+        f"that is wrong in a single way; chance is {probe.CHANCE:.2f}, and a tie counts as wrong. "
+        f"{kinds}.</p>",
+        plot,
+        _table(["wrong in", *MISTAKES], rows, numbers=1),
+        hardest if confused else "",
+    ]
 
 
 def _corpora(findings: Findings, plot: str) -> list[str]:
@@ -262,9 +319,16 @@ def _settings(findings: Findings) -> str:
 
 
 def _table(
-    head: Iterable[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None
+    head: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: int | None = None,
+    name: str = "",
 ) -> str:
-    """`head` is text, cells are HTML; columns from `numbers` on are set as numbers."""
+    """`head` is text, cells are HTML; columns from `numbers` on are set as numbers.
+
+    `name` is the table's in STYLE.
+    """
 
     def cells(kind: str, values: Iterable[str]) -> str:
         return "".join(
@@ -275,8 +339,9 @@ def _table(
         )
 
     lines = [f"<tr>{cells('td', row)}</tr>" for row in rows]
+    table = f'<table class="{name}">' if name else "<table>"
     return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", map(_e, head))}</tr></thead>'
+        f'<div class="scroll">{table}<thead><tr>{cells("th", map(_e, head))}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmt_jax.configs.config import Study
-from mmt_jax.study import claims, page
+from mmt_jax.study import claims, page, probe
 from mmt_jax.study.findings import Findings, find
 from mmt_jax.study.results import Result, write_json, write_text
 
@@ -49,12 +49,13 @@ def write(
 
 def as_csv(results: Sequence[Result]) -> str:
     """A line a run."""
-    metrics = list(dict.fromkeys(name for result in results for name in result.test))
+    scores = [_scores(result) for result in results]
+    metrics = list(dict.fromkeys(name for row in scores for name in row))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     settings = ("tag", "seed", "steps", "batch_size", "candidates", "train", "test", "seconds")
     writer.writerow([*settings, "validation", *metrics])
-    for result in results:
+    for result, row in zip(results, scores, strict=True):
         config, test = result.run.config, result.tested_on
         writer.writerow(
             [
@@ -67,10 +68,16 @@ def as_csv(results: Sequence[Result]) -> str:
                 f"{test.source} {test.split}",
                 round(result.seconds, 1),
                 result.validation[config.eval.best],
-                *(result.test.get(name) for name in metrics),
+                *(row.get(name) for name in metrics),
             ]
         )
     return buffer.getvalue()
+
+
+def _scores(result: Result) -> dict[str, float]:
+    """Of the test split, and by kind of mistake where that was asked."""
+    probed = probe.Probe.read(result.run.folder)
+    return {**result.test, **(probed.flat() if probed else {})}
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
@@ -93,9 +100,13 @@ def as_json(findings: Findings) -> dict[str, Any]:
             }
             for verdict in findings.verdicts
         ],
+        "mistakes": {
+            tag: {kind: _clean(dataclasses.asdict(i)) for kind, i in kinds.items()}
+            for tag, kinds in findings.mistakes.items()
+        },
         "corpora": {tag: dataclasses.asdict(p) for tag, p in findings.corpora.items()},
         "runs": [
-            {"seconds": r.seconds, "validation": r.validation, "scores": r.test}
+            {"seconds": r.seconds, "validation": r.validation, "scores": _scores(r)}
             | {"tag": r.run.tag, "seed": r.run.seed, **r.run.settings}
             for r in findings.results
         ],

@@ -2,7 +2,7 @@
 
 `seed<k>.settings.json`, beside the folder, holds what the run was asked to do, from before its
 first step; `result.json` what it scored, written in one stroke when it is over; `ranks.npz` the
-rank of every test query.
+rank of every test query. `probe.npz` and `examples.json` come later, where photos can be drawn.
 """
 
 from __future__ import annotations

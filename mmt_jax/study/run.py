@@ -25,7 +25,7 @@ from mmt_jax.configs.overrides import read as read_field
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
-from mmt_jax.study import report
+from mmt_jax.study import examples, probe, report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
 from mmt_jax.text.store import stored_tokenizer
 
@@ -239,7 +239,11 @@ def ablate(
     results = sorted(done, key=lambda result: runs.index(result.run))
     matched = [result for result in results if result.run.test]
     folder = pathlib.Path(workdir).resolve()
-    return report.write(study, matched, folder, best=_mark_best(matched, folder))
+    best = _mark_best(matched, folder)
+    at_best = best["tag"], best["seed"]
+    probe.complete(result.run for result in matched)
+    examples.complete(next(r for r in matched if (r.run.tag, r.run.seed) == at_best))
+    return report.write(study, matched, folder, best=best)
 
 
 def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:

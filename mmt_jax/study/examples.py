@@ -1,0 +1,98 @@
+"""Queries of a run and the photos that it finds for them, where photos can be drawn again.
+
+Of the test queries, ordered by the rank of their photo and then by number: the first, the one a
+quarter of the way down, the median, that at three quarters, and the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmt_jax.data import sources
+from mmt_jax.study import probe
+from mmt_jax.study.results import Result, Run, Test, write_json
+from mmt_jax.train.workdir import has_checkpoint
+
+FILE = "examples.json"
+WHICH = ("easiest query", "first quartile", "median query", "third quartile", "hardest query")
+TOP = 5  # photos
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One query.
+
+    Attributes:
+      which: of WHICH.
+      caption: the query.
+      photo: number of its photo in the split.
+      rank: of that photo; 1 = best.
+      found: photos with the highest scores, best first; then, unless it is one of them, `photo`.
+      scores: of these.
+    """
+
+    which: str
+    caption: str
+    photo: int
+    rank: int
+    found: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+def chosen(ranks: np.ndarray) -> list[int]:
+    """[Q] ranks → the numbers of the queries that WHICH names."""
+    order = np.argsort(ranks, kind="stable")
+    steps = len(WHICH) - 1
+    return [int(order[(len(order) - 1) * step // steps]) for step in range(steps + 1)]
+
+
+def complete(result: Result) -> None:
+    """Keeps a run's examples in its folder, where it has checkpoints and photos can be drawn."""
+    run = result.run
+    if not run.test or not probe.generated(run.test.source) or not has_checkpoint(run.folder):
+        return
+    if not (run.folder / FILE).exists():
+        ranks, _ = result.ranks("image_retrieval")
+        found = _found(run, run.test, chosen(ranks), ranks)
+        write_json(run.folder / FILE, [dataclasses.asdict(example) for example in found])
+
+
+def read(folder: pathlib.Path) -> list[Example]:
+    """What a run's folder holds; nothing where it has no examples."""
+    if not (folder / FILE).exists():
+        return []
+    entries = json.loads((folder / FILE).read_text())
+    return [
+        Example(**entry | {name: tuple(entry[name]) for name in ("found", "scores")})
+        for entry in entries
+    ]
+
+
+def _found(run: Run, test: Test, queries: Sequence[int], ranks: np.ndarray) -> list[Example]:
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.infer.pairs import Items
+    from mmt_jax.infer.predict import Predictor
+    from mmt_jax.text.store import stored_tokenizer
+    from mmt_jax.train import checkpoint
+
+    trained = checkpoint.load(run.folder, which="best")
+    corpora = sources.load(test.source, test.split, pixels=trained.config.model.pixels)
+    tokenizer = stored_tokenizer(run.folder)
+    data = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
+    scores = Predictor(trained.model, trained.params).score(
+        data.texts(np.array(queries)), Items(data.masks, data.images), pairs=test.pairs
+    )
+    examples = []
+    for which, query, row in zip(WHICH, queries, scores):
+        photo = int(data.caption_to_image[query])
+        found = np.argsort(-row, kind="stable")[:TOP].tolist()
+        found += [] if photo in found else [photo]
+        said = tuple(round(float(row[number]), 4) for number in found)
+        rank = int(ranks[query])
+        examples.append(Example(which, data.captions[query], photo, rank, tuple(found), said))
+    return examples
