@@ -38,6 +38,20 @@ CORPORA = {  # name in a tag → training sources, and how a mixture is sampled
     "uniter-dataset": (("mscoco", "vg", "cc", "sbu"), "dataset"),
 }
 
+# One corpus with more and more wrong captions, and with words further and further from the target's.
+DIALLED = tuple(
+    f"data_mscoco,{dials}"
+    for dials in (
+        "wrong=0.1",
+        "wrong=0.2",
+        "wrong=0.4",
+        "far=0.25",
+        "far=0.5",
+        "far=1",
+        "wrong=0.2,far=0.5",
+    )
+)
+
 LAYERS = {  # attention → the kinds that one multimodal layer is made of
     "merged": ("merged",),
     "coattention": ("coattention", "single"),  # ViLBERT: self-attention follows co-attention
@@ -170,13 +184,17 @@ def layers(variant: Variant, *, own: int) -> tuple[str, ...]:
     return ("text",) * own + LAYERS[variant.attention] * variant.depth
 
 
-def get_config(tag: str, *, scale: str = "full", level: str = "") -> Config:
+def get_config(
+    tag: str, *, scale: str = "full", level: str = "", wrong: str = "", far: str = ""
+) -> Config:
     """The run that trains `tag` at one of SCALES.
 
     Args:
       tag: a name of VARIANTS or ALIASES.
       scale: of the model.
       level: of the generated corpora (`mmt_jax.scenes.levels`); "" = the highest.
+      wrong, far: dials of their captions (`mmt_jax.scenes.Dials`), shares of 1; "" = each
+        corpus's own. They become part of the tag.
 
     Raises:
       UsageError: no such tag or scale.
@@ -188,8 +206,10 @@ def get_config(tag: str, *, scale: str = "full", level: str = "") -> Config:
         variant = dataclasses.replace(variant, depth=PILOT_DEPTH)
     sources, sampling = CORPORA[variant.corpus]
     scenes = f"scenes@{level}" if level else "scenes"
+    dials = {name: value for name, value in (("wrong", wrong), ("far", far)) if value}
+    turned = "?" * bool(dials) + "&".join(f"{name}={value}" for name, value in dials.items())
     config = Config(
-        tag=variant.tag,
+        tag="_".join([variant.tag, *(f"{name}-{value}" for name, value in dials.items())]),
         scale=scale,
         pretrained=variant.pretrained,
         model=MMTConfig(
@@ -207,9 +227,9 @@ def get_config(tag: str, *, scale: str = "full", level: str = "") -> Config:
             mrm=float(variant.mrm),
         ),
         data=DataConfig(
-            source=scenes
+            source=scenes + turned
             if variant.fine_tuned
-            else ",".join(f"{scenes}/{name}" for name in sources),
+            else ",".join(f"{scenes}/{name}{turned}" for name in sources),
             sampling=sampling,
         ),
     )
@@ -217,12 +237,12 @@ def get_config(tag: str, *, scale: str = "full", level: str = "") -> Config:
 
 
 def parse(text: str) -> Config:
-    """The config of `TAG[,scale=tiny][,level=1]`, the form that commands take."""
+    """The config of `TAG[,scale=tiny][,level=1][,wrong=0.2]`, the form that commands take."""
     tag, *options = text.split(",")
     found = {}
     for option in options:
         name, _, value = option.partition("=")
-        if name not in ("scale", "level") or not value:
+        if name not in ("scale", "level", "wrong", "far") or not value:
             raise UsageError(
                 f"{option!r} in {text!r} is not an option; write TAG,scale=pilot,level=1"
             )

@@ -16,28 +16,33 @@ from mmt_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Scenes(Source):
-    """`scenes`, `scenes/NAME`, `scenes@LEVEL` or `scenes@LEVEL/NAME`.
+    """`scenes`, `scenes/NAME`, `scenes@LEVEL` or `scenes@LEVEL/NAME`, and dials of the captions.
 
-    The last few that were made stay in memory.
+    With `?wrong=SHARE`, `?far=SHARE` or `?wrong=SHARE&far=SHARE` behind it, a corpus has captions
+    of other photos, or words far from the target's, as often as asked. The last few corpora that
+    were made stay in memory.
     """
 
     kind = "scenes"
-    form = "scenes, scenes/NAME, scenes@LEVEL, scenes@LEVEL/NAME"
+    form = "scenes, scenes/NAME, scenes@LEVEL, scenes@LEVEL/NAME (with ?wrong=SHARE&far=SHARE)"
     generated = True
 
     level: int = scenes.TOP
+    dials: scenes.Dials = scenes.Dials()
 
     def __str__(self) -> str:
-        return scenes.source(self.name, self.level)
+        return scenes.source(self.name, self.level, self.dials)
 
     @classmethod
     def parse(cls, rest: str) -> Self | None:
         """As `Source` says.
 
         Raises:
-          UsageError: no corpus has that name, or there is no such level.
+          UsageError: no corpus has that name, or there is no such level or dial.
         """
-        form = re.fullmatch(r"(?:@(?P<level>[^/]*))?(?:/(?P<name>.*))?", rest)
+        form = re.fullmatch(
+            r"(?:@(?P<level>[^/?]*))?(?:/(?P<name>[^?]*))?(?:\?(?P<dials>.*))?", rest
+        )
         if form is None:
             return None
         level = form["level"] or str(scenes.TOP)
@@ -48,10 +53,14 @@ class Scenes(Source):
             )
         name = "target" if form["name"] is None else form["name"]
         if name in scenes.CORPORA:
-            return cls(name, int(level))
+            return cls(name, int(level), _dials(form["dials"], f"scenes{rest}"))
         near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
         right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
         raise UsageError(f"there is no generated corpus {name!r}; {right}")
+
+    def recipe(self) -> scenes.Recipe:
+        """What the corpus is like."""
+        return scenes.recipe(self.name, self.level, self.dials)
 
     def splits(self) -> tuple[str, ...]:
         return scenes.SPLITS
@@ -61,9 +70,31 @@ class Scenes(Source):
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
         del bare
-        return _kept(self.name, self.level, split, seed, size, pixels)
+        return _kept(self, split, seed, size, pixels)
+
+
+def _dials(text: str | None, source: str) -> scenes.Dials:
+    turned = {}
+    for option in [] if text is None else text.split("&"):
+        name, _, value = option.partition("=")
+        known = {field.name for field in dataclasses.fields(scenes.Dials)}
+        if name not in known or not re.fullmatch(r"0|1|[01]?\.\d+", value) or float(value) > 1:
+            raise UsageError(
+                f"{source}: {option!r} turns no dial; write ?wrong=SHARE or ?far=SHARE, or both "
+                f"with & between them, a share from 0 to 1"
+            )
+        turned[name] = float(value)
+    return scenes.Dials(**turned)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(name: str, level: int, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
-    return scenes.build(name, split, level=level, seed=seed, size=size, pixels=pixels)
+def _kept(source: Scenes, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
+    return scenes.build(
+        source.name,
+        split,
+        level=source.level,
+        dials=source.dials,
+        seed=seed,
+        size=size,
+        pixels=pixels,
+    )

@@ -116,9 +116,9 @@ def at_level(source: str, level: int) -> str:
     Raises:
       UsageError: no such level or source.
     """
-    rest = f"@{level}"
+    Scenes.parse(f"@{level}")
     return ",".join(
-        str(Scenes.parse(f"{rest}/{part.name}") if part.generated else part)
+        str(dataclasses.replace(part, level=level) if isinstance(part, Scenes) else part)
         for part in parse(source)
     )
 
@@ -135,8 +135,9 @@ def eval_source(config: Config) -> tuple[str, str]:
     source = config.eval.source
     if source is None:
         parts = parse(config.data.source)
-        source = next((str(part) for part in parts if not part.generated), None)
-        source = source or str(dataclasses.replace(parts[0], name="target"))
+        levels = [part.level for part in parts if isinstance(part, Scenes)]
+        folders = [str(part) for part in parts if not isinstance(part, Scenes)]
+        source = folders[0] if folders else str(Scenes("target", levels[0]))
     return source, config.eval.split or eval_split(source)
 
 

@@ -9,8 +9,11 @@ from mmt_jax.scenes.corpora import (
     CORPORA,
     RECIPES,
     SPLITS,
+    Dials,
+    Recipe,
     build,
     picture,
+    recipe,
     source,
     vocabulary_captions,
 )
@@ -19,14 +22,17 @@ from mmt_jax.scenes.levels import LEVELS, TOP
 
 __all__ = [
     "CORPORA",
+    "Dials",
     "FEATURE_DIM",
     "LEVELS",
     "NUM_CLASSES",
     "RECIPES",
+    "Recipe",
     "SPLITS",
     "TOP",
     "build",
     "picture",
+    "recipe",
     "source",
     "vocabulary_captions",
 ]

@@ -18,7 +18,9 @@ object in some 50 words.
 At a level below the highest (`scenes.levels`; as a source `scenes@1`, or `scenes@1/sbu`) pictures
 and sentences are simpler. Pictures are those of the training split; `val` has 500 and `test` 1,000
 of each. A wrong caption is one of another picture of the corpus. These sizes, shares and styles are
-ours: they give each corpus the property that the study ascribes to the one it stands for.
+ours: they give each corpus the property that the study ascribes to the one it stands for. Two of
+these properties are dials (`Dials`): any corpus with another share of wrong captions, or with words
+further from the target's.
 """
 
 from __future__ import annotations
@@ -72,6 +74,21 @@ class Recipe:
     test: int = 1000
 
 
+@dataclasses.dataclass(frozen=True)
+class Dials:
+    """What is turned of a corpus; at these defaults it is as its recipe says."""
+
+    wrong: float | None = None  # share of captions that are of another picture; None = the recipe's
+    far: float = 0.0  # share of things said in the furthest-fetched of the four ways
+
+    def of(self, row: Recipe) -> Recipe:
+        """The corpus with its dials turned."""
+        words = tuple((1 - self.far) * share for share in row.style.words)
+        style = dataclasses.replace(row.style, words=(*words[:-1], words[-1] + self.far))
+        wrong = row.wrong if self.wrong is None else self.wrong
+        return dataclasses.replace(row, style=style, wrong=wrong)
+
+
 RECIPES = {
     "target": Recipe(0, 10_000, 5, styles.PLAIN),
     "cc": Recipe(1, 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
@@ -84,10 +101,11 @@ RECIPES = {
 CORPORA = tuple(RECIPES)
 
 
-def recipe(corpus: str, level: int = TOP) -> Recipe:
+def recipe(corpus: str, level: int = TOP, dials: Dials = Dials()) -> Recipe:
     """A corpus at one of LEVELS."""
     row, rung = RECIPES[corpus], LEVELS[level]
-    return dataclasses.replace(row, style=rung.style(row.style), world=rung.world(row.world))
+    row = dataclasses.replace(row, style=rung.style(row.style), world=rung.world(row.world))
+    return dials.of(row)
 
 
 def build(
@@ -95,18 +113,21 @@ def build(
     split: str,
     *,
     level: int = TOP,
+    dials: Dials = Dials(),
     seed: int = 0,
     size: int | None = None,
     pixels: bool = False,
 ) -> Corpus:
     """Generates a split of a corpus.
 
-    Picture i, its regions and its captions are a function of (corpus, split, level, seed, i) alone.
+    Picture i, its regions and its captions are a function of (corpus, split, level, seed, i) alone;
+    `dials` change captions, and leave the pictures.
 
     Args:
       corpus: one of `CORPORA`.
       split: "train", "val" or "test"; no picture is in two of them.
       level: one of `LEVELS`; the highest is the corpus as it is.
+      dials: of its captions.
       seed: 0 or more.
       size: pictures; None for the corpus' own number.
       pixels: whether to keep the pictures, at 12 kB each.
@@ -134,7 +155,7 @@ def build(
         found, seen = detector.detect(scenes, drawn, rng)
         counts.append(found[:count])
         rows.append({key: values[: found[:count].sum()] for key, values in seen.items()})
-        told, _ = caption_block(corpus, split, block, scenes, level=level, seed=seed)
+        told, _ = caption_block(corpus, split, block, scenes, level=level, dials=dials, seed=seed)
         captions += told[:count]
         if pixels:
             pictures.append(drawn[:count])
@@ -142,7 +163,7 @@ def build(
     place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
     first_id = place * MAX_PICTURES
     return Corpus(
-        name=f"{source(corpus, level)} {split}",
+        name=f"{source(corpus, level, dials)} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
         offsets=starts(np.concatenate(counts)),
         captions=tuple(captions),
@@ -152,10 +173,18 @@ def build(
     )
 
 
-def source(corpus: str, level: int = TOP) -> str:
-    """The name of a corpus at a level as a data source, such as "scenes@1/sbu"."""
+def source(corpus: str, level: int = TOP, dials: Dials = Dials()) -> str:
+    """The name of a corpus as a data source, such as "scenes@1/sbu?wrong=0.2"."""
     at = "" if level == TOP else f"@{level}"
-    return f"scenes{at}" + ("" if corpus == "target" else f"/{corpus}")
+    turned = {
+        field.name: value
+        for field in dataclasses.fields(dials)
+        if (value := getattr(dials, field.name)) != field.default
+    }
+    options = "&".join(f"{name}={value:g}" for name, value in turned.items())
+    return "".join(
+        (f"scenes{at}", "" if corpus == "target" else f"/{corpus}", "?" * bool(turned), options)
+    )
 
 
 def picture(corpus: str, split: str, index: int, *, level: int = TOP, seed: int = 0) -> np.ndarray:
@@ -185,14 +214,21 @@ def draw_block(corpus: str, split: str, block: int, *, level: int = TOP, seed: i
 
 
 def caption_block(
-    corpus: str, split: str, block: int, scenes: Scenes, *, level: int = TOP, seed: int
+    corpus: str,
+    split: str,
+    block: int,
+    scenes: Scenes,
+    *,
+    level: int = TOP,
+    dials: Dials = Dials(),
+    seed: int,
 ) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Captions of a block's pictures, and whose they are.
 
     Returns:
       BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
     """
-    row = recipe(corpus, level)
+    row = recipe(corpus, level, dials)
     rng = _stream(corpus, split, level, seed, block, "pairing")
     drawn = (BLOCK, row.captions)
     shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < row.wrong)

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mmt_jax.configs import variants
+
 METRIC = "image_retrieval/r@1"
 MARGIN = 0.05  # of a share in 0..1: the difference that "little" and "equal" allow; our choice
 
@@ -75,6 +77,7 @@ class Correlation:
     says: str
     names: tuple[str, ...]  # fields of `corpora.Properties`
     tags: tuple[str, ...]
+    more: tuple[str, ...] = ()  # tags that count where they were run
     low: float = 0.0
     high: float = math.inf
 
@@ -144,10 +147,13 @@ CLAIMS: dict[str, Claim] = {
                     "few wrong captions and close language go with a high score",
                     ("wrong", "perplexity"),
                     _CORPORA,
+                    tuple(variants.parse(row).tag for row in variants.DIALLED),
                 ),
             ),
             "The unit is the corpus. Six of them with four free of noise can never decide on noise "
             "alone, so the two properties are judged together; both are in the table of corpora. "
+            "One corpus with its noise and its language turned step by step counts with them where "
+            "it was run. "
             "Closeness is the perplexity of the corpus's captions under a trigram model of the "
             "target's.",
         ),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from mmt_jax.configs.config import Config
 from mmt_jax.data import sources
+from mmt_jax.data.generated import Scenes
 from mmt_jax.text.statistics import Target
 
 PHOTOS = 2000  # of a corpus, whose captions are read for its language
@@ -30,25 +31,23 @@ def properties(configs: Mapping[str, Config], *, target: str, split: str) -> dic
       target: source of the captions that language is compared with.
       split: of the target; not the test split, for nothing may be chosen by that.
     """
-    from mmt_jax.scenes import RECIPES
-
-    names = {}
+    rows = {}
     for tag, config in configs.items():
-        parts = sources.parse(config.data.source)
-        if len(parts) == 1 and parts[0].generated:
-            names[tag] = parts[0].name
-    if not names:
+        part, *others = sources.parse(config.data.source)
+        if not others and isinstance(part, Scenes):
+            rows[tag] = part.recipe()
+    if not rows:
         return {}
     spoken = Target(captions(target, split))
     return {
         tag: Properties(
-            photos=configs[tag].data.size or RECIPES[name].train,
-            wrong=RECIPES[name].wrong,
+            photos=configs[tag].data.size or row.train,
+            wrong=row.wrong,
             perplexity=spoken.similarity(
                 captions(configs[tag].data.source, configs[tag].data.split)
             ).perplexity,
         )
-        for tag, name in names.items()
+        for tag, row in rows.items()
     }
 
 

@@ -169,15 +169,16 @@ def _correlate(
     seeds: Sequence[int],
     corpora: Mapping[str, Properties],
 ) -> Outcome:
-    unknown = [tag for tag in comparison.tags if tag not in corpora]
+    tags = [*comparison.tags, *(tag for tag in comparison.more if tag in scores)]
+    unknown = [tag for tag in tags if tag not in corpora]
     if unknown:
         return dataclasses.replace(
             outcome, reason=f"the properties of {unknown[0]}'s corpus are not known"
         )
-    worth = rank_worth([corpora[tag] for tag in comparison.tags], comparison.names)
-    means = [float(np.mean([scores[tag][seed] for seed in seeds])) for tag in comparison.tags]
+    worth = rank_worth([corpora[tag] for tag in tags], comparison.names)
+    means = [float(np.mean(list(scores[tag].values()))) for tag in tags]
     rho, p = stats.spearman(worth, means)
-    test = f"exact permutation of Spearman's ρ over {len(means)} corpora"
+    test = f"permutation of Spearman's ρ over {len(means)} corpora"
     return dataclasses.replace(
         outcome, test=test, interval=stats.Interval(rho, math.nan, math.nan, "none"), p=p
     )
