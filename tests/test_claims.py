@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import DataConfig
@@ -95,6 +96,18 @@ def test_spearman_by_hand():
     assert rho == pytest.approx(4.5 / math.sqrt(4.5 * 5))
     assert p == pytest.approx(4 / 24)  # the middle two may swap, and the whole order turn
     assert stats.spearman([1, 1, 1], [1, 2, 3]) == (0, 1)
+
+
+def test_spearman_of_many():
+    """scipy's p for ten and more is of Student's t, which is close by then."""
+    rng = np.random.default_rng(0)
+    for n in (10, 13):
+        x = rng.random(n)
+        for y in (x + 0.4 * rng.random(n), rng.random(n)):
+            rho, p = stats.spearman(x, y)
+            theirs = scipy.stats.spearmanr(x, y)
+            assert rho == pytest.approx(theirs.statistic)
+            assert p == pytest.approx(theirs.pvalue, abs=0.02)
 
 
 def test_seeds_needed_are_enough_and_not_too_many():
@@ -309,6 +322,23 @@ def test_correlation_needs_all_corpora():
     found = correlation([0.2, 0.1], SIX[:2])
     assert not found.spoken_to
     assert found.missing == SIX[2:]
+
+
+def test_corpora_whose_dials_were_turned_count_where_they_were_run():
+    dialled = [variants.parse(row).tag for row in variants.DIALLED]
+    wrong = (0.1, 0.2, 0.4, 0.0, 0.0, 0.0, 0.2)
+    far = (64, 64, 64, 90, 120, 200, 120)
+    known = PROPERTIES | {
+        tag: Properties(photos=1000, wrong=a, perplexity=b)
+        for tag, a, b in zip(dialled, wrong, far, strict=True)
+    }
+    scores = dict(zip(SIX, ({0: s} for s in (0.2, 0.1, 0.5, 0.6, 0.4, 0.3))))
+    more = dict(zip(dialled, ({0: s} for s in (0.3, 0.25, 0.2, 0.5, 0.4, 0.3, 0.15))))
+    found = judge(CLAIMS["C1"], scores | more, configs=CONFIGS, corpora=known)
+    assert "over 13 corpora" in found.outcomes[0].test
+    assert found.verdict == SUPPORTED
+    some = judge(CLAIMS["C1"], scores | {dialled[0]: {0: 0.3}}, configs=CONFIGS, corpora=known)
+    assert "over 7 corpora" in some.outcomes[0].test
 
 
 def test_every_claim_is_about_known_tags():

@@ -296,6 +296,28 @@ def test_generated_sources():
     assert drawn.captions != sources.load("scenes/cc", "val", size=2)[0].captions
 
 
+@pytest.mark.parametrize("source", ["scenes@1", "scenes@2/vg?far=0.5", "scenes/cc?wrong=0&far=1"])
+def test_a_generated_source_is_named_as_it_was_asked_for(source):
+    assert [str(part) for part in sources.parse(f"{source},{source}")] == [source, source]
+
+
+def test_dials_of_a_source():
+    from mmt_jax import scenes
+
+    (turned,) = sources.load("scenes@1/mscoco?wrong=0.4&far=.5", "train", size=20)
+    dials = scenes.Dials(wrong=0.4, far=0.5)
+    built = scenes.build("mscoco", "train", level=1, dials=dials, size=20)
+    assert turned.captions == built.captions
+    assert sources.eval_source(config("scenes@1/mscoco?wrong=.4")) == ("scenes@1", "val")
+    assert sources.at_level("scenes/mscoco?far=1,scenes@2", 3) == "scenes@3/mscoco?far=1,scenes@3"
+
+
+@pytest.mark.parametrize("dial", ["", "wrong", "wrong=", "wrong=2", "far=-1", "loud=1", "far=1&"])
+def test_dials_that_are_none(dial):
+    with pytest.raises(UsageError, match=r"turns no dial; write \?wrong=SHARE"):
+        sources.parse(f"scenes@1/cc?{dial}")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -133,9 +133,11 @@ def judge(caption, scene):
     return claims
 
 
-def told_block(corpus, split="train", block=0, seed=0, level=scenes.TOP):
+def told_block(corpus, split="train", block=0, seed=0, level=scenes.TOP, **dials):
     drawn = corpora.draw_block(corpus, split, block, level=level, seed=seed)
-    captions, about = corpora.caption_block(corpus, split, block, drawn, level=level, seed=seed)
+    captions, about = corpora.caption_block(
+        corpus, split, block, drawn, level=level, dials=scenes.Dials(**dials), seed=seed
+    )
     return [drawn.scene(i) for i in range(len(drawn))], captions, about
 
 
@@ -416,6 +418,45 @@ def test_a_linear_reader_tells_shapes_and_colours_of_the_first_level():
         weights = np.linalg.solve(ridge, fitted[0].T @ wanted)
         found = (tested[0] @ weights).argmax(axis=1)
         assert np.mean(found == tested[number]) > least
+
+
+# Dials
+
+
+def test_as_many_captions_are_wrong_as_asked_and_more_are_the_same_and_others():
+    before = np.zeros((corpora.BLOCK, 5), bool)
+    for wrong in (0.0, 0.1, 0.4, 1.0):
+        _, _, about = told_block("mscoco", level=1, wrong=wrong)
+        now = about != np.arange(corpora.BLOCK)[:, None]
+        assert abs(now.mean() - wrong) < 0.04
+        assert (before <= now).all()
+        before = now
+
+
+def test_words_are_as_far_as_asked_and_captions_stay_true():
+    share = {}
+    for far in (0.0, 0.25, 1.0):
+        drawn, captions, about = told_block("mscoco", level=1, far=far)
+        for rows, own in zip(captions, about):
+            for caption, picture in zip(rows, own):
+                assert all(true for _, true in judge(caption, drawn[picture])), caption
+        said = " ".join(itertools.chain.from_iterable(captions)).replace(",", " ").split()
+        plain = {ways[0] for ways in lexicon.COLOURS.values()}
+        other = {ways[3] for ways in lexicon.COLOURS.values()} - plain
+        share[far] = sum(w in other for w in said) / sum(w in plain | other for w in said)
+    assert share[0.0] == 0
+    assert abs(share[0.25] - 0.25) < 0.04
+    assert share[1.0] == 1
+
+
+def test_dials_leave_the_pictures():
+    plain, turned = (
+        scenes.build("sbu", "train", dials=dials, size=30)
+        for dials in (scenes.AS_IT_IS, scenes.Dials(wrong=0.0, far=0.7))
+    )
+    assert arrays(plain).keys() == arrays(turned).keys()
+    assert all(np.array_equal(arrays(plain)[name], arrays(turned)[name]) for name in arrays(plain))
+    assert plain.captions != turned.captions
 
 
 # Regions

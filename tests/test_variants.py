@@ -206,6 +206,15 @@ def _count(config) -> int:
     return sum(math.prod(leaf.shape) for leaf in params.flatten(tree).values())
 
 
+def test_options_of_a_tag():
+    turned = variants.parse("data_uniter-instance,scale=pilot,level=2,wrong=0.2,far=0.5")
+    assert turned.tag == "data_uniter-instance_wrong-0.2_far-0.5"
+    assert turned.data.source == ",".join(
+        f"scenes@2/{name}?wrong=0.2&far=0.5" for name in ("mscoco", "vg", "cc", "sbu")
+    )
+    assert len({variants.parse(row).tag for row in variants.DIALLED}) == len(variants.DIALLED)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -15,7 +15,8 @@ checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set, 
 config.checkpoint_every, config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
-oi-narratives; `scenes@1/NAME` at level 1), `regions:FOLDER`, a folder of <split>.jsonl and
+oi-narratives; `scenes@1/NAME` at level 1; `?wrong=0.2` behind it for a fifth of captions that are of
+other pictures, `?far=0.5` for far-fetched words), `regions:FOLDER`, a folder of <split>.jsonl and
 <split>.npz as described in mmt_jax.data.formats, or `records:FOLDER`, which `mmt data pack` makes.
 Several, separated by commas, are a mixture.
 

@@ -38,7 +38,7 @@ CORPORA = {  # name in a tag → training sources, and how a mixture is sampled
     "uniter-dataset": (("mscoco", "vg", "cc", "sbu"), "dataset"),
 }
 
-# One corpus with more and more wrong captions, and with words further and further from the target's.
+# One corpus with more and more wrong captions, and with words ever further from the target's.
 DIALLED = tuple(
     f"data_mscoco,{dials}"
     for dials in (

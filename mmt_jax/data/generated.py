@@ -28,7 +28,7 @@ class Scenes(Source):
     generated = True
 
     level: int = scenes.TOP
-    dials: scenes.Dials = scenes.Dials()
+    dials: scenes.Dials = scenes.AS_IT_IS
 
     def __str__(self) -> str:
         return scenes.source(self.name, self.level, self.dials)

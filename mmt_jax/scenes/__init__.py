@@ -6,6 +6,7 @@ that are short.
 """
 
 from mmt_jax.scenes.corpora import (
+    AS_IT_IS,
     CORPORA,
     RECIPES,
     SPLITS,
@@ -21,15 +22,16 @@ from mmt_jax.scenes.detector import FEATURE_DIM, NUM_CLASSES
 from mmt_jax.scenes.levels import LEVELS, TOP
 
 __all__ = [
+    "AS_IT_IS",
     "CORPORA",
-    "Dials",
     "FEATURE_DIM",
     "LEVELS",
     "NUM_CLASSES",
     "RECIPES",
-    "Recipe",
     "SPLITS",
     "TOP",
+    "Dials",
+    "Recipe",
     "build",
     "picture",
     "recipe",

@@ -89,6 +89,8 @@ class Dials:
         return dataclasses.replace(row, style=style, wrong=wrong)
 
 
+AS_IT_IS = Dials()
+
 RECIPES = {
     "target": Recipe(0, 10_000, 5, styles.PLAIN),
     "cc": Recipe(1, 20_000, 1, styles.ALT_TEXT, wrong=0.1, world=NEARBY),
@@ -101,7 +103,7 @@ RECIPES = {
 CORPORA = tuple(RECIPES)
 
 
-def recipe(corpus: str, level: int = TOP, dials: Dials = Dials()) -> Recipe:
+def recipe(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> Recipe:
     """A corpus at one of LEVELS."""
     row, rung = RECIPES[corpus], LEVELS[level]
     row = dataclasses.replace(row, style=rung.style(row.style), world=rung.world(row.world))
@@ -113,7 +115,7 @@ def build(
     split: str,
     *,
     level: int = TOP,
-    dials: Dials = Dials(),
+    dials: Dials = AS_IT_IS,
     seed: int = 0,
     size: int | None = None,
     pixels: bool = False,
@@ -173,7 +175,7 @@ def build(
     )
 
 
-def source(corpus: str, level: int = TOP, dials: Dials = Dials()) -> str:
+def source(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> str:
     """The name of a corpus as a data source, such as "scenes@1/sbu?wrong=0.2"."""
     at = "" if level == TOP else f"@{level}"
     turned = {
@@ -220,7 +222,7 @@ def caption_block(
     scenes: Scenes,
     *,
     level: int = TOP,
-    dials: Dials = Dials(),
+    dials: Dials = AS_IT_IS,
     seed: int,
 ) -> tuple[list[tuple[str, ...]], np.ndarray]:
     """Captions of a block's pictures, and whose they are.

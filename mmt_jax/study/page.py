@@ -276,7 +276,7 @@ def _corpora(findings: Findings, plot: str) -> list[str]:
         "<h2>Corpora</h2>",
         _table(["corpus", *PROPERTIES.values(), claims.METRIC], rows, numbers=1),
         plot,
-        f"<p>Rank correlation with the score, one property at a time, by exact permutation of "
+        f"<p>Rank correlation with the score, one property at a time, by permutation of "
         f"{len(table)} corpora: {tests}.</p>",
         f'<p class="soft">Perplexity: of the captions of the first {corpora.PHOTOS:,} photos of a '
         f"corpus, under a trigram model (Witten and Bell's smoothing) of the captions that "
