@@ -15,10 +15,10 @@ checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set, 
 config.checkpoint_every, config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or
-oi-narratives; `scenes@1/NAME` at level 1; `?wrong=0.2` behind it for a fifth of captions that are of
-other pictures, `?far=0.5` for far-fetched words), `regions:FOLDER`, a folder of <split>.jsonl and
-<split>.npz as described in mmt_jax.data.formats, or `records:FOLDER`, which `mmt data pack` makes.
-Several, separated by commas, are a mixture.
+oi-narratives; `scenes@1/NAME` at level 1; with `?wrong=0.2` behind it a fifth of the captions are
+of other pictures, with `?far=0.5` half of the words far-fetched), `regions:FOLDER`, a folder of
+<split>.jsonl and <split>.npz as described in mmt_jax.data.formats, or `records:FOLDER`, which
+`mmt data pack` makes. Several, separated by commas, are a mixture.
 
 The workdir gets the config, the vocabulary, checkpoints (the last ones and the best), metrics.jsonl
 and TensorBoard events. The same command again goes on with the steps that are left. Ctrl-C and
