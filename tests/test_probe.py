@@ -4,6 +4,7 @@ import collections
 import csv
 import html
 import json
+import math
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from mmt_jax.models import registry
 from mmt_jax.scenes import corpora, lexicon, world
 from mmt_jax.scenes import probe as scenes_probe
 from mmt_jax.scenes.probe import KINDS, questions
-from mmt_jax.study import examples, probe
+from mmt_jax.study import attention, examples, probe
 from mmt_jax.study.run import ablate
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint
@@ -313,6 +314,59 @@ def test_what_was_asked_once_is_not_asked_again_and_what_is_missing_is(finished)
     assert (folders[0] / probe.FILE).stat().st_mtime_ns == before[0]
     assert (folders[1] / probe.FILE).exists()
     assert (workdir / "report.html").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.slow
+def test_what_words_read_is_drawn_for_runs_whose_words_read_regions(finished, tmp_path, capsys):
+    workdir, _ = finished
+    seen = attention.see(workdir, photos=12)
+    assert list(seen.maps) == ["data_cc"]  # two towers read captions alone
+    asked = {q.photo: q.true for q in questions("target", "test", level=1, photos=12)}
+    assert list(seen.captions) == list(asked.values())
+    for photo, picture, boxes, caption, drawn in zip(
+        asked, seen.pictures, seen.boxes, seen.captions, seen.maps["data_cc"], strict=True
+    ):
+        things = scene_of(photo, level=1).things
+        np.testing.assert_array_equal(picture, scenes.picture("target", "test", photo, level=1))
+        assert drawn.words == tuple(caption.split())
+        assert drawn.shares.shape == drawn.named.shape == (len(drawn.words), len(boxes))
+        np.testing.assert_allclose(drawn.shares.sum(axis=1), 1, rtol=1e-5)
+        assert boxes[-1].tolist() == [0, 0, 1, 1]
+        assert not drawn.named[:, -1].any()
+        for word, region in np.argwhere(drawn.named):  # of an object that fills the box
+            meant = COLOUR.get(drawn.words[word]) or SHAPE[drawn.words[word]]
+            height = (boxes[region, 2] - boxes[region, 0]) * 64
+            middle = (boxes[region, :2] + boxes[region, 2:]) * 32
+            assert any(
+                meant in (t.colour, t.shape)
+                and math.dist(middle, (t.y, t.x)) + abs(height / 2 - t.radius) < 8
+                for t in things
+            )
+    named = [drawn.named.any() for drawn in seen.maps["data_cc"]]
+    assert sum(named) >= len(named) - 1  # the detector misses one object in 25
+    out = tmp_path / "maps.svg"
+    assert cli.main(["attention", f"--workdir={workdir}", f"--out={out}", "--photos=2"]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert text.count("<image") == 2 + 2 + 1  # photos, maps, the scale
+    assert all(f">{word}<" in text for word in " ".join(seen.captions[:2]).split())
+    capsys.readouterr()
+    for flags, message in (
+        ([f"--tag={TAGS[1]}"], f"the words of {TAGS[1]} read no regions"),
+        (["--tag=data_sbu"], "no trained run 'data_sbu'; it has"),
+        (["--photos=0"], "--photos=0"),
+        ([f"--workdir={tmp_path}"], "has no trained runs"),
+    ):
+        argv = ["attention", f"--workdir={workdir}", f"--out={tmp_path / 'x.png'}", *flags]
+        assert cli.main(argv) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_attention_that_is_paid_to_what_is_named():
+    shares = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2]], np.float32)
+    named = np.array([[True, True, False], [False, False, False], [False, True, False]])
+    drawn = attention.Map(("red", "above", "ring"), shares, named)
+    np.testing.assert_allclose(drawn.paid(), [0.8, 0.2])  # "above" names nothing
+    np.testing.assert_allclose(drawn.paid(alike=True), [2 / 3, 1 / 3])
 
 
 def test_names_that_are_confused():

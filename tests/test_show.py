@@ -22,7 +22,7 @@ from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.show.explain import explain
+from mmt_jax.infer.show.explain import attended, explain
 from mmt_jax.infer.show.view import View
 from mmt_jax.models import registry
 from mmt_jax.text import vocabulary
@@ -167,6 +167,26 @@ def test_an_explanation_is_what_hiding_by_hand_gives(family):
     assert told.attention.shape == (6, 4)
     total = told.attention.sum(axis=1)
     assert (total < 0.999).all() if family == "mmt" else total == pytest.approx(np.ones(6))
+
+
+@pytest.mark.slow
+def test_attention_of_many_captions_is_that_of_each():
+    config = small_models.config(("single", "merged"), mask_id=6)
+    model = registry.build(config)
+    predictor = Predictor(model, tiny.params(model))
+    captions = [CAPTION, "a red cube"]
+    records = [small_models.record(n, seed=n, padding=3 - n) for n in (3, 1)]
+    stacked = {key: np.stack([record[key] for record in records]) for key in records[0]}
+    images = schema.to_image(stacked)
+    found = attended(predictor, TOKENIZER, captions, images)
+    assert found is not None
+    for row, (words, weights) in enumerate(found):
+        one = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], images)
+        alone = explain(predictor, TOKENIZER, captions[row], one)
+        assert words == alone.words
+        np.testing.assert_allclose(weights, alone.attention, rtol=1e-4, atol=1e-6)
+    apart = registry.build(small_models.config(("single",)))
+    assert attended(Predictor(apart, tiny.params(apart)), TOKENIZER, captions, images) is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import json
+import math
 import pathlib
 import xml.etree.ElementTree
 
@@ -13,7 +14,8 @@ from experiments.studies import STUDIES
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import EvalConfig, Study
 from mmt_jax.errors import UsageError
-from mmt_jax.study import figures, stats, verdicts
+from mmt_jax.scenes.probe import KINDS, questions
+from mmt_jax.study import figures, probe, stats, verdicts
 from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
 
 R1 = "image_retrieval/r@1"
@@ -32,8 +34,9 @@ SMALL = Study("small", tuple(SCORES), seeds=3, overrides={"steps": 50, "batch_si
 class Fakes:
     """Counts what is trained and tested; scores are known."""
 
-    def __init__(self, stop_after=None):
+    def __init__(self, stop_after=None, *, probed=False):
         self.trained, self.tested = [], []
+        self.probed = probed
         self.stop_after = stop_after
 
     def score(self, config):
@@ -56,6 +59,10 @@ class Fakes:
 
     def evaluate(self, config, workdir, test):
         self.tested.append((config.tag, config.seed, test.source, test.split, test.limit))
+        if self.probed:  # right in `score` of the answers
+            asked = questions("target", "test", level=1)
+            margins = self.score(config) * 200 - np.repeat(np.arange(len(asked) // 5), 5)
+            probe.Probe(asked, margins).store(pathlib.Path(workdir))
         photos = np.repeat(np.arange(100), 5)
         ranks = np.where(np.arange(500) < 500 * self.score(config), 1, 12)
         metrics = {R1: self.score(config), "image_retrieval/median_rank": 3.0}
@@ -353,11 +360,37 @@ def test_a_tag_is_text_wherever_it_stands(tmp_path):
         "    config = variants.parse('data_cc,scale=pilot')\n"
         f"    return dataclasses.replace(config, tag={tag!r})\n"
     )
-    carry_out(Study("<b>", (f"{path}:x", "data_cc"), seeds=2), tmp_path / "study")
+    fakes = Fakes(probed=True)
+    carry_out(Study("<b>", (f"{path}:x", "data_cc"), seeds=2), tmp_path / "study", fakes)
     page = Page((tmp_path / "study" / "report.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags
-    assert page.words.count(tag) >= 3  # best, table, figure
+    assert page.words.count(tag) >= 5  # best, tables, figures
     assert any(word.startswith("Study: <b>") for word in page.words)
+
+
+def test_kinds_of_mistakes_over_seeds(tmp_path):
+    found, _ = carry_out(SMALL, tmp_path, Fakes(probed=True), seeds=2)
+    asked = questions("target", "test", level=1)
+    count = len(asked) // 5
+    for tag, kinds in found["mistakes"].items():
+        assert list(kinds) == list(KINDS)
+        scores = [SCORES[tag] + seed / 100 + EXTRA.get((tag, seed), 0) for seed in range(2)]
+        right = [min(math.ceil(200 * score), count) / count for score in scores]
+        for interval in kinds.values():
+            assert interval["mean"] == pytest.approx(np.mean(right))
+            assert interval["method"] == "t over 2 seeds"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What attention is for, by kind of mistake" in page
+    assert "Most often confused" in page
+    assert "What it finds" not in page  # no checkpoint to ask
+
+
+def test_a_study_of_photos_has_no_kinds_of_mistakes(tmp_path):
+    source = folder_of_photos(tmp_path / "photos", "train", "dev", "test")
+    found, _ = carry_out(SMALL, tmp_path / "study", seeds=1, overrides={"data.source": source})
+    assert found["mistakes"] == {}
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    assert "kind of mistake" not in page
 
 
 def test_two_configs_of_one_tag_are_refused(tmp_path):

@@ -42,6 +42,7 @@ COMMANDS = (
     "index",
     "search",
     "ablate",
+    "attention",
     "data",
 )
 

@@ -64,7 +64,7 @@ class Probe:
         """Writes `FILE`: the fields of the questions, column by column, and the margins."""
         columns = {name: np.array(x) for name, x in zip(Question._fields, zip(*self.questions))}
         with whole(folder / FILE) as part, open(part, "wb") as file:
-            np.savez_compressed(file, margins=self.margins, **columns)
+            np.savez_compressed(file, **columns, margins=self.margins)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> Self | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -60,17 +61,40 @@ def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Ima
     regions = np.full(len(real), np.nan, np.float32)
     regions[hidden] = odds[1 + len(words) :] - odds[0]
 
-    attention = None
-    if maps := predictor.attention(text, image):
-        mean = np.mean([layer.mean(axis=1)[0] for layer in maps], axis=0)
-        attention = np.stack([mean[places].mean(axis=0) for places in pieces])[:, slots]
+    maps = predictor.attention(text, image)
     return Explanation(
         words=words,
         probability=float(1 / (1 + np.exp(-odds[0]))),
         word_changes=odds[1 : 1 + len(words)] - odds[0],
         region_changes=regions[slots],
-        attention=attention,
+        attention=_by_word(maps, 0, pieces)[:, slots] if maps else None,
     )
+
+
+def attended(
+    predictor: Predictor, tokenizer: Tokenizer, captions: Sequence[str], images: Image
+) -> list[tuple[tuple[str, ...], np.ndarray]] | None:
+    """`Explanation.words` and `Explanation.attention` of P captions, each with its photo [P, R, …].
+
+    None where the model's words read no regions.
+    """
+    config = predictor.model.config
+    text = tokenizer.texts(captions, length=config.data.text_length, layout=config.model.layout)
+    maps = predictor.attention(text, images)
+    if not maps:
+        return None
+    found = []
+    for row, caption in enumerate(captions):
+        words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[row] >= 0))
+        slots = np.flatnonzero(np.asarray(images.mask)[row])
+        found.append((words, _by_word(maps, row, pieces)[:, slots]))
+    return found
+
+
+def _by_word(maps: Sequence[np.ndarray], row: int, pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Maps [P, N, T, R] → [W, R] of one pair, the mean over layers, heads and a word's pieces."""
+    mean = np.mean([layer.mean(axis=1)[row] for layer in maps], axis=0)
+    return np.stack([mean[places].mean(axis=0) for places in pieces])
 
 
 def _words(
