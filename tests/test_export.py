@@ -22,6 +22,7 @@ pytestmark = pytest.mark.tf
 CONFIGS = {
     "joint": small.config(("text", "merged")),
     "tower": small.config(("text", "image"), family="two_tower", itm="contrastive", pixels=True),
+    "cosine": small.config(("text", "single"), itm="contrastive", cosine=True, pooling="mean+cls"),
 }
 
 

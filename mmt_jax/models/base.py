@@ -88,6 +88,16 @@ class Network(nnx.Module):
         return cls.separable(config)
 
     @classmethod
+    def remembered(cls, config: Config) -> str | None:
+        """A regex of all parameters that captions' `Encoded.heads` are made of.
+
+        Of families that read `Text.standing` in place of tokens, where nothing else is read of
+        captions; None elsewhere.
+        """
+        del config
+        return None
+
+    @classmethod
     def adopt(cls, params: Params, wanted: Params) -> Params:
         """Parameters of a run of the same family with what this config has more of them."""
         del wanted

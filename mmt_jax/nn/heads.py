@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float, Float32
 
-from mmt_jax.nn.primitives import LayerNorm, Linear, beside, dropout, gelu, matmul, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, beside, dropout, gelu, matmul, split, unit
 from mmt_jax.typing import Array
 
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
@@ -77,6 +78,31 @@ class DotScore(nnx.Module):
 
     def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
         return pooled
+
+
+class CosineScore(nnx.Module):
+    """exp(log_scale) · cos(text, image), CLIP's.
+
+    The scale starts at 1 / 0.07 and counts as at most 100 (Radford et al., 2021, arXiv 2103.00020,
+    section 2.5); beyond that its gradient goes on, so that it can come back.
+    """
+
+    def __init__(self):
+        self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
+
+    def __call__(
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+    ) -> Float32[Array, "P 1"]:
+        del key
+        return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
+
+    def text(self, pooled: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
+        log = self.log_scale[...]
+        capped = log + jax.lax.stop_gradient(jnp.minimum(log, math.log(100.0)) - log)
+        return unit(pooled) * jnp.exp(capped)
+
+    def image(self, pooled: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
+        return unit(pooled)
 
 
 class Calibration(nnx.Module):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.typing import Array
 
@@ -100,6 +100,13 @@ def dropout(x: Float[Array, "*b"], rate: float, key: jax.Array | None) -> Float[
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float32[Array, "B D"]:
+    """The mean over real elements."""
+    states = states.astype(jnp.float32)
+    weights = mask[..., None].astype(jnp.float32)
+    return (states * weights).sum(axis=1) / weights.sum(axis=1)
 
 
 def split(key: jax.Array | None, num: int) -> list[jax.Array | None]:

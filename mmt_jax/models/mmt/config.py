@@ -24,6 +24,13 @@ class MMTConfig(ModelConfig):
     patch_size: Count = 16
     layout: Annotated[str, Choice(*LAYOUTS)] = "release"
     attention_dropout: Dropout | None = 0.0
+    # Of models in which no stream reads the other:
+    cosine: bool = False  # a contrastive score is a cosine times a learned scale
+    # What stands for an item: its [CLS] or whole photo, or beside that the mean of all its states.
+    pooling: Annotated[str, Choice("cls", "mean+cls")] = "cls"
+    text_dropout: Dropout = 0.0  # of the entries of what stands for a caption
+    # Of the features of regions, the same ones of all regions of a photo.
+    image_dropout: Dropout = 0.0
 
     global_region: ClassVar[bool] = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ from mmt_jax.nn.embed import Tables, TokenEmbed
 from mmt_jax.nn.heads import (
     AnswerHead,
     Calibration,
+    CosineScore,
+    LinearPooler,
     Pooler,
     ProductScore,
     RegionHead,
@@ -27,7 +30,7 @@ from mmt_jax.nn.heads import (
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
 from mmt_jax.nn.places import P
-from mmt_jax.nn.primitives import LayerNorm, Linear, Table, dropout, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, average, dropout, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Text
 
@@ -58,6 +61,7 @@ class RegionEmbed(nnx.Module):
     def __init__(self, config: Config):
         model, layer = config.model, stack_sizes(config)
         self.rate, self.pixels, self.dtype = layer.dropout, model.pixels, config.dtype
+        self.hidden = model.image_dropout
         self.features = Linear(model.feature_dim, model.width)
         self.boxes = Linear(5, model.width, bias=False)
         self.norm = LayerNorm(model.width, layer.eps)
@@ -65,6 +69,8 @@ class RegionEmbed(nnx.Module):
     def __call__(self, image: Image, *, key: jax.Array | None) -> Float[Array, "B R D"]:
         # Standardised, patches that differ in brightness alone would be one.
         features = image.features if self.pixels else even_out(image.features)
+        key_features, key = split(key, 2) if self.hidden else (None, key)
+        features *= dropout(jnp.ones_like(features[:, :1]), self.hidden, key_features)
         x = self.features(features.astype(self.dtype)) + self.boxes(image.boxes.astype(self.dtype))
         return dropout(self.norm(x), self.rate, key)
 
@@ -119,8 +125,26 @@ class MMT(StreamNetwork):
     answers_on = (PAIR, PAIR_OF_PHOTOS)
     places = (
         (r"pool_(text|image)/(dense/)?(kernel|bias)", P("data")),
-        (r"score/dense/(kernel|bias)", P()),
+        (r"score/(dense/(kernel|bias)|log_scale)", P()),
     )
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        model, objective = config.model, config.objective
+        apart = cls.separable(config) and not objective.hloss
+        for name, wanted in (
+            ("cosine", apart and objective.itm == "contrastive"),
+            ("pooling", apart),
+            ("text_dropout", apart),
+        ):
+            if not wanted and (value := getattr(model, name)) not in ("cls", False):
+                contrast = " under config.objective.itm=contrastive" * (name == "cosine")
+                raise UsageError(
+                    f"config.model.{name}={value} is for models in which no stream reads the other"
+                    f"{contrast}, such as the baselines and loss_single-modality-contrastive1024, "
+                    f"and without config.objective.hloss; leave it out"
+                )
 
     @classmethod
     def separable(cls, config: Config) -> bool:
@@ -131,6 +155,9 @@ class MMT(StreamNetwork):
         super().__init__(config)
         model, objective = config.model, config.objective
         self.image = RegionEmbed(config)
+        # What stands for an item is known as soon as it is encoded.
+        self.apart = self.separable(config) and not self.hloss
+        self.pooling, self.hidden = model.pooling, {"text": model.text_dropout, "image": 0.0}
         self.build_score(config)
         self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
@@ -145,15 +172,61 @@ class MMT(StreamNetwork):
     def build_score(self, config: Config) -> None:
         """Sets `pool_text`, `pool_image` and `score`, None where pairs are not scored."""
         model, itm = config.model, config.objective.itm
-        self.pool_text = Pooler(model.width, model.pooled_dim)
-        self.pool_image = Pooler(model.width, model.pooled_dim)
+        pooler = LinearPooler if model.cosine else Pooler
+        self.pool_text, self.pool_image = self.poolers(config, pooler)
+        if model.cosine:
+            self.score = CosineScore()
+            return
         logits, rate = 1 if itm == "contrastive" else 2, model.dropout
         none = itm == "none"
         self.score: Any = None if none else ProductScore(model.pooled_dim, logits, dropout=rate)
 
+    @classmethod
+    def remembered(cls, config: Config) -> str | None:
+        objective = config.objective
+        tied = any(kind.tied for kind in kinds(config.model.layers))
+        alone = cls.separable(config) and not (objective.hloss or objective.mlm or objective.mrm)
+        contrastive = objective.itm == "contrastive" and not config.task.name
+        return r"text/.*|streams/layers/\d+/text/.*" if alone and contrastive and not tied else None
+
+    @staticmethod
+    def poolers(config: Config, pooler: Any) -> tuple[nnx.Module, nnx.Module]:
+        """Of captions and of photos."""
+        model = config.model
+        width = model.width * (1 + (model.pooling == "mean+cls"))
+        return pooler(width, model.pooled_dim), pooler(width, model.pooled_dim)
+
+    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+        if text.standing is None:
+            return super().encode_text(text, key=key)
+        states = jnp.zeros((*text.mask.shape, 0), text.standing.dtype)  # nobody reads them
+        head = self._hide("text", text.standing, split(key, 2)[1])
+        return Encoded(states, text.mask, {}, (head,))
+
     def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
+
+    def _encode(
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        key: jax.Array | None,
+    ) -> Encoded:
+        item = super()._encode(stream, x, mask, key)
+        if not self.apart:
+            return item
+        head = item.states[:, self.heads[stream]]
+        if self.pooling == "mean+cls":
+            head = jnp.concatenate([average(item.states, mask).astype(head.dtype), head], axis=-1)
+        return dataclasses.replace(item, heads=(self._hide(stream, head, key),))
+
+    def _hide(self, stream: str, head: Float[Array, "B E"], key: Any) -> Float[Array, "B E"]:
+        """Dropout of what stands for items; `key`: of the layers."""
+        if key is not None:
+            key = jax.random.fold_in(key, len(self.streams.kinds))  # none of theirs
+        return dropout(head, self.hidden[stream], key)
 
     def fuse(
         self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
@@ -169,6 +242,8 @@ class MMT(StreamNetwork):
         )
         last = trace[-1] if trace else {s: item.states for s, item in items.items()}
         heads = [tuple(last[stream][:, self.heads[stream]] for stream in STREAMS)]
+        if self.apart:
+            heads = [(text.heads[0], image.heads[0])]
         if self.hloss:
             heads = [
                 tuple(self._head(stream, items[stream], trace, i) for stream in STREAMS)
@@ -206,12 +281,14 @@ class MMT(StreamNetwork):
         return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
-        pooled = self.pool_text(text.states[:, self.heads["text"]])
-        return self.score.text(pooled)
+        return self.score.text(self.pool_text(self._last("text", text)))
 
     def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
-        pooled = self.pool_image(image.states[:, self.heads["image"]])
-        return self.score.image(pooled)
+        return self.score.image(self.pool_image(self._last("image", image)))
+
+    def _last(self, stream: str, item: Encoded) -> Float[Array, "B _"]:
+        """What stands for items that no stream of the other kind changes."""
+        return item.heads[0] if self.apart else item.states[:, self.heads[stream]]
 
 
 NETWORK = MMT

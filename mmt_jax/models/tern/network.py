@@ -27,7 +27,7 @@ from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import Sizes, Stack
-from mmt_jax.nn.primitives import Linear, Table, split, unit
+from mmt_jax.nn.primitives import Linear, Table, average, split, unit
 from mmt_jax.typing import Array, Image, Text
 
 BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, area
@@ -118,13 +118,6 @@ def first(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Arra
     """[CLS], or the slot that stands for the photo."""
     del mask
     return states[:, 0]
-
-
-def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
-    """The mean over real elements."""
-    states = states.astype(jnp.float32)
-    weights = mask[..., None].astype(jnp.float32)
-    return (states * weights).sum(axis=1) / weights.sum(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,14 +8,13 @@ from mmt_jax.nn.heads import DotScore, LinearPooler
 
 
 class TwoTower(MMT):
-    """Linear projections; their dot product if contrastive, else a head on their product."""
+    """Linear projections; a dot product or cosine if contrastive, else a head on their product."""
 
     def build_score(self, config: Config) -> None:
-        if config.objective.itm != "contrastive":
+        if config.objective.itm != "contrastive" or config.model.cosine:
             super().build_score(config)
             return
-        self.pool_text = LinearPooler(config.model.width, config.model.pooled_dim)
-        self.pool_image = LinearPooler(config.model.width, config.model.pooled_dim)
+        self.pool_text, self.pool_image = self.poolers(config, LinearPooler)
         self.score = DotScore()
 
 

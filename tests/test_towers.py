@@ -1,0 +1,142 @@
+"""Options of models whose streams never meet: cosines, pooling, hidden inputs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from mmt_jax import params as trees
+from mmt_jax.errors import UsageError
+from mmt_jax.objectives import losses
+
+CAPTIONS, PHOTOS = tiny.text([3, 2, 1]), tiny.image([3, 2, 1])
+CONTRAST = {"itm": "contrastive", "mlm": 0.0, "mrm": 0.0, "candidates": 4}
+FAMILIES = {"mmt": ("text", "single"), "two_tower": ("text", "image")}
+OPTIONS = {"cosine": True, "pooling": "mean+cls"}
+
+
+def build(family="two_tower", *, objective=(), **options):
+    return tiny.model(
+        FAMILIES[family], family=family, objective={**CONTRAST, **dict(objective)}, **options
+    )
+
+
+def encoded(model, params, text=CAPTIONS, image=PHOTOS):
+    return model.encode_text(params, text), model.encode_image(params, image)
+
+
+def products(model, params, text, image):
+    return (
+        np.asarray(model.embed_text(params, text)) @ np.asarray(model.embed_image(params, image)).T
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
+    model = build(family, **OPTIONS)
+    params = tiny.params(model)
+    items = encoded(model, params)
+    units = []
+    for item, pool in zip(items, (params["pool_text"], params["pool_image"]), strict=True):
+        states, real = np.float64(item.states), np.asarray(item.mask)
+        mean = np.stack([s[r].mean(axis=0) for s, r in zip(states, real, strict=True)])
+        x = np.concatenate([mean, states[:, -1]], axis=1) @ pool["kernel"] + pool["bias"]
+        units.append(x / np.linalg.norm(x, axis=1, keepdims=True))
+    wanted = np.exp(np.float64(params["score"]["log_scale"])) * units[0] @ units[1].T
+    np.testing.assert_allclose(products(model, params, *items), wanted, atol=1e-5)
+    fused = model.fuse(params, *items)
+    np.testing.assert_allclose(fused.scores[-1], np.diag(wanted), atol=1e-5)
+
+
+def test_the_scale_starts_at_clips_and_counts_as_100_at_most_yet_learns_beyond():
+    model = build(cosine=True)
+    fresh = model.init(jax.random.key(0))
+    assert np.exp(fresh["score"]["log_scale"]) == pytest.approx(1 / 0.07)
+
+    def score(log):
+        params = tiny.params(model) | {"score": {"log_scale": log}}
+        return model.fuse(params, *encoded(model, params)).scores[-1, 0]
+
+    at, beyond = np.float32(np.log(100.0)), np.float32(np.log(500.0))
+    np.testing.assert_allclose(score(beyond), score(at), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(score)(beyond), score(at), rtol=1e-6)  # d exp = exp
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_changes_no_embedding(family):
+    model = build(family, **OPTIONS)
+    params = tiny.params(model)
+    text = jax.tree.map(lambda x: np.pad(x, ((0, 0), (2, 0))), CAPTIONS)
+    image = jax.tree.map(lambda x: np.pad(x, ((0, 0), (3, 0)) + ((0, 0),) * (x.ndim - 2)), PHOTOS)
+    image = dataclasses.replace(image, features=image.features + 9.0 * ~image.mask[..., None])
+    wanted = products(model, params, *encoded(model, params))
+    found = products(model, params, *encoded(model, params, text, image))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_half_hidden_inputs_are_those_of_training_alone():
+    plain = build(pooling="mean+cls", dropout=0.0)
+    hiding = build(pooling="mean+cls", dropout=0.0, image_dropout=0.5, text_dropout=0.5)
+    params = tiny.params(plain)
+    for name, item in (("encode_text", CAPTIONS), ("encode_image", PHOTOS)):
+        plainly = getattr(plain, name)(params, item, key=jax.random.key(0)).heads[0]
+        unhidden = getattr(hiding, name)(params, item).heads[0]
+        hidden = getattr(hiding, name)(params, item, key=jax.random.key(0)).heads[0]
+        np.testing.assert_array_equal(plainly, unhidden)
+        assert not np.allclose(hidden, unhidden)
+
+
+def test_the_same_features_of_all_regions_of_a_photo_are_hidden():
+    model = build(dropout=0.0, image_dropout=0.5, width=12)
+    params = tiny.params(model)
+    alike = dataclasses.replace(
+        PHOTOS,
+        features=np.broadcast_to(PHOTOS.features[:1, -1:], PHOTOS.features.shape),
+        boxes=np.zeros_like(PHOTOS.boxes),
+    )
+    states = model.encode_image(params, alike, key=jax.random.key(1)).states
+    for photo in np.asarray(states):  # layers read the same of every region
+        np.testing.assert_allclose(photo[1:], photo[:-1], atol=1e-4)
+    assert np.abs(states[0] - states[1]).max() > 1e-2  # each photo has its own
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_was_encoded_before_gives_the_same_loss_and_gradient(family):
+    model = build(family, **OPTIONS, dropout=0.0, text_dropout=0.3, image_dropout=0.3)
+    params = jax.tree.map(jax.numpy.asarray, tiny.params(model))
+    batch = tiny.batch(4)
+    known = model.encode_text(params, batch.text).heads[0]
+    remembered = dataclasses.replace(batch, text=dataclasses.replace(batch.text, standing=known))
+
+    def loss(batch):
+        return jax.value_and_grad(
+            lambda p: losses.compute(model, p, batch, key=jax.random.key(3))[0]
+        )(params)
+
+    (wanted, gradient), (found, other) = loss(batch), loss(remembered)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    gradient, other = trees.flatten(gradient), trees.flatten(other)
+    for path in gradient:
+        if path.startswith(("pool", "score", "image", "calibration")):
+            np.testing.assert_allclose(other[path], gradient[path], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layers": ("merged",), "cosine": True}, r"config\.model\.cosine=True is for models in"),
+        ({"layers": ("merged",), "pooling": "mean+cls"}, r"model\.pooling=mean\+cls is for models"),
+        ({"layers": ("merged",), "text_dropout": 0.5}, r"model\.text_dropout=0\.5 is for models"),
+        (
+            {"layers": ("single",), "cosine": True},
+            r"cosine=True .*under config\.objective\.itm=con",
+        ),
+        ({"layers": ("single",), "objective": {"hloss": True}, "pooling": "mean+cls"}, "pooling"),
+        ({"layers": ("single",), "pooling": "mean"}, r"pooling='mean' is unknown; .* mean\+cls"),
+    ],
+)
+def test_options_are_refused_where_streams_meet(fields, message):
+    with pytest.raises(UsageError, match=message):
+        tiny.model(**fields)
