@@ -18,7 +18,8 @@ A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, m
 oi-narratives; `scenes@1/NAME` at level 1; with `?wrong=0.2` behind it a fifth of the captions are
 of other pictures, with `?far=0.5` half of the words far-fetched), `regions:FOLDER`, a folder of
 <split>.jsonl and <split>.npz as described in mmt_jax.data.formats, or `records:FOLDER`, which
-`mmt data pack` makes. Several, separated by commas, are a mixture.
+`mmt data pack` makes. Several, separated by commas, are a mixture. Of a folder's photos
+some can be held out: --config.data.split='train[:90%]' --config.eval.split='train[90%:]'.
 
 The workdir gets the config, the vocabulary, checkpoints (the last ones and the best), metrics.jsonl
 and TensorBoard events. The same command again goes on with the steps that are left. Ctrl-C and

@@ -22,6 +22,9 @@ photo i; the first of them is the whole photo, the others are its regions:
 Without a split `train`, classes and attributes are counted in the first split by name. A split that
 holds larger ids than that has as many as they need: it can still be evaluated.
 
+`train[:90%]` and `train[90%:]` are parts of a split that have no photo in common: to which of a
+hundred parts a photo belongs is a function of its id alone, whatever other photos there are.
+
 This is what is published, so it is what is written too: a second format would have to be read for
 ever beside it. `published` turns its rows into those of `photo`.
 """
@@ -32,7 +35,9 @@ import functools
 import json
 import os
 import pathlib
+import re
 import sys
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -268,22 +273,56 @@ class RegionFolder(Source):
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
         del seed, size
-        files = [pathlib.Path(self.name) / f"{split}{end}" for end in (".npz", ".jsonl")]
+        files = [
+            pathlib.Path(self.name) / f"{portion(split)[0]}{end}" for end in (".npz", ".jsonl")
+        ]
         changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
         return _kept(self.name, split, pixels, bare, changed)
 
     def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
         del seed, size
-        with _opened(self.name, split) as file:
+        name, part = portion(split)
+        with _opened(self.name, name) as file:
             image_ids, captions = _lines(_lines_of(file))
-            return Outline(captions, np.diff(_offsets(file, image_ids)) - 1)
+            regions, rows = np.diff(_offsets(file, image_ids)) - 1, within(image_ids, part, split)
+            return Outline(tuple(captions[row] for row in rows), regions[rows])
 
     def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
         """Photos without captions too, which tasks ask about."""
-        return blocks(self.name, split, pixels=pixels, photos=photos, bare=True)
+        name, part = portion(split)
+        if part == WHOLE:
+            return blocks(self.name, name, pixels=pixels, photos=photos, bare=True)
+        return super().blocks(split, pixels=pixels, photos=photos)
+
+
+WHOLE = range(100)
+
+
+def portion(split: str) -> tuple[str, range]:
+    """`train[:90%]` → ("train", range(90)); a name alone is all of it."""
+    match = re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split)
+    if match is None:
+        return split, WHOLE
+    return match[1], range(int(match[2] or 0), min(int(match[3] or 100), 100))
+
+
+def within(image_ids: np.ndarray, part: range, split: str) -> np.ndarray:
+    """Rows of the photos whose ids fall into those of a hundred parts.
+
+    Raises:
+      UsageError: none does.
+    """
+    if part == WHOLE:
+        return np.arange(len(image_ids))
+    rows = [i for i, name in enumerate(image_ids) if zlib.crc32(b"%d" % name) % 100 in part]
+    if not rows:
+        raise UsageError(f"the split {split} holds no photo; write train[90%:] for its last tenth")
+    return np.array(rows)
 
 
 @functools.lru_cache(maxsize=4)
 def _kept(folder: str, split: str, pixels: bool, bare: bool, changed: tuple[int, ...]) -> Corpus:
     del changed  # only there so that a rewritten folder is read again
-    return read(folder, split, pixels=pixels, bare=bare)
+    name, part = portion(split)
+    corpus = read(folder, name, pixels=pixels, bare=bare)
+    return corpus if part == WHOLE else corpus.take(within(corpus.image_ids, part, split))
