@@ -9,11 +9,15 @@ import pytest
 
 from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.configs.config import Config, MMTConfig, ObjectiveConfig
+from mmt_jax.cli import main
+from mmt_jax.configs import variants
+from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.configs.models import TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
+from mmt_jax.text import store
 from mmt_jax.train import checkpoint, init
+from mmt_jax.train.run import prepare
 
 pytestmark = pytest.mark.torch
 
@@ -81,28 +85,67 @@ def test_words_are_predicted_as_by_pytorch(tmp_path, architecture):
     )
 
 
-def test_models_of_the_study_start_from_it(tmp_path):
-    theirs = published(tmp_path / "in")
-    found = importers.load(tmp_path / "in", "bert")
-    checkpoint.write(tmp_path / "bert", found.config, found.params, found.tokenizer)
-    sizes = {f: getattr(found.config.model, f) for f in ("width", "mlp_dim", "heads", "head_dim")}
-    sizes |= {f: getattr(found.config.model, f) for f in ("max_positions", "vocab_size", "layout")}
-    model = registry.build(
-        Config(
-            tag="mine",
-            model=MMTConfig(**sizes, layers=("text", "text"), feature_dim=5, num_classes=0),
-        )
-    )
-    said = []
-    params = init.params([tmp_path / "bert"], model, jax.random.key(0), said.append)
-    text = found.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
+def imported(tmp_path, architecture="BertModel"):
+    """PyTorch's model, and the workdir that is made of it by command."""
+    theirs = published(tmp_path / "in", architecture)
+    out = tmp_path / "bert"
+    main.main(["import", "--model=bert", f"--from={tmp_path / 'in'}", f"--out={out}"])
+    return theirs, out
+
+
+def states(model, params, text):
     with jax.default_matmul_precision("highest"):
-        states = jax.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
-    expected = run(theirs, text).hidden_states[2].detach().numpy()
-    np.testing.assert_allclose(states[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
-    assert "text/tokens" in said[0]
-    assert "image/features" in said[1]
-    assert trees.flatten(params).keys() == trees.flatten(model.abstract()).keys()
+        return jax.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
+
+
+def test_a_bert_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
+    theirs, out = imported(tmp_path)
+    found = checkpoint.load(out)
+    text = store.stored_tokenizer(out).texts(["a red cube", "two"], length=6, layout="cls_first")
+    expected = run(theirs, text).last_hidden_state.detach().numpy()
+    mine = states(found.model, found.params, text)
+    np.testing.assert_allclose(mine[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
+    assert "word_head" not in found.params
+    assert main.main(["fill", f"--model={out}", "--sentence=a <mask> cube"]) == 2
+    assert "bert has no head over words; ask a model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tag", "layers"),
+    [
+        ("baseline_baseline-no-bert-transfer", ("text",) * 3 + ("image",) * 2),
+        ("loss_single-modality-contrastive1024", ("text",) + ("single",) * 2),
+        ("data_cc", ("text",) + ("merged",) * 2),
+    ],
+)
+def test_a_row_takes_the_sizes_of_what_it_starts_from(tmp_path, tag, layers):
+    theirs, out = imported(tmp_path)
+    config = dataclasses.replace(
+        variants.get_config(tag, scale="pilot"),
+        init_from=str(out),
+        data=DataConfig(source="scenes@1/cc", size=20, text_length=8, max_regions=4),
+        batch_size=4,
+        objective=dataclasses.replace(variants.get_config(tag).objective, candidates=4),
+    )
+    made = prepare(config, tmp_path / "run")
+    model = made.config.model
+    sizes = (model.width, model.mlp_dim, model.heads, model.head_dim, model.max_positions)
+    assert sizes == (24, 40, 2, 12, 16)
+    assert (model.layout, model.vocab_size, model.layers) == ("cls_first", len(WORDS), layers)
+    assert any(line.startswith(f"sizes of {out}: --config.model.width=24 ") for line in made.said)
+    text = made.tokenizer.texts(["a red cube", "two"], length=6, layout="cls_first")
+    depth = layers.count("text") + layers.count("single")  # those that read no photo
+    expected = run(theirs, text).hidden_states[depth].detach().numpy()
+    mine = states(made.model, made.weights, text)
+    np.testing.assert_allclose(mine[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
+
+    wide = dataclasses.replace(config, model=dataclasses.replace(config.model, width=32))
+    with pytest.raises(UsageError) as error:
+        prepare(wide, tmp_path / "run")
+    assert "config.model.width is 32 and there 24" in str(error.value)
+    assert "sizes and objective (--config.model.width=24), or" in str(error.value)
+    made.store()
+    assert prepare(config, tmp_path / "run").config == made.config  # it goes on
 
 
 @pytest.mark.slow
@@ -134,7 +177,6 @@ def test_text_encoders_start_from_it(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "config", "message"),
     [
-        ("BertModel", {}, "no head over words; take those of BertForMaskedLM"),
         ("BertForMaskedLM", {"hidden_act": "relu"}, "hidden_act='relu'; bert reads 'gelu'"),
         ("BertForMaskedLM", {"layer_norm_eps": 1e-5}, "layer_norm_eps=1e-05; bert reads 1e-12"),
     ],

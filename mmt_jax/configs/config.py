@@ -113,6 +113,9 @@ class OptimConfig(Checked):
     lr_table: tuple[tuple[str, float], ...] = ()  # multiplies the learning rate
     decay_table: tuple[tuple[str, float], ...] = ((r".*/(bias|scale)", 0.0),)  # and the decay
     freeze: tuple[str, ...] = ()  # regexes of parameters that stay as they are
+    # Decay of a running mean of the parameters, which is what is evaluated, kept and exported; 0 =
+    # the parameters themselves.
+    ema: Moment = 0.0
 
     path: ClassVar[str] = "config.optim"
 
@@ -127,6 +130,7 @@ class EvalConfig(Checked):
     limit: Whole = 200  # photos; 0 = all
     pairs: Count = 1024  # pairs fused at once
     best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept
+    patience: Whole = 0  # evaluations in a row below the best that end training; 0 = none do
 
     path: ClassVar[str] = "config.eval"
 

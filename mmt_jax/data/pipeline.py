@@ -5,6 +5,7 @@ Which of them make a batch, and in which order, is `feed`'s.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -216,6 +217,16 @@ class Examples:
             said = [self.captions[int(index)] for index in indices]
             return self._laid_out(self._tokenizer.encode_all(said))
         return jax.tree.map(lambda values: values[indices], self._texts)
+
+    @property
+    def tokens(self) -> Text | None:
+        """All captions [M]; None where they lie on disk."""
+        return self._texts
+
+    def remember(self, standing: np.ndarray) -> None:
+        """`Text.standing` [M, E] of all captions, which are in memory."""
+        assert self._texts is not None
+        self._texts = dataclasses.replace(self._texts, standing=standing)
 
     @property
     def masks(self) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from mmt_jax.configs.config import Config
@@ -99,7 +99,7 @@ class Records:
         images = [self._images(rows, place) for place in range(self._reads.count("image"))]
         text = None
         if self._texts is not None:
-            text = Text(*(getattr(self._texts, f.name)[rows] for f in dataclasses.fields(Text)))
+            text = jax.tree.map(lambda values: values[rows], self._texts)
         first = self._numbers[rows, 0].astype(np.int32)
         targets = self._targets([self.entries[row] for row in rows])
         return Batch(text, images[0] if images else None, first, tuple(images[1:]), targets)

@@ -1,6 +1,7 @@
 """Checkpoints: the state, the position in the data, the config and the metrics of a step.
 
-Parameters are an item of their own, so that they can be read without the optimiser's state. Reading
+Parameters are an item of their own, so that they can be read without the optimiser's state: those
+that are evaluated and exported, which under `config.optim.ema` are a mean of many steps. Reading
 is always into the shapes and shardings that are asked for, so a checkpoint does not know the mesh
 that wrote it. A folder with a step's number is whole: it gets this name when all of it is written,
 and loses it before any of it is removed.
@@ -115,12 +116,13 @@ class Checkpoints:
         """
         self.wait()
         run = {"position": position, "config": as_dict(self.config)}
+        others = {"step": state.step, "state": state.opt_state} | _unshown(state)
         with self._told():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.params),
-                    optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+                    params=ocp.args.StandardSave(state.shown),
+                    optimizer=ocp.args.StandardSave(others),
                     run=ocp.args.JsonSave(run),
                 ),
                 metrics=metrics,
@@ -181,8 +183,8 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged, or of another model or optimiser.
         """
-        params = self.params(step, like.params)
-        tree: Any = {"step": like.step, "state": like.opt_state}
+        params = self.params(step, like.shown)
+        tree: Any = {"step": like.step, "state": like.opt_state} | _unshown(like)
         wanted, stored = _by_place(tree), self._stored(step)["optimizer"]
         if differ := sorted(_by_place(stored).keys() ^ wanted.keys()):
             path = self.path(step)
@@ -196,7 +198,8 @@ class Checkpoints:
         read = self._restore(step, optimizer=optimizer, run=ocp.args.JsonRestore())
         found = _by_place(read["optimizer"])
         tree = jax.tree.unflatten(jax.tree.structure(tree), [found[place] for place in wanted])
-        state = State(tree["step"], params, tree["state"])
+        shown = (params, None) if like.average is None else (tree["raw"], params)
+        state = State(tree["step"], shown[0], tree["state"], shown[1])
         return state, read["run"]["position"], dict(self._manager.metrics(step) or {})
 
     def _stored(self, step: int) -> dict[str, Any]:
@@ -232,6 +235,11 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+
+
+def _unshown(state: State) -> dict[str, Params]:
+    """The parameters that steps go on from, where others are evaluated and exported."""
+    return {} if state.average is None else {"raw": state.params}
 
 
 def _reason(error: Exception) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,6 +51,61 @@ def pretraining(config: Config) -> Config:
 
 def _flat(config: Config) -> dict[str, object]:
     return params_lib.flatten(as_dict(config))
+
+
+# What a language stack fixes of a model that starts from it, beside its vocabulary and the number
+# of layers in which text reads text.
+FIXED = ("width", "mlp_dim", "heads", "head_dim", "max_positions", "layout")
+
+
+def sized(config: Config, theirs: ModelConfig) -> Config:
+    """The study's models with the sizes of a language stack (family "bert") that they start from.
+
+    Fields that differ from the row of `config.tag` are the user's and stay. Where the row begins
+    with language-specific layers, there are so many that all layers in which text reads text are as
+    many as the stack's.
+    """
+    if type(config.model) is not type(theirs) or theirs.family != "bert" or not _is_row(config.tag):
+        return config
+    layers = variants.get_config(config.tag, scale=config.scale).model.layers
+    others = tuple(itertools.dropwhile("text".__eq__, layers))
+    if len(others) < len(layers):
+        reading = sum("text" in kind.text for kind in kinds(others))
+        layers = ("text",) * max(len(theirs.layers) - reading, 0) + others
+    return as_stored(config, dataclasses.replace(theirs, layers=layers))
+
+
+def as_stored(config: Config, model: ModelConfig) -> Config:
+    """The config of a row with the sizes of `model`, but for those that the user has changed."""
+    if type(config.model) is not type(model) or not _is_row(config.tag):
+        return config
+    row = variants.get_config(config.tag, scale=config.scale).model
+    sizes = {
+        name: getattr(model, name)
+        for name in (*FIXED, "layers")
+        if getattr(config.model, name) == getattr(row, name)
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+
+
+def changes(before: ModelConfig, after: ModelConfig) -> str:
+    """What `sized` has changed, as flags that would do the same; "" = nothing."""
+    names = (*FIXED, "layers")
+    return _flags({n: v for n in names if (v := getattr(after, n)) != getattr(before, n)})
+
+
+def _flags(values: Mapping[str, Any]) -> str:
+    """Fields of a model's config as a command line sets them."""
+    return " ".join(
+        f'--config.model.{name}="{value}"'
+        if isinstance(value, tuple)
+        else f"--config.model.{name}={value}"
+        for name, value in values.items()
+    )
+
+
+def _is_row(tag: str) -> bool:
+    return tag in (*variants.VARIANTS, *variants.ALIASES, variants.BERT.tag)
 
 
 def params(
@@ -113,22 +170,27 @@ def _taken(
         taken, wanted = (params_lib.select(tree, paths) for tree in (taken, wanted))
     if differ := params_lib.differences(taken, wanted):
         more = [f"and {len(differ) - SHOWN} parameters more"] if len(differ) > SHOWN else []
-        wrong = "; ".join([*_sizes_apart(ours, theirs), *differ[:SHOWN], *more])
+        apart = _sizes_apart(ours, theirs)
+        said = [
+            f"config.model.{n} is {getattr(ours, n)!r} and there {v!r}" for n, v in apart.items()
+        ]
+        wrong = "; ".join([*said, *differ[:SHOWN], *more])
+        flags = _flags({name: value for name, value in apart.items() if name not in SIZES})
         raise UsageError(
             f"{model.config.tag or 'this model'} cannot start from {workdir} "
-            f"({source.config.tag}): {wrong}; train with that run's sizes and objective, or start "
-            f"from another run"
+            f"({source.config.tag}): {wrong}; train with that run's sizes and objective"
+            f"{f' ({flags})' if flags else ''}, or start from another run"
         )
     return taken
 
 
-def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> list[str]:
-    """What two configs of one family's models say differently."""
+def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> dict[str, Any]:
+    """What two configs of one family's models say differently, by name: theirs."""
     if type(ours) is not type(theirs):
-        return []
-    names = [field.name for field in dataclasses.fields(ours)]
-    values = [(name, getattr(ours, name), getattr(theirs, name)) for name in names]
-    return [f"config.model.{name} is {a!r} and there {b!r}" for name, a, b in values if a != b]
+        return {}
+    alone = theirs.family == "bert" != ours.family
+    names = FIXED if alone else [field.name for field in dataclasses.fields(ours)]
+    return {n: value for n in names if (value := getattr(theirs, n)) != getattr(ours, n)}
 
 
 def _answers(

@@ -15,7 +15,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.objectives import losses
 from mmt_jax.progress import say
-from mmt_jax.train import sharding, speed
+from mmt_jax.train import frozen, sharding, speed
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.checkpoint import Checkpoints
 from mmt_jax.train.log import Log
@@ -114,8 +114,10 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
             state, position, metrics = checkpoints.restore(start, program.like)
             iterator.set_state(position)
             log.say(f"{folder} goes on from step {start}")
-            if start >= config.steps:
+            if start >= config.steps or _settled(run, checkpoints, start):
                 return metrics
+        if run.remembers:
+            frozen.fill(run.examples, run.model, state.params, progress=progress and primary)
 
         # ---- The steps ---------------------------------------------------------------------------
         def report(step: int, window: Window) -> dict[str, float]:
@@ -161,7 +163,7 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
                 # Only a state that is known to be finite is evaluated and saved.
                 metrics, window = report(step, window), program.empty
                 if evaluate:
-                    evaluated = evaluate(run.model, state.params)
+                    evaluated = evaluate(run.model, state.shown)
                     log.evaluation(step, evaluated)
                     metrics |= evaluated
                 checkpoints.save(state, step, position=position, metrics=metrics)
@@ -170,6 +172,12 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
                     stopped = Interrupted(stopping, step)
                     log.say(str(stopped))
                     raise stopped
+                if evaluate and not last and _settled(run, checkpoints, step):
+                    log.say(
+                        f"training ends after step {step}: {config.eval.patience} evaluations in a "
+                        f"row were below the best {config.eval.best}"
+                    )
+                    break
                 clock.restart()
             elif _due(step, config.log_every):
                 pending, window = (step, window), program.empty
@@ -195,6 +203,14 @@ def _ahead(iterator: Feed, program: Program) -> Iterator[tuple[Batch, dict[str, 
         began = time.perf_counter()
         ahead = take()
         yield batch, position, {"tokens": tokens, "waited": time.perf_counter() - began}
+
+
+def _settled(run: Run, checkpoints: Checkpoints, step: int) -> bool:
+    """Whether `config.eval.patience` evaluations in a row up to `step` are below the best."""
+    options = run.config.eval
+    if not (options.patience and run.evaluate):
+        return False
+    return step - (checkpoints.step("best") or 0) >= options.patience * options.every
 
 
 def _due(step: int, every: int) -> bool:

@@ -19,7 +19,7 @@ from mmt_jax.typing import Array, Params
 # optimum follows the scores as those grow over the whole of training. At the rate that suits weight
 # matrices they would trail far behind, and decay would pull every probability to one half.
 LR_TABLE = ((r"calibration/.*", 30.0),)
-DECAY_TABLE = ((r"calibration/.*", 0.0),)
+DECAY_TABLE = ((r"calibration/.*", 0.0), (r"score/log_scale", 0.0))
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -73,9 +73,9 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
         masks = {v: jax.tree.map(v.__eq__, values) for v in sorted({*jax.tree.leaves(values)})}
         return optax.chain(*(optax.masked(make(v), mask) for v, mask in masks.items()))
 
-    part = of([(pattern, "frozen") for pattern in config.freeze], "trained")
-    parts = {*jax.tree.leaves(part)}
-    if parts == {"frozen"}:
+    still = frozen(config, paths)
+    part = params_lib.unflatten({p: "frozen" if p in still else "trained" for p in paths})
+    if len(still) == len(paths):
         raise UsageError("config.optim.freeze freezes every parameter; leave some to train")
     decays = of((*config.decay_table, *DECAY_TABLE), 1.0)
     # Calibration's gradient is no part of the norm, or its size would slow all others.
@@ -90,6 +90,12 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
         optax.scale_by_learning_rate(schedule(config, steps)),
     )
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, part)
+
+
+def frozen(config: OptimConfig, paths: Iterable[str]) -> set[str]:
+    """The paths of parameters that stay as they are."""
+    found = params_lib.lookup([(pattern, True) for pattern in config.freeze], paths, False)
+    return {path for path, still in found.items() if still}
 
 
 def _check_tables(config: OptimConfig, paths: Iterable[str]) -> None:

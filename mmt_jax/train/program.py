@@ -50,7 +50,8 @@ class Program:
         )
         self._model, self._config = model, config
         self._tx = optim.build(config.optim, model.abstract(), config.steps)
-        shapes = abstract(model, self._tx)
+        self._averages = config.optim.ema > 0
+        shapes = abstract(model, self._tx, average=self._averages)
         self._placed = sharding.of_state(shapes, shapes.params, config, mesh)
         self._batched = sharding.batched(mesh)
         self.like = _like(shapes, self._placed)
@@ -78,14 +79,13 @@ class Program:
 
     def first_state(self, weights: Params | None) -> State:
         """The state before the first step: of `weights`, or of fresh ones."""
-        tx, model = self._tx, self._model
+        model = self._model
+        fresh = functools.partial(State.fresh, tx=self._tx, average=self._averages)
         if weights is None:
-            fresh = jax.jit(
-                lambda key: State.fresh(model.init(key), tx), out_shardings=self._placed
-            )
-            return fresh(self.first_key)
+            first = jax.jit(lambda key: fresh(model.init(key)), out_shardings=self._placed)
+            return first(self.first_key)
         params = jax.tree.map(placement.put, weights, self._placed.params)
-        return jax.jit(lambda p: State.fresh(p, tx), out_shardings=self._placed)(params)
+        return jax.jit(fresh, out_shardings=self._placed)(params)
 
     @property
     def rows(self) -> slice:

@@ -22,7 +22,7 @@ from mmt_jax.tasks.base import Entry
 from mmt_jax.tasks.records import Records
 from mmt_jax.text import store
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.train import init
+from mmt_jax.train import frozen, init
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.program import Program
 from mmt_jax.typing import Params
@@ -47,6 +47,7 @@ class Run:
     program: Program
     evaluate: Evaluate | None
     weights: Params | None  # numpy arrays that the first step starts from; None = fresh ones
+    remembers: bool  # whether captions are encoded once, see `frozen`
     said: tuple[str, ...]  # of where these come from, and of what the examples leave out
 
     def store(self) -> None:
@@ -86,19 +87,22 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             "empty"
         )
     _check_attention(config)
+    if config.eval.patience and not config.eval.every:
+        raise UsageError(
+            f"config.eval.patience={config.eval.patience} counts evaluations during training, and "
+            f"there are none; set config.eval.every"
+        )
     folder = pathlib.Path(workdir)
-    config, known = workdirs.claim(config, folder)
     origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
+    said: list[str] = []
+    config = _sized(config, origins, folder, said)
+    config, known = workdirs.claim(config, folder)
     begun, first = workdirs.has_checkpoint(folder), None
     if config.pretrained and not origins:
         origins = [folder / workdirs.PRETRAINED]
         if not begun:
             first = prepare(init.pretraining(config), origins[0], evaluator)
-    elif not known:
-        for origin in origins:
-            workdirs.read_config(origin)  # before a vocabulary is looked for there
 
-    said: list[str] = []
     entries, labels = records.asked(config, folder) if config.task.name else ([], None)
     if first and not known:
         tokenizer = first.tokenizer
@@ -112,6 +116,8 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     config = with_spec(config, spec)
     model = registry.build(config)
     examples = _examples(config, tokenizer, entries, labels, said)
+    if remembers := frozen.reserve(examples, model):
+        said.append("captions are encoded once, for nothing that reads them is trained")
     run = Run(
         config=config,
         folder=folder,
@@ -124,9 +130,28 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
         program=Program(model, config, examples),
         evaluate=evaluator(config, tokenizer, labels) if evaluator else None,
         weights=None,
+        remembers=remembers,
         said=tuple(said),
     )
     return run if begun or first or not origins else run.start_from(origins)
+
+
+def _sized(
+    config: Config, origins: Sequence[pathlib.Path], folder: pathlib.Path, said: list[str]
+) -> Config:
+    """The config with the sizes that its origins fix; of a run that goes on, as it has them.
+
+    Raises:
+      UsageError: an origin is no workdir.
+    """
+    if origins and (folder / workdirs.CONFIG).exists():
+        return init.as_stored(config, workdirs.read_config(folder).model)
+    for origin in origins:
+        found = init.sized(config, workdirs.read_config(origin).model)
+        if found != config:
+            said.append(f"sizes of {origin}: {init.changes(config.model, found.model)}")
+        config = found
+    return config
 
 
 def _check_attention(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,20 @@ class State:
     step: Array  # [] i32: steps that are done
     params: Params
     opt_state: optax.OptState
+    average: Params | None = None  # of the parameters of all steps so far, where it is asked for
 
     @classmethod
-    def fresh(cls, params: Params, tx: optax.GradientTransformation) -> State:
+    def fresh(
+        cls, params: Params, tx: optax.GradientTransformation, *, average: bool = False
+    ) -> State:
         """The state before the first step."""
-        return cls(jnp.zeros((), jnp.int32), params, tx.init(params))
+        mean = jax.tree.map(jnp.copy, params) if average else None  # buffers of their own
+        return cls(jnp.zeros((), jnp.int32), params, tx.init(params), mean)
+
+    @property
+    def shown(self) -> Params:
+        """What is evaluated, kept and exported."""
+        return self.params if self.average is None else self.average
 
 
 def keys(seed: int, prng: str = "threefry") -> tuple[jax.Array, jax.Array]:
@@ -38,9 +48,21 @@ def keys(seed: int, prng: str = "threefry") -> tuple[jax.Array, jax.Array]:
     return first, steps
 
 
-def abstract(model: Model, tx: optax.GradientTransformation) -> State:
+def abstract(model: Model, tx: optax.GradientTransformation, *, average: bool = False) -> State:
     """Shapes and dtypes of a model's state; allocates nothing."""
-    return jax.eval_shape(lambda params: State.fresh(params, tx), model.abstract())
+    fresh = functools.partial(State.fresh, tx=tx, average=average)
+    return jax.eval_shape(fresh, model.abstract())
+
+
+def averaged(average: Params, params: Params, step: Array, decay: float) -> Params:
+    """The running mean after number `step`, counted from 1: decay · mean + (1 - decay) · params.
+
+    The decay begins at 2 / 11 and rises as (1 + step) / (10 + step), as TensorFlow's
+    `ExponentialMovingAverage` does, so that the first parameters are soon forgotten.
+    """
+    steps = step.astype(jnp.float32)
+    rest = 1.0 - jnp.minimum(decay, (1.0 + steps) / (10.0 + steps))
+    return jax.tree.map(lambda mean, new: mean + rest * (new - mean), average, params)
 
 
 @jax.tree_util.register_dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
 from mmt_jax.train import optim
-from mmt_jax.train.state import State, Window
+from mmt_jax.train.state import State, Window, averaged
 from mmt_jax.typing import Array, Batch, Metric, Metrics, Params
 
 
@@ -42,20 +43,27 @@ def build(
 
     Returns:
       State, batch and the run's key (`state.keys`) → the next state, and the metrics of
-      `objectives.losses.terms` with `loss`, `grad_norm` (before clipping), `update_norm` and `lr`.
+      `objectives.losses.terms` with `loss`, `grad_norm` (before clipping, of what is not frozen),
+      `update_norm` and `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
+    frozen = optim.frozen(config.optim, params_lib.flatten(model.abstract()))
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         now = jax.random.fold_in(key, state.step)
-        grads, metrics = _gradient(model, whole(state.params), batch, now, config.grad_accum)
+        grads, metrics = _gradient(
+            model, whole(state.params), batch, now, config.grad_accum, frozen
+        )
         grads = whole(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = _single(optax.tree.norm(grads))
         metrics["update_norm"] = _single(optax.tree.norm(updates))
         metrics["lr"] = _single(schedule(state.step))
-        return State(state.step + 1, params, opt_state), metrics
+        average = state.average
+        if average is not None:
+            average = averaged(average, params, state.step + 1, config.optim.ema)
+        return State(state.step + 1, params, opt_state, average), metrics
 
     return step
 
@@ -77,12 +85,21 @@ def _single(value: ArrayLike) -> Metric:
 
 
 def _gradient(
-    model: Model, params: Params, batch: Batch, key: jax.Array, parts: int
+    model: Model,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+    frozen: Collection[str],
 ) -> tuple[Params, Metrics]:
-    """Of the loss over the whole batch, computed one part at a time."""
+    """Of the loss over the whole batch, computed one part at a time; 0 for `frozen` paths."""
     objective = model.config.objective
 
     def loss_of(params: Params, item: Any, counts: Any = None) -> tuple[Array, Metrics]:
+        if frozen:  # layers below which nothing is trained have no way back
+            flat = params_lib.flatten(params)
+            flat |= {path: jax.lax.stop_gradient(flat[path]) for path in frozen}
+            params = params_lib.unflatten(flat)
         terms = losses.terms(model, params, item[0], key=item[1])
         return losses.total(objective, terms, counts), terms
 

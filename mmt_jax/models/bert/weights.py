@@ -2,7 +2,7 @@
 
   mmt import --from=google-bert/bert-base-uncased --model=bert --out=work/bert
   mmt train --config=experiments/mmt.py:data_cc-with-bert --workdir=work/cc \
-    --config.init_from=work/bert --config.model.layout=cls_first
+    --config.init_from=work/bert
 
 Names of BERT's layers, which other systems' weights share, stand here too.
 """
@@ -96,20 +96,14 @@ FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json` and of the weights beside it.
+    """Our config of a `config.json` and of the weights beside it; a head is there if they have it.
 
     Raises:
-      UsageError: a field is missing or has a value that cannot be read, or the weights have neither
-        a word head nor one that answers.
+      UsageError: a field is missing or has a value that cannot be read.
     """
     values = fields.read(foreign, (*FIELDS, DEPTH), arrays, fixed=FIXED, name="bert")
     depth = values.pop(DEPTH[0])
     words, answers = "cls.predictions.bias" in arrays, np.size(arrays.get("classifier.bias", ()))
-    if not words and not answers:
-        raise UsageError(
-            f"the weights have no head over words; take those of BertForMaskedLM, "
-            f"BertForPreTraining or {TUNED}"
-        )
     return Config(
         tag="bert",
         model=MMTConfig(
