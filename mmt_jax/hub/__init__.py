@@ -25,6 +25,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.hub import folders as hub
 from mmt_jax.hub import preparation, questions
 from mmt_jax.models import registry
+from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.weights import Importer
 from mmt_jax.tasks import labels as labels_lib
@@ -71,10 +72,10 @@ def load(
     importer = _find(model)
     folder = hub.folder(source)
     foreign = hub.read_config(folder)
-    if foreign.get("model_type") not in importer.model_types:
+    if (kind := foreign.get("model_type")) != model:
         raise UsageError(
-            f"{folder} has the config of a model of the type {foreign.get('model_type')!r}, and "
-            f"--model={model} reads {' or '.join(importer.model_types)}; give the right --model"
+            f"{folder} has the config of a model of the type {kind!r}, and --model={model} reads "
+            f"{model}; give the right --model"
         )
     arrays, vocabulary = hub.read_arrays(folder), folder
     if importer.part and (part := folder / importer.part).is_dir():
@@ -139,18 +140,21 @@ def save(
     """
     family = config.model.family
     importer = _find(family) if family in MODELS else None
-    if importer is None or importer.save_config is None or importer.save_name is None:
+    if importer is None or importer.save_config is None:
         raise UsageError(
             f"models of the family {family} have no counterpart in transformers; export them as a "
             f"SavedModel (leave --format out)"
         )
-    foreign = importer.save_config(config) | questions.saved(config, labels)
+    foreign = fields.nest(importer.save_config(config) | {"model_type": family})
+    foreign |= questions.saved(config, labels)
     fresh = params_lib.flatten(importer.fresh(config))
     arrays = engine.revert(
         params_lib.select(params, lambda p: p not in fresh), importer.table(config)
     )
     arrays |= importer.zeros(config)
-    arrays = {importer.save_name(config, key): value for key, value in arrays.items()}
+    if any(key.startswith(importer.heads) for key in arrays):
+        own = {key: "" if key.startswith(importer.heads) else f"{family}." for key in arrays}
+        arrays = {own[key] + key: value for key, value in arrays.items()}
     others = huggingface.files(tokenizer)
     if config.model.pixels:
         settings = settings or preparation.settings(config)

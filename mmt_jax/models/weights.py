@@ -71,7 +71,6 @@ class Importer:
     """What is known of one family's published weights.
 
     Attributes:
-      model_types: of `config.json`.
       config: `config.json` and the weights by name → our config, sizes filled in.
       table: of the names that `rename` gives.
       part: a subfolder, of another model within this one: where it is there, its `config.json` is a
@@ -79,19 +78,20 @@ class Importer:
       fresh: parameters of ours that these weights lack by nature, as they begin.
       rename: a foreign key, of whatever release → the name that the table has for it.
       zeros: arrays by names of the table that theirs have and ours need not.
-      save_config: our config → `config.json`.
-      save_name: our config and a name of the table → the foreign key.
+      heads: what keys of heads begin with. Where there are such, Hugging Face's classes put the
+        family's name in front of all others.
+      save_config: our config → fields of `config.json`, with dots in names for those of its parts;
+        None = the family has no counterpart in transformers.
     """
 
-    model_types: tuple[str, ...]
     config: Callable[[Mapping[str, Any], Arrays], Config]
     table: Callable[[Config], Table]
     part: str = ""
     fresh: Callable[[Config], Params] = lambda config: {}
     rename: Callable[[str], str] = str
     zeros: Callable[[Config], dict[str, np.ndarray]] = lambda config: {}
+    heads: tuple[str, ...] = ()
     save_config: Callable[[Config], dict[str, Any]] | None = None
-    save_name: Callable[[Config, str], str] | None = None
 
 
 def linear(theirs: str, ours: str) -> Table:
@@ -130,6 +130,11 @@ def multihead(theirs: str, ours: str) -> Table:
 def skip(reason: str, *theirs: str) -> Table:
     """Keys that are not used."""
     return tuple(Row(key, skip=reason) for key in theirs)
+
+
+def skip_layers(reason: str, *theirs: str) -> Table:
+    """Weights and biases of layers that are not used."""
+    return skip(reason, *(f"{name}.{part}" for name in theirs for part in ("weight", "bias")))
 
 
 def convert(arrays: Arrays, table: Table, wanted: Params, *, name: str) -> Params:

@@ -122,11 +122,6 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     )
 
 
-def rename(key: str) -> str:
-    """Without what classes with heads put in front."""
-    return key.removeprefix("bert.")
-
-
 # The study's third segment, that of [CLS] in the release's layout, is none of BERT's.
 _SEGMENTS = Transform(
     lambda x: [np.pad(x, ((0, SEGMENTS - len(x)), (0, 0)))],
@@ -149,14 +144,14 @@ TABLE: Table = (
     *engine.norm("embeddings.LayerNorm", "text/norm"),
     *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
     *_layer("encoder.layer.{i}", "streams/layers/{i}/text"),
-    *engine.skip("not asked", "cls.seq_relationship.weight", "cls.seq_relationship.bias"),
+    *engine.skip_layers("not asked", "cls.seq_relationship"),
     *transform("cls.predictions.transform", "word_head"),
     Row("cls.predictions.bias", ("word_head/bias",)),
     Row("cls.predictions.decoder.bias", ("word_head/bias",), copy=True),
     Row("cls.predictions.decoder.weight", ("text/tokens/embedding",), copy=True),
 )
 
-UNPOOLED = engine.skip("of whole captions, not words", "pooler.dense.weight", "pooler.dense.bias")
+UNPOOLED = engine.skip_layers("of whole captions, not words", "pooler.dense")
 
 
 def table(config: Config) -> Table:
@@ -198,25 +193,17 @@ def save_config(config: Config) -> dict[str, Any]:
         **FIXED,
         DEPTH[1]: len(model.layers),
         "architectures": [architecture],
-        "model_type": "bert",
         "attention_probs_dropout_prob": model.attention_rate,
         "pad_token_id": model.pad_id,
         "type_vocab_size": SEGMENTS - 1,
     }
 
 
-def save_name(config: Config, key: str) -> str:
-    """With what Hugging Face's class puts in front."""
-    del config
-    return key if key.startswith(("cls.", "classifier.")) else f"bert.{key}"
-
-
 IMPORTER = Importer(
-    model_types=("bert",),
     config=config,
     table=table,
-    rename=rename,
+    rename=lambda key: key.removeprefix("bert."),
     zeros=zeros,
+    heads=("cls.", "classifier."),
     save_config=save_config,
-    save_name=save_name,
 )

@@ -74,7 +74,6 @@ CLASSIFIERS = {
     "nlvr2": "nlvr2_classifier",
     "snli_ve": "snli_classifier",
 }
-_HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_scale")
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
@@ -168,16 +167,10 @@ def table(config: Config) -> Table:
         temperature = Row("temperature", ("contrast_head/log_scale",), NEGATIVE_LOG)
     return (
         *bert.text_encoder("text_model", "text"),
-        *engine.skip("never called", "text_model.pooler.dense.weight"),
-        *engine.skip("never called", "text_model.pooler.dense.bias"),
+        *engine.skip_layers("never called", "text_model.pooler.dense"),
         *vision("vision_model.visual", "image"),
-        *engine.skip(
-            "of CLIP's text tower",
-            *(
-                f"vit_model.{n}"
-                for n in ("positional_embedding", "ln_final.weight", "ln_final.bias")
-            ),
-        ),
+        *engine.skip("of CLIP's text tower", "vit_model.positional_embedding"),
+        *engine.skip_layers("of CLIP's text tower", "vit_model.ln_final"),
         *engine.embedding("token_type_embeddings", "types"),
         *stream("text", model),
         *stream("image", model),
@@ -194,7 +187,7 @@ def table(config: Config) -> Table:
         *engine.linear("itc_cross_modal_head.fc", "contrast_head/pair"),
         temperature,
         Row("logit_scale", ("contrast_head/log_scale",)),
-        *engine.skip("of a fine-tuned ranking", "rank_output.weight", "rank_output.bias"),
+        *engine.skip_layers("of a fine-tuned ranking", "rank_output"),
         *(row for head in CLASSIFIERS.values() for row in _classifier(head)),
     )
 
@@ -230,20 +223,18 @@ def save_config(config: Config) -> dict[str, Any]:
             f"config.model.image_width={model.image_width}"
         )
     positions = model.max_positions + model.pad_id + 1
-    flat = {
+    contrast = {"contrastive_hidden_size": model.itc_dim, "logit_scale_init_value": 2.6592}
+    return {
         **fields.write(dataclasses.replace(model, max_positions=positions), FIELDS),
         **{theirs: getattr(model, ours) for ours, theirs, _ in OPTIONS},
         **FIXED,
         "architectures": [architecture(config)],
-        "model_type": "bridgetower",
         "num_attention_heads": model.heads,
         "text_config.attention_probs_dropout_prob": model.attention_rate,
         "text_config.model_type": "bridgetower_text_model",
         "vision_config.model_type": "bridgetower_vision_model",
+        **(contrast if model.itc == "huggingface" else {}),
     }
-    if model.itc == "huggingface":
-        flat |= {"contrastive_hidden_size": model.itc_dim, "logit_scale_init_value": 2.6592}
-    return fields.nest(flat)
 
 
 def architecture(config: Config) -> str:
@@ -256,17 +247,10 @@ def architecture(config: Config) -> str:
     return "BridgeTowerForContrastiveLearning" if contrast else "BridgeTowerModel"
 
 
-def save_name(config: Config, key: str) -> str:
-    """With what Hugging Face's classes with heads put in front."""
-    bare = architecture(config) == "BridgeTowerModel" or key.startswith(_HEADS)
-    return key if bare else f"bridgetower.{key}"
-
-
 IMPORTER = Importer(
-    model_types=("bridgetower",),
     config=config,
     table=table,
     rename=rename,
+    heads=("mlm_score.", "itm_score.", "itc_", "logit_scale"),
     save_config=save_config,
-    save_name=save_name,
 )

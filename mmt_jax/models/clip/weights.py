@@ -118,26 +118,21 @@ def save_config(config: Config) -> dict[str, Any]:
     model = config.model
     if config.objective.itm == "none":
         raise UsageError("this model is an image tower alone, and CLIPModel has two towers")
-    return fields.nest(
-        {
-            **fields.write(model, FIELDS),
-            "architectures": ["CLIPModel"],
-            "model_type": "clip",
-            "text_config.model_type": "clip_text_model",
-            "text_config.projection_dim": model.width,
-            "text_config.eos_token_id": model.pad_id,  # the token that it pads with, too
-            "text_config.pad_token_id": model.pad_id,
-            "vision_config.model_type": "clip_vision_model",
-            "vision_config.projection_dim": model.width,
-        }
-    )
+    return {
+        **fields.write(model, FIELDS),
+        "architectures": ["CLIPModel"],
+        "text_config.model_type": "clip_text_model",
+        "text_config.projection_dim": model.width,
+        "text_config.eos_token_id": model.pad_id,  # the token that it pads with, too
+        "text_config.pad_token_id": model.pad_id,
+        "vision_config.model_type": "clip_vision_model",
+        "vision_config.projection_dim": model.width,
+    }
 
 
 IMPORTER = Importer(
-    model_types=("clip",),
     config=config,
     table=lambda config: TABLE,
     fresh=fresh,
     save_config=save_config,
-    save_name=lambda config, key: key,
 )

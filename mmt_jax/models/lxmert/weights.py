@@ -25,7 +25,6 @@ from mmt_jax.models.weights import Arrays, Importer, Row, Table
 # Captions were cut to 20 tokens, so later positions are untrained; photos had 36 regions.
 TEXT_LENGTH, MAX_REGIONS = 20, 36
 
-HEADS = ("cls.", "obj_predict_head.", "answer_head.")
 BARE, PRETRAINING, ANSWERING = "LxmertModel", "LxmertForPreTraining", "LxmertForQuestionAnswering"
 
 LABELS = (
@@ -156,7 +155,6 @@ def save_config(config: Config) -> dict[str, Any]:
         **fields.write(model, FIELDS),
         **FIXED,
         "architectures": [architecture(config)],
-        "model_type": "lxmert",
         "attention_probs_dropout_prob": model.attention_rate,
         # Numbers of what the model does not have must stand there and say nothing.
         **{theirs: getattr(model, ours) or 1 for ours, theirs in LABELS},
@@ -173,11 +171,6 @@ def save_config(config: Config) -> dict[str, Any]:
 def rename(key: str) -> str:
     """Without what releases put in front: `module.` (several GPUs), `bert.` (the original)."""
     return re.sub(r"^(lxrt_encoder\.model\.)?(module\.)?(bert\.|lxmert\.)?", "", key)
-
-
-def save_name(config: Config, key: str) -> str:
-    """With what Hugging Face's classes with heads put in front."""
-    return key if architecture(config) == BARE or key.startswith(HEADS) else f"lxmert.{key}"
 
 
 def cross_stream(theirs: str, name: str, ours: str) -> Table:
@@ -218,10 +211,9 @@ TABLE: Table = (
 )
 
 IMPORTER = Importer(
-    model_types=("lxmert",),
     config=config,
     table=lambda config: TABLE,
     rename=rename,
+    heads=("cls.", "obj_predict_head.", "answer_head."),
     save_config=save_config,
-    save_name=save_name,
 )

@@ -66,11 +66,6 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     )
 
 
-def rename(key: str) -> str:
-    """Without what classes with heads put in front."""
-    return key.removeprefix("roberta.")
-
-
 TABLE: Table = (
     *bert.text_encoder("", "text"),
     *bert.UNPOOLED,
@@ -101,22 +96,14 @@ def save_config(config: Config) -> dict[str, Any]:
         **fields.write(dataclasses.replace(model, max_positions=positions), FIELDS),
         **FIXED,
         "architectures": ["RobertaForMaskedLM" if words else TUNED],
-        "model_type": "roberta",
         "attention_probs_dropout_prob": model.attention_rate,
     }
 
 
-def save_name(config: Config, key: str) -> str:
-    """With what Hugging Face's class puts in front."""
-    del config
-    return key if key.startswith(("lm_head.", "classifier.")) else f"roberta.{key}"
-
-
 IMPORTER = Importer(
-    model_types=("roberta",),
     config=config,
     table=lambda config: TABLE,
-    rename=rename,
+    rename=lambda key: key.removeprefix("roberta."),
+    heads=("lm_head.", "classifier."),
     save_config=save_config,
-    save_name=save_name,
 )

@@ -114,7 +114,6 @@ def _region_layer(theirs: str, ours: str) -> Table:
 
 
 _SLOT = Transform(lambda x: [x[0]], lambda x: x[None])  # [1, 1, D] ↔ [1, D]
-_WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector")
 
 TABLE: Table = (
     *engine.embedding("bert.embeddings.word_embeddings", "text/embed/tokens"),
@@ -122,8 +121,8 @@ TABLE: Table = (
     *engine.norm("bert.embeddings.LayerNorm", "text/embed/norm"),
     *engine.skip("counts 0, 1, 2, …", "bert.embeddings.position_ids"),
     *_text_layer("bert.transformer.layer.{i}", "text/stack/layers/{i}"),
-    *engine.skip(
-        "predicts words", *(f"bert.{n}.{end}" for n in _WORDS for end in ("weight", "bias"))
+    *engine.skip_layers(
+        "predicts words", "bert.vocab_transform", "bert.vocab_layer_norm", "bert.vocab_projector"
     ),
     Row("encoder_v.cls_token1", ("image/embed/features_cls/embedding",), _SLOT),
     Row("encoder_v.cls_token2", ("image/embed/boxes_cls/embedding",), _SLOT),

@@ -100,17 +100,11 @@ def layer(theirs: str, ours: str) -> Table:
     )
 
 
-def _unread(*layers: str) -> Table:
-    return tuple(
-        row
-        for name in layers
-        for row in engine.skip("no output depends on it", f"{name}.weight", f"{name}.bias")
-    )
-
-
 TABLE: Table = (
     *bert.text_encoder("txt_enc.bert_model", "text"),
-    *_unread("txt_enc.bert_model.pooler.dense", "txt_enc.map", "img_enc.fc"),
+    *engine.skip_layers(
+        "no output depends on it", "txt_enc.bert_model.pooler.dense", "txt_enc.map", "img_enc.fc"
+    ),
     *engine.linear("img_enc.pos_encoding_image.map.0", "image/embed/mlp/hidden"),
     *engine.linear("img_enc.pos_encoding_image.map.2", "image/embed/mlp/out"),
     *layer("img_enc.transformer_encoder.layers.{i}", "image/stack/layers/{i}"),
@@ -126,7 +120,6 @@ def table(config: Config) -> Table:
 
 
 IMPORTER = Importer(
-    model_types=("tern",),
     config=config,
     table=table,
     part="bert",
