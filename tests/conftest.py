@@ -36,7 +36,8 @@ _NETWORKS = (path.parent.name for path in _ROOT.glob("mmt_jax/models/*/network.p
 _CHECKED = ["data.regions", "data.schema", "models.base", "nn", "objectives", "typing"]
 _CHECKED += [f"infer.{name}" for name in ("export.signature", "pairs", "predict", "ranking")]
 _CHECKED += ["infer.relevance", *(f"models.{name}.network" for name in _NETWORKS)]
-jaxtyping.install_import_hook([f"mmt_jax.{name}" for name in _CHECKED], "beartype.beartype")
+_CHECKED += ["photos", "tasks", "text", "train"]
+jaxtyping.install_import_hook([f"mmt_jax.{name}" for name in _CHECKED], "checked.annotations")
 
 # Tracing allocates so much that looking for cycles as often as Python does takes a tenth of it all.
 gc.set_threshold(100_000, 20, 20)

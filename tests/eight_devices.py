@@ -76,7 +76,7 @@ def deep(folder):
     os.makedirs(folder)
     workdir.write_config(folder, config)
     checkpoints = checkpoint.Checkpoints(folder, config)
-    checkpoints.save(state.State(np.int32(0), placed, {}), 0, position={}, metrics={})
+    checkpoints.save(state.State(np.zeros((), np.int32), placed, {}), 0, position={}, metrics={})
     checkpoints.close()
     loaded = checkpoint.load(folder).params
     texts, images = tiny.text([3, 4]), tiny.image([3, 2])

@@ -66,7 +66,7 @@ def make_workdir(folder, config):
     workdirs.write_config(folder, config)
     (folder / store.VOCABULARY).write_bytes(TOKENIZER.model)
     checkpoints = checkpoint.Checkpoints(folder, config)
-    state = states.State(np.int32(3), params, {})
+    state = states.State(np.array(3, np.int32), params, {})
     checkpoints.save(state, 3, position={}, metrics={})
     checkpoints.close()
     return folder

@@ -315,7 +315,7 @@ def test_checkpoints_with_the_names_of_before_are_read(tmp_path, unlabelled):
         old[f"region_head/out/{leaf}"] = np.concatenate(parts, axis=-1)
     workdir.write_config(tmp_path, built.config)
     with contextlib.closing(checkpoint.Checkpoints(tmp_path, built.config)) as checkpoints:
-        stored = State(np.int32(3), trees.unflatten(old), {})
+        stored = State(np.array(3, np.int32), trees.unflatten(old), {})
         checkpoints.save(stored, 3, position={}, metrics={})
     found = trees.flatten(checkpoint.load(tmp_path).params)
     assert found.keys() == params.keys()

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmt_jax import params as params_lib
 from mmt_jax import placement
@@ -102,7 +102,7 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
-def of_params(params: Params, config: Config, mesh: Mesh) -> Params:
+def of_params(params: Params, config: Config, mesh: Mesh | AbstractMesh) -> Params:
     """The NamedSharding of each parameter, as a tree like `params` (abstract ones will do).
 
     An axis that the mesh's does not divide, in whole heads if it has heads, stays whole.

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int32
 
 from mmt_jax.models.base import Model
-from mmt_jax.typing import Array, Metric, Params
+from mmt_jax.typing import Array, Metric, Params, record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class State:
     """All that a run needs to go on, but for its data."""
 
-    step: Array  # [] i32: steps that are done
+    step: Int32[Array, ""]  # steps that are done
     params: Params
     opt_state: optax.OptState
     average: Params | None = None  # of the parameters of all steps so far, where it is asked for
@@ -65,13 +64,12 @@ def averaged(average: Params, params: Params, step: Array, decay: float) -> Para
     return jax.tree.map(lambda mean, new: mean + rest * (new - mean), average, params)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Window:
     """Metrics since the last line of the log; they stay on the device until that is written."""
 
     metrics: dict[str, Metric]
-    failed: jax.Array  # [] i32: the first step whose loss or update was not finite; 0 = none
+    failed: Int32[jax.Array, ""]  # the first step whose loss or update was not finite; 0 = none
 
     @classmethod
     def empty(cls, metrics: dict[str, Metric]) -> Window:
@@ -79,7 +77,7 @@ class Window:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
         return cls(zeros, jnp.zeros((), jnp.int32))
 
-    def add(self, metrics: dict[str, Metric], step: Array) -> Window:
+    def add(self, metrics: dict[str, Metric], step: Int32[Array, ""]) -> Window:
         """Takes in the metrics of step number `step`, counted from 1."""
         watched = [metrics[name].sum for name in ("loss", "grad_norm", "update_norm")]
         finite = jnp.isfinite(jnp.stack(watched)).all()
