@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import errno
 import os
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries written in C++ quote in errors of their own.
@@ -12,6 +17,88 @@ _QUOTED = (*_FULL, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno
 
 class UsageError(Exception):
     """Wrong use or wrong input. The command line prints the message alone and exits with 2."""
+
+
+class NoRoomError(UsageError):
+    """A file or folder cannot be written, whatever was to be written there."""
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | os.PathLike,
+    what: str = "",
+    *,
+    of: type[Exception] = OSError,
+    remedy: str = "make room there or name another",
+) -> Iterator[None]:
+    """Around what writes to `path`.
+
+    Args:
+      path: a file, or a folder.
+      what: is written there, such as "a checkpoint"; "" = `path` itself.
+      of: how what writes says that it cannot, where that is not as the system does.
+      remedy: what to do.
+
+    Raises:
+      NoRoomError: in place of these errors.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except of as error:
+        if of is OSError and getattr(error, "errno", None) == errno.ENOENT:
+            raise  # of a file that is read: folders above `path` are made
+        where = f"{what} cannot be written to {path}" if what else f"{path} cannot be written"
+        raise NoRoomError(f"{where} ({reason(error)}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Around what reads a file; raises UsageError in place of what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{what} cannot be read: {reason(error)}") from None
+
+
+def reason(error: BaseException) -> str:
+    """What an error says in one line: the system's words, where it holds them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    if code := re.search(r"os_error_code='(\d+)'", text):  # tensorstore's
+        return os.strerror(int(code[1]))
+    for code in _QUOTED:
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return textwrap.shorten(text or type(error).__name__, 300, placeholder=" …")
+
+
+@contextlib.contextmanager
+def optional(need: str, extra: str) -> Iterator[None]:
+    """Around the import of a package that not everybody has.
+
+    Args:
+      need: what needs which, such as "HDF5 files need h5py".
+      extra: of mmt_jax, with which it comes.
+
+    Raises:
+      UsageError: it cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"{need}, which cannot be imported here ({error}); run pip install 'mmt_jax[{extra}]'"
+        ) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that there is not: the nearest, or all that there are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def of_system(error: BaseException | None) -> str | None:

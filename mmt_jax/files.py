@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pathlib
 import shutil
@@ -12,14 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, writing
 
 _STAGED = ".rows"  # how the names of folders end that `staged` makes
 _LOCK = "lock"  # in such a folder, held by who writes there
-
-
-class NoRoomError(UsageError):
-    """The folder cannot be written, whatever the photo."""
 
 
 def check_new(path: str | os.PathLike) -> pathlib.Path:
@@ -103,23 +98,6 @@ def staged(folder: str | os.PathLike, name: str, *, last: str) -> Iterator[pathl
         for path in sorted(part.iterdir(), key=lambda path: path.name.endswith(last)):
             if path.name != _LOCK:
                 os.replace(path, folder / path.name)
-
-
-@contextlib.contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Around what writes to `path`.
-
-    Raises:
-      NoRoomError: in place of what the system says.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise  # of a file that is read: folders above `path` are made
-        raise NoRoomError(
-            f"{path} cannot be written ({error.strerror or error}); make room there or name another"
-        ) from error
 
 
 @contextlib.contextmanager

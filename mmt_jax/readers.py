@@ -21,7 +21,7 @@ from typing import Any
 
 import ijson
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reading
 
 MAX_LINE = 1 << 24  # bytes, for a line that has no end would fill memory
 MAX_GROWTH = 1 << 26  # bytes of memory that an entry of JSON may take
@@ -194,10 +194,8 @@ class _File:
 
     def __init__(self, path: str | os.PathLike):
         self._path = path
-        try:
+        with reading(path):
             self._raw = open(path, "rb")  # noqa: SIM115, closed by `close`
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         self.close = self._raw.close
         self._packed = os.fspath(path).endswith(".gz")
         self._file = gzip.GzipFile(fileobj=self._raw) if self._packed else self._raw

@@ -147,9 +147,8 @@ def test_what_cannot_be_indexed(towers, examples):
     photos = corpus()
     narrow = photos.rows | {FEATURES: photos.rows[FEATURES][:, 1:]}
     photos = dataclasses.replace(photos, rows=narrow)
-    narrow = Examples.of(TOWERS, [photos], small_models.TOKENIZER)
-    with pytest.raises(UsageError, match="features of width 5, but the model reads 6; index"):
-        indices.build(*towers, narrow)
+    with pytest.raises(UsageError, match="features of width 5, but the model reads 6; give"):
+        Examples.of(TOWERS, [photos], small_models.TOKENIZER)
     with pytest.raises(UsageError, match="kind=tree is unknown; it is one of flat, ivf, hnsw"):
         indices.build(*towers, examples, kind="tree")
     with pytest.raises(UsageError, match="metric=l2 is unknown"):

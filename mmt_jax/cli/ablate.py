@@ -18,7 +18,6 @@ that were finished before there was such a thing are asked when the command is g
 
 from __future__ import annotations
 
-import difflib
 import os
 import types
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 from mmt_jax.cli import flags
 from mmt_jax.configs import overrides
 from mmt_jax.configs.config import Study
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, nearest
 
 STUDIES = "experiments/studies.py"
 FLAGS = (
@@ -74,9 +73,7 @@ def find(name: str, path: str = STUDIES) -> Study:
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
         raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")
     if name not in studies:
-        near = difflib.get_close_matches(name, studies, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(studies)}"
-        raise UsageError(f"{path} has no study {name!r}; {hint}")
+        raise UsageError(f"{path} has no study {name!r}; {nearest(name, studies)}")
     return studies[name]
 
 

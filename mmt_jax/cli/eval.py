@@ -83,6 +83,8 @@ def run(args: types.SimpleNamespace) -> None:
 def _answer(args: types.SimpleNamespace) -> None:
     """Answers a task's questions, prints the metric and writes the answers."""
     from mmt_jax.configs.tasks import TASKS
+    from mmt_jax.data import sources
+    from mmt_jax.files import check_new
     from mmt_jax.infer import tasks
     from mmt_jax.tasks import labels, records, registry
     from mmt_jax.text import store
@@ -90,7 +92,7 @@ def _answer(args: types.SimpleNamespace) -> None:
 
     task = registry.scored(args.task)
     if args.out:
-        registry.check_free(args.out)
+        check_new(args.out)
     names = labels.read(args.labels) if args.labels else None
     trained = checkpoint.load(args.workdir)
     names = names or labels.stored(args.workdir)
@@ -100,7 +102,7 @@ def _answer(args: types.SimpleNamespace) -> None:
     corpora = []
     if TASKS[args.task].photos:
         _needs(args)
-        corpora = tasks.photos(model.config, args.data, args.split)
+        corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels, bare=True)
     tokenizer = store.stored_tokenizer(args.workdir)
     found = tasks.answered(
         model,

@@ -31,10 +31,7 @@ from mmt_jax.detectors import DETECTORS
 FLAGS = (
     flags.Flag("detector", "NAME:MODEL", "what finds regions, of the table above", required=True),
     flags.Flag("images", "DIR", "photos, in folders below it too, or a corpus", required=True),
-    flags.Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
-    flags.Flag("captions", "FILE", "captions of the photos"),
-    flags.Flag("split", "NAME", "of the region folder; train by default"),
-    flags.Flag("dtype", "float16|float32", "of the stored features; float16 by default"),
+    *flags.REGION_FOLDER,
 )
 
 __doc__ = str(__doc__).format(
@@ -51,8 +48,8 @@ def run(args: types.SimpleNamespace) -> None:
             args.detector,
             args.images,
             args.out,
-            split=args.split or "train",
+            split=args.split,
             captions=args.captions,
-            dtype=args.dtype or "float16",
+            dtype=args.dtype,
         )
     )

@@ -34,6 +34,13 @@ class Flag:
 
 
 JSON = Flag("json", "", "print JSON in place of a table", default=False)
+# Of commands that make a region folder.
+REGION_FOLDER = (
+    Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
+    Flag("captions", "FILE", "captions of the photos; else those that the photos come with"),
+    Flag("split", "NAME", "of the region folder; train by default", "train"),
+    Flag("dtype", "float16|float32", "of the stored features; float16 by default", "float16"),
+)
 
 
 def usage(command: types.ModuleType) -> str:
@@ -70,9 +77,11 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
         raise UsageError(f"unexpected argument {positional[len(wanted)]!r}; {more}")
     if len(positional) < len(wanted):
         raise UsageError(f"{wanted[len(positional)]} is missing; {more}")
-    values = {row.name: parser[row.name].value for row in command.FLAGS}
+    values = {}
     for row in command.FLAGS:
-        if row.required and values[row.name] in (None, "", []):
+        value = parser[row.name].value
+        values[row.name] = row.default if value == "" else value  # as an unset variable leaves it
+        if row.required and values[row.name] in (None, []):
             raise UsageError(f"--{row.name}={row.value} is missing; {more}")
     if "config" in values:
         changes = {

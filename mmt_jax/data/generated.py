@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 from typing import Self
@@ -11,7 +10,7 @@ from typing import Self
 from mmt_jax import scenes
 from mmt_jax.corpus import Corpus
 from mmt_jax.data.source import Source, Spec
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Scenes(Source):
         name = "target" if form["name"] is None else form["name"]
         if name in scenes.CORPORA:
             return cls(name, int(level), _dials(form["dials"], f"scenes{rest}"))
-        near = difflib.get_close_matches(name, scenes.CORPORA, n=1)
-        right = f"did you mean {near[0]}" if near else f"there are {', '.join(scenes.CORPORA)}"
+        right = nearest(name, scenes.CORPORA)
         raise UsageError(f"there is no generated corpus {name!r}; {right}")
 
     def recipe(self) -> scenes.Recipe:

@@ -14,8 +14,8 @@ import numpy as np
 
 from mmt_jax.corpus import Corpus
 from mmt_jax.data.records import FORMAT, INDEX
-from mmt_jax.errors import UsageError
-from mmt_jax.files import staged
+from mmt_jax.errors import UsageError, optional, writing
+from mmt_jax.files import check_new, staged
 from mmt_jax.photo import FEATURES, LABELS, PIXELS, PROBS
 
 SHARD_MB = 256  # large enough for object stores, small enough to move and to check
@@ -49,17 +49,15 @@ def pack(
         raise UsageError(f"shards of {shard_mb} MiB hold nothing; give 1 or more")
     own = [folder / f"{split}{end}" for end in (".json", ".jsonl", ".index.npz", ".npz")]
     shards = folder.glob(f"{split}-{'[0-9]' * 5}-of-*.array_record")  # not those of SPLIT-2
-    there = [path for path in (*own, *shards) if path.exists()]
-    if there:  # a region folder too has a SPLIT.jsonl
-        raise UsageError(f"{there[0]} exists and is not overwritten; remove it or name another")
-    with staged(folder, split, last=".json") as parts:
+    for path in (*own, *shards):  # a region folder too has a SPLIT.jsonl
+        check_new(path)
+    # RuntimeError is all that array_record knows.
+    with staged(folder, split, last=".json") as parts, writing(folder, of=RuntimeError):
         writer = _Writer(parts, split, shard_mb << 20)
         try:
             for block in blocks:
                 writer.add(block)
             return writer.finish()
-        except RuntimeError as error:  # all that array_record knows
-            raise OSError(str(error)) from error
         finally:
             writer.close()
 
@@ -167,10 +165,6 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _array_record() -> Any:
-    try:
+    with optional("packing records needs array-record", "data"):
         import array_record.python.array_record_module as library
-    except ModuleNotFoundError:
-        raise UsageError(
-            "packing records needs the package array-record; run pip install 'mmt_jax[data]'"
-        ) from None
     return library

@@ -142,26 +142,26 @@ class Reading:
             key: np.zeros((count, width, *shape), np.int32 if key in IDS.values() else np.float32)
             for key, shape in shapes.items()
         }
-        record[schema.IMAGE_PADDING] = np.ones((count, width), np.int32)
+        real = np.zeros((count, width), bool)
         for places, photos in parts:
             table = self.slots(photos.offsets, photos.rows.get(SCORES))
             photo, slot = np.nonzero(table >= 0)
             rows = table[photo, slot]
             photo, slot = places[photo], slot + width - table.shape[1]
-            record[schema.IMAGE_PADDING][photo, slot] = 0
+            real[photo, slot] = True
             for key in shapes.keys() & photos.rows.keys():
                 values = photos.rows[key][rows]
                 values = decode(values) if key == FEATURES else values
                 record[key][photo, slot, : values.shape[1]] = values
         if self.reading == "release":
-            _release_global(record)
-        return record
+            _release_global(record, real)
+        return record | {schema.IMAGE_PADDING: schema.padding(real)}
 
 
-def _release_global(record: dict[str, np.ndarray]) -> None:
+def _release_global(record: dict[str, np.ndarray], real: np.ndarray) -> None:
     """Puts the mean of the kept regions into the last slot, in place; no detector classified it."""
     features = record[FEATURES]
-    kept = (record[schema.IMAGE_PADDING][:, :-1] == 0).sum(axis=1)
+    kept = real[:, :-1].sum(axis=1)
     some = kept > 0
     features[some, -1] = features[some, :-1].sum(axis=1) / kept[some, None].astype(np.float32)
     for key in record.keys() & {*IDS.values(), *PROBS.values()}:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from mmt_jax.data.npz import Npz
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, PIXELS, PROBS
+from mmt_jax.text.base import MASK
 from mmt_jax.typing import Array, Image, Text
 
 IMAGE_PADDING = "image/padding_mask"
@@ -32,18 +34,32 @@ _BOX_SLACK = 1e-4
 _AREA_SLACK = 1e-3
 
 
+# What stands in slots that were added to fill up a batch; elsewhere 0.
+FILL = {IMAGE_PADDING: 1, TEXT_PADDING: 1, TOKEN_IDS: MASK, MASKED_TOKENS: MASK}
+
+
+def mask(padding: Int[Array, "*shape"]) -> Any:
+    """A padding mask of the signature → True for real elements: numpy of numpy, jax of jax."""
+    return padding == 0
+
+
+def padding(mask: Bool[Array, "*shape"]) -> Any:
+    """The inverse of `mask`, i32."""
+    return (~mask).astype(np.int32)
+
+
 def to_text(inputs: Mapping[str, Array]) -> Text:
     """Reads the four text keys, each [B, T] i32 (numpy or jax).
 
     The model reads `masked_tokens`. Word boundaries are not on the wire: `word_ids` is -1 where
     real and -2 at padding, so that no token counts as a word that could be hidden.
     """
-    mask = inputs[TEXT_PADDING] == 0
+    real = mask(inputs[TEXT_PADDING])
     return Text(
         token_ids=inputs[MASKED_TOKENS],
         segment_ids=inputs[SEGMENT_IDS],
-        word_ids=mask.astype(np.int32) - 2,
-        mask=mask,
+        word_ids=real.astype(np.int32) - 2,
+        mask=real,
     )
 
 
@@ -51,7 +67,7 @@ def to_image(inputs: Mapping[str, Array]) -> Image:
     """Reads the three image keys and, where they are there, classes and attributes; batched."""
     labels = {f"{kind}_ids": inputs.get(key) for kind, key in IDS.items()}
     labels |= {f"{kind}_probs": inputs.get(key) for kind, key in PROBS.items()}
-    return Image(inputs[FEATURES], inputs[BOXES], inputs[IMAGE_PADDING] == 0, **labels)
+    return Image(inputs[FEATURES], inputs[BOXES], mask(inputs[IMAGE_PADDING]), **labels)
 
 
 def from_text(text: Text) -> dict[str, Any]:
@@ -60,7 +76,7 @@ def from_text(text: Text) -> dict[str, Any]:
         MASKED_TOKENS: text.token_ids,
         SEGMENT_IDS: text.segment_ids,
         TOKEN_IDS: text.token_ids,
-        TEXT_PADDING: (~text.mask).astype(np.int32),
+        TEXT_PADDING: padding(text.mask),
     }
 
 
@@ -69,7 +85,7 @@ def from_image(image: Image) -> dict[str, Any]:
     return {
         BOXES: image.boxes,
         FEATURES: image.features,
-        IMAGE_PADDING: (~image.mask).astype(np.int32),
+        IMAGE_PADDING: padding(image.mask),
     }
 
 
@@ -106,28 +122,28 @@ def validate_record(
     """
     features = _field(record, FEATURES, name, rank=2, dtype=np.float32)
     boxes = _field(record, BOXES, name, rank=2, dtype=np.float32)
-    padding = _field(record, IMAGE_PADDING, name, rank=1, dtype=np.int32)
-    if not len(features) == len(boxes) == len(padding):
+    marks = _field(record, IMAGE_PADDING, name, rank=1, dtype=np.int32)
+    if not len(features) == len(boxes) == len(marks):
         raise UsageError(
             f"{name}: {FEATURES} has {len(features)} regions, {BOXES} {len(boxes)} and "
-            f"{IMAGE_PADDING} {len(padding)}; they must be equal"
+            f"{IMAGE_PADDING} {len(marks)}; they must be equal"
         )
     if feature_dim not in (None, features.shape[1]):
         raise UsageError(
             f"{name}: {FEATURES} is {features.shape[1]} wide, but the model reads features of "
             f"{feature_dim}; take them from the detector that the model was trained with"
         )
-    if not np.isin(padding, (0, 1)).all() or padding.all():
+    real = mask(marks)
+    if not np.isin(marks, (0, 1)).all() or not real.any():
         raise UsageError(
             f"{name}: {IMAGE_PADDING} must hold 1 for padding and 0 for real regions, of which "
             f"there must be one"
         )
-    if global_region and padding[-1]:
+    if global_region and not real[-1]:
         raise UsageError(
             f"{name}: the last slot is the global region, but {IMAGE_PADDING} marks it as padding; "
             f"put padding in front"
         )
-    real = padding == 0
     if max_regions is not None and (count := int(real.sum()) - global_region) > max_regions:
         beside = " beside the global one" if global_region else ""
         raise UsageError(

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from mmt_jax.data import published
-from mmt_jax.errors import UsageError
-from mmt_jax.files import staged, writing
+from mmt_jax.errors import UsageError, writing
+from mmt_jax.files import check_new, staged
 from mmt_jax.photo import BOXES, FEATURES, LABELS, WHOLE, Photo
 
 DTYPES = ("float16", "float32", "uint8")
@@ -68,10 +68,7 @@ class FolderWriter(contextlib.ExitStack):
         self.folder = pathlib.Path(folder)
         self.split = split
         for target in (self.folder / f"{split}.npz", self.folder / f"{split}.jsonl"):
-            if target.exists():
-                raise UsageError(
-                    f"{target} exists and is not overwritten; remove it or name another"
-                )
+            check_new(target)
         self._dtype = np.dtype(dtype)
         self.num_classes, self.num_attributes = num_classes, num_attributes
         self._ids: set[int] = set()

@@ -6,12 +6,11 @@ One small file each. A detector is named as `NAME:MODEL,OPTION=VALUE,…`, such 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 
 from mmt_jax.detectors import frozen_graph, grid, onnx, savedmodel, tflite, torchvision
 from mmt_jax.detectors.base import Detector
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, nearest
 
 # A detector is a module: MODEL says what its model is, and `load(model, *, …)` reads it. The
 # keyword-only arguments are the options: strings, "" where there is a default.
@@ -30,9 +29,7 @@ def load(spec: str) -> Detector:
     """
     name, _, rest = spec.partition(":")
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(DETECTORS)}"
-        raise UsageError(f"there is no detector {name!r}; {hint}")
+        raise UsageError(f"there is no detector {name!r}; {nearest(name, DETECTORS)}")
     model, *pairs = rest.split(",")
     if not model:
         raise UsageError(f"--detector={spec} lacks its model: {name}:MODEL, {DETECTORS[name]}")

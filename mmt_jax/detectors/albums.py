@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -42,27 +42,19 @@ class Shot:
         return photos.image_id(self.name)
 
 
-# Goes over items, and what they are called, as a progress bar does.
-Track = Callable[[Sequence, str], Iterable]
 # Photos in order, and their captions; None where there are none, so that they are no fault.
 Album = tuple[list[Shot], Captions | None]
 
 
 def find(
-    place: str | os.PathLike,
-    split: str,
-    *,
-    captions: str | os.PathLike | None = None,
-    track: Track = progress.track,
+    place: str | os.PathLike, split: str, *, captions: str | os.PathLike | None = None
 ) -> Album:
     """The photos below a folder, or of a split of a prepared corpus.
 
     Args:
-      place: either.
+      place: either; the examples of a corpus are each read whole for their ids and captions.
       split: which, of a corpus or of a Karpathy file of captions.
       captions: file of the captions (`mmt_jax.ingest.features.captions`); a corpus has its own.
-      track: goes over the examples of a corpus, each of which is read whole for its id and
-        captions.
 
     Raises:
       UsageError: no such folder, no photo in it, no such split or file of captions, or captions
@@ -76,7 +68,7 @@ def find(
             raise UsageError(
                 f"{place} is a prepared corpus, which has captions of its own; leave out --captions"
             )
-        return _of_corpus(place, split, track)
+        return _of_corpus(place, split)
     known = None if captions is None else captions_lib.read(pathlib.Path(captions), split)
     shots = [
         Shot(path.relative_to(folder).as_posix(), str(path), functools.partial(pictures.read, path))
@@ -85,7 +77,7 @@ def find(
     return shots, known
 
 
-def _of_corpus(folder: str | os.PathLike, split: str, track: Track) -> Album:
+def _of_corpus(folder: str | os.PathLike, split: str) -> Album:
     examples = corpora.read(folder, split)
     if f"{PICTURE}/encoded" not in examples.names:
         raise UsageError(
@@ -97,7 +89,7 @@ def _of_corpus(folder: str | os.PathLike, split: str, track: Track) -> Album:
         return pictures.decode(io.BytesIO(examples[index][f"{PICTURE}/encoded"]), where)
 
     shots, known = [], Captions(str(folder))
-    for index, example in enumerate(track(examples, "ids and captions")):
+    for index, example in enumerate(progress.track(examples, "ids and captions")):
         name = example[f"{PICTURE}/id"]
         where = f"{folder}, photo {name}"
         shots.append(shot := Shot(name, where, functools.partial(read, index, where)))

@@ -7,14 +7,13 @@ import dataclasses
 import os
 import pathlib
 import re
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mmt_jax.corpus import Corpus
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reason
 from mmt_jax.photo import FEATURES, Photo, rows
 
 if TYPE_CHECKING:
@@ -72,12 +71,7 @@ def running(on: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
-        raise UsageError(f"the detector fails on {on} ({told(error)})") from None
-
-
-def told(error: Exception) -> str:
-    """What an exception of a library says, in a line that is not too long."""
-    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
+        raise UsageError(f"the detector fails on {on} ({reason(error)})") from None
 
 
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
@@ -154,8 +148,3 @@ def existing(path: str, what: str) -> str:
     if not os.path.exists(path):
         raise UsageError(f"there is no {what} {path}")
     return path
-
-
-def missing(library: str, extra: str) -> UsageError:
-    """What to say where an optional library is not installed."""
-    return UsageError(f"this detector needs {library}, which is missing here; run {extra}")

@@ -19,10 +19,10 @@ from mmt_jax import detectors, progress
 from mmt_jax.data import formats
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.detectors import albums, base
-from mmt_jax.detectors.albums import Shot, Track
+from mmt_jax.detectors.albums import Shot
 from mmt_jax.detectors.base import Detections, Detector
-from mmt_jax.errors import UsageError
-from mmt_jax.files import NoRoomError, lock, tidy, whole
+from mmt_jax.errors import NoRoomError, UsageError, reason
+from mmt_jax.files import lock, tidy, whole
 from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.ingest.report import Report
 from mmt_jax.photo import Photo
@@ -39,8 +39,6 @@ def extract(
     split: str = "train",
     captions: str | os.PathLike | None = None,
     dtype: str = "float16",
-    track: Track = progress.track,
-    track_corpus: Track = progress.track,
 ) -> Report:
     """Makes one split of a region folder.
 
@@ -56,8 +54,6 @@ def extract(
       split: to write.
       captions: file of captions (`mmt_jax.ingest.features.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
-      track: goes over the shards, and what they are called, as a progress bar does.
-      track_corpus: likewise, over a corpus's examples, before that: for their ids and captions.
 
     Raises:
       UsageError: no such folder, detector or captions, the split is there already, was begun
@@ -67,7 +63,7 @@ def extract(
     if dtype not in FLOATS:
         raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
     writer = FolderWriter(folder, split, dtype=dtype)  # which refuses what cannot be written
-    shots, known = albums.find(images, split, captions=captions, track=track_corpus)
+    shots, known = albums.find(images, split, captions=captions)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
     about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
@@ -78,7 +74,8 @@ def extract(
         pending = [shot for name, shot in wanted.items() if name not in done]
         groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
         first = 1 + max((int(path.stem) for path in shards.glob("*.npz")), default=-1)
-        for number, group in enumerate(track(groups, f"shards of {SHARD} photos"), first):
+        tracked = progress.track(groups, f"shards of {SHARD} photos")
+        for number, group in enumerate(tracked, first):
             shard = FolderWriter(
                 shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
             )
@@ -175,8 +172,8 @@ def _detected(
     answers = _answers([picture for _, picture in batch], detector)
     for (shot, picture), answer in zip(batch, answers, strict=True):
         if isinstance(answer, Exception):
-            reason = f"the detector failed on it ({base.told(answer)})"
-            report.add("not detected", shot.where, reason)
+            told = f"the detector failed on it ({reason(answer)})"
+            report.add("not detected", shot.where, told)
         else:
             yield shot, picture, answer
 

@@ -15,7 +15,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason
 from mmt_jax.ingest import boxes as boxes_lib
 
 MODEL = "a frozen graph of the TF Object Detection API, as MMT's release uses one"
@@ -91,10 +91,8 @@ def count_classes(outputs: Outputs) -> int:
 
 def tensorflow() -> Any:
     """TensorFlow, if it is installed."""
-    try:
+    with optional("this detector needs TensorFlow", "tf"):
         import tensorflow as tf
-    except ImportError:
-        raise base.missing("TensorFlow", "pip install 'mmt_jax[tf]'") from None
     return tf
 
 
@@ -112,7 +110,7 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
             graph_def.ParseFromString(file.read())
     except Exception as error:  # of protobuf, whose type depends on its implementation
         raise UsageError(
-            f"{model} is no frozen graph ({base.told(error)}); give the .pb file"
+            f"{model} is no frozen graph ({reason(error)}); give the .pb file"
         ) from None
     wanted = (BOXES, FEATURES, CLASS_SCORES, COUNT)
     names = {node.name for node in graph_def.node}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.detectors import base, proposals
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason
 
 MODEL = "an .onnx classifier, over a grid of boxes at several scales"
 
@@ -64,15 +64,13 @@ def load(
 
 def _session(model: str, *names: str) -> Any:
     """The model with `names` among its outputs, wherever in it they are."""
-    try:
+    with optional("this detector needs onnx and onnxruntime", "photos"):
         import onnx
         import onnxruntime
-    except ImportError:
-        raise base.missing("onnx and onnxruntime", "pip install 'mmt_jax[photos]'") from None
     try:
         graph = onnx.load(model)
     except Exception as error:  # of protobuf, whose type depends on its implementation
-        raise UsageError(f"{model} cannot be read as an ONNX model ({base.told(error)})") from None
+        raise UsageError(f"{model} cannot be read as an ONNX model ({reason(error)})") from None
     made = [name for node in graph.graph.node for name in node.output]
     outputs = {output.name for output in graph.graph.output}
     for name in filter(None, names):
@@ -87,4 +85,4 @@ def _session(model: str, *names: str) -> Any:
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's own, one for each of its status codes
-        raise UsageError(f"{model} cannot be run ({base.told(error)})") from None
+        raise UsageError(f"{model} cannot be run ({reason(error)})") from None

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph, proposals
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reason
 
 MODEL = "a .tflite classifier, over a grid of boxes at several scales"
 
@@ -40,7 +40,7 @@ def load(
         network.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise UsageError(
-            f"{model} cannot be read as a TensorFlow Lite model ({base.told(error)})"
+            f"{model} cannot be read as a TensorFlow Lite model ({reason(error)})"
         ) from None
     source, *others = network.get_input_details()
     if others or len(source["shape"]) != 4 or source["shape"][0] != 1 or source["shape"][3] != 3:

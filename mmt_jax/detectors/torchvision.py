@@ -11,7 +11,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reason
 
 MODEL = "a Faster R-CNN of torchvision, by its builder's name"
 
@@ -85,7 +85,7 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
             network = build(weights=published)
         except Exception as error:  # of a download: OSError, or RuntimeError for its checksum
             raise UsageError(
-                f"the weights of {model} cannot be downloaded ({base.told(error)}); give the "
+                f"the weights of {model} cannot be downloaded ({reason(error)}); give the "
                 f"file of a state_dict as weights=…"
             ) from None
         names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
@@ -99,7 +99,7 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
         raise
     except Exception as error:  # torch's readers raise what they stumble over
         raise UsageError(
-            f"{weights} does not hold the weights of {model} ({base.told(error)})"
+            f"{weights} does not hold the weights of {model} ({reason(error)})"
         ) from None
     return BoxHeadDetector(network, base.labels(labels))
 
@@ -110,7 +110,7 @@ def _torchvision() -> tuple[Any, Any]:
         import torchvision.models
     except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
         raise UsageError(
-            f"this detector needs torch and a torchvision built for it ({base.told(error)}); see "
+            f"this detector needs torch and a torchvision built for it ({reason(error)}); see "
             f"https://pytorch.org/get-started/locally/"
         ) from None
     return torch, torchvision.models

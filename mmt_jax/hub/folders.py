@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason
 from mmt_jax.files import whole_folder
 
 CONFIG = "config.json"
@@ -47,10 +47,8 @@ def folder(source: str | os.PathLike) -> pathlib.Path:
 
 
 def _download(name: str) -> pathlib.Path:
-    try:
+    with optional("published weights need huggingface_hub", "hf"):
         import huggingface_hub
-    except ModuleNotFoundError:
-        raise _missing("huggingface_hub") from None
     try:
         patterns = ["*.json", "*.txt", "*.safetensors"]
         found = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
@@ -58,10 +56,9 @@ def _download(name: str) -> pathlib.Path:
             patterns = [f"*{suffix}" for suffix in PICKLED]
             found = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's, and those of the network's libraries
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{name} is no folder here and cannot be had from the hub ({reason}); check the name "
-            f"and the network, or give a folder"
+            f"{name} is no folder here and cannot be had from the hub ({reason(error)}); check the "
+            f"name and the network, or give a folder"
         ) from None
     return found
 
@@ -78,12 +75,21 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
             f"{path} has no {CONFIG}, without which its weights mean nothing; put the config of "
             f"the weights there"
         )
+    return read_json(file)
+
+
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+    """The fields of a JSON file.
+
+    Raises:
+      UsageError: it is damaged, or holds no fields.
+    """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{file} is damaged ({error}); download it again") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{file} is not the config of a model; download it again")
+        raise UsageError(f"{file} is no config, for it holds no fields; download it again")
     return values
 
 
@@ -132,11 +138,9 @@ def _parts(index: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
+    with optional("published weights need safetensors", "hf"):
         import ml_dtypes  # noqa: F401  (teaches numpy bfloat16)
         import safetensors
-    except ModuleNotFoundError:
-        raise _missing("safetensors") from None
     try:
         with safetensors.safe_open(file, framework="numpy") as opened:
             return {key: _float32(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
@@ -213,10 +217,8 @@ def write(
       arrays: by key.
       others: content of other files by name.
     """
-    try:
+    with optional("published weights need safetensors", "hf"):
         import safetensors.numpy
-    except ModuleNotFoundError:
-        raise _missing("safetensors") from None
     with whole_folder(path) as part:
         part.mkdir()
         (part / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -230,10 +232,3 @@ def _float32(array: np.ndarray) -> np.ndarray:
         raise TypeError("there are complex numbers")
     whole = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
     return array if whole else array.astype(np.float32)
-
-
-def _missing(package: str) -> UsageError:
-    return UsageError(
-        f"published weights need the package {package}, which is not installed; run "
-        f"pip install 'mmt_jax[hf]'"
-    )

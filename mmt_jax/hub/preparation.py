@@ -6,7 +6,6 @@ Hugging Face's newer releases hold the same as the part `image_processor` of
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 
 from mmt_jax.configs.config import Config
 from mmt_jax.errors import UsageError
+from mmt_jax.hub.folders import read_json
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.photos import processors
 from mmt_jax.photos.processors import Processor
@@ -46,12 +46,7 @@ def read(folder: str | os.PathLike) -> dict[str, Any] | None:
         file = pathlib.Path(folder) / name
         if not file.is_file():
             continue
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{file} is damaged ({error}); download it again") from None
-        if not isinstance(values, dict):
-            raise UsageError(f"{file} is not the config of a processor; download it again")
+        values = read_json(file)
         values = values if name == FILE else values.get(_PART)
         if values is not None:
             return values

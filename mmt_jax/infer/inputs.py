@@ -57,7 +57,8 @@ class Reader:
         """
         if isinstance(captions, str):
             raise UsageError(f"captions must be a list; write [{captions!r}]")
-        if len(captions) == 0:
+        captions = list(captions)  # of an array too
+        if not captions:
             raise UsageError("there is no caption; give one or more")
         length, layout = self.config.data.text_length, self.config.model.layout
         encoded = self.tokenizer.encode_all(captions)
@@ -155,7 +156,7 @@ def batched(inputs: Inputs | Items) -> Items:
     if schema.PIXELS in inputs:
         return Items.of(dict(inputs), np.ones(inputs[schema.PIXELS].shape[:2], bool))
     padding = schema.IMAGE_PADDING if schema.IMAGE_PADDING in inputs else schema.TEXT_PADDING
-    return Items.of(dict(inputs), inputs[padding] == 0)
+    return Items.of(dict(inputs), schema.mask(inputs[padding]))
 
 
 def _is_photo(record: Record) -> TypeGuard[str | os.PathLike]:

@@ -18,11 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reason
 
 MEMORY = 1 << 30  # bytes that the reader may take
 LARGEST = 1 << 28  # bytes of what it finds in an entry
@@ -144,7 +143,6 @@ def main() -> None:
 def _told(error: Exception, where: str) -> str:
     if isinstance(error, UsageError):
         return str(error)
-    reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")
     if isinstance(error, MemoryError):
-        return f"{where} needs more memory than a photo takes ({reason})"
-    return f"{where} cannot be read ({reason}); copy it again"
+        return f"{where} needs more memory than a photo takes ({reason(error)})"
+    return f"{where} cannot be read ({reason(error)}); copy it again"

@@ -16,7 +16,7 @@ import warnings
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason
 from mmt_jax.photo import PICTURES
 
 if typing.TYPE_CHECKING:
@@ -29,12 +29,8 @@ _ORIENTATION = 0x0112  # of EXIF
 
 def library() -> typing.Any:
     """Pillow's `Image`, with all its decoders, if it is installed."""
-    try:
+    with optional("reading photos needs Pillow", "photos"):
         from PIL import Image
-    except ImportError:
-        raise UsageError(
-            "reading photos needs Pillow, which is missing here; run pip install 'mmt_jax[photos]'"
-        ) from None
     Image.init()
     return Image
 
@@ -59,7 +55,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
-def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
+def decode(file: io.BufferedIOBase, where: str) -> np.ndarray:
     """Decodes one photo.
 
     The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
@@ -95,7 +91,7 @@ def decode(file: typing.BinaryIO, where: str) -> np.ndarray:
         raise UsageError(f"{where} is no picture of a known kind ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders raise what their parsers stumble over, of any type
         raise UsageError(
-            f"{where} cannot be decoded ({str(error) or type(error).__name__}); it is truncated or "
+            f"{where} cannot be decoded ({reason(error)}); it is truncated or "
             f"damaged: fetch or save it again"
         ) from None
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmt_jax import readers as files
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reading
 from mmt_jax.tasks import base
 
 _SIDE = 32
@@ -70,10 +70,8 @@ def _listed(folder: pathlib.Path) -> str:
 
 def _rows(path: pathlib.Path, width: int) -> np.ndarray:
     """[N, width] uint8."""
-    try:
+    with reading(path):
         content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     if not len(content) or len(content) % width:
         raise UsageError(
             f"{path} has {len(content)} bytes, no multiple of {width}; it is damaged: unpack it "

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy import stats
 
 from mmt_jax import readers as files
 from mmt_jax.configs import tasks as rows
@@ -149,13 +150,7 @@ def pearson(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 def spearman(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Pearson's correlation of the ranks; equals share the mean of theirs."""
-    return pearson(_ranks(labels), _ranks(predicted))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[group]
+    return pearson(stats.rankdata(labels), stats.rankdata(predicted))
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import pathlib
 
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole
+from mmt_jax.files import check_new, whole
 from mmt_jax.tasks.base import Answers, Entry, Task
 
 
@@ -59,18 +58,6 @@ def read(name: str, questions: str | None, annotations: str | None = None) -> li
     return entries
 
 
-def check_free(path: str | os.PathLike) -> pathlib.Path:
-    """Refuses a file that exists.
-
-    Raises:
-      UsageError: it does.
-    """
-    path = pathlib.Path(path)
-    if path.exists():
-        raise UsageError(f"{path} exists and is not overwritten; remove it or name another file")
-    return path
-
-
 def write(name: str, path: str | os.PathLike, found: Answers) -> None:
     """Writes answers as the task's server or official script takes them, whole or not at all.
 
@@ -78,5 +65,5 @@ def write(name: str, path: str | os.PathLike, found: Answers) -> None:
       UsageError: the file exists or cannot be written, or the task is for pre-training.
     """
     text = scored(name).written(found)
-    with whole(check_free(path)) as part:
+    with whole(check_new(path)) as part:
         part.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional
 from mmt_jax.text.base import SPACE, SPECIAL, Tokenizer
 
 
@@ -252,11 +252,6 @@ def library() -> Any:
     Raises:
       UsageError: it is not installed.
     """
-    try:
+    with optional("the vocabulary of published weights needs tokenizers", "hf"):
         import tokenizers
-    except ModuleNotFoundError:
-        raise UsageError(
-            "the vocabulary of published weights needs the package tokenizers; run "
-            "pip install 'mmt_jax[hf]'"
-        ) from None
     return tokenizers

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import sentencepiece
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reading
 from mmt_jax.text.base import SPECIAL, Tokenizer, prepare
 from mmt_jax.text.sentencepiece import SentencePiece
 
@@ -26,10 +26,8 @@ def load(model: str | os.PathLike | bytes) -> Tokenizer:
       UsageError: no such file, or no vocabulary of any of these kinds.
     """
     name = "the vocabulary" if isinstance(model, bytes) else str(model)
-    try:
+    with reading(f"the vocabulary {name}"):
         content = model if isinstance(model, bytes) else pathlib.Path(model).read_bytes()
-    except OSError as error:
-        raise UsageError(f"the vocabulary {name} cannot be read: {error.strerror}") from None
     if content.lstrip().startswith(b"{"):
         from mmt_jax.text.pretrained import PretrainedTokenizer
 

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import pathlib
-import re
 import shutil
 import types
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from mmt_jax import params as params_lib
 from mmt_jax import placement
 from mmt_jax.configs.config import Config, as_dict
-from mmt_jax.errors import UsageError, of_system
+from mmt_jax.errors import UsageError, of_system, reason, writing
 from mmt_jax.files import whole_folder
 from mmt_jax.models import registry, renames
 from mmt_jax.models.base import Model
@@ -117,7 +116,7 @@ class Checkpoints:
         self.wait()
         run = {"position": position, "config": as_dict(self.config)}
         others = {"step": state.step, "state": state.opt_state} | _unshown(state)
-        with self._told():
+        with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -134,21 +133,13 @@ class Checkpoints:
         Raises:
           UsageError: something cannot be written.
         """
-        with self._told():
+        with self._writing():
             self._manager.wait_until_finished()
         self._sweep()
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise UsageError(
-                f"a checkpoint cannot be written to {self.folder} ({_reason(error)}); make room "
-                f"there and run it again to go on from the one before"
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        remedy = "make room there and run it again to go on from the one before"
+        return writing(self.folder, "a checkpoint", of=Exception, remedy=remedy)
 
     def _sweep(self) -> None:
         """Removes what is no checkpoint any more, or was never to become one."""
@@ -225,7 +216,7 @@ class Checkpoints:
             if of_system(error):
                 raise  # it is the machine that lacks something, and not the checkpoint
             raise UsageError(
-                f"{self.path(step)} is damaged ({_reason(error)}); remove that folder to go on "
+                f"{self.path(step)} is damaged ({reason(error)}); remove that folder to go on "
                 f"from the checkpoint before it, or train again"
             ) from error
 
@@ -240,13 +231,6 @@ class Checkpoints:
 def _unshown(state: State) -> dict[str, Params]:
     """The parameters that steps go on from, where others are evaluated and exported."""
     return {} if state.average is None else {"raw": state.params}
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, or what the system said, which tensorstore hides in it."""
-    if code := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(code[1]))
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _place(path: tuple[Any, ...]) -> str:

@@ -26,10 +26,7 @@ from mmt_jax.ingest.features import FORMATS
 FLAGS = (
     flags.Flag("format", "NAME", "the layout of PATH, of the table above", required=True),
     flags.Flag("in", "PATH", "the file, or the folder of files", required=True),
-    flags.Flag("out", "DIR", "the region folder; no split of it is overwritten", required=True),
-    flags.Flag("captions", "FILE", "captions of the photos; else those that the format has"),
-    flags.Flag("split", "NAME", "of the region folder; train by default"),
-    flags.Flag("dtype", "float16|float32", "of the stored features; float16 by default"),
+    *flags.REGION_FOLDER,
 )
 
 __doc__ = str(__doc__).format(
@@ -50,7 +47,7 @@ def run(args: types.SimpleNamespace) -> None:
             getattr(args, "in"),
             args.out,
             captions_file=args.captions,
-            split=args.split or "train",
-            dtype=args.dtype or "float16",
+            split=args.split,
+            dtype=args.dtype,
         )
     )

@@ -23,7 +23,7 @@ from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER", required=True),
-    flags.Flag("split", "NAME", "of SOURCE; train by default"),
+    flags.Flag("split", "NAME", "of SOURCE; train by default", "train"),
     flags.Flag("target", "SOURCE", "whose language the corpus's is compared with"),
     flags.Flag("target_split", "NAME", "of the target; train by default"),
     flags.JSON,
@@ -37,7 +37,7 @@ def run(args: types.SimpleNamespace) -> None:
 
     if args.target_split and not args.target:
         raise UsageError("--target_split is of --target=SOURCE, which is missing")
-    corpora = sources.outlines(args.data, args.split or "train")
+    corpora = sources.outlines(args.data, args.split)
     rows = dataclasses.asdict(statistics.summary(corpora))
     if args.target:
         wanted = sources.outlines(args.target, args.target_split or "train")

@@ -23,8 +23,8 @@ from mmt_jax.errors import UsageError
 FLAGS = (
     flags.Flag("captions", "FILE", "JSON Lines, COCO's JSON, Karpathy's splits or a token file"),
     flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER, in place of a file"),
-    flags.Flag("split", "NAME", "of SOURCE or Karpathy's file; train by default"),
-    flags.Flag("kind", "NAME", "sentencepiece, wordpiece or bpe; sentencepiece by default"),
+    flags.Flag("split", "NAME", "of SOURCE or Karpathy's file; train by default", "train"),
+    flags.Flag("kind", "NAME", "sentencepiece (by default), wordpiece or bpe", "sentencepiece"),
     flags.Flag("size", "N", "pieces, special tokens included", default=0, required=True),
     flags.Flag("out", "FILE", "of the vocabulary; nothing is overwritten", required=True),
 )
@@ -33,23 +33,24 @@ FLAGS = (
 def run(args: types.SimpleNamespace) -> None:
     """Trains and writes."""
     from mmt_jax.data import sources
+    from mmt_jax.files import check_new
     from mmt_jax.ingest.features import captions as files
     from mmt_jax.text import vocabulary
 
-    out, split = pathlib.Path(args.out), args.split or "train"
+    out = pathlib.Path(args.out)
     if bool(args.captions) == bool(args.data):
         raise UsageError("give either --captions=FILE or --data=SOURCE")
     if args.size < 1:
         raise UsageError(f"--size={args.size} is no number of pieces; give 1 or more, such as 8000")
-    if out.exists():
-        raise UsageError(f"{out} exists and is not overwritten; remove it or name another file")
+    check_new(out)
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} for the vocabulary; make it first")
     if args.captions:
-        of = files.read(pathlib.Path(args.captions), split).of
+        of = files.read(pathlib.Path(args.captions), args.split).of
         said = [caption for photo in of.values() for caption in photo]
     else:
-        said = [c for corpus in sources.outlines(args.data, split) for c in corpus.all_captions()]
-    tokenizer = vocabulary.train(said, args.size, args.kind or "sentencepiece")
+        corpora = sources.outlines(args.data, args.split)
+        said = [caption for corpus in corpora for caption in corpus.all_captions()]
+    tokenizer = vocabulary.train(said, args.size, args.kind)
     tokenizer.save(out)
     print(f"{out} holds {tokenizer.vocab_size} pieces of {len(said)} captions")

@@ -12,7 +12,7 @@ import numpy as np
 from mmt_jax.configs import config as config_lib
 from mmt_jax.configs.config import Config, MMTConfig
 from mmt_jax.data import schema
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import quiet, tensorflow
 from mmt_jax.infer.inputs import Inputs
@@ -79,21 +79,15 @@ class SavedModel(Scorer):
 
 def _load(handle: str) -> Any:
     tensorflow()
+    with quiet(), optional(f"{handle} needs TensorFlow Hub", "tf"):
+        import tensorflow_hub
     try:
         with quiet():
-            import tensorflow_hub
-
             return tensorflow_hub.load(handle)  # folders too: as the release's users load them
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{handle} needs TensorFlow Hub, which cannot be imported ({error}); run "
-            f"pip install 'mmt_jax[tf]'"
-        ) from None
     except Exception as error:  # TensorFlow's, protobuf's and the network's kinds are many
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(
-            f"{handle} cannot be loaded ({reason}); it is damaged or out of reach: export it again "
-            f"or check the handle"
+            f"{handle} cannot be loaded ({reason(error)}); it is damaged or out of reach: export "
+            f"it again or check the handle"
         ) from None
 
 

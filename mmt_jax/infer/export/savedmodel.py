@@ -172,22 +172,21 @@ def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) ->
     slots, model = rows * columns, config.model
     length = min(slots, config.data.text_length)
     token_ids = rng.integers(model.vocab_size, size=(pairs, length), dtype=np.int32)
-    text_padding = np.zeros_like(token_ids)
-    text_padding[:, 0 if model.cls_index else -1] = 1
+    words = np.ones(token_ids.shape, bool)
+    words[:, 0 if model.cls_index else -1] = False
     inputs = {
         schema.MASKED_TOKENS: token_ids,
         schema.SEGMENT_IDS: np.zeros_like(token_ids),
         schema.TOKEN_IDS: token_ids,
-        schema.TEXT_PADDING: text_padding,
+        schema.TEXT_PADDING: schema.padding(words),
     }
     if model.pixels:
         side = model.patch_size
         pixels = rng.random((pairs, rows * side, columns * side, 3), np.float32)
         return inputs | {schema.PIXELS: pixels}
-    padding = np.zeros((pairs, slots), np.int32)
-    padding[:, 0] = 1
+    regions = np.arange(slots) > 0
     return inputs | {
         schema.BOXES: rng.random((pairs, slots, 5), np.float32),
         schema.FEATURES: rng.random((pairs, slots, model.feature_dim), np.float32),
-        schema.IMAGE_PADDING: padding,
+        schema.IMAGE_PADDING: np.tile(schema.padding(regions), (pairs, 1)),
     }

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import optional
 from mmt_jax.infer.export.signature import Field
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -22,12 +22,8 @@ def tensorflow() -> Any:
       UsageError: TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
+    with optional("exported models need TensorFlow", "tf"):
         import tensorflow as tf
-    except ModuleNotFoundError:
-        raise UsageError(
-            "exported models need TensorFlow, which is not installed; run pip install 'mmt_jax[tf]'"
-        ) from None
     with contextlib.suppress(RuntimeError):  # its GPUs are in use already, on their owner's terms
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)

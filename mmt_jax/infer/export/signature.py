@@ -18,19 +18,11 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data import regions, schema
 from mmt_jax.infer import predict
 from mmt_jax.models.base import Model
-from mmt_jax.text import base
 from mmt_jax.typing import Array, Image, Params
 
 OUTPUT = "output"
 TEXT_EMBEDDING = "text_embedding"
 IMAGE_EMBEDDING = "image_embedding"
-
-_PADDING = {
-    schema.IMAGE_PADDING: 1,
-    schema.TEXT_PADDING: 1,
-    schema.TOKEN_IDS: base.MASK,
-    schema.MASKED_TOKENS: base.MASK,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +72,7 @@ def image(config: Config, inputs: Mapping[str, Array]) -> Image:
 def padded(values: np.ndarray, key: str, length: int) -> np.ndarray:
     """The input `key` [B, S, ...] → [B, length, ...], S ≤ length, with padding in front."""
     widths = [(0, 0), (length - values.shape[1], 0)] + [(0, 0)] * (values.ndim - 2)
-    return np.pad(values, widths, constant_values=_PADDING.get(key, 0))
+    return np.pad(values, widths, constant_values=schema.FILL.get(key, 0))
 
 
 def default(model: Model, params: Params, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional, reason, writing
 from mmt_jax.files import check_new, whole_folder
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
@@ -113,8 +113,7 @@ def build(
     """Embeds all photos of `examples`; the other arguments are those of `About`.
 
     Raises:
-      UsageError: the model has no embeddings or reads other features, an unknown kind or metric, or
-        FAISS is not installed.
+      UsageError: the model has no embeddings, an unknown kind or metric, or FAISS is not installed.
     """
     if not model.embeds:
         raise UsageError(
@@ -124,12 +123,7 @@ def build(
     for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
-    faiss, wanted = _faiss(), model.config.model.feature_dim
-    if (width := examples.images(np.arange(1)).features.shape[-1]) != wanted:
-        raise UsageError(
-            f"{source or 'the data'} has features of width {width}, but the model reads {wanted}; "
-            f"index photos of the detector that it was trained with"
-        )
+    faiss = _faiss()
     rows = Predictor(model, params).embed(Items(examples.masks, examples.images))
     starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
     return Index(
@@ -184,10 +178,8 @@ def write(index: Index, folder: str | os.PathLike) -> None:
     """
     with whole_folder(check_new(folder)) as part:
         part.mkdir()
-        try:
+        with writing(folder, of=RuntimeError):  # FAISS has no other
             _faiss().write_index(index.vectors, str(part / _VECTORS))
-        except RuntimeError as error:  # FAISS has no other; a full disk, most likely
-            raise OSError(str(error)) from error
         about = json.dumps(dataclasses.asdict(index.about), indent=2)
         (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
         with open(part / _PHOTOS, "w", encoding="utf-8") as file:
@@ -216,19 +208,13 @@ def read(folder: str | os.PathLike) -> Index:
         if vectors.ntotal != len(photos):
             raise ValueError(f"{vectors.ntotal} vectors for {len(photos)} photos")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{folder} is damaged ({reason[:200]}); remove it and write it again with `mmt index`"
+            f"{folder} is damaged ({reason(error)}); remove it and write it again with `mmt index`"
         ) from None
     return Index(about, image_ids, captions, vectors)
 
 
 def _faiss() -> Any:
-    try:
+    with optional("an index needs FAISS", "retrieval"):
         import faiss
-
-        return faiss
-    except ModuleNotFoundError:
-        raise UsageError(
-            "an index needs FAISS, which is not installed; run pip install 'mmt_jax[retrieval]'"
-        ) from None
+    return faiss

@@ -76,7 +76,7 @@ def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Conf
     else:
         schema.validate_record(record, name=name, global_region=False)
         picture, kind = np.full((300, 400, 3), 235, np.uint8), "region"
-        boxes = record[schema.BOXES][record[schema.IMAGE_PADDING] == 0]
+        boxes = record[schema.BOXES][schema.mask(record[schema.IMAGE_PADDING])]
     whole = (boxes == WHOLE_BOX).all(axis=1)
     names = tuple(WHOLE if all_of_it else f"{kind} {i}" for i, all_of_it in enumerate(whole, 1))
     return View(picture, boxes[:, :4], names, caption)

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, nearest, optional
 from mmt_jax.ingest.corpora import (
     base,
     coco_captions,
@@ -38,9 +37,7 @@ def get(name: str) -> base.Corpus:
     """The corpus of that name."""
     known = {corpus.name: corpus for corpus in CORPORA}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UsageError(f"{name!r} is not a corpus; {hint}")
+        raise UsageError(f"{name!r} is not a corpus; {nearest(name, known)}")
     return known[name]
 
 
@@ -140,12 +137,7 @@ def is_prepared(folder: str | os.PathLike) -> bool:
 
 def datasets_library() -> Any:
     """The library `tensorflow_datasets`, which needs no TensorFlow."""
-    try:
+    with optional("prepared corpora need tensorflow-datasets and array-record", "data"):
         import array_record.python.array_record_module  # noqa: F401
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UsageError(
-            f"prepared corpora need tensorflow-datasets and array-record ({error}); run "
-            f"pip install 'mmt_jax[data]'"
-        ) from None
     return tfds

@@ -24,6 +24,7 @@ from mmt_jax.ingest.features import detections
 from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.features.stores import MMF
 from mmt_jax.ingest.guarded import Entries
+from mmt_jax.photo import BOXES, FEATURES
 
 NPZ = Names(*("x", "bbox", "image_w", "image_h"), count="num_bbox", class_probs="cls_prob")
 UNITER = Names(
@@ -98,8 +99,8 @@ def _mmt(path: pathlib.Path) -> Detections:
         if isinstance(value, np.ndarray) and value.ndim == (2 if key == _PADDING else 3):
             fields[key] = value[0] if len(value) == 1 else value
     padding = detections.array(fields, _PADDING, "iubf", 1, where)
-    features = detections.array(fields, "image/detection_features", "f", 2, where)
-    boxes = detections.array(fields, "image/bboxes", "f", 2, where)
+    features = detections.array(fields, FEATURES, "f", 2, where)
+    boxes = detections.array(fields, BOXES, "f", 2, where)
     if not len(padding) == len(features) == len(boxes) or boxes.shape[1] != 5:
         raise UsageError(
             f"{where}: boxes {boxes.shape}, features {features.shape} and padding mask "

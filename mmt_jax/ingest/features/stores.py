@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, optional
 from mmt_jax.ingest import unpickle
 from mmt_jax.ingest.features import detections, tsv
 from mmt_jax.ingest.features.detections import Detections, Format, Names
@@ -40,10 +40,8 @@ _KEYS = b"keys"  # the entry of an LMDB that lists the others
 
 
 def _read_h5(path: pathlib.Path) -> Entries:
-    try:
+    with optional("HDF5 files need h5py", "data"):
         import h5py
-    except ImportError:
-        raise UsageError("HDF5 files need h5py: pip install 'mmt_jax[data]'") from None
     try:
         with h5py.File(path, "r") as file:
             for name in file:
@@ -79,10 +77,8 @@ def _dataset(dataset: Any, where: str) -> np.ndarray:
 
 
 def _read_lmdb(parse: Callable[..., Detections], path: pathlib.Path) -> Entries:
-    try:
+    with optional("LMDB needs lmdb", "data"):
         import lmdb
-    except ImportError:
-        raise UsageError("LMDB needs lmdb: pip install 'mmt_jax[data]'") from None
     try:
         only = {"readonly": True, "create": False, "lock": False, "readahead": False}
         environment = lmdb.open(str(path), subdir=path.is_dir(), **only)
