@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmt_jax import detectors
+from mmt_jax import detectors, progress
 from mmt_jax import photo as photos
 from mmt_jax.cli import main
 from mmt_jax.data import formats
@@ -75,8 +75,12 @@ def images(tmp_path):
     return where
 
 
-def run(images, out, **options):
-    return folder.extract("fake:x", images, out, **options)
+def run(images, out, *, track=None, **options):
+    """Extracts; `track` goes over what the bar goes over."""
+    with pytest.MonkeyPatch.context() as patch:
+        if track:
+            patch.setattr(progress, "track", track)
+        return folder.extract("fake:x", images, out, **options)
 
 
 def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, detector):
@@ -232,14 +236,15 @@ def corpus(tmp_path):
 def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, corpus, detector):
     seen = []
 
-    def track(examples, what):
-        for example in examples:
-            seen.append((example["image/id"], len(detector.seen)))
-            yield example
+    def track(items, what):
+        for item in items:
+            seen.append((what, len(detector.seen)))
+            yield item
 
-    summary = run(corpus, tmp_path / "out", split="train", track_corpus=track)
+    summary = run(corpus, tmp_path / "out", split="train", track=track)
     assert summary.photos == 2
-    assert [detected for _, detected in seen] == [0, 0]  # a bar before the first photo
+    first = [detected for what, detected in seen if what == "ids and captions"]
+    assert first == [0, 0]  # a bar before the first photo
     found = formats.read(tmp_path / "out", "train")
     expected = {
         photos.image_id(example["image/id"]): tuple(example["text/captions"])

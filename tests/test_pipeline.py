@@ -267,7 +267,9 @@ def test_order_is_a_function_of_seed_and_step(examples):
     _same(first, again)
     assert [b.image_ids.tolist() for b in first] != [b.image_ids.tolist() for b in other]
     for step in (0, 1, 5):
-        _same(next(feed.batches(examples, seed=5, batch_size=3, start_step=step)), first[step])
+        stream = feed.batches(examples, seed=5, batch_size=3)
+        stream.set_state({"next_index": step})
+        _same(next(stream), first[step])
 
 
 def test_neighbouring_seeds_share_no_epoch(examples):
@@ -406,7 +408,9 @@ def test_buckets_are_a_function_of_seed_and_step(tokenizer):
     first = list(itertools.islice(_bucketed(examples), 20))
     _same(first, list(itertools.islice(_bucketed(examples), 20)))
     for step in (0, 7, 16, 19):
-        _same(next(_bucketed(examples, start_step=step)), first[step])
+        stream = _bucketed(examples)
+        stream.set_state({"next_index": step})
+        _same(next(stream), first[step])
     assert all(batch.text.mask[:, 0].all() for batch in first)  # its padding is behind
     assert any(not (a.image_ids == b.image_ids).all() for a, b in itertools.pairwise(first))
 

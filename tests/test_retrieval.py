@@ -107,7 +107,7 @@ def test_photos_are_read_when_their_turn_comes(monkeypatch):
     read, images = [], data.images
     monkeypatch.setattr(data, "images", lambda rows: read.append(len(rows)) or images(rows))
     found = retrieval.evaluate(model, params, data, pairs=4)
-    assert read == [1, 2, 2]  # one to learn how wide features are
+    assert read == [2, 2]
     np.testing.assert_array_equal(found.image_ranks, whole.image_ranks)
 
 
@@ -200,7 +200,7 @@ def test_write_overwrites_nothing(tmp_path):
 def test_what_cannot_be_evaluated_is_told():
     model, params = small_models.build(MODEL)
     with pytest.raises(UsageError, match="width 4, but the model reads 6"):
-        retrieval.evaluate(model, params, examples(width=4))
+        Examples.of(MODEL, [corpus(width=4)], small_models.TOKENIZER)
     silent = dataclasses.replace(
         MODEL, objective=dataclasses.replace(MODEL.objective, itm="none"), tag="bert"
     )

@@ -231,7 +231,7 @@ def test_an_answer_that_is_no_number_is_told(answering, folder):
     trained = checkpoint.load(workdir)
     broken = jax.tree.map(lambda leaf: leaf * np.float32("nan"), trained.params)
     names, entries = labels.stored(workdir), kinds.read("vqa", questions)
-    corpora = tasks.photos(trained.config, f"regions:{folder}", "train")
+    corpora = sources.load(f"regions:{folder}", "train", bare=True)
     found = records.Records(
         trained.config, entries, names, store.stored_tokenizer(workdir), corpora
     )

@@ -32,11 +32,11 @@ _GUARD = (
 class Feed(Iterator[Batch]):
     """Endless batches, and the place among them."""
 
-    def __init__(self, data: grain.MapDataset[Batch], *, start: int, workers: int):
+    def __init__(self, data: grain.MapDataset[Batch], *, workers: int):
         """`data` yields a step's batch by its number; `workers` 0 reads it in threads."""
         self._data, self._workers = data, workers
         self._iterator: grain.DatasetIterator[Batch] | None = None
-        self.set_state({"next_index": start})
+        self.set_state({"next_index": 0})
 
     def get_state(self) -> dict[str, int]:
         """The number of the next batch; the same whatever the number of workers."""
@@ -84,7 +84,6 @@ def batches(
     seed: int,
     batch_size: int,
     sampling: str = "instance",
-    start_step: int = 0,
     buckets: Sequence[Size] = (),
     rows: slice = slice(None),
     workers: int = 0,
@@ -100,7 +99,6 @@ def batches(
       batch_size: B.
       sampling: of a mixture. "instance": each photo of all corpora once an epoch, every epoch in an
         order of its own. "dataset": the corpora take turns, each in epochs of its own.
-      start_step: number of the first batch.
       buckets: sizes that batches are cut to, see `data.buckets`; none = pairs are not grouped.
       rows: of each batch, those that are read; its size and order do not depend on it.
       workers: processes that read; 0 = threads of this one. Changes nothing but speed.
@@ -114,7 +112,7 @@ def batches(
     order = _order(examples.sizes, seed, sampling)
     sizes = buckets_lib.sizes(buckets, examples.size) if buckets else ()
     draw = _Draw(examples, order, seed=seed, batch_size=batch_size, sizes=sizes, rows=rows)
-    return Feed(grain.MapDataset.range(_ENDLESS).map(draw), start=start_step, workers=workers)
+    return Feed(grain.MapDataset.range(_ENDLESS).map(draw), workers=workers)
 
 
 class _Draw:

@@ -279,8 +279,8 @@ class RegionFolder(Source):
         changed = tuple(file.stat().st_mtime_ns for file in files if file.exists())
         return _kept(self.name, split, pixels, bare, changed)
 
-    def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
-        del seed, size
+    def outline(self, split: str, *, size: int | None = None) -> Outline:
+        del size
         name, part = portion(split)
         with _opened(self.name, name) as file:
             image_ids, captions = _lines(_lines_of(file))

@@ -106,8 +106,16 @@ class Examples:
           bare: also take photos without captions, which can be embedded and no more.
 
         Raises:
-          UsageError: also where `config.data.text_length` is more than the model's positions.
+          UsageError: also where `config.data.text_length` is more than the model's positions, or
+            regions have other features than the model reads.
         """
+        wanted = None if config.model.pixels else config.model.feature_dim
+        for corpus in corpora:
+            if wanted not in (None, corpus.feature_dim):
+                raise UsageError(
+                    f"{corpus.name} has features of width {corpus.feature_dim}, but the model "
+                    f"reads {wanted}; give records of the detector that it was trained with"
+                )
         if config.data.text_length > config.model.max_positions:
             raise UsageError(
                 f"config.data.text_length is {config.data.text_length}, but the model has only "

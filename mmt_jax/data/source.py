@@ -77,9 +77,9 @@ class Source(abc.ABC):
           UsageError: no such split, or one with a fault.
         """
 
-    def outline(self, split: str, *, seed: int = 0, size: int | None = None) -> Outline:
+    def outline(self, split: str, *, size: int | None = None) -> Outline:
         """Captions and numbers of regions of a split; features on disk are not read."""
-        photos = self.load(split, seed=seed, size=size, pixels=False, bare=False)
+        photos = self.load(split, seed=0, size=size, pixels=False, bare=False)
         return Outline(photos.captions, np.diff(photos.offsets) - 1)
 
     def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:

@@ -74,16 +74,16 @@ def load(
     ]
 
 
-def outlines(source: str, split: str, *, seed: int = 0, size: int | None = None) -> list[Outline]:
+def outlines(source: str, split: str, *, size: int | None = None) -> list[Outline]:
     """Captions and numbers of regions of a source's corpora; features on disk are not read.
 
     Args:
-      source, split, seed, size: as `load`.
+      source, split, size: as `load`.
 
     Raises:
       UsageError: as `load`.
     """
-    return [part.outline(split, seed=seed, size=size) for part in parse(source)]
+    return [part.outline(split, size=size) for part in parse(source)]
 
 
 def blocks(source: str, split: str, *, pixels: bool = False) -> Iterator[Corpus]:

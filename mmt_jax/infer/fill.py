@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.predict import Predictor
@@ -56,8 +57,7 @@ def fill(
     text = tokenizer.layout([ids], length=length, layout=config.model.layout)
     hidden = (text.token_ids == tokenizer.mask_id) & (text.word_ids >= 0)
     logits = predictor.words(text, image)[hidden]
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    probabilities = special.softmax(logits, axis=1)
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         [Word(tokenizer.piece(index), float(row[index])) for index in indices]

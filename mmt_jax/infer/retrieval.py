@@ -149,7 +149,7 @@ def evaluate(
 
     Raises:
       UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
-        the data does not fit it; and as `ranked`.
+        and as `ranked`.
     """
     config, joint = model.config, model.config.objective.itm != "none"
     check_scores(model)
@@ -159,7 +159,6 @@ def evaluate(
     if rerank and not (joint and model.embeds):
         lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
-    check_width(_width(examples), config.model.feature_dim)
     predictor = Predictor(model, params)
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -202,18 +201,11 @@ def ranked(
 
 
 def scores_of(scorer: Scorer, examples: Examples) -> Score:
-    """The `score` of `ranked` by log odds; exported models cut the patches of photos themselves.
-
-    Raises:
-      UsageError: the data does not fit the model.
-    """
-    model = scorer.config.model
-    if not model.pixels:
-        check_width(_width(examples), model.feature_dim)
+    """The `score` of `ranked` by log odds; exported models cut the patches of photos themselves."""
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
         def fetch(rows: np.ndarray) -> Inputs:
-            if model.pixels:
+            if scorer.config.model.pixels:
                 return {schema.PIXELS: examples.pixels(photos[rows])}
             return schema.from_image(examples.images(photos[rows]))
 
@@ -221,10 +213,6 @@ def scores_of(scorer: Scorer, examples: Examples) -> Score:
         return scorer.log_odds(texts, Items(examples.masks[photos], fetch), progress=True)
 
     return score
-
-
-def _width(examples: Examples) -> int:
-    return examples.images(np.arange(1)).features.shape[-1]
 
 
 def _ndcg(scores: np.ndarray, captions: Sequence[str], photos: np.ndarray) -> np.ndarray:
@@ -256,8 +244,6 @@ def evaluator(
     ranking.check_best(config.eval.best)
     source, split = sources.eval_source(config)
     corpora = sources.load(source, split, pixels=config.model.pixels)
-    if not config.model.pixels:
-        check_width(corpora[0].feature_dim, config.model.feature_dim)
     examples = Examples.of(config, sources.first(corpora, config.eval.limit), tokenizer)
 
     def evaluation(model: Model, params: Params) -> dict[str, float]:
@@ -278,17 +264,4 @@ def check_scores(model: Model) -> None:
         raise UsageError(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "
             f"that was trained with an ITM loss{how}"
-        )
-
-
-def check_width(found: int, wanted: int | None) -> None:
-    """Refuses features of another width than the model reads.
-
-    Raises:
-      UsageError: they differ.
-    """
-    if found != wanted:
-        raise UsageError(
-            f"the evaluation data has features of width {found}, but the model reads {wanted}; "
-            f"evaluate on records of the detector that it was trained with"
         )

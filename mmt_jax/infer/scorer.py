@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 
 from mmt_jax.configs.config import Config
 from mmt_jax.data import schema
@@ -72,8 +73,7 @@ class Scorer(Reader):
           UsageError: the model scores no pairs, or the first fault of a record or caption, and its
             remedy.
         """
-        odds = self._odds(records, captions, truncate, detector, size_divisor)
-        return np.exp(-np.logaddexp(np.float32(0), -odds))
+        return special.expit(self._odds(records, captions, truncate, detector, size_divisor))
 
     def choose(
         self,
@@ -90,8 +90,7 @@ class Scorer(Reader):
         (Radford et al., 2021, section 3.1). Arguments, shapes and errors are those of `score`.
         """
         odds = self._odds(records, captions, truncate, detector, size_divisor)
-        weights = np.exp(odds - odds.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True)
+        return special.softmax(odds, axis=-1)
 
     def fill(
         self,

@@ -76,18 +76,6 @@ def answered(
     return {entry.key: value for entry, value in zip(records.entries, found)}
 
 
-def photos(config: Config, source: str, split: str) -> list[Any]:
-    """The photos of a source that a model of `config` is asked about; they need no captions.
-
-    Raises:
-      UsageError: they are not there, or their features are not as wide as the model's.
-    """
-    corpora = sources.load(source, split, pixels=config.model.pixels, bare=True)
-    if not config.model.pixels:
-        retrieval.check_width(corpora[0].feature_dim, config.model.feature_dim)
-    return corpora
-
-
 def evaluator(
     config: Config, tokenizer: Tokenizer, names: Sequence[str] | None
 ) -> Callable[[Model, Params], dict[str, float]] | None:
@@ -120,6 +108,9 @@ def evaluator(
             f"config.eval.best={config.eval.best!r} cannot choose a checkpoint; {task.name} has "
             f"{', '.join(found)}"
         )
-    corpora = photos(config, *sources.eval_source(config)) if row.photos else []
+    corpora = []
+    if row.photos:
+        photos = sources.eval_source(config)
+        corpora = sources.load(*photos, pixels=config.model.pixels, bare=True)
     records = Records(config, entries, names, tokenizer, corpora)
     return lambda model, params: metrics(entries, answered(model, params, records, names))

@@ -42,14 +42,9 @@ def candidates(
     key: jax.Array | None,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, among `candidates` of each; `key`: dropout."""
-    if _embeds_candidates(model):
+    if model.separable and not model.config.objective.hloss:  # a loss a layer needs the layers
         return _by_embeddings(model, params, text, image, image_ids)
     return _jointly(model, params, text, image, image_ids, key)
-
-
-def _embeds_candidates(model: Model) -> bool:
-    """Whether candidates are scored by products of embeddings; a loss a layer needs the layers."""
-    return model.separable and not model.config.objective.hloss
 
 
 def _by_embeddings(

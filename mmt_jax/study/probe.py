@@ -114,8 +114,6 @@ def ask(
         )
     retrieval.check_scores(predictor.model)
     (built,) = sources.load(source, split, pixels=config.model.pixels)
-    if not config.model.pixels:
-        retrieval.check_width(built.feature_dim, config.model.feature_dim)
     built = built.head(min(photos, len(built)))
     asked = scenes_probe.questions(corpus.name, split, level=corpus.level, photos=len(built))
     if not asked:

@@ -38,7 +38,11 @@ def scored(name: str) -> Task:
     return task
 
 
-def read(name: str, questions: str | None, annotations: str | None = None) -> list[Entry]:
+def read(
+    name: str,
+    questions: str | os.PathLike | None,
+    annotations: str | os.PathLike | None = None,
+) -> list[Entry]:
     """Entries of a task's published files.
 
     Raises:

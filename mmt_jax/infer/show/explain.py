@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from scipy import special
 
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.predict import Predictor
@@ -64,7 +65,7 @@ def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Ima
     maps = predictor.attention(text, image)
     return Explanation(
         words=words,
-        probability=float(1 / (1 + np.exp(-odds[0]))),
+        probability=float(special.expit(odds[0])),
         word_changes=odds[1 : 1 + len(words)] - odds[0],
         region_changes=regions[slots],
         attention=_by_word(maps, 0, pieces)[:, slots] if maps else None,

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from mmt_jax import progress
 from mmt_jax import readers as files
 from mmt_jax.data.writer import FLOATS, FolderWriter
-from mmt_jax.errors import UsageError
-from mmt_jax.files import NoRoomError, tidy, whole
+from mmt_jax.errors import NoRoomError, UsageError
+from mmt_jax.files import tidy, whole
 from mmt_jax.ingest import guarded
 from mmt_jax.ingest.features import FORMATS, captions, entries
 from mmt_jax.ingest.features.captions import Captions
@@ -31,7 +31,6 @@ def convert(
     captions_file: str | os.PathLike | None = None,
     split: str = "train",
     dtype: str = "float16",
-    track: Callable[[Iterable, str], Iterable] = progress.track,
 ) -> Report:
     """Converts.
 
@@ -45,7 +44,6 @@ def convert(
       captions_file: see `captions`; None = those of the format, or none.
       split: to write.
       dtype: of the features, "float16" or "float32".
-      track: goes over the photos, and what they are called, as a progress bar does.
 
     Raises:
       UsageError: unknown format, a file that cannot be read, or no photo in it that can; nothing is
@@ -68,7 +66,7 @@ def convert(
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         writer.num_classes = None if names is None else len(names)
         photos = guarded.read(entries, source, format, *([] if names is None else [names]))
-        for where, found in track(photos, "photos"):
+        for where, found in progress.track(photos, "photos"):
             try:
                 if isinstance(found, UsageError):
                     raise found

@@ -206,8 +206,8 @@ def array(fields: Mapping[str, Any], key: str, kinds: str, rank: int, where: str
     return values
 
 
-def number(value: Any, name: str, where: str, *, low: int = 1, high: int) -> int:
-    """A whole number within bounds, from a number or its digits."""
+def number(value: Any, name: str, where: str, *, high: int) -> int:
+    """A whole number from 1 to `high`, from a number or its digits."""
     try:
         if isinstance(value, str | bytes):
             found = int(value[:20])
@@ -217,8 +217,8 @@ def number(value: Any, name: str, where: str, *, low: int = 1, high: int) -> int
                 raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{where}: {name} is no whole number") from None
-    if not low <= found <= high:
-        raise UsageError(f"{where}: {name} is {found}, it must be from {low} to {high}")
+    if not 1 <= found <= high:
+        raise UsageError(f"{where}: {name} is {found}, it must be from 1 to {high}")
     return found
 
 
