@@ -46,7 +46,7 @@ _KINDS = (
     "architecture_single-modality",
 )
 _SYSTEMS = ("experiments/lxmert.py:base", "experiments/tern.py:original")
-_PIXELS = ("experiments/bridgetower.py:base",)
+_PIXELS = ("experiments/bridgetower.py:base", "pixel_vilbert_cc-full-image")
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
 

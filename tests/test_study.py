@@ -312,6 +312,7 @@ def test_systems_have_the_same_data_and_budget():
         "data_cc": "mmt",
         "lxmert_base": "lxmert",
         "bridgetower_base": "bridgetower",
+        "pixel_vilbert_cc-full-image": "mmt",
         "tern_original": "tern",
         "baseline_baseline-no-bert-transfer": "two_tower",
     }
