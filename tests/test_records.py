@@ -367,7 +367,7 @@ def test_a_worker_that_dies(message, kind):
     def die(_):
         raise RuntimeError(message)
 
-    stream = feed.Feed(grain.MapDataset.range(9).map(die), start=0, workers=0)
+    stream = feed.Feed(grain.MapDataset.range(9).map(die), workers=0)
     with pytest.raises(kind, match=message):
         next(stream)
     stream.close()
