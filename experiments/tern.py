@@ -84,7 +84,7 @@ def _full(config: Config, tag: str) -> Config:
     return dataclasses.replace(
         config,
         **recipe,
-        objective=_contrast(tag, recipe["batch_size"]),
+        objective=_contrast(tag),
         checkpoint_every=5000,
         eval=EvalConfig(every=5000),
     )
@@ -102,13 +102,11 @@ def _small(config: Config, tag: str) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **sizes | {"max_positions": 64}),
-        objective=_contrast(tag, config.batch_size),
+        objective=_contrast(tag),
         optim=OptimConfig(lr=1e-3, warmup_steps=100),
     )
 
 
-def _contrast(tag: str, batch_size: int) -> ObjectiveConfig:
+def _contrast(tag: str) -> ObjectiveConfig:
     """Each caption among all photos of its batch, and no other loss."""
-    return ObjectiveConfig(
-        itm="contrastive", loss=LOSSES[tag], candidates=batch_size, mlm=0.0, mrm=0.0
-    )
+    return ObjectiveConfig(itm="contrastive", loss=LOSSES[tag], candidates=0, mlm=0.0, mrm=0.0)

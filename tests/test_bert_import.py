@@ -12,7 +12,7 @@ from mmt_jax import params as trees
 from mmt_jax.cli import main
 from mmt_jax.configs import variants
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import TernConfig
+from mmt_jax.configs.models import LxmertConfig, TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.text import store
@@ -146,6 +146,38 @@ def test_a_row_takes_the_sizes_of_what_it_starts_from(tmp_path, tag, layers):
     assert "sizes and objective (--config.model.width=24), or" in str(error.value)
     made.store()
     assert prepare(config, tmp_path / "run").config == made.config  # it goes on
+
+
+@pytest.mark.parametrize(("family", "layers"), [("tern", 2), ("lxmert", 3)])
+def test_other_systems_take_the_sizes_of_their_text_encoder(tmp_path, family, layers):
+    _, out = imported(tmp_path)
+    model, objective = {
+        "tern": (
+            TernConfig(width=8, image_width=8, mlp_dim=8, image_mlp_dim=8, text_layers=2),
+            ObjectiveConfig(itm="contrastive", candidates=0, mlm=0.0, mrm=0.0),
+        ),
+        "lxmert": (LxmertConfig(region_layers=1, cross_layers=1), ObjectiveConfig()),
+    }[family]
+    config = Config(
+        tag=family,
+        init_from=str(out),
+        model=model,
+        objective=objective,
+        data=DataConfig(source="scenes@1/cc", size=20, text_length=8, max_regions=4),
+        batch_size=4,
+    )
+    made = prepare(config, tmp_path / "run")
+    found = made.config.model
+    if family == "tern":
+        assert (found.text_width, found.text_heads, found.text_mlp_dim) == (24, 2, 40)
+        assert (found.text_layers, made.config.objective.candidates) == (layers, 4)
+    else:
+        assert (found.width, found.heads, found.mlp_dim, found.language_layers) == (24, 2, 40, 3)
+    stored = trees.flatten(checkpoint.load(out).params)
+    np.testing.assert_array_equal(
+        trees.flatten(made.weights)["text/stack/layers/1/mlp/hidden/kernel"],
+        stored["streams/layers/1/text/mlp/hidden/kernel"],
+    )
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ from mmt_jax.configs.config import (
     Config,
     DataSpec,
     EvalConfig,
+    ObjectiveConfig,
     OptimConfig,
     as_dict,
+    grouped,
     resolve,
     to_config_dict,
     with_spec,
@@ -325,3 +327,32 @@ def test_a_file_may_make_a_config_or_plain_fields(tmp_path):
     path.write_text("def get_config(): pass")
     with pytest.raises(UsageError, match="must return a config or its fields by name, not None"):
         overrides.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("itm", "asked", "parts", "number"),
+    [
+        ("contrastive", 0, 1, 12),  # all of a batch
+        ("contrastive", 1024, 1, 12),
+        ("contrastive", 1024, 2, 6),  # of what is seen at once
+        ("contrastive", 4, 1, 4),
+        ("classification", 7, 1, 7),  # not used
+    ],
+)
+def test_candidates_follow_the_batch(itm, asked, parts, number):
+    objective = ObjectiveConfig(itm=itm, candidates=asked)
+    config = Config(batch_size=12, grad_accum=parts, objective=objective)
+    assert grouped(config).objective.candidates == number
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (12, "groups of 5 candidates; give --config.batch_size=10, or .*candidates=0 for all"),
+        (1, "groups of 1 candidates; a contrast needs 2 or more"),
+    ],
+)
+def test_a_batch_that_is_no_multiple_of_its_candidates(batch, message):
+    objective = ObjectiveConfig(itm="contrastive", candidates=5)
+    with pytest.raises(UsageError, match=message):
+        grouped(Config(batch_size=batch, objective=objective))

@@ -1,5 +1,6 @@
 """RoBERTa against the PyTorch model, and BridgeTower begun with it and CLIP."""
 
+import dataclasses
 import functools
 import json
 
@@ -10,11 +11,14 @@ import test_clip
 
 from mmt_jax import hub as importers
 from mmt_jax import params as trees
-from mmt_jax.configs.config import Config, ObjectiveConfig
+from mmt_jax.cli.main import main
+from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
+from mmt_jax.text import store
 from mmt_jax.train import checkpoint, init, sharding
+from mmt_jax.train.run import prepare
 
 pytestmark = pytest.mark.torch
 
@@ -78,7 +82,6 @@ def test_words_are_predicted_as_by_pytorch(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "changes", "message"),
     [
-        ("RobertaModel", {}, "no head over words; take those of RobertaForMaskedLM"),
         ("RobertaForMaskedLM", {"hidden_act": "relu"}, "hidden_act='relu'; roberta reads 'gelu'"),
     ],
 )
@@ -88,10 +91,28 @@ def test_what_is_not_read(tmp_path, architecture, changes, message):
         importers.load(tmp_path, "roberta")
 
 
+def test_one_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
+    torch, _ = _libraries()
+    theirs = published(tmp_path / "in", "RobertaModel")
+    out = tmp_path / "out"
+    assert main(["import", "--model=roberta", f"--from={tmp_path / 'in'}", f"--out={out}"]) == 0
+    found = checkpoint.load(out)
+    text = store.stored_tokenizer(out).texts(CAPTIONS, length=TOKENS, layout="cls_first")
+    expected = theirs(
+        input_ids=torch.tensor(text.token_ids, dtype=torch.long),
+        attention_mask=torch.tensor(text.mask, dtype=torch.long),
+    ).last_hidden_state.detach()
+    with jax.default_matmul_precision("highest"):
+        states = jax.jit(lambda p, t: found.model.encode_text(p, t).states)(found.params, text)
+    np.testing.assert_allclose(states[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
+    assert main(["fill", f"--model={out}", "--sentence=a <mask>"]) == 2
+    assert "roberta has no head over words; ask a model" in capsys.readouterr().err
+
+
 @pytest.fixture
 def towers(tmp_path):
     """Workdirs of an imported RoBERTa and an imported CLIP, and their parameters by tower."""
-    published(tmp_path / "roberta_in")
+    published(tmp_path / "roberta_in", "RobertaModel")
     test_clip.published(tmp_path / "clip_in", intermediate_size=96)
     found = {name: importers.load(tmp_path / f"{name}_in", name) for name in ("roberta", "clip")}
     for name, weights in found.items():
@@ -138,6 +159,44 @@ def test_bridgetower_starts_from_both(towers):
     assert [line.split()[0] for line in said] == ["taken", "taken", "fresh:"]
     assert "text_cross" in said[2]
     assert "word_head" in said[2]
+
+
+def test_a_run_takes_the_sizes_and_the_vocabulary_of_its_towers(towers, tmp_path):
+    (roberta, clip), _ = towers
+    config = Config(
+        tag="bridgetower_base",
+        scale="tiny",
+        init_from=f"{clip},{roberta}",  # in any order
+        model=BridgeTowerConfig(width=12, heads=2, mlp_dim=10, cross_layers=2, tower_layers=2),
+        objective=ObjectiveConfig(mrm=0.0),
+        data=DataConfig(source="scenes@1/cc", size=8, text_length=8),
+        batch_size=4,
+    )
+    made = prepare(config, tmp_path / "run")
+    found = made.config.model
+    assert (found.text_width, found.text_heads, found.text_mlp_dim) == (16, 2, 40)
+    assert (found.image_width, found.image_size, found.patch_size) == (24, 12, 4)
+    assert (found.tower_layers, found.max_positions) == (DEPTH, TOKENS)
+    assert made.tokenizer.vocab_size == len(VOCABULARY)
+    assert made.weights is not None
+    made.store()
+    assert prepare(config, tmp_path / "run").config == made.config  # it goes on
+
+
+def test_towers_of_other_depths_are_told_as_flags(tmp_path):
+    published(tmp_path / "roberta_in")
+    test_clip.published(tmp_path / "clip_in", layers=(2, 2), intermediate_size=96)
+    for name in ("roberta", "clip"):
+        found = importers.load(tmp_path / f"{name}_in", name)
+        checkpoint.write(tmp_path / name, found.config, found.params, found.tokenizer)
+    config = dataclasses.replace(
+        bridged().config,
+        init_from=f"{tmp_path / 'roberta'},{tmp_path / 'clip'}",
+        data=DataConfig(source="scenes@1/cc", size=8, text_length=8),
+        batch_size=4,
+    )
+    with pytest.raises(UsageError, match=r"tower_layers is 2 and there 3.*tower_layers=3\)"):
+        prepare(config, tmp_path / "run")
 
 
 def test_towers_of_other_sizes_are_refused(towers):

@@ -7,7 +7,7 @@ import pytest
 from mmt_jax import params
 from mmt_jax.cli import list as list_command
 from mmt_jax.configs import variants
-from mmt_jax.configs.config import RELEASE_SPEC, with_spec
+from mmt_jax.configs.config import RELEASE_SPEC, grouped, with_spec
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.nn.kinds import kinds
@@ -134,7 +134,7 @@ def test_tiny_has_the_structure_of_full(tag):
         for size in ("width", "mlp_dim", "head_dim", "pooled_dim")
     }
     assert ratios == {8}
-    assert tiny.objective.candidates <= tiny.batch_size
+    assert grouped(tiny).objective.candidates <= tiny.batch_size
     assert (tiny.objective.itm, tiny.objective.hloss) == (full.objective.itm, full.objective.hloss)
 
 

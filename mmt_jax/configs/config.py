@@ -57,7 +57,7 @@ class ObjectiveConfig(Checked):
 
     itm: Annotated[str, Choice("classification", "contrastive", "none")] = "classification"
     loss: Annotated[str, Choice(*LOSSES)] = "softmax"  # of contrastive ITM
-    candidates: Whole = 32  # K of the contrastive softmax; 0: unused, as by two-way matches
+    candidates: Whole = 32  # K of the contrastive softmax, at most; 0 = all of the batch
     chunk: Whole = 0  # candidate pairs fused at once, about, by joint models; 0 = all of a batch
     mismatch: Share = 0.5  # share of pairs that classification mismatches
     hloss: bool = False  # ITM loss after every layer
@@ -226,6 +226,33 @@ def with_spec(config: Config, spec: DataSpec) -> Config:
             )
         sizes[name] = value
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+
+
+def grouped(config: Config) -> Config:
+    """The config with as many candidates as a contrastive loss sees: at most those of a batch.
+
+    Raises:
+      UsageError: the batch, or the part of it that is seen at once, cannot be cut into such groups.
+    """
+    part, asked = config.batch_size // config.grad_accum, config.objective.candidates
+    if config.objective.itm != "contrastive":
+        return config
+    number = min(asked or part, part)
+    if number < 2 or part % number:
+        fits = number > 1 and number * max(1, round(part / number))
+        raise UsageError(
+            f"config.batch_size={config.batch_size} leaves {config.tag!r} {part} pairs at once, "
+            f"which cannot be cut into groups of {number} candidates; "
+            + (
+                f"give --config.batch_size={fits * config.grad_accum}, or --config.objective."
+                f"candidates=0 for all of a batch"
+                if fits
+                else "a contrast needs 2 or more: give a larger --config.batch_size"
+            )
+        )
+    return dataclasses.replace(
+        config, objective=dataclasses.replace(config.objective, candidates=number)
+    )
 
 
 def as_dict(config: Any) -> dict[str, Any]:

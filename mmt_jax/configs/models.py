@@ -53,6 +53,10 @@ class ModelConfig(Checked):
     pixels: ClassVar[bool] = False  # reads patches of the whole image in place of detector regions
     patch_size: ClassVar[int] = 16  # pixels a side
     num_attributes: ClassVar[int | None] = 0  # of regions, predicted beside their classes
+    # What weights that a model starts from fix of it: by their family, our field → theirs. Weights
+    # of its own family fix all fields, or those listed, but the `free` ones and the data's.
+    origins: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    free: ClassVar[tuple[str, ...]] = ("dropout", "attention_dropout")
 
     if TYPE_CHECKING:
 

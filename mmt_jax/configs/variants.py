@@ -268,7 +268,6 @@ def _full(config: Config, variant: Variant) -> Config:
 
 def _small(config: Config, variant: Variant) -> Config:
     """Each width divided by eight, one language-specific layer."""
-    batch = 128
     model = dataclasses.replace(
         config.model,
         width=config.model.width // 8,
@@ -278,15 +277,11 @@ def _small(config: Config, variant: Variant) -> Config:
         layers=layers(variant, own=1),
         max_positions=64,
     )
-    objective = dataclasses.replace(
-        config.objective, candidates=min(config.objective.candidates, batch)
-    )
     steps, lr = (300, 3e-4) if variant.fine_tuned else (1000, 1e-3)
     return dataclasses.replace(
         config,
-        batch_size=batch,
+        batch_size=128,
         steps=steps,
         model=model,
-        objective=objective,
         optim=OptimConfig(lr=lr, warmup_steps=steps // 10),
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 from mmt_jax import progress
 from mmt_jax.configs import variants
-from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, resolve
+from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, grouped, resolve
 from mmt_jax.configs.overrides import changed, load
 from mmt_jax.configs.overrides import read as read_field
 from mmt_jax.data import sources
@@ -130,15 +130,7 @@ def configure(study: Study, row: str, seed: int) -> Config:
         warmup = planned.optim.warmup_steps * changes["steps"] // planned.steps
         changes.setdefault("optim.warmup_steps", warmup)
     config = changed(planned, changes)
-    part = config.batch_size // max(config.grad_accum, 1)
-    candidates = min(config.objective.candidates, part)
-    if config.objective.itm == "contrastive" and part % max(candidates, 1):
-        raise UsageError(
-            f"config.batch_size={config.batch_size} leaves {row!r} {part} pairs at once, which "
-            f"cannot be cut into groups of {candidates} candidates; give a multiple of {candidates}"
-        )
-    objective = dataclasses.replace(config.objective, candidates=candidates)
-    return dataclasses.replace(config, seed=seed, objective=objective)
+    return dataclasses.replace(grouped(config), seed=seed)
 
 
 def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:

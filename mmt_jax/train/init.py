@@ -53,44 +53,64 @@ def _flat(config: Config) -> dict[str, object]:
     return params_lib.flatten(as_dict(config))
 
 
-# What a language stack fixes of a model that starts from it, beside its vocabulary and the number
-# of layers in which text reads text.
-FIXED = ("width", "mlp_dim", "heads", "head_dim", "max_positions", "layout")
+def fixed(ours: ModelConfig, theirs: ModelConfig) -> Mapping[str, str]:
+    """Fields of `ours` that weights of `theirs`, taken to start from, fix, with theirs."""
+    if (listed := ours.origins.get(theirs.family)) is not None:
+        return listed
+    if ours.family != theirs.family:
+        return {}
+    names = (field.name for field in dataclasses.fields(ours))
+    return {name: name for name in names if name not in (*SIZES, *ours.free)}
 
 
 def sized(config: Config, theirs: ModelConfig) -> Config:
-    """The study's models with the sizes of a language stack (family "bert") that they start from.
+    """The config with the sizes of the weights that it starts from, where these fix them.
 
-    Fields that differ from the row of `config.tag` are the user's and stay. Where the row begins
-    with language-specific layers, there are so many that all layers in which text reads text are as
-    many as the stack's.
+    Of the study's rows, fields that differ from the row are the user's and stay. Where layers are
+    BERT's, first ones of it, there are at most as many; where the study's models begin with
+    language-specific layers, there are so many that all layers in which text reads text are as many
+    as the stack's.
     """
-    if type(config.model) is not type(theirs) or theirs.family != "bert" or not _is_row(config.tag):
-        return config
-    layers = variants.get_config(config.tag, scale=config.scale).model.layers
-    others = tuple(itertools.dropwhile("text".__eq__, layers))
-    if len(others) < len(layers):
-        reading = sum("text" in kind.text for kind in kinds(others))
-        layers = ("text",) * max(len(theirs.layers) - reading, 0) + others
-    return as_stored(config, dataclasses.replace(theirs, layers=layers))
+    sizes = {}
+    for name, other in fixed(config.model, theirs).items():
+        value = getattr(theirs, other)
+        sizes[name] = min(getattr(config.model, name), len(value)) if other == "layers" else value
+    if "layout" in sizes:  # the study's models
+        layers = (_row(config) or config.model).layers
+        others = tuple(itertools.dropwhile("text".__eq__, layers))
+        if len(others) < len(layers):
+            reading = sum("text" in kind.text for kind in kinds(others))
+            layers = ("text",) * max(len(theirs.layers) - reading, 0) + others
+        sizes["layers"] = layers
+    return _with_sizes(config, sizes)
 
 
 def as_stored(config: Config, model: ModelConfig) -> Config:
-    """The config of a row with the sizes of `model`, but for those that the user has changed."""
-    if type(config.model) is not type(model) or not _is_row(config.tag):
-        return config
-    row = variants.get_config(config.tag, scale=config.scale).model
-    sizes = {
-        name: getattr(model, name)
-        for name in (*FIXED, "layers")
-        if getattr(config.model, name) == getattr(row, name)
-    }
+    """The config of a run that goes on, with what its origins have fixed of its stored model."""
+    names = {*fixed(config.model, model)}.union(*model.origins.values())
+    if model.family in ("mmt", "two_tower", "bert"):
+        names.add("layers")
+    return _with_sizes(config, {name: getattr(model, name) for name in names})
+
+
+def _with_sizes(config: Config, sizes: Mapping[str, Any]) -> Config:
+    row = _row(config)
+    if row is not None:
+        sizes = {n: v for n, v in sizes.items() if getattr(config.model, n) == getattr(row, n)}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
+
+
+def _row(config: Config) -> ModelConfig | None:
+    """The model of the study's row that a config is made of; None = it is of another system."""
+    rows = (*variants.VARIANTS, *variants.ALIASES, variants.BERT.tag)
+    row = variants.get_config(config.tag, scale=config.scale).model if config.tag in rows else None
+    return row if type(row) is type(config.model) else None
 
 
 def changes(before: ModelConfig, after: ModelConfig) -> str:
     """What `sized` has changed, as flags that would do the same; "" = nothing."""
-    names = (*FIXED, "layers")
+    names = [field.name for field in dataclasses.fields(after)]
+    names.sort(key=lambda name: hasattr(ModelConfig, name))  # the family's own in front
     return _flags({n: v for n in names if (v := getattr(after, n)) != getattr(before, n)})
 
 
@@ -102,10 +122,6 @@ def _flags(values: Mapping[str, Any]) -> str:
         else f"--config.model.{name}={value}"
         for name, value in values.items()
     )
-
-
-def _is_row(tag: str) -> bool:
-    return tag in (*variants.VARIANTS, *variants.ALIASES, variants.BERT.tag)
 
 
 def params(
@@ -185,12 +201,16 @@ def _taken(
 
 
 def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> dict[str, Any]:
-    """What two configs of one family's models say differently, by name: theirs."""
-    if type(ours) is not type(theirs):
-        return {}
-    alone = theirs.family == "bert" != ours.family
-    names = FIXED if alone else [field.name for field in dataclasses.fields(ours)]
-    return {n: value for n in names if (value := getattr(theirs, n)) != getattr(ours, n)}
+    """What the configs of a model and of what it starts from say differently, by name: theirs."""
+    names = fixed(ours, theirs)
+    if type(ours) is type(theirs) and not (theirs.family == "bert" != ours.family):
+        names = {field.name: field.name for field in dataclasses.fields(ours)}
+    found = {name: getattr(theirs, other) for name, other in names.items()}
+    return {  # of BERT's layers, those that are there are enough
+        name: value
+        for name, value in found.items()
+        if value != getattr(ours, name) and (names[name] != "layers" or name == "layers")
+    }
 
 
 def _answers(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from mmt_jax.configs.config import Config, with_spec
+from mmt_jax.configs.config import Config, grouped, with_spec
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.data import sources
 from mmt_jax.data.pipeline import Examples
@@ -95,6 +95,9 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     folder = pathlib.Path(workdir)
     origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
     said: list[str] = []
+    asked, config = config.objective.candidates, grouped(config)
+    if config.objective.candidates < asked:
+        said.append(f"{config.objective.candidates} candidates, all of a batch; {asked} were asked")
     config = _sized(config, origins, folder, said)
     config, known = workdirs.claim(config, folder)
     begun, first = workdirs.has_checkpoint(folder), None
@@ -107,7 +110,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     if first and not known:
         tokenizer = first.tokenizer
     else:
-        given = [folder] if known else [path for path in origins[:1] if store.has_vocabulary(path)]
+        given = [folder] if known else [o for o in origins if store.has_vocabulary(o)]
         sentences = [sentence for entry in entries for sentence in entry.sentences]
         tokenizer = sources.tokenizer(config, next(iter(given), None), sentences=sentences)
     spec = sources.spec(config, tokenizer)
@@ -137,17 +140,22 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
 
 
 def _sized(
-    config: Config, origins: Sequence[pathlib.Path], folder: pathlib.Path, said: list[str]
+    config: Config, origins: list[pathlib.Path], folder: pathlib.Path, said: list[str]
 ) -> Config:
-    """The config with the sizes that its origins fix; of a run that goes on, as it has them.
+    """The config with the sizes that its origins fix, which are sorted: words come first.
+
+    Of a run that goes on it has them as they are stored.
 
     Raises:
       UsageError: an origin is no workdir.
     """
     if origins and (folder / workdirs.CONFIG).exists():
         return init.as_stored(config, workdirs.read_config(folder).model)
+    models = {origin: workdirs.read_config(origin).model for origin in origins}
+    # In front that whose words are read, with its vocabulary.
+    origins.sort(key=lambda o: "max_positions" not in init.fixed(config.model, models[o]))
     for origin in origins:
-        found = init.sized(config, workdirs.read_config(origin).model)
+        found = init.sized(config, models[origin])
         if found != config:
             said.append(f"sizes of {origin}: {init.changes(config.model, found.model)}")
         config = found

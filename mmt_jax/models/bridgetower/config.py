@@ -40,6 +40,22 @@ class BridgeTowerConfig(ModelConfig):
     head_eps: Share = 1e-5
 
     pixels: ClassVar[bool] = True
+    origins: ClassVar = {
+        "roberta": {
+            "text_width": "width",
+            "text_heads": "heads",
+            "text_mlp_dim": "mlp_dim",
+            "text_eps": "eps",
+            "tower_layers": "text_layers",
+            "max_positions": "max_positions",
+        },
+        "clip": {
+            **{name: name for name in ("image_width", "image_heads", "image_size", "patch_size")},
+            "image_eps": "eps",
+            "tower_layers": "image_layers",
+        },
+    }
+    free: ClassVar = (*ModelConfig.free, "image_size", "itc", "itc_dim")
 
 
 CONFIG = BridgeTowerConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from mmt_jax.configs.fields import Count, Whole
 from mmt_jax.configs.models import ModelConfig
@@ -22,6 +23,13 @@ class LxmertConfig(ModelConfig):
     segments: Count = 2
     # None = as the data has; only the reading "lxmert" learns them.
     num_attributes: Whole | None = 0
+
+    origins: ClassVar = {
+        "bert": {
+            **{name: name for name in ("width", "mlp_dim", "heads", "max_positions")},
+            "language_layers": "layers",
+        }
+    }
 
 
 CONFIG = LxmertConfig

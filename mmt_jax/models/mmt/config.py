@@ -33,6 +33,14 @@ class MMTConfig(ModelConfig):
     image_dropout: Dropout = 0.0
 
     global_region: ClassVar[bool] = True
+    origins: ClassVar = {
+        "bert": {
+            name: name
+            for name in ("width", "mlp_dim", "heads", "head_dim", "max_positions", "layout")
+        },
+        "mmt": {},
+        "two_tower": {},
+    }
 
 
 CONFIG = MMTConfig

@@ -1,4 +1,4 @@
-"""RoBERTa's published weights: Hugging Face's `RobertaForMaskedLM`, or one that answers.
+"""RoBERTa's published weights: bare, with Hugging Face's head over words, or one that answers.
 
 With CLIP's they are what BridgeTower was begun with:
 
@@ -44,18 +44,13 @@ TUNED = "RobertaForSequenceClassification"
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json` and of the weights beside it.
+    """Our config of a `config.json` and of the weights beside it; a head is there if they have it.
 
     Raises:
-      UsageError: a field is missing or has a value that cannot be read, or the weights have neither
-        a word head nor one that answers.
+      UsageError: a field is missing or has a value that cannot be read.
     """
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="roberta")
     words, answers = "lm_head.bias" in arrays, np.size(arrays.get("classifier.out_proj.bias", ()))
-    if not words and not answers:
-        raise UsageError(
-            f"the weights have no head over words; take those of RobertaForMaskedLM or {TUNED}"
-        )
     values["max_positions"] -= values["pad_id"] + 1
     values["attention_dropout"] = fields.attention_dropout(foreign)
     return Config(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from mmt_jax.configs.fields import Choice, Count, Whole
 from mmt_jax.configs.models import ModelConfig
@@ -27,6 +27,16 @@ class TernConfig(ModelConfig):
     image_heads: Count = 4
     image_mlp_dim: Count = 2048
     image_layers: Whole = 4
+
+    origins: ClassVar = {
+        "bert": {
+            "text_width": "width",
+            "text_heads": "heads",
+            "text_mlp_dim": "mlp_dim",
+            "text_layers": "layers",
+            "max_positions": "max_positions",
+        }
+    }
 
 
 CONFIG = TernConfig
