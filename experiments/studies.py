@@ -13,6 +13,9 @@ A row is a tag of `mmt list`, or a config of a file beside this one, `FILE.py:AR
 it; the study gives it the scale.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmt_jax.configs.config import EvalConfig, Study
 from mmt_jax.configs.variants import CORPORA, DIALLED, VARIANTS
 
@@ -50,8 +53,14 @@ _PIXELS = ("experiments/bridgetower.py:base", "pixel_vilbert_cc-full-image")
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
 
-def _study(name: str, *tags: str, scale: str = "pilot") -> Study:
-    return Study(name, tags, seeds=5, scale=scale, level=1, overrides=RECIPE, test=TEST)
+# Four times the pairs, with the way there: what is left of an order once all have learned.
+LONGER = RECIPE | {"steps": 2800, "eval.every": 350}
+
+
+def _study(
+    name: str, *tags: str, scale: str = "pilot", overrides: Mapping[str, Any] = RECIPE
+) -> Study:
+    return Study(name, tags, seeds=5, scale=scale, level=1, overrides=overrides, test=TEST)
 
 
 STUDIES: dict[str, Study] = {
@@ -79,6 +88,17 @@ STUDIES: dict[str, Study] = {
             test=EvalConfig(split="test", limit=100),
         ),
         _study("attention", "data_cc", *_KINDS, "architecture_vilbert-1block"),
+        _study(
+            "longer",
+            "data_cc",
+            "architecture_coattention",
+            "architecture_language-q-12",
+            "architecture_image-q-12",
+            "architecture_single-modality",
+            "loss_v1-contrastive32",
+            "baseline_baseline-no-bert-transfer",
+            overrides=LONGER,
+        ),
         _study(
             "losses",
             "data_cc",

@@ -515,23 +515,25 @@ def test_a_folder_without_a_test_split(tmp_path):
     assert "These are the same photos" in page
 
 
-def test_corpora_are_described_where_a_study_has_them(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "count"), [("data", 6), ("noise", 13)])
+def test_corpora_are_described_where_a_study_has_them(name, count, tmp_path, monkeypatch):
     from mmt_jax.study import corpora
 
     monkeypatch.setattr(corpora, "PHOTOS", 128)
     found, _ = carry_out(
-        Study("data", STUDIES["data"].tags, seeds=1, test=EvalConfig(split="test")), tmp_path
+        Study(name, STUDIES[name].tags, seeds=1, level=1, test=EvalConfig(split="test")), tmp_path
     )
     assert found["corpora"]["data_sbu"]["wrong"] == pytest.approx(0.4)
-    assert len(found["corpora"]) == 6
-    assert claim(found, "C1")["comparisons"][0]["test"].startswith("permutation")
+    assert len(found["corpora"]) == count
+    test = claim(found, "C1")["comparisons"][0]["test"]
+    assert test == f"permutation of Spearman's ρ over {count} corpora"
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "share of wrong captions" in page
 
 
 def test_named_studies():
     names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "systems"}
-    assert set(STUDIES) == names | {"noise", "systems-regions", "full"}
+    assert set(STUDIES) == names | {"noise", "longer", "systems-regions", "full"}
     assert set(STUDIES["full"].tags) == set(variants.VARIANTS)
     for study in STUDIES.values():
         assert plan(amend(study, seeds=1), "nowhere")

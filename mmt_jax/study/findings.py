@@ -127,7 +127,7 @@ def _corpora(by_tag: Mapping[str, Sequence[Result]]) -> dict[str, corpora.Proper
         for claim in claims.CLAIMS.values()
         for comparison in claim.comparisons
         if isinstance(comparison, claims.Correlation)
-        for tag in comparison.tags
+        for tag in (*comparison.tags, *comparison.more)
     }
     configs = {tag: runs[0].run.config for tag, runs in by_tag.items() if tag in needed}
     if len({config.data.source for config in configs.values()}) < 3:
