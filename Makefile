@@ -4,6 +4,7 @@
 #   make test   installs what tests need and runs them all
 #   make test-quick   runs those that take no longer than seconds, in some three minutes
 #   make lint   checks style and types
+#   make docs   builds the site of docs/ in site/; a broken link is an error
 
 PYTHON ?= python3
 # Most modules are never imported: those that are, are compiled then.
@@ -22,7 +23,7 @@ HUB := tensorflow-hub tf-keras
 TORCH := torch
 endif
 
-.PHONY: demo test test-quick lint clean
+.PHONY: demo test test-quick lint docs clean
 
 demo: .venv/installed
 	$(MMT) ablate --study=demo --workdir=demo
@@ -49,6 +50,9 @@ lint: .venv/installed-test .venv/installed-dev
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
 .venv/installed: setup.py pyproject.toml
 	@echo "Installing into .venv; this takes a few minutes."
 	$(PYTHON) -m venv .venv
@@ -61,4 +65,4 @@ lint: .venv/installed-test .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv .cache demo build *.egg-info
+	rm -rf .venv .cache demo build site *.egg-info

@@ -1,4 +1,4 @@
-"""The model cards' examples, as the README has them, against transformers on the same weights."""
+"""Examples of model cards, as docs/systems.md has them, beside transformers on the same weights."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from mmt_jax.errors import UsageError
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "systems.md"
 CARDS = r"```python\n((?:(?!```).)*mmt_jax\.load\(\"work/bridgetower\"\).*?)```"
 MATCHES = ["An image of two cats chilling on a couch", "A football player scoring a goal"]
 LABELS = ["a photo of a cat", "a photo of a dog"]
@@ -202,8 +202,8 @@ def regions():
 
 @pytest.fixture(scope="module")
 def cards(work):
-    """What the README's lines leave behind."""
-    (block,) = re.findall(CARDS, README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    """What the page's lines leave behind."""
+    (block,) = re.findall(CARDS, PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     names, here = {}, os.getcwd()
     os.chdir(work[0])
     try:

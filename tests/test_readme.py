@@ -1,4 +1,4 @@
-"""What the README says of models, commands and files is so."""
+"""What README and the pages of docs/ say of models, commands and files is so."""
 
 import pathlib
 import re
@@ -10,14 +10,32 @@ from mmt_jax.cli import list as list_command
 from mmt_jax.cli import main
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^mmt (.+?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def commands(text):
+    """Of the lines that begin with `mmt`, those that a backslash continues put together."""
+    text = text.replace("\\\n", " ")
+    return re.findall(r"^mmt (?!.*…)(.+?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+
+
+COMMANDS = sorted({line for page in PAGES for line in commands(read(page))})
+
+
+def test_the_readme_is_read_at_once():
+    lines = read(ROOT / "README.md").splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_the_table_has_every_model_as_the_list_command_has_it():
     cells = [
         [cell.strip(" `") for cell in line.strip("|").split("|")]
-        for line in README.splitlines()
+        for line in read(ROOT / "docs" / "models.md").splitlines()
         if line.startswith("| `") and " × " in line
     ]
 
@@ -42,8 +60,8 @@ def test_the_table_has_every_model_as_the_list_command_has_it():
     assert len(cells) == 57
 
 
-def test_the_readme_shows_every_command():
-    shown = {line.partition(" -")[0] for line in COMMANDS}
+def test_a_page_shows_every_command():
+    shown = {line.partition(" -")[0] for line in commands(read(ROOT / "docs" / "commands.md"))}
     for name in main.commands():
         assert any(f"{line} ".startswith(f"{name} ") for line in shown), name
 
@@ -59,7 +77,7 @@ def test_the_flags_of_each_command_exist(line, capsys):
             assert shown in usage
 
 
-def test_linked_files_are_there():
-    links = [link for link in re.findall(r"\]\(([\w./-]+)\)", README)]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [page for page in PAGES if "](" in read(page)], ids=str)
+def test_linked_files_are_there(page):
+    links = [link for link in re.findall(r"\]\(([\w./-]+)\)", read(page))]
+    assert [link for link in links if not (page.parent / link).exists()] == []
