@@ -17,6 +17,15 @@ _STAGED = ".rows"  # how the names of folders end that `staged` makes
 _LOCK = "lock"  # in such a folder, held by who writes there
 
 
+def cache(name: str) -> pathlib.Path:
+    """The folder of this package's own, by name, in the user's cache folder; it may not be there.
+
+    `XDG_CACHE_HOME` says where that is, and else ~/.cache.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "mmt_jax" / name
+
+
 def check_new(path: str | os.PathLike) -> pathlib.Path:
     """A path, if nothing is there yet.
 

@@ -374,10 +374,19 @@ def test_wrong_use(mmt, tmp_path, monkeypatch, argv, part):
 
 
 @pytest.mark.slow
-def test_published_weights_are_no_workdir(mmt, folder):
-    status, _, err = mmt("export", f"--workdir={folder}", "--out=out")
+def test_published_weights_are_taken_for_a_workdir(mmt, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    status, _, err = mmt("export", f"--workdir={folder}", f"--out={out}", "--format=huggingface")
+    assert (status, "is imported, into" in err) == (0, True)
+    same(importers.load(out), folder)
+    assert api.load(folder).config.model.family == "lxmert"
+    assert "imported" not in mmt("fill", f"--model={folder}", "--sentence=a")[2]  # once
+    assert len(list((tmp_path / "cache/mmt_jax/imported").iterdir())) == 1
+    edit_config(model_type="gpt2")(folder)
+    status, _, err = mmt("export", f"--workdir={folder}", f"--out={tmp_path / 'other'}")
     assert status == 2
-    assert "holds published weights (lxmert) and no run; make a workdir" in err
+    assert "holds a model of the type 'gpt2', which cannot be imported; there are bert" in err
 
 
 @pytest.mark.slow

@@ -88,14 +88,15 @@ def _answer(args: types.SimpleNamespace) -> None:
     from mmt_jax.infer import tasks
     from mmt_jax.tasks import labels, records, registry
     from mmt_jax.text import store
-    from mmt_jax.train import checkpoint
+    from mmt_jax.train import checkpoint, published
 
     task = registry.scored(args.task)
     if args.out:
         check_new(args.out)
     names = labels.read(args.labels) if args.labels else None
-    trained = checkpoint.load(args.workdir)
-    names = names or labels.stored(args.workdir)
+    workdir = published.workdir(args.workdir)
+    trained = checkpoint.load(workdir)
+    names = names or labels.stored(workdir)
     model = tasks.answering(trained.model, args.task, names)
     entries = registry.read(args.task, args.questions, args.annotations)
     entries = entries[: args.limit or None]
@@ -103,7 +104,7 @@ def _answer(args: types.SimpleNamespace) -> None:
     if TASKS[args.task].photos:
         _needs(args)
         corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels, bare=True)
-    tokenizer = store.stored_tokenizer(args.workdir)
+    tokenizer = store.stored_tokenizer(workdir)
     found = tasks.answered(
         model,
         trained.params,

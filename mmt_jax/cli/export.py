@@ -17,6 +17,7 @@ have a counterpart there: pip install 'mmt_jax[hf]'.
 
 from __future__ import annotations
 
+import pathlib
 import types
 
 from mmt_jax.cli import flags
@@ -38,17 +39,19 @@ def run(args: types.SimpleNamespace) -> None:
     """Exports."""
     if args.format not in FORMATS:
         raise UsageError(f"--format={args.format} is unknown; there are {', '.join(FORMATS)}")
-    FORMATS[args.format](args.workdir, args.out)
+    from mmt_jax.train import published
+
+    FORMATS[args.format](published.workdir(args.workdir), args.out)
     print(f"wrote {args.out}")
 
 
-def _saved_model(workdir: str, out: str) -> None:
+def _saved_model(workdir: pathlib.Path, out: str) -> None:
     from mmt_jax.infer.export import savedmodel
 
     savedmodel.export(workdir, out)
 
 
-def _hugging_face(workdir: str, out: str) -> None:
+def _hugging_face(workdir: pathlib.Path, out: str) -> None:
     import jax
 
     from mmt_jax import hub as importers

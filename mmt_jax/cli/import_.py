@@ -1,6 +1,6 @@
 """Makes a workdir of published weights, for eval, export, score and --config.init_from.
 
-usage: mmt import --from=FOLDER|HUB_ID --model=NAME --out=DIR [--task=NAME] [--labels=FILE]
+usage: mmt import --from=FOLDER|HUB_ID --out=DIR [--model=NAME] [--task=NAME] [--labels=FILE]
 
   mmt import --from=unc-nlp/lxmert-base-uncased --model=lxmert --out=work/lxmert
 
@@ -28,7 +28,7 @@ from mmt_jax.cli import flags
 
 FLAGS = (
     flags.Flag("from", "FOLDER|HUB_ID", "where the published weights are", required=True),
-    flags.Flag("model", "NAME", "which model they are of", required=True),
+    flags.Flag("model", "NAME", "which model they are of; config.json says it by default", ""),
     flags.Flag("out", "DIR", "the new workdir; nothing is overwritten", required=True),
     flags.Flag("task", "NAME", "it was fine-tuned on, such as vqa or glue/RTE"),
     flags.Flag("labels", "FILE", "a JSON list of its answers by number"),
@@ -44,7 +44,7 @@ def run(args: types.SimpleNamespace) -> None:
 
     workdir.check_free(args.out)
     source = getattr(args, "from")
-    found = importers.load(source, args.model, task=args.task or "", labels=args.labels)
+    found = importers.load(source, args.model or "", task=args.task or "", labels=args.labels)
     checkpoint.write(args.out, found.config, found.params, found.tokenizer, found.others)
     count = sum(leaf.size for leaf in jax.tree.leaves(found.params))
-    print(f"{args.out} holds {args.model} with {count:,} parameters")
+    print(f"{args.out} holds {found.config.model.family} with {count:,} parameters")

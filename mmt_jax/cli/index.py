@@ -15,7 +15,6 @@ Needs FAISS: pip install 'mmt_jax[retrieval]'.
 
 from __future__ import annotations
 
-import pathlib
 import types
 
 from mmt_jax.cli import flags
@@ -37,11 +36,12 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.files import check_new
     from mmt_jax.infer.search import index
     from mmt_jax.text import store
-    from mmt_jax.train import checkpoint
+    from mmt_jax.train import checkpoint, published
 
     check_new(args.out)
-    trained = checkpoint.load(args.workdir)
-    config, tokenizer = trained.config, store.stored_tokenizer(args.workdir)
+    workdir = published.workdir(args.workdir).resolve()
+    trained = checkpoint.load(workdir)
+    config, tokenizer = trained.config, store.stored_tokenizer(workdir)
     corpora = sources.load(args.data, args.split, pixels=config.model.pixels, bare=True)
     built = index.build(
         trained.model,
@@ -49,7 +49,7 @@ def run(args: types.SimpleNamespace) -> None:
         Examples.of(config, corpora, tokenizer, bare=True),
         kind=args.kind,
         metric=args.metric,
-        workdir=pathlib.Path(args.workdir).resolve(),
+        workdir=workdir,
         source=args.data,
         split=args.split,
     )

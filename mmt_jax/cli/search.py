@@ -42,12 +42,12 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.infer.search import index as indices
     from mmt_jax.infer.search import sheet
     from mmt_jax.text import store
-    from mmt_jax.train import checkpoint
+    from mmt_jax.train import checkpoint, published
 
     index = indices.read(args.index)
     if args.html:
         check_new(args.html)
-    workdir = args.workdir or index.about.workdir
+    workdir = published.workdir(args.workdir or index.about.workdir)
     trained = checkpoint.load(workdir)
     config = trained.config
     texts = store.stored_tokenizer(workdir).texts(

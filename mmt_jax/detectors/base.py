@@ -143,7 +143,7 @@ def labels(path: str | os.PathLike) -> dict[int, str]:
     return names
 
 
-def existing(path: str, what: str) -> str:
+def existing(path: str | os.PathLike, what: str) -> str | os.PathLike:
     """`path`, if something is there."""
     if not os.path.exists(path):
         raise UsageError(f"there is no {what} {path}")

@@ -77,9 +77,9 @@ def load(model: str) -> PatchDetector:
     Raises:
       UsageError: no such workdir, or one of another family.
     """
-    from mmt_jax.train import checkpoint
+    from mmt_jax.train import checkpoint, published
 
-    trained = checkpoint.load(base.existing(model, "workdir"))
+    trained = checkpoint.load(base.existing(published.workdir(model), "workdir"))
     if trained.config.model.family != "clip":
         raise UsageError(
             f"{model} holds a model of the family {trained.config.model.family}; give a workdir of "

@@ -50,7 +50,7 @@ class Imported:
 
 def load(
     source: str | os.PathLike,
-    model: str,
+    model: str = "",
     *,
     task: str = "",
     labels: str | os.PathLike | None = None,
@@ -59,7 +59,7 @@ def load(
 
     Args:
       source: a folder with `config.json`, the weights and the vocabulary, or a hub id.
-      model: one of MODELS.
+      model: one of MODELS; "" = as `config.json` says.
       task: what they were fine-tuned on, a name in `TASKS`; "" = as they tell themselves, if they
         were.
       labels: a JSON list of their answers by number; None = as `config.json` or the task has them.
@@ -69,10 +69,13 @@ def load(
         do not fit the config (every fault is listed), no vocabulary, or answers to questions that
         nobody names.
     """
-    importer = _find(model)
+    importer = _find(model) if model else None
     folder = hub.folder(source)
     foreign = hub.read_config(folder)
-    if (kind := foreign.get("model_type")) != model:
+    kind = foreign.get("model_type")
+    if importer is None:
+        importer = _find(model := str(kind), f"{folder} holds a model of the type {kind!r}, which")
+    if kind != model:
         raise UsageError(
             f"{folder} has the config of a model of the type {kind!r}, and --model={model} reads "
             f"{model}; give the right --model"
@@ -190,7 +193,8 @@ def _cut(config: Config, params: Params, size: int) -> tuple[Config, Params]:
     return dataclasses.replace(config, model=model), params_lib.unflatten(flat)
 
 
-def _find(model: str) -> Importer:
+def _find(model: str, named: str = "") -> Importer:
     if model not in MODELS:
-        raise UsageError(f"--model={model} cannot be imported; there are {', '.join(MODELS)}")
+        named = named or f"--model={model}"
+        raise UsageError(f"{named} cannot be imported; there are {', '.join(MODELS)}")
     return importlib.import_module(f"mmt_jax.models.{model}.weights").IMPORTER

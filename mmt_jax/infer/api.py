@@ -28,6 +28,7 @@ from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.text import store
+from mmt_jax.train import published
 from mmt_jax.typing import Params
 
 
@@ -42,8 +43,9 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     """Loads a trained model for scoring.
 
     Args:
-      path: a training workdir (its best checkpoint is taken), a SavedModel folder, or a TensorFlow
-        Hub handle that begins with https://; the last two need TensorFlow.
+      path: a training workdir (its best checkpoint is taken), a folder of published weights as
+        `mmt import` takes it or its hub id, a SavedModel folder, or a TensorFlow Hub handle that
+        begins with https://; the last two need TensorFlow.
       vocab: the file of a vocabulary, for modules that carry none, such as the release's.
 
     Raises:
@@ -52,11 +54,12 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     folder = pathlib.Path(path)
     if "://" in str(path) or (folder / "saved_model.pb").is_file():
         return SavedModel(path, vocab=vocab)
+    folder = published.workdir(path)
     if (folder / "config.json").is_file():
         if vocab is not None:
             raise UsageError(f"{path} is a workdir, which has its vocabulary; leave vocab= out")
         return _of_workdir(folder)
-    problem = "is neither a training workdir nor a SavedModel"
+    problem = "is neither a training workdir nor published weights nor a SavedModel"
     raise UsageError(
         f"{path} {problem if folder.exists() else 'does not exist'}; give the --workdir of "
         f"`mmt train`, the --out of `mmt export`, or a TensorFlow Hub handle"

@@ -22,7 +22,7 @@ from mmt_jax.tasks.base import Entry
 from mmt_jax.tasks.records import Records
 from mmt_jax.text import store
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.train import frozen, init
+from mmt_jax.train import frozen, init, published
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.program import Program
 from mmt_jax.typing import Params
@@ -93,7 +93,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             f"there are none; set config.eval.every"
         )
     folder = pathlib.Path(workdir)
-    origins = [pathlib.Path(origin) for origin in (config.init_from or "").split(",") if origin]
+    origins = [published.workdir(o) for o in (config.init_from or "").split(",") if o]
     said: list[str] = []
     asked, config = config.objective.candidates, grouped(config)
     if config.objective.candidates < asked:

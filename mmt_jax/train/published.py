@@ -1,0 +1,58 @@
+"""Published weights where a workdir is asked for: imported once, into the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import re
+
+from mmt_jax import hub, progress
+from mmt_jax.files import cache
+from mmt_jax.hub import folders
+from mmt_jax.train import checkpoint
+from mmt_jax.train.workdir import CONFIG
+
+_READ = (".json", ".txt", ".safetensors", *folders.PICKLED)  # what an import may look at
+
+
+def workdir(source: str | os.PathLike) -> pathlib.Path:
+    """The workdir that `source` is, or that is made of the published weights there.
+
+    Made once for each content: it lies in `files.cache()`, under a name that the bytes of config,
+    weights and vocabulary decide, and this package's version.
+
+    Args:
+      source: a workdir, a folder of weights as `mmt import` takes it, or, where no folder `owner`
+        is there, a hub id owner/name. Anything else is given back as it is.
+
+    Raises:
+      UsageError: weights that cannot be read, or had from the hub.
+    """
+    path = pathlib.Path(source)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.parent.exists():
+        path = folders.folder(source)
+    config = path / CONFIG
+    if not config.is_file() or "model_type" not in folders.read_json(config):
+        return path
+    made = cache("imported") / _key(path)
+    if not (made / CONFIG).exists():
+        found = hub.load(path)
+        try:
+            checkpoint.write(made, found.config, found.params, found.tokenizer, found.others)
+        except OSError:  # another process may have been quicker
+            if not (made / CONFIG).exists():
+                raise
+        progress.say(f"{source} is imported, into {made}")
+    return made
+
+
+def _key(folder: pathlib.Path) -> str:
+    found = hashlib.sha256(importlib.metadata.version("mmt_jax").encode())
+    for file in sorted(folder.rglob("*")):
+        if file.name.endswith(_READ) and file.is_file():
+            found.update(str(file.relative_to(folder)).encode())
+            with file.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+    return found.hexdigest()[:32]
