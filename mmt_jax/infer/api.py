@@ -59,7 +59,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
         if vocab is not None:
             raise UsageError(f"{path} is a workdir, which has its vocabulary; leave vocab= out")
         return _of_workdir(folder)
-    problem = "is neither a training workdir nor published weights nor a SavedModel"
+    problem = "is neither a training workdir nor a SavedModel nor published weights"
     raise UsageError(
         f"{path} {problem if folder.exists() else 'does not exist'}; give the --workdir of "
         f"`mmt train`, the --out of `mmt export`, or a TensorFlow Hub handle"
