@@ -12,10 +12,12 @@ import small_models as small
 
 import mmt_jax
 from mmt_jax.configs import config as config_lib
-from mmt_jax.data import schema
+from mmt_jax.corpus import Corpus
+from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.export import savedmodel, serialization, signature
 from mmt_jax.models import registry
+from mmt_jax.photo import SCORES
 
 pytestmark = pytest.mark.tf
 
@@ -349,3 +351,85 @@ def test_fields_name_what_is_free():
     assert fields[schema.PIXELS].dims == ("n", "2*h", "2*w", "3")
     assert fields[schema.PIXELS].shape == (None, None, None, 3)
     assert fields[schema.TOKEN_IDS].dims == ("b", "t")
+
+
+def notebook(regions, features, words):
+    """The release's notebook, again: the seven keys of one pair, by their order in `Echo`.
+
+    Args:
+      regions: [n, 5] boxes with area, best first, n ≤ 100.
+      features: [n, F].
+      words: ids of the caption.
+    """
+    boxes, rows = np.zeros((101, 5), np.float32), np.zeros((101, features.shape[1]), np.float32)
+    hidden, n = np.ones(101, np.int32), len(regions)
+    boxes[-n:], rows[-n:], hidden[-n:] = regions, features, 0
+    boxes[-1] = 0, 0, 1, 1, 1  # over the worst of them
+    rows[-1] = features[:-1].mean(axis=0)
+    tokens = [6] * (25 - len(words) - 2) + [4, *words, 3]
+    segments = [0] * 24 + [2]
+    padding = [1] * (25 - len(words) - 2) + [0] * (len(words) + 2)
+    return [boxes, rows, hidden, *(np.array(x) for x in (tokens, segments, tokens, padding))]
+
+
+@pytest.mark.slow
+def test_a_released_module_gets_what_its_notebook_gave_it(tf, tmp_path):
+    class Echo(tf.Module):
+        """Free sizes; answers [B], a sum of all inputs, each times its place."""
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, None, *width), dtype, name=key)
+                for key, width, dtype in (
+                    ("image/bboxes", (5,), tf.float32),
+                    ("image/detection_features", (small.FEATURE_DIM,), tf.float32),
+                    ("image/padding_mask", (), tf.int32),
+                    ("masked_tokens", (), tf.int32),
+                    ("text/segment_ids", (), tf.int32),
+                    ("text/token_ids", (), tf.int32),
+                    ("text/padding_mask", (), tf.int32),
+                )
+            ]
+        )
+        def serve(self, *inputs):
+            total = 0.0
+            for number, x in enumerate(inputs):
+                x = tf.cast(x, tf.float32) / 100
+                x = tf.reshape(x, (tf.shape(x)[0], -1))
+                place = tf.range(tf.shape(x)[1], dtype=tf.float32)
+                total += (number + 1) * tf.reduce_sum(x * place, 1) / 100
+            return {"output": total}
+
+    tf.saved_model.save(Echo(), str(tmp_path / "m"), signatures={"default": Echo().serve})
+    (tmp_path / "v.model").write_bytes(small.TOKENIZER.model)
+    scorer = mmt_jax.load(tmp_path / "m", vocab=tmp_path / "v.model")
+    rng = np.random.default_rng(0)
+    captions, photos = ["a red cube", "two balls"], []
+    expected = np.zeros((2, 2))
+    for column, count in enumerate((4, 7)):
+        corner = rng.uniform(0, 0.4, (count, 2)).astype(np.float32)
+        boxes = np.concatenate([corner, corner + 0.5, np.full((count, 1), 0.25, np.float32)], 1)
+        features = rng.random((count, small.FEATURE_DIM), np.float32)
+        photos.append((boxes, features))
+        for row, caption in enumerate(captions):
+            inputs = notebook(boxes, features, small.TOKENIZER.encode(caption))
+            for number, x in enumerate(inputs):
+                x = x.astype(np.float64).reshape(-1) / 100
+                expected[row, column] += (number + 1) * (x * np.arange(x.size)).sum() / 100
+    reading = regions.Reading.of(scorer.config)
+    records = []
+    for boxes, features in photos:
+        corpus = Corpus(
+            name="test",
+            image_ids=np.arange(1),
+            offsets=np.array([0, len(boxes) + 1]),
+            captions=(("a",),),
+            rows={
+                schema.BOXES: np.concatenate([boxes, [[0, 0, 1, 1, 1]]]).astype(np.float32),
+                schema.FEATURES: np.concatenate([features, features[:1]]),
+                SCORES: np.linspace(1, 0, len(boxes) + 1, dtype=np.float32),
+            },
+        )
+        records.append(regions.record(corpus, 0, reading))
+    found = scorer.log_odds(scorer.texts(captions, truncate=False), scorer.images(records))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -22,7 +22,7 @@ from mmt_jax.configs.config import RELEASE_SPEC, Config, DataSpec
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.hub import preparation
-from mmt_jax.infer.export.loading import SavedModel
+from mmt_jax.infer.export.loading import KAGGLE, SavedModel
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models import registry
@@ -44,15 +44,17 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
 
     Args:
       path: a training workdir (its best checkpoint is taken), a folder of published weights as
-        `mmt import` takes it or its hub id, a SavedModel folder, or a TensorFlow Hub handle that
-        begins with https://; the last two need TensorFlow.
+        `mmt import` takes it or its hub id, a SavedModel folder, a TensorFlow Hub handle that
+        begins with https://, or a Kaggle handle, OWNER/MODEL/tensorFlow2/VARIATION; these need
+        TensorFlow, the last also kagglehub.
       vocab: the file of a vocabulary, for modules that carry none, such as the release's.
 
     Raises:
       UsageError: nothing of the kind is there, or it is damaged.
     """
     folder = pathlib.Path(path)
-    if "://" in str(path) or (folder / "saved_model.pb").is_file():
+    remote = "://" in str(path) or (KAGGLE.fullmatch(str(path)) and not folder.exists())
+    if remote or (folder / "saved_model.pb").is_file():
         return SavedModel(path, vocab=vocab)
     folder = published.workdir(path)
     if (folder / "config.json").is_file():
@@ -62,7 +64,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     problem = "is neither a training workdir nor a SavedModel nor published weights"
     raise UsageError(
         f"{path} {problem if folder.exists() else 'does not exist'}; give the --workdir of "
-        f"`mmt train`, the --out of `mmt export`, or a TensorFlow Hub handle"
+        f"`mmt train`, the --out of `mmt export`, or a handle of TensorFlow Hub or Kaggle"
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 
 from mmt_jax.configs import config as config_lib
-from mmt_jax.configs.config import Config, MMTConfig
+from mmt_jax.configs.config import Config, DataConfig, MMTConfig
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError, optional, reason
 from mmt_jax.infer.export import signature
@@ -20,16 +21,24 @@ from mmt_jax.infer.pairs import Items, pairwise
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.text import vocabulary
 
+# OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION], alone or in the address of its page.
+KAGGLE = re.compile(
+    r"(?:https://(?:www\.)?kaggle\.com/models/)?"
+    r"([\w-]+/[\w-]+/tensorflow2/[\w-]+(?:/\d+)?)/?",
+    re.IGNORECASE,
+)
+
 
 class SavedModel(Scorer):
     """A module whose signature takes pairs, so each of them is encoded anew.
 
     The release's modules carry no config: for them the defaults stand, which are the release's, and
-    the feature width that the signature gives.
+    the feature width that the signature gives. They get what the release's notebook gave them:
+    regions of its reading, and always 25 tokens and 101 regions, whatever else is asked about.
     """
 
     def __init__(self, handle: str | os.PathLike, *, vocab: str | os.PathLike | None = None):
-        """Loads a folder, or a handle with a scheme such as https:// through TensorFlow Hub.
+        """Loads a folder, a handle such as https://… by TensorFlow Hub, or Kaggle's by kagglehub.
 
         Args:
           handle: of the module.
@@ -49,8 +58,13 @@ class SavedModel(Scorer):
             )
         pixels = schema.PIXELS in self._shapes
         sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
-        released = Config(model=MMTConfig(pixels=pixels, **sizes))
+        data = DataConfig(regions="plain" if pixels else "release")
+        released = Config(model=MMTConfig(pixels=pixels, **sizes), data=data)
         config = released if about is None else _config(about, name)
+        self._lengths: dict[str, int] = {}
+        if about is None:
+            self._lengths |= dict.fromkeys(schema.TEXT_KEYS, data.text_length)
+            self._lengths |= dict.fromkeys(schema.IMAGE_KEYS, data.max_regions + 1)
         super().__init__(config, vocabulary.load(pieces))
 
     def logits(self, inputs: Inputs) -> np.ndarray:
@@ -58,13 +72,13 @@ class SavedModel(Scorer):
         tf = tensorflow()
         tensors = {}
         for key, (_, length, *_) in self._shapes.items():
-            found = inputs[key].shape[1]
+            found, length = inputs[key].shape[1], length or self._lengths.get(key)
             if length is not None and length < found:
                 raise UsageError(f"{key} has length {found}, but the model takes {length}")
             tensors[key] = tf.constant(signature.padded(inputs[key], key, length or found))
         with quiet():
             outputs = self._default(**tensors)
-        return outputs[signature.OUTPUT].numpy().reshape(-1, 2)
+        return _logits(outputs[signature.OUTPUT].numpy(), len(inputs[schema.TOKEN_IDS]))
 
     def _all_pairs(self, texts: Items, images: Items, **how: Any) -> np.ndarray:
         def score(texts: Inputs, images: Inputs) -> np.ndarray:
@@ -77,11 +91,33 @@ class SavedModel(Scorer):
         return pairwise(texts, images, encode_text=dict, encode_image=dict, score=score, **how)
 
 
+def _logits(output: np.ndarray, pairs: int) -> np.ndarray:
+    """[B, 2] f32 of an `output` [B, 2], [2] of one pair, or [B]: scores, taken for log odds."""
+    if output.size == pairs:
+        return np.stack([output.reshape(-1), np.zeros(pairs, output.dtype)], axis=1)
+    if output.size != 2 * pairs:
+        raise UsageError(
+            f"the module's output has the shape {list(output.shape)} for {pairs} pairs; a score or "
+            f"two logits a pair are read"
+        )
+    return output.reshape(-1, 2)
+
+
 def _load(handle: str) -> Any:
     tensorflow()
     with quiet(), optional(f"{handle} needs TensorFlow Hub", "tf"):
         import tensorflow_hub
+    if kaggle := KAGGLE.fullmatch(handle):
+        try:
+            import kagglehub
+        except ModuleNotFoundError:
+            raise UsageError(
+                f"{handle} is had from Kaggle by kagglehub; run pip install kagglehub, or give the "
+                f"folder of the module"
+            ) from None
     try:
+        if kaggle:
+            handle = kagglehub.model_download(kaggle[1])
         with quiet():
             return tensorflow_hub.load(handle)  # folders too: as the release's users load them
     except Exception as error:  # TensorFlow's, protobuf's and the network's kinds are many
