@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import FEATURES, PIXELS, Rows
+
+Processor = Callable[[np.ndarray], np.ndarray]  # [H, W, 3] uint8 → [side, side, 3] uint8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +64,34 @@ class Photos(abc.ABC):
 
     @property
     def feature_dim(self) -> int:
-        """F."""
+        """F.
+
+        Raises:
+          UsageError: these are photos without regions.
+        """
+        if FEATURES not in self.shapes:
+            raise no_regions(self.name)
         return self.shapes[FEATURES][0]
+
+    def shown(self, processor: Processor) -> Photos:
+        """The same photos as a model is shown them; pixels that are stored stay as they are."""
+        del processor
+        return self
+
+    def picture(self, index: int) -> np.ndarray:
+        """[H, W, 3] uint8: a photo to be looked at.
+
+        Raises:
+          UsageError: it has no pixels, or its file is damaged.
+        """
+        pixels = self.take(np.array([index])).pixels
+        if pixels is None:
+            raise UsageError(f"the photos of {self.name} have no pixels")
+        return pixels[0]
+
+    def photo_name(self, index: int) -> str:
+        """What people call a photo: the path of its file within the data's folder, or its id."""
+        return str(self.image_ids[index])
 
     @property
     def caption_counts(self) -> np.ndarray:
@@ -173,6 +201,14 @@ def agreed(parts: Iterable[tuple[str, Any]], field: str) -> int:
             f"the corpora have different {what}: {found}; a mixture needs records of one detector"
         )
     return max(value for _, value in values)
+
+
+def no_regions(name: str) -> UsageError:
+    """What to raise where photos are given to who wants regions."""
+    return UsageError(
+        f"{name} has photos and no regions; have a detector find them with `mmt features`, or take "
+        f"a model that reads pixels: CLIP, BridgeTower or pixel_vilbert_cc-full-image"
+    )
 
 
 def starts(sizes: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from mmt_jax.data import formats
+from mmt_jax.data import captions, formats
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
-from mmt_jax.ingest.features import captions, tsv
+from mmt_jax.ingest.features import tsv
 from mmt_jax.ingest.features.convert import convert
 
 LAYOUTS = {case: row[:2] for case, row in samples.DETECTED.items()}

@@ -26,6 +26,8 @@ if typing.TYPE_CHECKING:
 
     from mmt_jax.infer.search.index import Index
 
+_SIDE = 320  # pixels, at most, of a picture on the page
+
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
     flags.Flag("caption", "TEXT", "what is looked for", (), required=True),
@@ -65,6 +67,7 @@ def run(args: types.SimpleNamespace) -> None:
                 "rank": rank,
                 "score": hit.score,
                 "image_id": index.image_ids[hit.photo],
+                "name": index.names[hit.photo],
                 "captions": index.captions[hit.photo],
             }
             for rank, hit in enumerate(hits, 1)
@@ -77,7 +80,7 @@ def run(args: types.SimpleNamespace) -> None:
         return
     for caption, photos in answers:
         cells = [
-            [f"{p['rank']}", f"{p['score']:.3f}", f"{p['image_id']}", next(iter(p["captions"]), "")]
+            [f"{p['rank']}", f"{p['score']:.3f}", p["name"], next(iter(p["captions"]), "")]
             for p in photos
         ]
         print(f"{caption}\n{flags.table(['rank', 'score', 'photo', 'its caption'], cells)}\n")
@@ -89,19 +92,16 @@ def _pictures(index: Index, photos: list[int]) -> tuple[dict[int, np.ndarray], s
 
     from mmt_jax.corpus import starts
     from mmt_jax.data import sources
+    from mmt_jax.photos import pictures
 
     try:
         corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
         if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
             raise UsageError(f"{index.about.source} has other photos than when it was indexed")
-        places, found = np.array(photos, int), {}
-        ends = starts([len(corpus) for corpus in corpora])
-        for corpus, start, end in zip(corpora, ends[:-1], ends[1:], strict=True):
-            own = places[(places >= start) & (places < end)]
-            pixels = corpus.take(own - start).pixels
-            if pixels is None:
-                raise UsageError(f"the photos of {corpus.name} have no pixels")
-            found |= zip(own.tolist(), pixels)
+        ends, found = starts([len(corpus) for corpus in corpora]), {}
+        for photo in photos:
+            part = int(np.searchsorted(ends, photo, side="right")) - 1
+            found[photo] = pictures.at_most(corpora[part].picture(photo - int(ends[part])), _SIDE)
     except UsageError as error:
         return {}, f"There are no pictures: {error}."
     return found, ""

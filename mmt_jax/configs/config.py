@@ -89,6 +89,8 @@ class DataConfig(Checked):
     # The release loses the lowest-scoring region.
     regions: Annotated[str, Choice("plain", "release")] = "plain"
     size: Count | None = None  # photos of a generated corpus; None = its own size
+    # Pixels a side of photos as models see them; None = the model's own size.
+    image_size: Count | None = None
     workers: Whole = 0  # processes that read records; 0 = threads
     # (T, R) sizes that batches are cut to, which groups pairs of like size; none = neither
     buckets: tuple[tuple[int, int], ...] = ()

@@ -35,9 +35,7 @@ import functools
 import json
 import os
 import pathlib
-import re
 import sys
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +43,7 @@ import numpy as np
 from mmt_jax.corpus import Corpus, Outline
 from mmt_jax.data import published
 from mmt_jax.data.npz import Npz
-from mmt_jax.data.source import Source, Spec
+from mmt_jax.data.source import WHOLE, Source, Spec, portion, within
 from mmt_jax.data.writer import FolderWriter
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import LABELS, Photo
@@ -293,31 +291,6 @@ class RegionFolder(Source):
         if part == WHOLE:
             return blocks(self.name, name, pixels=pixels, photos=photos, bare=True)
         return super().blocks(split, pixels=pixels, photos=photos)
-
-
-WHOLE = range(100)
-
-
-def portion(split: str) -> tuple[str, range]:
-    """`train[:90%]` → ("train", range(90)); a name alone is all of it."""
-    match = re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split)
-    if match is None:
-        return split, WHOLE
-    return match[1], range(int(match[2] or 0), min(int(match[3] or 100), 100))
-
-
-def within(image_ids: np.ndarray, part: range, split: str) -> np.ndarray:
-    """Rows of the photos whose ids fall into those of a hundred parts.
-
-    Raises:
-      UsageError: none does.
-    """
-    if part == WHOLE:
-        return np.arange(len(image_ids))
-    rows = [i for i, name in enumerate(image_ids) if zlib.crc32(b"%d" % name) % 100 in part]
-    if not rows:
-        raise UsageError(f"the split {split} holds no photo; write train[90%:] for its last tenth")
-    return np.array(rows)
 
 
 @functools.lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ from mmt_jax.data import regions, schema
 from mmt_jax.data.buckets import Size
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, LABELS, PIXELS, PROBS
+from mmt_jax.photos import processors
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
@@ -110,8 +111,11 @@ class Examples:
             regions have other features than the model reads.
         """
         wanted = None if config.model.pixels else config.model.feature_dim
+        if config.model.pixels and any(PIXELS not in corpus.shapes for corpus in corpora):
+            processor = processors.of(config)
+            corpora = [corpus.shown(processor) for corpus in corpora]
         for corpus in corpora:
-            if wanted not in (None, corpus.feature_dim):
+            if wanted and wanted != corpus.feature_dim:
                 raise UsageError(
                     f"{corpus.name} has features of width {corpus.feature_dim}, but the model "
                     f"reads {wanted}; give records of the detector that it was trained with"
@@ -136,6 +140,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @property
+    def photo_names(self) -> tuple[str, ...]:
+        """[N] names of photos, as people know them."""
+        return tuple(part.photo_name(i) for part in self._corpora for i in range(len(part)))
 
     def _check_pixels(self) -> None:
         for corpus in self._corpora:

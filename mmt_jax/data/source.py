@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
+import zlib
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
 import numpy as np
 
 from mmt_jax.corpus import Corpus, Outline, Photos
+from mmt_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,3 +92,28 @@ class Source(abc.ABC):
             own = slice(start, min(start + photos, len(whole)))
             block = whole.take(np.arange(own.start, own.stop))
             yield dataclasses.replace(block, captions=whole.captions[own])
+
+
+WHOLE = range(100)
+
+
+def portion(split: str) -> tuple[str, range]:
+    """`train[:90%]` → ("train", range(90)); a name alone is all of it."""
+    match = re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split)
+    if match is None:
+        return split, WHOLE
+    return match[1], range(int(match[2] or 0), min(int(match[3] or 100), 100))
+
+
+def within(image_ids: np.ndarray, part: range, split: str) -> np.ndarray:
+    """Rows of the photos whose ids fall into those of a hundred parts.
+
+    Raises:
+      UsageError: none does.
+    """
+    if part == WHOLE:
+        return np.arange(len(image_ids))
+    rows = [i for i, name in enumerate(image_ids) if zlib.crc32(b"%d" % name) % 100 in part]
+    if not rows:
+        raise UsageError(f"the split {split} holds no photo; write train[90%:] for its last tenth")
+    return np.array(rows)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from mmt_jax.configs.config import Config, DataSpec
 from mmt_jax.corpus import Corpus, Outline, Photos, agreed
+from mmt_jax.data.album import PhotoFolder, Prepared
 from mmt_jax.data.formats import RegionFolder
 from mmt_jax.data.generated import Scenes
 from mmt_jax.data.records import PackedRecords
@@ -21,7 +22,10 @@ from mmt_jax.errors import UsageError
 from mmt_jax.text import base, sentencepiece, vocabulary
 from mmt_jax.text.store import has_vocabulary, store_tokenizer, stored_tokenizer
 
-KINDS: tuple[type[Source], ...] = (Scenes, RegionFolder, PackedRecords)
+KINDS: tuple[type[Source], ...] = (
+    *(Scenes, RegionFolder, PackedRecords),
+    *(PhotoFolder, Prepared),
+)
 
 _EVAL_SPLITS = ("val", "dev", "validation")
 
@@ -153,7 +157,8 @@ def eval_split(source: str) -> str:
             return name
     raise UsageError(
         f"{source} has no split {' or '.join(_EVAL_SPLITS)}; name one with config.eval.split ("
-        f"there is {', '.join(sorted(shared)) or 'none that all parts have'})"
+        f"there is {', '.join(sorted(shared)) or 'none that all parts have'}), or hold out some "
+        f"photos: config.data.split=train[:92%] and config.eval.split=train[92%:]"
     )
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from mmt_jax import photo as photos
 from mmt_jax import progress
+from mmt_jax.data import captions as captions_lib
+from mmt_jax.data.captions import Captions
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import corpora
-from mmt_jax.ingest.features import captions as captions_lib
-from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.photos import pictures
 
 PICTURE, CAPTIONS = "image", "text/captions"  # of a corpus's example
@@ -54,7 +54,7 @@ def find(
     Args:
       place: either; the examples of a corpus are each read whole for their ids and captions.
       split: which, of a corpus or of a Karpathy file of captions.
-      captions: file of the captions (`mmt_jax.ingest.features.captions`); a corpus has its own.
+      captions: file of the captions (`mmt_jax.data.captions`); a corpus has its own.
 
     Raises:
       UsageError: no such folder, no photo in it, no such split or file of captions, or captions

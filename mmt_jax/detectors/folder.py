@@ -17,13 +17,13 @@ import numpy as np
 
 from mmt_jax import detectors, progress
 from mmt_jax.data import formats
+from mmt_jax.data.captions import Captions
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.detectors import albums, base
 from mmt_jax.detectors.albums import Shot
 from mmt_jax.detectors.base import Detections, Detector
 from mmt_jax.errors import NoRoomError, UsageError, reason
 from mmt_jax.files import lock, tidy, whole
-from mmt_jax.ingest.features.captions import Captions
 from mmt_jax.ingest.report import Report
 from mmt_jax.photo import Photo
 
@@ -52,7 +52,7 @@ def extract(
         corpus, of which `split` is read.
       folder: the region folder; the split must not be there yet.
       split: to write.
-      captions: file of captions (`mmt_jax.ingest.features.captions`); None = photos have none.
+      captions: file of captions (`mmt_jax.data.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
 
     Raises:
@@ -212,4 +212,4 @@ def _join(
                     writer.add(Photo(shot.image_id, own, photo.rows, info))
                     report.written[shot.image_id] = len(own)
     if known:
-        known.tell(report)
+        report.join(known)

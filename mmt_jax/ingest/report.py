@@ -9,7 +9,9 @@ import os
 import pathlib
 from typing import TextIO
 
+from mmt_jax.data.captions import Captions
 from mmt_jax.files import whole
+from mmt_jax.photo import stem
 
 
 class Report(contextlib.ExitStack):
@@ -75,6 +77,15 @@ class Report(contextlib.ExitStack):
             self._file = self.enter_context(part.open("w", encoding="utf-8", errors="replace"))
         line = {"kind": kind, "where": where, "reason": reason}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def join(self, captions: Captions) -> None:
+        """Lists the captions that could not be taken, and those of photos that were not written."""
+        for where, reason in captions.faults:
+            self.add("damaged caption", where, reason)
+        for number in sorted(captions.of.keys() - self.written.keys()):
+            name = stem(str(captions.names[number]))
+            reason = f"photo {name} has captions, but was not written"
+            self.add("caption without photo", captions.source, reason)
 
     def _tidy(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is None and kind is None:

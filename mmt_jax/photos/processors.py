@@ -35,8 +35,11 @@ class Processor:
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 → [side, side, 3] f32 in 0..1."""
-        resized = pictures.resize(picture, self.size(*picture.shape[:2]))
-        return _centre(resized, self.side).astype(np.float32) / np.float32(255)
+        return self.cut(picture).astype(np.float32) / np.float32(255)
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 → [side, side, 3] uint8."""
+        return _centre(pictures.resize(picture, self.size(*picture.shape[:2])), self.side)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a photo after resizing.
@@ -60,20 +63,25 @@ class Processor:
 def of(config: Config, *, divisor: int = 32) -> Processor:
     """The processor of a model that reads pixels: CLIP's, or BridgeTower's.
 
+    Others, which were published with none, see photos as CLIP does. The side is
+    `config.data.image_size`, or else that of the model.
+
     Args:
       config: of the model.
       divisor: of BridgeTower's; see `Processor`.
 
     Raises:
-      UsageError: the model was not published with one.
+      UsageError: neither says how large photos are.
     """
     model = config.model
-    if model.family in ("clip", "bridgetower"):
-        return Processor(model.image_size, divisor if model.family == "bridgetower" else 0)
-    raise UsageError(
-        f"how models of the family {model.family} were shown whole photos is not known; prepare "
-        f"image/pixels yourself and give a record"
-    )
+    side = config.data.image_size or getattr(model, "image_size", None)
+    if side is None:
+        raise UsageError(
+            f"how large the photos are that models of the family {model.family} read is not known; "
+            f"set config.data.image_size, such as 224, or prepare image/pixels yourself and give a "
+            f"record"
+        )
+    return Processor(side, divisor if model.family == "bridgetower" else 0)
 
 
 def _centre(picture: np.ndarray, side: int) -> np.ndarray:

@@ -32,9 +32,9 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Trains and writes."""
+    from mmt_jax.data import captions as files
     from mmt_jax.data import sources
     from mmt_jax.files import check_new
-    from mmt_jax.ingest.features import captions as files
     from mmt_jax.text import vocabulary
 
     out = pathlib.Path(args.out)

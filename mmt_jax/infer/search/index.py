@@ -1,7 +1,8 @@
 """Photos as embeddings in a FAISS index: a caption finds its best photos without scoring them all.
 
-An index is a folder: `index.faiss` (vectors of N photos), `photos.jsonl` (image_id and captions of
-each, in the same order) and `index.json` (an `About`: how it was built, and by which model).
+An index is a folder: `index.faiss` (vectors of N photos), `photos.jsonl` (image_id, name and
+captions of each, in the same order) and `index.json` (an `About`: how it was built, and by which
+model).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Index:
     image_ids: tuple[int, ...]  # [N]
     captions: tuple[tuple[str, ...], ...]  # [N], of each photo
     vectors: Any  # the FAISS index
+    names: tuple[str, ...]  # [N], what people call each photo
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -131,6 +133,7 @@ def build(
         tuple(examples.image_ids.tolist()),
         tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts)),
         _vectors(faiss, _prepared(rows, metric), kind),
+        examples.photo_names,
     )
 
 
@@ -183,8 +186,8 @@ def write(index: Index, folder: str | os.PathLike) -> None:
         about = json.dumps(dataclasses.asdict(index.about), indent=2)
         (part / _ABOUT).write_text(about + "\n", encoding="utf-8")
         with open(part / _PHOTOS, "w", encoding="utf-8") as file:
-            for row in zip(index.image_ids, index.captions, strict=True):
-                line = dict(zip(("image_id", "captions"), row))
+            for row in zip(index.image_ids, index.names, index.captions, strict=True):
+                line = dict(zip(("image_id", "name", "captions"), row))
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -205,13 +208,14 @@ def read(folder: str | os.PathLike) -> Index:
         photos = [entry for _, entry in files.json_lines(folder / _PHOTOS)]
         image_ids = tuple(photo["image_id"] for photo in photos)
         captions = tuple(tuple(photo["captions"]) for photo in photos)
+        names = tuple(photo.get("name", str(photo["image_id"])) for photo in photos)
         if vectors.ntotal != len(photos):
             raise ValueError(f"{vectors.ntotal} vectors for {len(photos)} photos")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UsageError(
             f"{folder} is damaged ({reason(error)}); remove it and write it again with `mmt index`"
         ) from None
-    return Index(about, image_ids, captions, vectors)
+    return Index(about, image_ids, captions, vectors, names)
 
 
 def _faiss() -> Any:

@@ -51,5 +51,5 @@ def _card(index: Index, rank: int, hit: Hit, pixels: np.ndarray | None) -> str:
     captions = "<br>".join(html.escape(caption) for caption in index.captions[hit.photo])
     return (
         f"<li>{picture}<p><b>{rank}. {hit.score:.3f}</b> "
-        f"<small>{html.escape(str(index.image_ids[hit.photo]))}</small><br>{captions}</p></li>"
+        f"<small>{html.escape(index.names[hit.photo])}</small><br>{captions}</p></li>"
     )

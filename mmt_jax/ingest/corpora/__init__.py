@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
-from collections.abc import Sequence
-from typing import Any
-
-from mmt_jax.errors import UsageError, nearest, optional
+from mmt_jax.data.prepared import (
+    INFO,
+    Examples,
+    datasets_library,
+    document,
+    find,
+    is_prepared,
+    read,
+    splits,
+)
+from mmt_jax.errors import UsageError, nearest
 from mmt_jax.ingest.corpora import (
     base,
     coco_captions,
@@ -24,13 +28,23 @@ from mmt_jax.ingest.corpora import (
     web,
 )
 
+__all__ = [
+    "INFO",
+    "Examples",
+    "datasets_library",
+    "document",
+    "find",
+    "get",
+    "is_prepared",
+    "read",
+    "splits",
+]
+
 # A corpus declares itself in the module that reads it.
 _MODULES = (web, visual_genome, coco_captions, localized_narratives, flickr, questions, statements)
 CORPORA: tuple[base.Corpus, ...] = tuple(each for module in _MODULES for each in module.CORPORA)
 
 VERSION = "1.0.0"  # of what an example holds
-INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
-_PLACES = (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")  # in a folder that is given
 
 
 def get(name: str) -> base.Corpus:
@@ -39,105 +53,3 @@ def get(name: str) -> base.Corpus:
     if name not in known:
         raise UsageError(f"{name!r} is not a corpus; {nearest(name, known)}")
     return known[name]
-
-
-class Examples(Sequence[dict[str, Any]]):
-    """The examples of a prepared split, read one by one from where they lie.
-
-    Values by name: `image/encoded` (NLVR2: `left/…`, `right/…`; SVO-Probes: `positive/…`,
-    `negative/…`) are the bytes of a JPEG or PNG, `image/hash` 16 hexadecimal digits; texts are str,
-    lists of them list, numbers numpy, boxes [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-
-    Attributes:
-      names: of the values.
-    """
-
-    def __init__(self, version: pathlib.Path, split: str):
-        tfds = datasets_library()
-        builder = tfds.builder_from_directory(version)
-        self.names: tuple[str, ...] = tuple(builder.info.features)
-        self._photos = {name for name in self.names if name.endswith("/encoded")}
-        as_it_is = {name: tfds.decode.SkipDecoding() for name in self._photos}
-        self._source = builder.as_data_source(split, decoders=as_it_is)
-        self._where = f"{version}, split {split}"
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)  # ends an iteration; TFDS raises something else
-        try:
-            values = self._source[index]
-        except Exception as error:  # array_record's RuntimeError, or what protobuf stumbles over
-            raise UsageError(
-                f"{self._where}: example {index} cannot be read ({error}); copy the folder again"
-            ) from None
-        return {
-            name: value if name in self._photos else _decoded(value)
-            for name, value in values.items()
-        }
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(text) for text in value]
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def read(folder: str | os.PathLike, split: str) -> Examples:
-    """The examples of a prepared split, in the order of their keys' hashes.
-
-    Args:
-      folder: as `mmt data prepare --out` made it, or a folder of one corpus in it.
-      split: one of `splits(folder)`.
-
-    Raises:
-      UsageError: no prepared corpus, several of them, no such split, or TFDS is missing; later, a
-        shard is damaged.
-    """
-    version = find(folder)
-    if split not in (known := splits(version)):
-        raise UsageError(f"{version} has no split {split!r}; it has {', '.join(known)}")
-    return Examples(version, split)
-
-
-def splits(folder: str | os.PathLike) -> tuple[str, ...]:
-    """The finished splits of the one prepared corpus in a folder."""
-    return tuple(split["name"] for split in document(find(folder) / INFO)["splits"])
-
-
-def document(path: pathlib.Path) -> dict[str, Any]:
-    """What a JSON file beside the shards holds, which must be there and whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({error}); remove its folder and prepare the corpus again"
-        ) from None
-
-
-def find(folder: str | os.PathLike) -> pathlib.Path:
-    """Where the one prepared corpus in a folder lies: the folder that holds its shards."""
-    places = map(pathlib.Path(folder).glob, _PLACES)
-    found = next(
-        (sorted(path.parent for path in there) for there in map(list, places) if there), []
-    )
-    if not found:
-        raise UsageError(f"{folder} holds no prepared corpus; write one with `mmt data prepare`")
-    if len(found) > 1:
-        raise UsageError(f"{folder} holds several corpora; name one, such as {found[0]}")
-    return found[0]
-
-
-def is_prepared(folder: str | os.PathLike) -> bool:
-    """Whether a folder holds prepared corpora, one or several."""
-    return any(any(pathlib.Path(folder).glob(place)) for place in _PLACES)
-
-
-def datasets_library() -> Any:
-    """The library `tensorflow_datasets`, which needs no TensorFlow."""
-    with optional("prepared corpora need tensorflow-datasets and array-record", "data"):
-        import array_record.python.array_record_module  # noqa: F401
-        import tensorflow_datasets as tfds
-    return tfds

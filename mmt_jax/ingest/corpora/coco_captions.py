@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Callable
 
 from mmt_jax import readers as files
+from mmt_jax.data import captions
 from mmt_jax.ingest.corpora import base
-from mmt_jax.ingest.features import captions
 
 KARPATHY = tuple(captions.KARPATHY)  # his splits
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 from mmt_jax import progress
 from mmt_jax import readers as files
+from mmt_jax.data import captions
+from mmt_jax.data.captions import Captions
 from mmt_jax.data.writer import FLOATS, FolderWriter
 from mmt_jax.errors import NoRoomError, UsageError
 from mmt_jax.files import tidy, whole
 from mmt_jax.ingest import guarded
-from mmt_jax.ingest.features import FORMATS, captions, entries
-from mmt_jax.ingest.features.captions import Captions
+from mmt_jax.ingest.features import FORMATS, entries
 from mmt_jax.ingest.features.detections import Detections, Format
 from mmt_jax.ingest.report import Report
 from mmt_jax.text.base import prepare
@@ -78,7 +79,7 @@ def convert(
         if not report.written:
             raise UsageError(f"{source} has no photo to write{report.because}")
         if joined:
-            joined.tell(report)
+            report.join(joined)
     return report
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
-from mmt_jax.ingest.report import Report
-from mmt_jax.photo import image_id, stem
+from mmt_jax.photo import image_id
 from mmt_jax.text.base import prepare
 
 # Karpathy and Li (2015, arXiv 1412.2306) cut three corpora. COCO's file calls those photos of its
@@ -38,15 +37,6 @@ class Captions:
     of: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     names: dict[int, int | str] = dataclasses.field(default_factory=dict)
     faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-
-    def tell(self, report: Report) -> None:
-        """Lists the captions that could not be taken, and those of photos that were not written."""
-        for where, reason in self.faults:
-            report.add("damaged caption", where, reason)
-        for number in sorted(self.of.keys() - report.written.keys()):
-            name = stem(str(self.names[number]))
-            reason = f"photo {name} has captions, but was not written"
-            report.add("caption without photo", self.source, reason)
 
 
 def read(path: pathlib.Path, split: str) -> Captions:
@@ -86,6 +76,20 @@ def read(path: pathlib.Path, split: str) -> Captions:
         first = f"; the first fault: {found.faults[0][1]}" if found.faults else ""
         raise UsageError(f"{path} has no caption{first}")
     return found
+
+
+def begins(path: pathlib.Path) -> bool:
+    """Whether the first line of a file, which is no `.json`, is one of captions.
+
+    Raises:
+      UsageError: it is not, or cannot be read.
+    """
+    first = next(((where, line) for where, line in files.byte_lines(path) if line.strip()), None)
+    if first is None:
+        return False
+    where, line = first
+    (_line if path.suffix == ".jsonl" else _token)(line, where)
+    return True
 
 
 # Each reads an entry of a file: what it calls its photo, and its captions.

@@ -1,0 +1,225 @@
+"""Photos as sources, decoded when they are drawn: folders and shards of them, and TFDS.
+
+Only names and captions are in memory. A photo is made what the model sees by who draws it: one of
+`config.data.workers`, or a thread of the feed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmt_jax import progress
+from mmt_jax.corpus import Corpus, Photos, Processor, no_regions
+from mmt_jax.data import layouts, prepared
+from mmt_jax.data.layouts import Found, Left
+from mmt_jax.data.source import Source, Spec, portion, within
+from mmt_jax.errors import UsageError
+from mmt_jax.photo import PIXELS, image_id
+from mmt_jax.photos import pictures
+from mmt_jax.text.base import prepare
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Album(Photos):
+    """Photos that are decoded whenever they are taken; they have no regions.
+
+    Attributes:
+      entries: of each photo, what `data` reads its file by.
+      names: of each photo, its path within the folder.
+      data: the bytes of a photo's file.
+      processor: makes of a photo what a model is shown; None = `picture` alone is asked for.
+      side: of what it makes.
+    """
+
+    entries: Sequence[Any]
+    names: Sequence[str]
+    data: Callable[[Any], bytes]
+    processor: Processor | None = None
+    side: int = 0
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {PIXELS: (self.side, self.side, 3)} if self.processor else {}
+
+    def shown(self, processor: Any) -> Album:
+        """As `processor`, a `photos.processors.Processor`, shows them."""
+        return dataclasses.replace(self, processor=processor.cut, side=processor.side)
+
+    def photo_name(self, index: int) -> str:
+        return self.names[index]
+
+    def picture(self, index: int) -> np.ndarray:
+        """Upright, and of its own size."""
+        where = f"{self.name}, photo {self.names[index]}"
+        return pictures.decode(io.BytesIO(self.data(self.entries[index])), where)
+
+    def take(self, photos: np.ndarray) -> Corpus:
+        if self.processor is None:
+            raise UsageError(
+                f"{self.name} holds photos as they are, of any size; a model that reads pixels "
+                f"takes them, and `mmt features` makes records of them"
+            )
+        pixels = [self.processor(self.picture(int(photo))) for photo in photos]
+        shape = (len(photos), *self.shapes[PIXELS])
+        return Corpus(
+            name=self.name,
+            image_ids=self.image_ids[photos],
+            offsets=np.arange(len(photos) + 1),
+            captions=tuple(self.captions[photo] for photo in photos),
+            rows={},
+            pixels=np.array(pixels, np.uint8).reshape(shape),
+        )
+
+    def head(self, count: int) -> Album:
+        return self.only(np.arange(min(count, len(self))))
+
+    def only(self, photos: np.ndarray) -> Album:
+        """Some of the photos, none of them read."""
+        return dataclasses.replace(
+            self,
+            image_ids=self.image_ids[photos],
+            offsets=np.arange(len(photos) + 1),
+            captions=tuple(self.captions[photo] for photo in photos),
+            entries=[self.entries[photo] for photo in photos],
+            names=[self.names[photo] for photo in photos],
+        )
+
+
+class _Albums(Source):
+    """Sources of photos; the last few splits that were listed stay listed."""
+
+    def spec(self) -> Spec:
+        """Raises UsageError: there are no regions to have features."""
+        raise no_regions(str(self))
+
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Album:
+        del seed, size, pixels
+        name, part = portion(split)
+        if name not in (known := self.splits()):
+            raise UsageError(f"{self} has no split {name!r}; it has {', '.join(known)}")
+        album = _album(self, name, self.changed(name))
+        rows = np.intersect1d(
+            within(album.image_ids, part, split),
+            np.arange(len(album)) if bare else np.flatnonzero(album.caption_counts),
+        )
+        if not len(rows):
+            raise UsageError(
+                f"{self}: no photo of the split {split} has a caption; put a file of captions "
+                f"beside the photos, such as captions.jsonl, or name it: "
+                f"photos:FOLDER?captions=FILE"
+            )
+        return album.only(rows)
+
+    def blocks(self, split: str, *, pixels: bool, photos: int = 256) -> Iterator[Corpus]:
+        """Raises UsageError: there are no regions to be packed."""
+        raise no_regions(str(self))
+
+    def changed(self, split: str) -> tuple[int, ...]:
+        """Numbers that change where the files do."""
+        raise NotImplementedError
+
+    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
+        """What `data` reads each photo by, and the photo; and `data`."""
+        raise NotImplementedError
+
+
+class PhotoFolder(_Albums):
+    """`photos:FOLDER`: see `layouts`."""
+
+    kind = "photos"
+    form = "photos:FOLDER (with ?captions=FILE)"
+
+    def _files(self) -> tuple[pathlib.Path, dict[str, list[pathlib.Path]]]:
+        folder, _, given = self.name.partition("?captions=")
+        path = pathlib.Path(folder)
+        return path, layouts.splits(path, pathlib.Path(given) if given else None)
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(sorted(self._files()[1]))
+
+    def changed(self, split: str) -> tuple[int, ...]:
+        folder, files = self._files()
+        return tuple(path.stat().st_mtime_ns for path in (folder, *files[split]))
+
+    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
+        folder, files = self._files()
+        found = layouts.entries(folder, split, files[split], only=len(files) == 1)
+        pairs = (each if isinstance(each, Left) else (each, each) for each in found)
+        return pairs, layouts.data
+
+
+class Prepared(_Albums):
+    """`tfds:DIR/NAME`: what `mmt data prepare` wrote, or any with a photo and a text."""
+
+    kind = "tfds"
+    form = "tfds:DIR/NAME"
+
+    def splits(self) -> tuple[str, ...]:
+        return prepared.splits(self.name)
+
+    def changed(self, split: str) -> tuple[int, ...]:
+        return ((prepared.find(self.name) / prepared.INFO).stat().st_mtime_ns,)
+
+    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
+        examples = prepared.read(self.name, split)
+        return _of_examples(examples, pathlib.Path(self.name)), functools.partial(_record, examples)
+
+
+def _record(examples: prepared.Examples, place: tuple[int, str]) -> bytes:
+    return examples[place[0]][place[1]]
+
+
+def _of_examples(
+    examples: prepared.Examples, folder: pathlib.Path
+) -> Iterator[tuple[tuple[int, str], Found] | Left]:
+    if not examples.photos:
+        raise UsageError(f"{folder} has no feature that is an image")
+    texts = prepared.caption_feature(examples.names)
+    for index, example in enumerate(examples):
+        said = example.get(texts, ()) if texts else ()
+        said = tuple(text for text in ([said] if isinstance(said, str) else said) if prepare(text))
+        for photo in examples.photos:
+            own = str(example.get(photo.replace("encoded", "id"), f"{index}"))
+            name = own if len(examples.photos) == 1 or "/" in photo else f"{own}-{photo}"
+            yield (index, photo), Found(image_id(name), name, said, folder)
+
+
+@functools.lru_cache(maxsize=8)
+def _album(source: _Albums, split: str, changed: tuple[int, ...]) -> Album:
+    """All photos of a split, each once; what is left out is told, once a process."""
+    del changed  # only there so that files that changed are listed again
+    left: collections.Counter[str] = collections.Counter()
+    first: dict[str, str] = {}
+    found: dict[int, tuple[Any, Found]] = {}
+    entries, data = source.listed(split)
+    for entry in progress.track(entries, "photos listed"):
+        if not isinstance(entry, Left):
+            if entry[1].image_id not in found:
+                found[entry[1].image_id] = entry
+                continue
+            twin = found[entry[1].image_id][1].name
+            entry = Left("photos of one id", f"{entry[1].name} has the id of {twin}")
+        left[entry.kind] += entry.count
+        first.setdefault(entry.kind, entry.why)
+    for kind, count in left.items():
+        progress.say(f"{source}, {split}: left out {count:,} {kind}; the first: {first[kind]}")
+    if not found:
+        raise UsageError(f"{source} has not one photo of the split {split} that can be read")
+    entries, photos = zip(*found.values(), strict=True)
+    return Album(
+        name=str(source),
+        image_ids=np.array(list(found), np.int64),
+        offsets=np.arange(len(found) + 1),
+        captions=tuple(photo.captions for photo in photos),
+        entries=entries,
+        names=tuple(photo.name for photo in photos),
+        data=data,
+    )

@@ -1,0 +1,249 @@
+"""What a folder of photos holds, in the layouts that people have.
+
+| layout | captions | splits |
+|---|---|---|
+| pictures, and files of captions as `data.captions` reads them | in the folder, in `annotations`, or beside the folder | by name of the file; Karpathy's three |
+| pictures, a `.txt` of the same name beside each | a caption a line | by a folder named so |
+| shards `NAME.tar` as img2dataset and webdataset write them | the member `.txt`, or `caption` of the member `.json` | by name of the shard |
+
+A split is what a name says as a word (`captions_train2017.json`, `val-00000.tar`), else "train".
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+
+from mmt_jax import photo as naming
+from mmt_jax.data import captions
+from mmt_jax.errors import UsageError, reason
+from mmt_jax.photos import pictures
+from mmt_jax.text.base import prepare
+
+_SPLIT = re.compile(r"(?<![a-z])((?:train|val|validation|dev|test)(?:20\d\d)?)(?![a-z0-9])")
+_CAPTIONS = (".jsonl", ".json", ".token", ".txt", ".tsv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A photo.
+
+    Attributes:
+      image_id: as captions, or else its name, say.
+      name: its path within the folder, that of its shard before it.
+      captions: none where it has none.
+      file: that holds its bytes.
+      start, size: where they lie in it; a size of -1 is the whole file.
+    """
+
+    image_id: int
+    name: str
+    captions: tuple[str, ...]
+    file: pathlib.Path
+    start: int = 0
+    size: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """Something that is left out: what kind of thing, how many, and why the first of them."""
+
+    kind: str
+    why: str
+    count: int = 1
+
+
+Entries = Iterator[Found | Left]
+
+
+def splits(
+    folder: pathlib.Path, given: pathlib.Path | None = None
+) -> dict[str, list[pathlib.Path]]:
+    """The splits of a folder, each with its shards or files of captions.
+
+    Args:
+      folder: that holds photos or shards.
+      given: the file of captions; None = it is looked for.
+
+    Raises:
+      UsageError: there is no such folder, or neither photo nor shard in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    found: dict[str, list[pathlib.Path]] = {}
+    shards = sorted(folder.rglob("*.tar"))
+    if shards and given is None:
+        for path in shards:
+            found.setdefault(_split(path.relative_to(folder).as_posix()), []).append(path)
+        return found
+    for path in [given] if given else _caption_files(folder):
+        names = [*captions.KARPATHY] if _is_karpathys(path) else [_split(path.name)]
+        for name in names:
+            found.setdefault(name, []).append(path)
+    if not found:
+        for path in pictures.find(folder):
+            found.setdefault(_split(path.relative_to(folder).as_posix()), [])
+    return found
+
+
+def entries(folder: pathlib.Path, split: str, files: list[pathlib.Path], *, only: bool) -> Entries:
+    """The photos of a split, and what is left out of it.
+
+    Args:
+      folder, split, files: as `splits` has them.
+      only: whether the folder has no other split, so that photos without captions are of this one.
+    """
+    if files and files[0].suffix == ".tar":
+        for path in files:
+            yield from _tar(folder, path)
+    elif files:
+        yield from _captioned(folder, split, files, only)
+    else:
+        for path in pictures.find(folder):
+            name = path.relative_to(folder).as_posix()
+            if _split(name) == split:
+                beside = path.with_suffix(".txt")
+                said = _lines(beside.read_bytes()) if beside.is_file() else ()
+                yield _checked(Found(naming.image_id(name), name, said, path))
+
+
+def _split(name: str) -> str:
+    match = _SPLIT.search(name.lower())
+    return match[1] if match else "train"
+
+
+def _caption_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files of captions of the first place that has some."""
+    for place in (folder, folder / "annotations", folder.parent):
+        named = [path for path in sorted(place.glob("*.*")) if path.suffix in _CAPTIONS]
+        beside = (
+            {path.stem for path in place.iterdir() if path.suffix.lower() in naming.PICTURES}
+            if place.is_dir()
+            else set()
+        )
+        if found := [path for path in named if path.stem not in beside and _has_captions(path)]:
+            return found
+    return []
+
+
+def _has_captions(path: pathlib.Path) -> bool:
+    """Whether the beginning of a file is that of captions."""
+    try:
+        if path.suffix == ".json":
+            return _is_karpathys(path) or _first(path, "annotations", "caption")
+        return captions.begins(path)
+    except UsageError:
+        return False
+
+
+def _is_karpathys(path: pathlib.Path) -> bool:
+    return path.suffix == ".json" and _first(path, "images", "sentences")
+
+
+def _first(path: pathlib.Path, key: str, member: str) -> bool:
+    from mmt_jax import readers
+
+    first = next(readers.json_members(path, (key,)), None)
+    return first is not None and isinstance(first[2], dict) and member in first[2]
+
+
+def _captioned(folder: pathlib.Path, split: str, files: list[pathlib.Path], only: bool) -> Entries:
+    of: dict[int, tuple[str, ...]] = {}
+    names: dict[int, int | str] = {}
+    for path in files:
+        known = captions.read(path, split)
+        for number, said in known.of.items():
+            of[number] = of.get(number, ()) + said
+        names |= known.names
+        if known.faults:
+            yield Left("damaged captions", known.faults[0][1], len(known.faults))
+    taken = set()
+    for path in pictures.find(folder):
+        name = path.relative_to(folder).as_posix()
+        parts = [folder.resolve().name, *name.split("/")]
+        ids = [naming.image_id("/".join(parts[i:])) for i in (1, 0, *range(2, len(parts)))]
+        number = next((each for each in ids if each in of), None)
+        if number is not None or only:
+            number = ids[0] if number is None else number
+            taken.add(number)
+            yield _checked(Found(number, name, of.get(number, ()), path))
+    if lacking := [number for number in of if number not in taken]:
+        why = f"photo {naming.stem(str(names[lacking[0]]))} of {files[0]} is not in {folder}"
+        yield Left("photos that only the captions name", why, len(lacking))
+
+
+def _tar(folder: pathlib.Path, path: pathlib.Path) -> Entries:
+    shard = path.relative_to(folder).with_suffix("").as_posix()
+
+    def key(member: tarfile.TarInfo) -> str:
+        head, slash, last = member.name.rpartition("/")
+        return head + slash + last.partition(".")[0]
+
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as members:
+            plain = (each for each in members if each.isreg() and not each.issparse())
+            for name, own in itertools.groupby(plain, key):
+                yield from _sample(path, f"{shard}/{name}", list(own))
+    except (tarfile.TarError, OSError) as error:
+        yield Left("damaged shards", f"{path} is not whole ({reason(error)})")
+
+
+def _sample(path: pathlib.Path, name: str, members: Iterable[tarfile.TarInfo]) -> Entries:
+    """A photo of a shard, if its members make one."""
+    of = {"." + each.name.rpartition(".")[2].lower(): each for each in members}
+    photo = next((of[ending] for ending in naming.PICTURES if ending in of), None)
+    if photo is None:
+        yield Left("members without photo", f"{path}: {name} has no picture")
+        return
+    said: tuple[str, ...] = ()
+    with open(path, "rb") as file:
+        for ending in (".txt", ".json"):
+            if ending in of and not said:
+                file.seek(of[ending].offset_data)
+                said = _lines(file.read(of[ending].size), ending)
+    number = naming.image_id(name)
+    ending = pathlib.PurePosixPath(photo.name).suffix
+    yield _checked(Found(number, name + ending, said, path, photo.offset_data, photo.size))
+
+
+def _lines(data: bytes, ending: str = ".txt") -> tuple[str, ...]:
+    """The captions of a text, one a line, or of a JSON object; () where there is none."""
+    try:
+        text: object = data.decode()
+        if ending == ".json":
+            held = json.loads(data)
+            text = held.get("caption") or held.get("text") if isinstance(held, dict) else None
+    except ValueError:  # UnicodeDecodeError too
+        return ()
+    said = text.splitlines() if isinstance(text, str) else text
+    said = said if isinstance(said, list) else []
+    return tuple(line.strip() for line in said if isinstance(line, str) and prepare(line))
+
+
+def _checked(found: Found) -> Found | Left:
+    """A photo, if the head and the end of its file are those of one."""
+    try:
+        pictures.check(io.BytesIO(data(found)), f"{found.file.parent / found.name}")
+    except UsageError as error:
+        return Left("damaged photos", str(error))
+    return found
+
+
+def data(found: Found) -> bytes:
+    """The bytes of a photo's file.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
+    try:
+        with open(found.file, "rb") as file:
+            file.seek(found.start)
+            return file.read(found.size)
+    except OSError as error:
+        raise UsageError(f"{found.file} cannot be read: {reason(error)}") from None

@@ -1,0 +1,275 @@
+"""Photos as sources: layouts of folders, shards, TFDS; training, evaluation and search on them."""
+
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmt_jax.cli import main
+from mmt_jax.data import album, feed, sources
+from mmt_jax.data.pipeline import Examples
+from mmt_jax.errors import UsageError
+from mmt_jax.params import flatten
+from mmt_jax.photo import image_id
+from mmt_jax.photos.processors import Processor
+from mmt_jax.text import vocabulary
+from mmt_jax.train import checkpoint, loop, workdir
+
+COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}
+NAMES = [f"{1000 + i}_0123456789" for i in range(8)]
+SAID = {
+    name: [f"a {colour} photo", f"all {colour}, number {i}"]
+    for i, (name, colour) in enumerate(zip(NAMES, [*COLOURS] * 2))
+}
+TINY = "experiments/clip.py:base,scale=pilot"
+
+
+def drawn(name, size=(40, 24)):
+    colour = COLOURS[SAID[name][0].split()[1]]
+    values = np.random.default_rng(NAMES.index(name)).integers(0, 6, (size[1], size[0], 3))
+    return Image.fromarray((values + colour).astype(np.uint8))
+
+
+def jpeg(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _listed_anew():
+    album._album.cache_clear()
+
+
+def lines_beside(folder):
+    lines = [json.dumps({"image_id": image_id(n), "captions": said}) for n, said in SAID.items()]
+    (folder.parent / "captions.jsonl").write_text("\n".join(lines))
+
+
+def karpathys(folder):
+    images = [
+        {"filename": f"{name}.jpg", "split": "train", "sentences": [{"raw": text} for text in said]}
+        for name, said in SAID.items()
+    ]
+    (folder / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+
+
+def tokens(folder):
+    rows = [f"{n}.jpg#{i}\t{text}" for n, said in SAID.items() for i, text in enumerate(said)]
+    (folder / "Flickr8k.token.txt").write_text("\n".join(rows))
+
+
+def texts(folder):
+    for name, said in SAID.items():
+        (folder / f"{name}.txt").write_text("\n".join(said))
+
+
+LAYOUTS = (lines_beside, karpathys, tokens, texts)
+
+
+def photos(tmp_path, layout=lines_beside):
+    folder = tmp_path / "data" / "photos"
+    (folder / "below").mkdir(parents=True)
+    for name in NAMES:
+        place = folder if layout is texts else folder / "below"
+        (place / f"{name}.jpg").write_bytes(jpeg(drawn(name)))
+    layout(folder)
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_captions_find_their_photos_in_any_layout(tmp_path, layout):
+    folder = photos(tmp_path, layout)
+    (found,) = sources.load(f"photos:{folder}", "train")
+    captions = dict(zip(found.image_ids.tolist(), found.captions, strict=True))
+    assert captions == {image_id(name): tuple(said) for name, said in SAID.items()}
+    for index, number in enumerate(found.image_ids):
+        name = found.photo_name(index).rpartition("/")[2].removesuffix(".jpg")
+        assert image_id(name) == number
+        mean = found.picture(index).mean(axis=(0, 1))
+        np.testing.assert_allclose(mean, np.array(drawn(name)).mean(axis=(0, 1)), atol=3)
+
+
+def test_splits_are_what_names_say_or_parts_by_photo(tmp_path):
+    folder = photos(tmp_path)
+    beside = folder.parent / "captions.jsonl"
+    first, *rest = beside.read_text().splitlines()
+    (folder / "captions_val2017.jsonl").write_text(first)
+    (folder / "captions_train2017.jsonl").write_text("\n".join(rest))
+    assert sources.parse(f"photos:{folder}")[0].splits() == ("train2017", "val2017")
+    (val,) = sources.load(f"photos:{folder}", "val2017")
+    assert val.image_ids.tolist() == [image_id(NAMES[0])]
+    given = f"photos:{folder}?captions={beside}"
+    parts = [sources.load(given, part)[0].image_ids for part in ("train[:60%]", "train[60%:]")]
+    assert all(len(part) for part in parts)
+    assert {*np.concatenate(parts).tolist()} == {image_id(name) for name in NAMES}
+    assert not {*parts[0].tolist()} & {*parts[1].tolist()}
+
+
+def test_what_is_left_out_is_told_once_with_a_count(tmp_path, capsys):
+    folder = photos(tmp_path)
+    (folder / f"{NAMES[0]}.jpg").write_bytes(b"")
+    (folder / "below" / f"{NAMES[0]}.jpg").unlink()
+    cut = folder / "below" / f"{NAMES[1]}.jpg"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    (folder / "below" / f"{NAMES[2]}.jpg").unlink()
+    enormous = Image.new("1", (20_000, 20_000))
+    enormous.save(folder / "below" / f"{NAMES[3]}.png")
+    (folder / "below" / f"{NAMES[3]}.jpg").unlink()
+    source = f"photos:{folder}"
+    assert [len(sources.load(source, "train")[0]) for _ in range(2)] == [4, 4]
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("left out 3 damaged photos") == 1
+    assert told.count("left out 1 photos that only the captions name") == 1
+    assert f"photo {image_id(NAMES[2])} of" in told
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def test_shards_are_read_where_members_lie_and_damage_is_counted(tmp_path, capsys):
+    shards = tmp_path / "cc3m"
+    shards.mkdir()
+    for number, own in enumerate((NAMES[:5], NAMES[5:])):
+        members = []
+        for i, name in enumerate(own):
+            key = f"{number:05d}{i:04d}"
+            members.append((f"{key}.jpg", jpeg(drawn(name))))
+            said = SAID[name][0]
+            if number:
+                members.append((f"{key}.json", json.dumps({"caption": said}).encode()))
+            else:
+                members.append((f"{key}.txt", said.encode()))
+        if not number:
+            members[2] = members[2][0], members[2][1][: len(members[2][1]) // 2]
+        shard(shards / f"{number:05d}.tar", members)
+    whole = (shards / "00001.tar").read_bytes()
+    (shards / "00002.tar").write_bytes(whole[:700])
+    (found,) = sources.load(f"photos:{shards}", "train")
+    expected = [name for name in NAMES if name != NAMES[1]]
+    assert found.captions == tuple((SAID[name][0],) for name in expected)
+    assert found.photo_name(0) == "00000/000000000.jpg"
+    for index, name in enumerate(expected):  # in any order: by offset
+        own = np.array(Image.open(io.BytesIO(jpeg(drawn(name)))))
+        np.testing.assert_array_equal(found.picture(index), own)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "left out 1 damaged photos" in told
+    assert "00000/000000001.jpg" in told
+    assert "left out 1 damaged shards" in told
+
+
+def test_photos_are_turned_and_processed_as_they_are_drawn(tmp_path):
+    folder = photos(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: to be turned by 90 degrees
+    picture = np.zeros((24, 40, 3), np.uint8)
+    picture[:, :20] = 255  # the left of the file is the top of the photo
+    (folder / "below" / f"{NAMES[0]}.jpg").write_bytes(jpeg(Image.fromarray(picture), exif=exif))
+    (found,) = sources.load(f"photos:{folder}", "train")
+    assert found.picture(0).shape == (40, 24, 3)
+    shown = found.shown(Processor(16)).take(np.array([0, 3, 0])).pixels
+    assert shown.shape == (3, 16, 16, 3)
+    assert shown[0, 0].min() > 250
+    assert shown[0, -1].max() < 5
+    np.testing.assert_array_equal(shown[0], shown[2])
+    expected = Processor(16)(np.array(Image.open(folder / "below" / f"{NAMES[3]}.jpg")))
+    np.testing.assert_array_equal(shown[1].astype(np.float32) / np.float32(255), expected)
+
+
+@pytest.mark.slow
+def test_workers_draw_the_same_batches(tmp_path):
+    (found,) = sources.load(f"photos:{photos(tmp_path)}", "train")
+    words = vocabulary.train([c for own in SAID.values() for c in own], 60)
+    examples = Examples([found.shown(Processor(16))], words, patch_size=8)
+    drawn = []
+    for workers in (0, 2):
+        batches = feed.batches(examples, seed=3, batch_size=4, workers=workers)
+        drawn.append([next(batches) for _ in range(3)])
+        batches.close()
+    for one, other in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(one.image.features, other.image.features)
+        np.testing.assert_array_equal(one.text.token_ids, other.text.token_ids)
+
+
+def run(*arguments):
+    assert main.main([*map(str, arguments)]) == 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder, and the workdir of a run of two steps on it."""
+    place = tmp_path_factory.mktemp("clip")
+    folder = photos(place)
+    sizes = ["--config.data.vocab_size=60", "--config.data.image_size=32", "--config.batch_size=4"]
+    run(
+        *("train", f"--config={TINY}", f"--config.data.source=photos:{folder}", *sizes),
+        *("--config.data.split=train[:60%]", "--config.eval.split=train[60%:]"),
+        *("--config.checkpoint_every=1", "--config.keep=2", "--config.steps=2"),
+        f"--workdir={place / 'whole'}",
+    )
+    return folder, place / "whole"
+
+
+@pytest.mark.slow
+def test_training_goes_on_bit_for_bit(trained, tmp_path):
+    _, whole = trained
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "2")
+    config = workdir.read_config(again)
+    assert loop.train(config, again) is not None
+    first, second = (flatten(checkpoint.load(path).params) for path in (whole, again))
+    assert {*first} == {*second}
+    for path, leaf in first.items():
+        np.testing.assert_array_equal(leaf, second[path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_photos_are_evaluated_indexed_and_found(trained, tmp_path, capsys):
+    folder, whole = trained
+    data = [f"--data=photos:{folder}", "--split=train"]
+    run("eval", f"--workdir={whole}", *data)
+    assert "8 photos, 16 captions" in capsys.readouterr().out
+    run("index", f"--workdir={whole}", *data, f"--out={tmp_path / 'index'}")
+    page = tmp_path / "found.html"
+    run("search", f"--index={tmp_path / 'index'}", "--caption=a red photo", f"--html={page}")
+    assert f"below/{NAMES[0]}.jpg" in capsys.readouterr().out
+    assert page.read_text().count("<img") == 8
+    assert "no pictures" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "message"),
+    [
+        ("photos:{}/nowhere", "train", "there is no folder"),
+        ("photos:{}/empty", "train", "holds no photo"),
+        ("photos:{}/data/photos", "dev", "has no split 'dev'; it has train"),
+        ("photos:{}/bare", "train", "no photo of the split train has a caption"),
+        ("tfds:{}/data", "train", "holds no prepared corpus"),
+    ],
+)
+def test_bad_sources_are_told_in_one_sentence(tmp_path, source, split, message):
+    photos(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "a.jpg").write_bytes(jpeg(drawn(NAMES[0])))
+    with pytest.raises(UsageError, match=message):
+        sources.load(source.format(tmp_path), split)
+
+
+def test_models_of_regions_are_refused(tmp_path):
+    (part,) = sources.parse(f"photos:{photos(tmp_path)}")
+    with pytest.raises(UsageError, match="photos and no regions"):
+        part.spec()
+    (found,) = sources.load(f"photos:{tmp_path / 'data' / 'photos'}", "train")
+    with pytest.raises(UsageError, match="photos and no regions"):
+        _ = found.feature_dim
