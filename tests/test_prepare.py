@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmt_jax.cli import main
-from mmt_jax.data import formats, writer
+from mmt_jax.data import formats, sources, writer
 from mmt_jax.ingest import corpora
 from mmt_jax.ingest.corpora import base, examples, hashes, shards
 from mmt_jax.photo import WHOLE, Photo, image_id, rows
@@ -229,6 +229,20 @@ def test_from_prepared_corpus_to_a_region_folder(prepared, tmp_path):
             folder.add(photo)
     corpus = formats.read(tmp_path, "train")
     assert sorted(corpus.captions) == [("caption 1", "second one"), ("caption 2", "second one")]
+
+
+def test_a_prepared_corpus_is_a_source(prepared):
+    folder = prepared / "out" / "mmt" / "coco_captions"
+    (photos,) = sources.load(f"tfds:{folder}", "train")
+    by_id = dict(zip(photos.image_ids.tolist(), range(len(photos)), strict=True))
+    examples = list(corpora.read(folder, "train"))
+    assert len(photos) == len(examples) == 2
+    for example in examples:
+        index = by_id[image_id(example["image/id"])]
+        assert photos.photo_name(index) == example["image/id"]
+        assert photos.captions[index] == tuple(example["text/captions"])
+        pixels = np.asarray(Image.open(io.BytesIO(example["image/encoded"])).convert("RGB"))
+        np.testing.assert_array_equal(photos.picture(index), pixels)
 
 
 # ---- Beam ----------------------------------------------------------------------------------------

@@ -187,8 +187,10 @@ def _of_examples(
         said = example.get(texts, ()) if texts else ()
         said = tuple(text for text in ([said] if isinstance(said, str) else said) if prepare(text))
         for photo in examples.photos:
-            own = str(example.get(photo.replace("encoded", "id"), f"{index}"))
-            name = own if len(examples.photos) == 1 or "/" in photo else f"{own}-{photo}"
+            of = photo.removesuffix("/encoded")
+            name = str(
+                example.get(f"{of}/id", index if len(examples.photos) == 1 else f"{index}-{of}")
+            )
             yield (index, photo), Found(image_id(name), name, said, folder)
 
 
