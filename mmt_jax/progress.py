@@ -16,6 +16,8 @@ _BETWEEN = 20.0  # seconds from line to line
 
 T = TypeVar("T")
 
+stages = False  # whether `stage` speaks: the program `mmt` does, a library keeps still
+
 
 @functools.cache
 def console() -> Any:
@@ -28,6 +30,12 @@ def console() -> Any:
 def say(line: str) -> None:
     """A line that stays, above a bar if there is one."""
     console().print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def stage(line: str) -> None:
+    """Says what a command is at, before it begins with it."""
+    if stages:
+        say(f"{line} …")
 
 
 def track(items: Iterable[T], what: str, *, shown: bool = True) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """The commands, as a shell meets them: output, exit status, and one clear message."""
 
 import json
+import os
 import pathlib
 import resource
 import shutil
@@ -101,6 +102,16 @@ def test_help_is_not_kept_waiting():
         "assert not {'jax', 'absl', 'ml_collections', 'tensorflow', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_was_compiled_is_kept_where_the_user_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    cli._keep_compiled()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    cli._keep_compiled()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "mmt_jax" / "compiled")
 
 
 def test_console_script_is_the_same_program():

@@ -51,3 +51,11 @@ def test_a_terminal_gets_a_bar_which_may_stand_below_another(clock, monkeypatch)
     text = screen.getvalue()
     assert "1 of 3 steps, 0.2 a second, 0:10 left" in text
     assert "1 photos, 0.2 a second" in text
+
+
+def test_stages_are_told_by_the_program_alone(monkeypatch, capsys):
+    progress.stage("compiling a step")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "stages", True)
+    progress.stage("compiling a step")
+    assert capsys.readouterr().err == "compiling a step …\n"

@@ -22,6 +22,7 @@ import os
 import types
 from typing import Any
 
+from mmt_jax import progress
 from mmt_jax.cli import flags
 from mmt_jax.configs import overrides
 from mmt_jax.configs.config import Study
@@ -46,6 +47,7 @@ COLUMNS = {
 def run(args: types.SimpleNamespace) -> None:
     """Runs the study and prints what it found."""
     study = find(args.study, args.studies or STUDIES)
+    progress.stage(f"{study.name}: {len(study.tags)} variants")
 
     from mmt_jax.study import run as study_run
 

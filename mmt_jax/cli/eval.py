@@ -42,6 +42,7 @@ from __future__ import annotations
 import types
 import typing
 
+from mmt_jax import progress
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
@@ -72,6 +73,7 @@ def run(args: types.SimpleNamespace) -> None:
     """Evaluates, prints and writes."""
     if args.limit < 0:
         raise UsageError(f"--limit={args.limit} is no number of photos; 0 takes all")
+    progress.stage(f"reading {args.workdir}")
     if args.probe:
         _probe(args)
     elif args.task:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import types
 
+from mmt_jax import progress
 from mmt_jax.cli import flags
 
 FLAGS = (
@@ -31,6 +32,8 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Embeds and writes."""
+    progress.stage(f"embedding the photos of {args.data}, split {args.split}")
+
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
     from mmt_jax.files import check_new

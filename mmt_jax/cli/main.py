@@ -23,7 +23,7 @@ import sys
 import types
 from collections.abc import Sequence
 
-from mmt_jax import errors
+from mmt_jax import errors, progress
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
@@ -51,6 +51,8 @@ def run() -> None:
     """The `mmt` script."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    progress.stages = True
+    _keep_compiled()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -136,6 +138,21 @@ def _help(group: types.ModuleType) -> str:
     rows = [(name, str(_load(group, name).__doc__).splitlines()[0]) for name in group.COMMANDS]
     lines = [f"  {name:<10}{what}" for name, what in rows]
     return str(group.__doc__).format(commands="\n".join(lines)).strip()
+
+
+def _keep_compiled() -> None:
+    """Has jax, which is not imported yet, find again what earlier commands compiled.
+
+    jax's own variables go first: JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0
+    switches it off.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(root, "mmt_jax", "compiled")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
 
 
 def _quiet() -> None:

@@ -46,6 +46,9 @@ FLAGS = (
 
 def run(args: types.SimpleNamespace) -> None:
     """Trains; what is learned of the run on the way goes to stderr, the last metrics to stdout."""
+    from mmt_jax import progress
+
+    progress.stage(f"{args.config.tag or 'a model'}, {args.config.steps:,} steps: reading the data")
     import jax
 
     from mmt_jax.infer import tasks

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mmt_jax import progress as progress_lib
 from mmt_jax.configs.config import Config
 from mmt_jax.data import schema, sources
 from mmt_jax.data.pipeline import Examples
@@ -193,6 +194,10 @@ def ranked(
     if fold < 0 or count % fold:
         raise UsageError(f"{count} photos cannot be cut into folds of {fold}; give a divisor")
     folds = []
+    progress_lib.stage(
+        f"evaluating {count:,} photos × {len(examples.caption_to_image):,} captions"
+        + (f" in folds of {fold:,}" if fold < count else "")
+    )
     for first in range(0, count, fold):
         captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
         scores = score(captions, np.arange(first, first + fold))

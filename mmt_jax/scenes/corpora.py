@@ -26,10 +26,13 @@ further from the target's.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mmt_jax import progress
 from mmt_jax.corpus import Corpus, starts
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes import detector, grammar, render, styles
@@ -148,19 +151,21 @@ def build(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
         )
 
-    pictures, counts, rows, captions = [], [], [], []
-    for block in range(-(-total // BLOCK)):
+    def made(block: int) -> tuple[np.ndarray, dict[str, np.ndarray], list, np.ndarray | None]:
         count = min(BLOCK, total - block * BLOCK)
         scenes = draw_block(corpus, split, block, level=level, seed=seed)
         drawn = render.render(scenes)
         rng = _stream(corpus, split, level, seed, block, "detector")
         found, seen = detector.detect(scenes, drawn, rng)
-        counts.append(found[:count])
-        rows.append({key: values[: found[:count].sum()] for key, values in seen.items()})
+        kept = {key: values[: found[:count].sum()] for key, values in seen.items()}
         told, _ = caption_block(corpus, split, block, scenes, level=level, dials=dials, seed=seed)
-        captions += told[:count]
-        if pixels:
-            pictures.append(drawn[:count])
+        return found[:count], kept, told[:count], drawn[:count] if pixels else None
+
+    if total > 10 * BLOCK:  # it takes a second or more
+        progress.stage(f"building {total:,} scenes of {source(corpus, level, dials)} {split}")
+    with ThreadPoolExecutor(2) as pool:  # numpy leaves Python to the other thread
+        blocks = list(pool.map(made, range(-(-total // BLOCK))))
+    counts, rows, told, pictures = zip(*blocks, strict=True)
 
     place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
     first_id = place * MAX_PICTURES
@@ -168,7 +173,7 @@ def build(
         name=f"{source(corpus, level, dials)} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
         offsets=starts(np.concatenate(counts)),
-        captions=tuple(captions),
+        captions=tuple(itertools.chain.from_iterable(told)),
         rows={key: np.concatenate([part[key] for part in rows]) for key in rows[0]},
         num_classes=detector.NUM_CLASSES,
         pixels=np.concatenate(pictures) if pixels else None,

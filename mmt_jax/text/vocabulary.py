@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import sentencepiece
 
+from mmt_jax import progress
 from mmt_jax.errors import UsageError, reading
 from mmt_jax.text.base import SPECIAL, Tokenizer, prepare
 from mmt_jax.text.sentencepiece import SentencePiece
@@ -61,6 +62,7 @@ def train(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> To
         from mmt_jax.text import pretrained
 
         return pretrained.train(sentences, size, kind)
+    progress.stage(f"training a vocabulary of {size:,} pieces on {len(sentences):,} captions")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

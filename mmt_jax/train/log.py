@@ -27,20 +27,18 @@ class Log:
         self._steps, self._progress = steps, progress
         self._file: TextIO | None = None
         self._board: Any = None
+        self._folder, self._purge = folder, start + 1 if start else None
         if folder:
             self._open(folder, start)
         self._bar = progress and progress_lib.console().is_terminal
         self._counter = progress_lib.Counter("steps", steps, done=start, shown=self._bar)
 
     def _open(self, folder: pathlib.Path, start: int) -> None:
-        from tensorboardX import SummaryWriter
-
         path = folder / workdirs.METRICS
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step(line) <= start]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Writes what the steps until `step` say, `loss` and `speed.Speed.values` among it."""
@@ -53,6 +51,10 @@ class Log:
         """Writes values to the files."""
         if self._file is None:
             return
+        if self._board is None:  # importing it takes seconds where torch is installed
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self._folder), purge_step=self._purge)
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -76,8 +78,9 @@ class Log:
         """Closes the files and leaves the bar as it is."""
         self._counter.__exit__()
         if self._file is not None:
-            self._board.close()
             self._file.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def _step(line: str) -> float:

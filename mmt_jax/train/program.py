@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmt_jax import placement
+from mmt_jax import placement, progress
 from mmt_jax.configs.config import Config
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.models.base import Model
@@ -102,6 +102,7 @@ class Program:
         Returns:
           It, of which `memory_analysis()` says what it takes of each device.
         """
+        progress.stage("compiling a step")
         return self._for(self.largest)[0]
 
     def __call__(self, state: State, window: Window, batch: Batch) -> tuple[State, Window]:
