@@ -349,6 +349,13 @@ def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
         assert 0 <= values[side]["r@1"] <= values[side]["r@5"] <= values[side]["r@10"] <= 1
     assert values["text_retrieval"]["r@10"] == 1 or values["text_retrieval"]["median_rank"] >= 1
     assert fails(mmt(*asked, f"--out={out}"), str(out), "not overwritten")
+    assert fails(mmt(*asked, "--top=3", f"--out={tmp_path}/found.json"), "--top=3", "jsonl")
+    found = tmp_path / "found.jsonl"
+    assert mmt(*asked, "--top=3", f"--out={found}")[:2] == (0, table)
+    lines = [json.loads(line) for line in found.read_text().splitlines()]
+    photos = [line for line in lines if "image_id" in line]
+    assert (len(photos), len(lines) - len(photos)) == (6, sum(len(p["right"]) for p in photos))
+    assert {len(line["found"]) for line in lines} == {3}
 
 
 @pytest.mark.slow

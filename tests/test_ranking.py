@@ -79,9 +79,27 @@ def test_ranks_are_unmoved_by_monotone_maps_and_by_order():
     np.testing.assert_array_equal(moved, ranks)
 
 
+def test_precision_by_hand():
+    scores = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.5, 0.5, 0.5, 0.1, 0.0, 0.9]])
+    relevant = np.array([[True, False, True, False, False, True], [True, False] + [False] * 4])
+    average, shares = ranking.precision(scores, relevant)
+    # First: at places 1, 3 and 6. Second: behind .9 and two that are tied with it.
+    np.testing.assert_allclose(average, [(1 / 1 + 2 / 3 + 3 / 6) / 3, 1 / 4])
+    np.testing.assert_allclose(shares, [[1 / 3, 2 / 3, 1], [0, 1, 1]])
+
+
+def test_average_precision_is_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    scores, relevant = rng.normal(size=(9, 30)), rng.random((9, 30)) < 0.2
+    relevant[:, 0] = True
+    expected = [metrics.average_precision_score(*row) for row in zip(relevant, scores)]
+    np.testing.assert_allclose(ranking.precision(scores, relevant)[0], expected)
+
+
 def test_summary_by_hand():
     ranks = np.array([1, 2, 5, 6, 10, 11])
     assert ranking.recall(ranks, 2) == pytest.approx(2 / 6)
     assert ranking.summary(ranks) == pytest.approx(
-        {"r@1": 1 / 6, "r@5": 3 / 6, "r@10": 5 / 6, "median_rank": 5.5}
+        {"r@1": 1 / 6, "r@5": 3 / 6, "r@10": 5 / 6, "median_rank": 5.5, "mean_rank": 35 / 6}
     )

@@ -68,12 +68,36 @@ def test_both_directions_by_hand():
             "image_retrieval/r@5": 1,
             "image_retrieval/r@10": 1,
             "image_retrieval/median_rank": 2,
+            "image_retrieval/mean_rank": 13 / 6,
+            "image_retrieval/map": (1 + 1 / 3 + 1 / 2 + 1 / 4 + 1 / 2 + 1) / 6,
             "text_retrieval/r@1": 3 / 4,
             "text_retrieval/r@5": 3 / 4,
             "text_retrieval/r@10": 1,
             "text_retrieval/median_rank": 1,
+            "text_retrieval/mean_rank": 9 / 4,
+            # Photo 0: at 1, and behind 8 at 3. 2: at 6. 3: at 1, and behind two 3s at 4.
+            "text_retrieval/map": ((1 + 2 / 3) / 2 + 1 + 1 / 6 + (1 + 2 / 4) / 2) / 4,
+            "rsum": 2 / 6 + 1 + 1 + 3 / 4 + 3 / 4 + 1,
         }
     )
+
+
+def test_answers_tell_each_query_with_what_it_found():
+    scores = np.array([[9, 1, 2, 3], *[[0, 1, 2, -np.inf]] * 5], np.float32)
+    lines = list(retrieval.answers(scores, examples(), 0, 2))
+    ids, captions = examples().image_ids.tolist(), examples().captions
+    assert lines[0] == {
+        "caption": captions[0],
+        "found": [
+            {"image_id": ids[0], "score": 9.0, "right": True},
+            {"image_id": ids[3], "score": 3.0, "right": False},
+        ],
+        "right": [ids[0]],
+    }
+    assert lines[6]["image_id"] == ids[0]
+    assert lines[6]["found"][0] == {"caption": captions[0], "score": 9.0, "right": True}
+    assert lines[6]["right"] == list(captions[:2])
+    assert [len(line["found"]) for line in lines] == [2] * 9 + [1]  # one was not scored
 
 
 def test_the_same_photo_twice_is_relevant_twice():

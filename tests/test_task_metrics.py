@@ -552,4 +552,5 @@ def test_graded_and_plain_ranks_of_scores_at_random(seed):
     found = ranking.summary(ranking.ranks(scores, relevant))
     middle = (sorted(ahead)[2] + sorted(ahead)[3]) / 2
     shares = {f"r@{k}": sum(rank <= k for rank in ahead) / 6 for k in (1, 5, 10)}
-    assert found == pytest.approx({**shares, "median_rank": middle})
+    mean = sum(ahead) / 6
+    assert found == pytest.approx({**shares, "median_rank": middle, "mean_rank": mean})

@@ -21,6 +21,9 @@ have words in common with the query (ROUGE-L). With --rerank, models that have e
 their joint score use it only for the K best photos of each caption and the K best captions of each
 photo; what is not among them ranks last.
 
+With --top=K, FILE.jsonl gets a line for each caption and each photo: the K best answers with their
+scores, and the right ones.
+
 With --probe, generated scenes alone: the share of true captions that score above one that is wrong
 in a single way, by kind: another colour, another shape, the opposite relation, the colours of two
 objects exchanged (binding), the objects exchanged (subjects). Chance is .5, a tie counts as wrong,
@@ -33,8 +36,9 @@ the answers as the task's server takes them. GLUE and CIFAR need no --data; CIFA
 FOLDER:SPLIT.
 
 In retrieval, FILE.json gets image_retrieval and text_retrieval, each with r@1, r@5, r@10 and
-median_rank, and FILE.ranks.npz beside it the rank of every query. A SavedModel needs TensorFlow:
-pip install 'mmt_jax[tf]'.
+median_rank, mean_rank, map (mean average precision) and share@k (of a query's right answers among
+the first k), and rsum, the six recalls added up; FILE.ranks.npz beside it has the rank of every
+query. A SavedModel needs TensorFlow: pip install 'mmt_jax[tf]'.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
 if typing.TYPE_CHECKING:
+    import numpy as np
+
     from mmt_jax.infer.retrieval import Retrieval
 
 FLAGS = (
@@ -61,12 +67,13 @@ FLAGS = (
     flags.Flag("fold", "N", "rank within folds of N photos; all by default", default=0),
     flags.Flag("ndcg", "", "grade photos by their captions too", default=False),
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
+    flags.Flag("top", "K", "write each query with its K best answers to FILE.jsonl", default=0),
     flags.Flag("probe", "", "ask by kind of mistake, in place of retrieval", default=False),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
 OF_TASKS = ("questions", "annotations", "labels")
-METRICS = ("r@1", "r@5", "r@10", "median_rank")
+METRICS = ("r@1", "r@5", "r@10", "median_rank", "mean_rank", "map")
 
 
 def run(args: types.SimpleNamespace) -> None:
@@ -166,17 +173,24 @@ def _probe(args: types.SimpleNamespace) -> None:
 
 def _rank(args: types.SimpleNamespace) -> None:
     """Ranks, prints the metrics and writes them."""
+    from mmt_jax.files import check_new, whole
     from mmt_jax.infer import retrieval
 
     _needs(args)
     for name in OF_TASKS:
         if getattr(args, name):
             raise UsageError(f"--{name} is for a task; name it with --task")
-    if args.out:
-        retrieval.output_paths(args.out)
-    found = _retrieval(args)
-    if args.out:
-        found.write(args.out)
+    if args.top:
+        if args.top < 0 or not str(args.out).endswith(".jsonl"):
+            raise UsageError(f"--top={args.top} writes K ≥ 1 answers a query to --out=FILE.jsonl")
+        with whole(check_new(args.out)) as part, open(part, "w", encoding="utf-8") as file:
+            found = _retrieval(args, file)
+    else:
+        if args.out:
+            retrieval.output_paths(args.out)
+        found = _retrieval(args)
+        if args.out:
+            found.write(args.out)
     print(f"{found.metrics['num_images']} photos, {found.metrics['num_captions']} captions")
     names = [*METRICS, retrieval.NDCG] if args.ndcg else METRICS
     ways = {way: found.metrics[way] for way in ("image_retrieval", "text_retrieval")}
@@ -187,7 +201,9 @@ def _rank(args: types.SimpleNamespace) -> None:
     print(flags.table(["", *names], rows))
 
 
-def _retrieval(args: types.SimpleNamespace) -> Retrieval:
+def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -> Retrieval:
+    import json
+
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
     from mmt_jax.infer import api, retrieval
@@ -196,11 +212,18 @@ def _retrieval(args: types.SimpleNamespace) -> Retrieval:
     config, predictor = scorer.config, scorer.predictor
     corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
     examples = Examples.of(config, sources.first(corpora, args.limit), scorer.tokenizer)
+
+    def write(scores: np.ndarray, first: int) -> None:
+        assert file is not None
+        for answer in retrieval.answers(scores, examples, first, args.top):
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+    seen = write if file else None
     if predictor is None:
         if args.rerank:
             raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
         score = retrieval.scores_of(scorer, examples)
-        return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg)
+        return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg, seen=seen)
     return retrieval.evaluate(
         predictor.model,
         predictor.params,
@@ -208,6 +231,7 @@ def _retrieval(args: types.SimpleNamespace) -> Retrieval:
         fold=args.fold,
         rerank=args.rerank,
         ndcg=args.ndcg,
+        seen=seen,
         pairs=config.eval.pairs,
         progress=True,
     )

@@ -131,7 +131,7 @@ class EvalConfig(Checked):
     every: Whole = 0  # steps between evaluations; 0 = only at the end
     limit: Whole = 200  # photos; 0 = all
     pairs: Count = 1024  # pairs fused at once
-    best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept
+    best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept; or rsum
     patience: Whole = 0  # evaluations in a row below the best that end training; 0 = none do
 
     path: ClassVar[str] = "config.eval"

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from mmt_jax.errors import UsageError
 
 RECALLS = (1, 5, 10)
-BEST = tuple(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in RECALLS)
+RSUM = "rsum"  # the six recalls added up, as VSE++ and TERN choose checkpoints: 0..6
+BEST = (*(f"{way}_retrieval/r@{k}" for way in ("image", "text") for k in RECALLS), RSUM)
 
 
 def ranks(
@@ -45,6 +46,26 @@ def ranks(
     return 1 + np.count_nonzero((scores >= best) & ~relevant, axis=1)
 
 
+def precision(
+    scores: Float[np.ndarray, "Q I"], relevant: Bool[np.ndarray, "Q I"]
+) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, "Q K"]]:
+    """What of all relevant items is found; ties as of `ranks`, which checks the same arguments.
+
+    Returns:
+      Average precision of each query (the mean over its relevant items of the share of relevant
+      ones down to there; Manning et al., Introduction to Information Retrieval, 8.4), and for each
+      k of `RECALLS` the share of its relevant items among the first k.
+    """
+    average, shares = np.empty(len(scores)), np.empty((len(scores), len(RECALLS)))
+    for query, (row, good) in enumerate(zip(scores, relevant, strict=True)):
+        wanted = -np.sort(-row[good])
+        number = np.arange(1, len(wanted) + 1)
+        place = number + (row[~good] >= wanted[:, None]).sum(axis=1)
+        average[query] = np.mean(number / place)
+        shares[query] = [np.mean(place <= k) for k in RECALLS]
+    return average, shares
+
+
 def recall(ranks: Int[np.ndarray, " Q"], k: int) -> float:
     """R@k: the share (0..1) of queries that find a relevant item among the first k."""
     return float(np.mean(ranks <= k))
@@ -63,6 +84,7 @@ def check_best(name: str) -> None:
 
 
 def summary(ranks: Int[np.ndarray, " Q"]) -> Mapping[str, float]:
-    """`r@1`, `r@5` and `r@10` as shares in 0..1, and `median_rank` (1 is best)."""
+    """`r@1`, `r@5` and `r@10` as shares in 0..1, `median_rank` and `mean_rank` (1 is best)."""
     recalls = {f"r@{k}": recall(ranks, k) for k in RECALLS}
-    return {**recalls, "median_rank": float(np.median(ranks))}
+    middle = {"median_rank": float(np.median(ranks)), "mean_rank": float(np.mean(ranks))}
+    return {**recalls, **middle}

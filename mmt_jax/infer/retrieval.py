@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ NDCG = "ndcg@25"
 Score = Callable[
     [np.ndarray, np.ndarray], np.ndarray
 ]  # numbers of captions, and of photos → [M, N]
+Seen = Callable[[np.ndarray, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Retrieval:
     text_ranks: np.ndarray  # [N] i64: of its best caption, for each photo
     caption_to_image: np.ndarray  # [M] i64
     image_ids: np.ndarray  # [N] i64
+    image_precision: np.ndarray  # [M] f64: average precision, for each caption
+    text_precision: np.ndarray  # [N] f64: likewise, for each photo
+    image_shares: np.ndarray  # [M, 3] f64: of its photos among the first 1, 5 and 10
+    text_shares: np.ndarray  # [N, 3] f64: of its captions likewise
     ndcg: np.ndarray | None = None  # [M] f64 of each caption, see `relevance`; None = not asked
 
     @classmethod
@@ -63,7 +68,13 @@ class Retrieval:
         caption_to_image = examples.caption_to_image[captions]
         image_ids = examples.image_ids[photos]
         relevant = examples.image_ids[caption_to_image][:, None] == image_ids
+        image_precision, image_shares = ranking.precision(scores, relevant)
+        text_precision, text_shares = ranking.precision(scores.T, relevant.T)
         return cls(
+            image_precision=image_precision,
+            text_precision=text_precision,
+            image_shares=image_shares,
+            text_shares=text_shares,
             image_ranks=ranking.ranks(scores, relevant),
             text_ranks=ranking.ranks(scores.T, relevant.T),
             caption_to_image=caption_to_image,
@@ -80,25 +91,35 @@ class Retrieval:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """By direction r@1, r@5, r@10 and median_rank; `num_images` and `num_captions`.
+        """By direction what `ranking.summary` says, and means of `ranking.precision`; and `rsum`.
 
-        Where it was asked for, `image_retrieval` has `ndcg@25` too.
+        r@k counts a query that finds any of its items, `share@k` the share of them that it finds;
+        `map` is the mean average precision. Where it was asked for, `image_retrieval` has
+        `ndcg@25` too. There are `num_images` and `num_captions`.
         """
         graded = {} if self.ndcg is None else {NDCG: float(self.ndcg.mean())}
+        image, text = ranking.summary(self.image_ranks), ranking.summary(self.text_ranks)
         return {
-            "image_retrieval": {**ranking.summary(self.image_ranks), **graded},
-            "text_retrieval": ranking.summary(self.text_ranks),
+            "image_retrieval": {
+                **image,
+                **_found(self.image_precision, self.image_shares),
+                **graded,
+            },
+            "text_retrieval": {**text, **_found(self.text_precision, self.text_shares)},
+            ranking.RSUM: sum(way[f"r@{k}"] for way in (image, text) for k in ranking.RECALLS),
             "num_images": len(self.image_ids),
             "num_captions": len(self.caption_to_image),
         }
 
     def flat(self) -> dict[str, float]:
-        """The metrics by path, such as `image_retrieval/r@1`."""
+        """The metrics by path, such as `image_retrieval/r@1`, and `rsum`; no `share@k`."""
+        found = self.metrics
         return {
             f"{way}/{name}": value
             for way in ("image_retrieval", "text_retrieval")
-            for name, value in self.metrics[way].items()
-        }
+            for name, value in found[way].items()
+            if not name.startswith("share@")
+        } | {ranking.RSUM: found[ranking.RSUM]}
 
     def write(self, path: str | os.PathLike) -> None:
         """Writes the metrics to `NAME.json` and this class's fields to `NAME.ranks.npz` beside it.
@@ -112,6 +133,46 @@ class Retrieval:
             np.savez_compressed(file, **arrays)
         with whole(numbers) as part:
             part.write_text(json.dumps(self.metrics, indent=2) + "\n")
+
+
+def _found(precision: np.ndarray, shares: np.ndarray) -> dict[str, float]:
+    means = zip(ranking.RECALLS, shares.mean(axis=0).tolist(), strict=True)
+    return {"map": float(precision.mean()), **{f"share@{k}": mean for k, mean in means}}
+
+
+def answers(
+    scores: np.ndarray, examples: Examples, first: int, top: int
+) -> Iterator[dict[str, Any]]:
+    """Each query of a score matrix with what it found, for people and programs to read.
+
+    Args: as those of `Retrieval.of`; and how many are told of each query.
+
+    Yields:
+      `caption` or `image_id`: the query. `found`: the best, each with `score` and whether it is
+      `right`. `right`: `image_ids` or captions that were to be found.
+    """
+    start = int(np.searchsorted(examples.caption_to_image, first))
+    captions = examples.captions[start : start + scores.shape[0]]
+    ids = examples.image_ids[first : first + scores.shape[1]].tolist()
+    owners = examples.image_ids[examples.caption_to_image[start : start + len(captions)]].tolist()
+
+    def best(row: np.ndarray) -> list[tuple[int, float]]:
+        order = np.argsort(-row, kind="stable")[:top].tolist()
+        return [(item, float(row[item])) for item in order if np.isfinite(row[item])]
+
+    for caption, owner, row in zip(captions, owners, scores, strict=True):
+        found = [
+            {"image_id": ids[item], "score": score, "right": ids[item] == owner}
+            for item, score in best(row)
+        ]
+        yield {"caption": caption, "found": found, "right": [owner]}
+    for image_id, row in zip(ids, scores.T, strict=True):
+        found = [
+            {"caption": captions[item], "score": score, "right": owners[item] == image_id}
+            for item, score in best(row)
+        ]
+        right = [caption for caption, owner in zip(captions, owners) if owner == image_id]
+        yield {"image_id": image_id, "found": found, "right": right}
 
 
 def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
@@ -134,6 +195,7 @@ def evaluate(
     fold: int = 0,
     rerank: int = 0,
     ndcg: bool = False,
+    seen: Seen | None = None,
     pairs: int = 1024,
     progress: bool = False,
 ) -> Retrieval:
@@ -144,7 +206,7 @@ def evaluate(
       examples: photos and captions, tokenised with the model's vocabulary.
       fold: as of `ranked`.
       rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
-      ndcg: as of `ranked`.
+      ndcg, seen: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
@@ -167,7 +229,7 @@ def evaluate(
         images = Items(examples.masks[photos], lambda rows: examples.images(photos[rows]))
         return predictor.score(texts, images, top=rerank, pairs=pairs, progress=progress)
 
-    return ranked(score, examples, fold=fold, ndcg=ndcg)
+    return ranked(score, examples, fold=fold, ndcg=ndcg, seen=seen)
 
 
 def ranked(
@@ -176,6 +238,7 @@ def ranked(
     *,
     fold: int = 0,
     ndcg: bool = False,
+    seen: Seen | None = None,
 ) -> Retrieval:
     """Ranks photos and captions by whatever scores them.
 
@@ -185,6 +248,7 @@ def ranked(
       fold: rank within folds of so many consecutive photos, as COCO's "1k" does with five folds of
         1,000 (Karpathy and Fei-Fei, 2015, arXiv 1412.2306); 0 = one fold of all, its "5k".
       ndcg: also grade photos by what their captions have in common with the query (`relevance`).
+      seen: is called with the scores of each fold and the number of its first photo.
 
     Raises:
       UsageError: there are no such folds, or a score is NaN.
@@ -201,6 +265,8 @@ def ranked(
     for first in range(0, count, fold):
         captions = np.flatnonzero(examples.caption_to_image // fold == first // fold)
         scores = score(captions, np.arange(first, first + fold))
+        if seen:
+            seen(scores, first)
         folds.append(Retrieval.of(scores, examples, first=first, ndcg=ndcg))
     return Retrieval.join(folds)
 

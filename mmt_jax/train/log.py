@@ -1,13 +1,16 @@
-"""What a run says while it runs: `metrics.jsonl`, TensorBoard, and lines for whoever waits."""
+"""What a run says while it runs: files, TensorBoard, Weights & Biases, and lines for who waits."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import os
 import pathlib
 from typing import Any, TextIO
 
 from mmt_jax import progress as progress_lib
+from mmt_jax.errors import UsageError
 from mmt_jax.train import workdir as workdirs
 
 
@@ -27,6 +30,7 @@ class Log:
         self._steps, self._progress = steps, progress
         self._file: TextIO | None = None
         self._board: Any = None
+        self._wandb: Any = None
         self._folder, self._purge = folder, start + 1 if start else None
         if folder:
             self._open(folder, start)
@@ -39,6 +43,15 @@ class Log:
         kept = [line for line in lines if _step(line) <= start]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
+        if os.environ.get("WANDB_PROJECT"):  # as Weights & Biases itself reads it
+            try:
+                wandb = importlib.import_module("wandb")
+            except ImportError as error:
+                raise UsageError(
+                    f"WANDB_PROJECT is set and wandb cannot be imported here ({error}); run pip "
+                    f"install wandb, or unset it"
+                ) from None
+            self._wandb = wandb.init(dir=str(folder), name=folder.name)
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Writes what the steps until `step` say, `loss` and `speed.Speed.values` among it."""
@@ -55,6 +68,8 @@ class Log:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(self._folder), purge_step=self._purge)
+        if self._wandb:
+            self._wandb.log(values, step=step)
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -81,6 +96,8 @@ class Log:
             self._file.close()
         if self._board is not None:
             self._board.close()
+        if self._wandb:
+            self._wandb.finish()
 
 
 def _step(line: str) -> float:
