@@ -117,18 +117,35 @@ def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
 
 
 def scatter(
-    panels: Sequence[tuple[str, Sequence[float]]], scores: Sequence[float], names: Sequence[str]
+    panels: Sequence[tuple[str, Sequence[float]]],
+    scores: Sequence[float],
+    names: Sequence[str],
+    *,
+    score: str,
 ) -> str:
-    """Score against each property of the corpora, one panel a property."""
+    """Score against each property of the corpora, one panel a property.
+
+    Points are numbered by score, and what has a number is named beside the last panel. A property
+    that spans more than two powers of ten has a logarithmic axis.
+    """
+    order = sorted(range(len(names)), key=lambda i: -scores[i])
 
     def draw(axes: Any) -> None:
-        for axis, (label, values) in zip(np.atleast_1d(axes), panels, strict=True):
+        axes = np.atleast_1d(axes)
+        for axis, (label, values) in zip(axes, panels, strict=True):
             axis.plot(values, scores, "o", color=BAR)
-            for name, x, y in zip(names, values, scores, strict=True):
-                axis.annotate(name, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
+            for number, i in enumerate(order, start=1):
+                place = (values[i], scores[i])
+                axis.annotate(number, place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+            if min(values) > 0 and max(values) / min(values) > 100:
+                axis.set_xscale("log")
+                axis.xaxis.set_major_formatter("{x:,.0f}")  # the default needs parse_math
             axis.margins(0.2)
             axis.set_xlabel(label)
             axis.grid()
+        axes[0].set_ylabel(score)
+        key = "\n".join(f"{number} {names[i]}" for number, i in enumerate(order, start=1))
+        axes[-1].text(1.05, 1, key, fontsize=7, va="top", transform=axes[-1].transAxes)
 
     return _svg(draw, name="scatter", height=2.8, panels=len(panels))
 

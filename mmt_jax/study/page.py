@@ -79,6 +79,7 @@ def plots(findings: Findings) -> dict[str, str]:
             ],
             [findings.scores[tag] for tag in findings.corpora],
             [tag.removeprefix("data_") for tag in findings.corpora],
+            score="R@1",
         )
     best = [row.tag for row in findings.table[:CURVES]]
     by_tag = {tag: [r for r in findings.results if r.run.tag == tag] for tag in best}
