@@ -115,6 +115,16 @@ def test_signature_is_the_releases(loaded, name):
 
 
 @pytest.mark.slow
+def test_called_or_served_it_answers_in_batches(tf, loaded):
+    inputs = {key: tf.constant(value) for key, value in pairs("joint", 1).items()}
+    module = loaded("joint")
+    one = module.signatures["default"](**inputs)["output"]
+    for answer in (module(inputs), module.signatures["serving_default"](**inputs)):
+        assert answer["output"].shape == (1, 2)
+        np.testing.assert_array_equal(answer["output"][0], one)
+    assert module.signatures["serving_default"].structured_outputs["output"].shape[1] == 2
+
+
 def test_the_model_reads_masked_tokens(loaded):
     default = loaded("joint").signatures["default"]
     inputs = pairs("joint", 4)
@@ -143,7 +153,7 @@ def test_embeddings_of_any_number_of_either_rank_as_scores_do(loaded):
 
 @pytest.mark.slow
 def test_joint_models_have_no_embeddings(loaded):
-    assert set(loaded("joint").signatures) == {"default"}
+    assert set(loaded("joint").signatures) == {"default", "serving_default"}
 
 
 @pytest.mark.slow

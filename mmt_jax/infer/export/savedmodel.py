@@ -8,6 +8,9 @@ scalar; for B pairs it is [B, 2]:
   output = model.signatures['default'](**inputs)
   score = tf.nn.softmax(output['output']).numpy()[0]
 
+`model(inputs)` and `signatures['serving_default']`, which TensorFlow Serving takes, always answer
+[B, 2].
+
 The folder's `assets` hold all that scoring captions takes: the vocabulary (`spiece.model` or
 `tokenizer.json`, also `model.vocabulary.asset_path`) and the config (`mmt.json`, also
 `model.description.asset_path`).
@@ -113,7 +116,7 @@ def _write(
         tf.Variable(leaf, trainable=False, name=path) for path, leaf in flat.items()
     ]
 
-    def serve(name: str, function: Any, fields: Mapping[str, signature.Field]) -> Any:
+    def serve(function: Any, fields: Mapping[str, signature.Field]) -> Any:
         converted = convert(function, fields)
         specs = {  # a spec's name is the keyword that the signature takes
             key: tf.TensorSpec(field.shape, field.dtype, name=key) for key, field in fields.items()
@@ -121,13 +124,19 @@ def _write(
 
         @tf.function(input_signature=[specs], autograph=False)
         def served(inputs: dict[str, Any]) -> dict[str, Any]:
-            outputs = converted(params_lib.unflatten(dict(zip(flat, module.parameters))), inputs)
-            if name == "default":  # [1, 2] → [2], as the release answers for one pair
-                logits = outputs[signature.OUTPUT]
-                shape = tf.shape(logits)
-                single = tf.cast(shape[0] == 1, tf.int32)
-                outputs = {signature.OUTPUT: tf.reshape(logits, shape[single:])}
-            return outputs
+            return converted(params_lib.unflatten(dict(zip(flat, module.parameters))), inputs)
+
+        return served
+
+    def released(whole: Any) -> Any:
+        """[1, 2] → [2], as the release answers for one pair."""
+
+        @tf.function(input_signature=whole.input_signature, autograph=False)
+        def served(inputs: dict[str, Any]) -> dict[str, Any]:
+            logits = whole(inputs)[signature.OUTPUT]
+            shape = tf.shape(logits)
+            single = tf.cast(shape[0] == 1, tf.int32)
+            return {signature.OUTPUT: tf.reshape(logits, shape[single:])}
 
         return served
 
@@ -137,7 +146,9 @@ def _write(
         written[0].write_bytes(vocabulary)
         written[1].write_text(json.dumps(_description(model.config, step), indent=2), "utf-8")
         module.vocabulary, module.description = (tf.saved_model.Asset(str(p)) for p in written)
-        served = {name: serve(name, *row) for name, row in signature.signatures(model).items()}
+        served = {name: serve(*row) for name, row in signature.signatures(model).items()}
+        module.__call__ = served["serving_default"] = served["default"]
+        served["default"] = released(served["default"])
         tf.saved_model.save(module, str(folder), signatures=served)
 
 
