@@ -12,6 +12,8 @@ from mmt_jax import renamed
 if TYPE_CHECKING:
     from mmt_jax.infer.api import build, load
 
+    __version__: str
+
 __all__ = ["build", "load"]
 
 sys.meta_path.append(renamed.Finder)  # pyright: ignore[reportArgumentType]
@@ -19,6 +21,10 @@ sys.meta_path.append(renamed.Finder)  # pyright: ignore[reportArgumentType]
 
 def __getattr__(name: str) -> Any:
     """`load` and `build` on first use, for they load JAX, which importing the package does not."""
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("mmt_jax")
     if name in __all__:
         from mmt_jax.infer import api
 

@@ -16,6 +16,8 @@ from mmt_jax.data import schema, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import api, retrieval
+from mmt_jax.infer.scorer import Scorer
+from mmt_jax.photos import processors
 from mmt_jax.text import store, vocabulary
 from mmt_jax.train import workdir as workdirs
 
@@ -272,3 +274,56 @@ def test_captions_may_be_an_array(scorer):
     captions = list(small.CAPTIONS[:2])
     found = scorer.score(record, np.array(captions))
     np.testing.assert_array_equal(found, scorer.score(record, captions))
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory):
+    config = small.config(("single",), family="two_tower", itm="contrastive")
+    return mmt_jax.load(small.make_workdir(tmp_path_factory.mktemp("towers"), config))
+
+
+def test_photos_that_are_found_are_those_of_the_largest_products(towers):
+    photos = [small.record(3, seed=seed) for seed in range(4)]
+    texts, images = towers.embed_texts(small.CAPTIONS), towers.embed_images(photos)
+    assert texts.shape[1:] == images.shape[1:]
+    np.testing.assert_allclose(towers.embed_images(photos[1]), images[1], atol=1e-6)
+    found = towers.search(photos, small.CAPTIONS[0], top=3)
+    products = images @ texts[0]
+    assert [hit.photo for hit in found] == np.argsort(-products)[:3].tolist()
+    np.testing.assert_allclose([h.score for h in found], np.sort(products)[:-4:-1], atol=1e-5)
+
+
+def test_a_model_without_embeddings_searches_by_its_scores(scorer):
+    photos = [small.record(3, seed=seed) for seed in range(4)]
+    found = scorer.search(photos, small.CAPTIONS[1], top=9)
+    scores = scorer.score(photos, small.CAPTIONS)[:, 1]
+    assert [hit.photo for hit in found] == np.argsort(-scores).tolist()
+    for ask in (lambda: scorer.embed_texts(["a"]), lambda: scorer.embed_images(photos)):
+        with pytest.raises(UsageError, match=r"no embeddings.*baseline_baseline"):
+            ask()
+
+
+def test_a_photo_may_come_in_any_form(pixel_scorer, tmp_path):
+    scorer, of_photos = pixel_scorer, processors.Processor(8 * PIXELS.model.patch_size, 0)
+    reader = Scorer(scorer.config, scorer.tokenizer, of_photos, predictor=scorer.predictor)
+    pixels = (small.pixels(64, 64)[schema.PIXELS] * 255).astype(np.uint8)
+    path = tmp_path / "photo.png"
+    Pillow.fromarray(pixels).save(path)
+    wanted = reader.score(path, small.CAPTIONS)
+    forms = (pixels, pixels / np.float32(255), path.read_bytes(), Pillow.open(path), [path])
+    for form in forms:
+        found = reader.score(form, small.CAPTIONS).reshape(wanted.shape)
+        np.testing.assert_array_equal(found, wanted)
+    for wrong in (pixels[..., 0], pixels.astype(np.int64), pixels * 1.0):
+        with pytest.raises(UsageError, match="the photo is"):
+            reader.score([wrong], small.CAPTIONS)
+
+
+def test_a_model_says_what_it_is_and_can(scorer, towers):
+    leaves = params_lib.flatten(scorer.predictor.params).values()
+    assert f"{sum(leaf.size for leaf in leaves):,} parameters" in repr(scorer)
+    assert "family mmt" in repr(scorer)
+    assert "embed_texts, embed_images, search" in repr(towers)
+    assert scorer.abilities == ("score", "choose", "explain", "search", "fill")
+    with pytest.raises(UsageError, match="no head for questions"):
+        scorer.answer(small.record(3), "what is it?")

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+import mmt_jax
 from mmt_jax.cli import main as cli
 from mmt_jax.train import loop
 
@@ -203,6 +204,14 @@ def test_wrong_config_field(mmt, tmp_path, override, parts):
     folder = tmp_path / "run"
     assert fails(mmt("train", CONFIG, f"--workdir={folder}", override), *parts)
     assert not folder.exists()
+
+
+def test_the_version_and_help_are_told(mmt):
+    assert mmt("--version") == (0, f"mmt_jax {mmt_jax.__version__}\n", "")
+    assert mmt("help", "data", "vocab") == mmt("data", "vocab", "--help")
+    assert mmt("help") == mmt("--help")
+    module = [sys.executable, "-m", "mmt_jax", "--version"]
+    assert subprocess.check_output(module, text=True, cwd=ROOT) == mmt("--version")[1]
 
 
 def test_wrong_config_file(mmt, tmp_path, monkeypatch):

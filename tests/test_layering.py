@@ -16,7 +16,7 @@ FLOORS = [
     *["placement", "progress"],
     *["configs", "text", "photos", "scenes", "data"],
     *["nn", "models", "objectives", "tasks", "hub", "ingest"],
-    *["train", "detectors", "infer", "study", "cli"],
+    *["train", "detectors", "infer", "study", "cli", "__main__"],
 ]
 # Third parties that only some may import, at any depth of a function.
 ONLY_IN = {

@@ -18,6 +18,7 @@ import pytest
 import small_models
 import tiny
 
+import mmt_jax
 from mmt_jax.cli import main
 from mmt_jax.configs import fields
 from mmt_jax.configs.config import Config, EvalConfig, ObjectiveConfig, resolve, with_spec
@@ -147,6 +148,29 @@ def test_vqa(answering, folder, tmp_path, capsys):
     assert json.loads((workdir / labels.FILE).read_text()) == ["2", "no", "red", "yes"]
 
 
+def write_record(folder, number, path):
+    asked = ["record", f"--data=regions:{folder}", "--split=train", "--no_global"]
+    assert main.main([*asked, f"--index={number}", f"--out={path}"]) == 0
+
+
+@pytest.mark.slow
+def test_a_question_about_a_photo_is_answered(answering, folder, tmp_path, capsys):
+    workdir, path = answering[0], tmp_path / "photo.npz"
+    write_record(folder, 2, path)
+    capsys.readouterr()
+    asked = ["answer", f"--model={workdir}", f"--record={path}", "--question=is it blue?"]
+    assert main.main([*asked, "--top=2", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["label"] == "red"
+    assert 1 > first["probability"] > second["probability"] > 0
+    long = ["--question=" + "is it blue " * 20]
+    assert main.main([*asked, *long]) == 2
+    assert "shorten it" in capsys.readouterr().err
+    assert main.main([*asked, *long, "--truncate"]) == 0
+    assert main.main([*asked, f"--record={path}"]) == 2
+    assert "is asked about 1 photo at once" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_files_that_tell_no_answers_are_answered_all_the_same(answering, folder, tmp_path, capsys):
     workdir, questions, _ = answering
@@ -223,6 +247,13 @@ def test_nlvr2_reads_two_photos(tmp_path, capsys, folder):
     found = evaluate("nlvr2", tmp_path / "work", path, out, capsys, folder=folder)
     assert found == {"accuracy": 1.0, "consistency": 1.0}
     assert "dev-1-0-0,False" in out.read_text().splitlines()
+    photos = [tmp_path / "left.npz", tmp_path / "right.npz"]
+    for number, photo in enumerate(photos, COUNT):  # the photos of pair 0
+        write_record(folder, number, photo)
+    model = mmt_jax.load(tmp_path / "work")
+    best, other = model.answer(photos, "it is red")
+    assert (best.label, other.label) == ("True", "False")
+    assert best.probability + other.probability == pytest.approx(1)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ usage: mmt COMMAND [flags]
 
 {commands}
 
-`mmt COMMAND --help` says all of a command, with an example. A first model in two minutes:
+`mmt help COMMAND` says all of a command, with an example; `mmt --version` which release this is. A
+first model in two minutes:
 
   mmt train --config=data_cc,scale=tiny --workdir=work/cc --config.steps=200
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=100
@@ -22,6 +23,7 @@ import os
 import sys
 import types
 from collections.abc import Sequence
+from importlib import metadata
 
 from mmt_jax import errors, progress
 from mmt_jax.cli import flags
@@ -35,6 +37,7 @@ COMMANDS = (
     "export",
     "score",
     "fill",
+    "answer",
     "record",
     "features",
     "show",
@@ -99,6 +102,11 @@ def commands() -> dict[str, types.ModuleType]:
 
 def _dispatch(argv: list[str]) -> int:
     module, name = sys.modules[__name__], "mmt"
+    if argv[:1] == ["--version"]:
+        print(f"mmt_jax {metadata.version('mmt_jax')}")
+        return 0
+    if argv[:1] == ["help"]:  # as `mmt COMMAND --help`
+        argv = [*argv[1:], "--help"]
     while hasattr(module, "COMMANDS"):  # `mmt`, or a group of commands such as `mmt data`
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(_help(module))

@@ -7,10 +7,11 @@ import types
 from mmt_jax.cli.flags import Flag
 from mmt_jax.errors import UsageError
 
+DETECTOR = Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`")
 FLAGS = (
     Flag("record", "FILE.npz", "one photo's record"),
     Flag("image", "FILE", "one photo, in place of a record"),
-    Flag("detector", "NAME:MODEL", "what finds the photo's regions; see `mmt features`"),
+    DETECTOR,
 )
 
 

@@ -4,6 +4,8 @@ scorer = mmt_jax.load("work/cc")  # a training workdir, a SavedModel, or a hub h
 scorer.score("photo.npz", ["a red circle", "two stars"])  # one probability a caption
 scorer.score("photo.jpg", ["a dog"], detector="frozen_graph:detector.pb")  # of a photo itself
 scorer.fill("photo.npz", "a red <mask>")  # the likeliest words at each mask
+scorer.answer("photo.jpg", "what is it?")  # of a model with a task's head
+scorer.embed_texts(["a dog"]), scorer.search(photos, "a dog")  # what else it can: print(scorer)
 
 model, params = mmt_jax.build("architecture_coattention")
 """
@@ -27,6 +29,7 @@ from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
+from mmt_jax.tasks import labels
 from mmt_jax.text import store
 from mmt_jax.train import published
 from mmt_jax.typing import Params
@@ -103,4 +106,5 @@ def _of_workdir(workdir: pathlib.Path) -> Scorer:
         store.stored_tokenizer(workdir),
         preparation.processor(settings, trained.config, name=str(workdir)) if settings else None,
         predictor=Predictor(trained.model, trained.params),
+        labels=labels.known(workdir),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from mmt_jax.photos import pictures, processors
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
 
-# One photo's keys, its npz file, or the photo itself.
-Record = Mapping[str, np.ndarray] | str | os.PathLike
+# One photo's keys, its npz file, or the photo itself, as `pictures.given` takes it.
+Record = Any
 Inputs = Mapping[str, np.ndarray]  # keys of the exported signature, batched
 
 
@@ -65,7 +65,7 @@ class Reader:
         for caption, ids in zip(captions, encoded, strict=True):
             if len(ids) > length - 2 and not truncate:
                 raise UsageError(
-                    f"the caption {caption!r} has {len(ids)} pieces, but the model reads "
+                    f"the text {caption!r} has {len(ids)} pieces, but the model reads "
                     f"{length - 2}; shorten it, or have it cut (truncate=True, or --truncate)"
                 )
         return schema.from_text(self.tokenizer.layout(encoded, length=length, layout=layout))
@@ -98,7 +98,7 @@ class Reader:
 
     def record(
         self,
-        photo: str | os.PathLike,
+        photo: Any,
         *,
         detector: str | Detector | None = None,
         size_divisor: int | None = None,
@@ -109,7 +109,7 @@ class Reader:
           UsageError: no picture, no detector where the model reads regions, no region on the photo,
             or regions of another detector than the model was trained with.
         """
-        picture, name = pictures.read(photo), os.fspath(photo)
+        picture, name = pictures.given(photo)
         if self.config.model.pixels:
             if detector is not None:
                 raise UsageError(f"{self.name} reads a photo's pixels; leave detector out")
@@ -159,9 +159,19 @@ def batched(inputs: Inputs | Items) -> Items:
     return Items.of(dict(inputs), schema.mask(inputs[padding]))
 
 
-def _is_photo(record: Record) -> TypeGuard[str | os.PathLike]:
-    """Whether it is the path of a photo; that of a record ends in .npz."""
-    return not isinstance(record, Mapping) and pathlib.Path(record).suffix != ".npz"
+def listed(records: Any) -> tuple[list[Record], bool]:
+    """Photos or records as a list, and whether there was one alone, not in a list."""
+    alone = Mapping | str | bytes | os.PathLike
+    one = isinstance(records, alone) or hasattr(records, "convert")  # as Pillow's images have
+    one = one or getattr(records, "ndim", 0) == 3
+    return ([records] if one else list(records)), one
+
+
+def _is_photo(record: Record) -> bool:
+    """Whether it is a photo, and no record; the path of a record ends in .npz."""
+    if isinstance(record, str | os.PathLike):
+        return pathlib.Path(record).suffix != ".npz"
+    return not isinstance(record, Mapping)
 
 
 def _stack_regions(records: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy import special
 
+from mmt_jax import detectors
 from mmt_jax.configs.config import Config
+from mmt_jax.configs.tasks import TASKS, Task
 from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import fill as cloze
 from mmt_jax.infer.export import signature
-from mmt_jax.infer.inputs import Inputs, Reader, Record, batched
+from mmt_jax.infer.inputs import Inputs, Reader, Record, batched, listed
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.show.explain import Explanation, explain
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Image, Text
+from mmt_jax.typing import Batch, Image, Text
+
+
+class Answer(NamedTuple):
+    """A label of a task, and how likely it is."""
+
+    label: str
+    probability: float
+
+
+class Found(NamedTuple):
+    """A photo by its place in the list that was searched, and its score."""
+
+    photo: int
+    score: float
 
 
 class Scorer(Reader):
@@ -30,6 +45,7 @@ class Scorer(Reader):
 
     Attributes:
       predictor: the model, where it is one of JAX; others have their own `logits` and `_all_pairs`.
+      labels: what the answers of a task's head are called, by number; () = not known.
     """
 
     def __init__(
@@ -39,9 +55,49 @@ class Scorer(Reader):
         processor: Processor | None = None,
         *,
         predictor: Predictor | None = None,
+        labels: Sequence[str] = (),
     ):
         super().__init__(config, tokenizer, processor)
-        self.predictor = predictor
+        self.predictor, self.labels = predictor, tuple(labels)
+
+    def __repr__(self) -> str:
+        told = [f"family {self.config.model.family}"]
+        if self.predictor is None:
+            told.append("an exported module")
+        else:
+            leaves = jax.tree.leaves(self.predictor.params)
+            told.append(f"{sum(leaf.size for leaf in leaves):,} parameters")
+            told.append(f"trained on {self.config.task.name or self.config.data.source}")
+        return f"<{self.name}: {', '.join(told)}; can {', '.join(self.abilities)}>"
+
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """The methods that do what they say; the others refuse."""
+        scores = self.config.objective.itm != "none"
+        able = {"score": scores, "choose": scores}
+        if self.predictor is not None:
+            model = self.predictor.model
+            able |= {
+                "explain": scores,
+                "embed_texts": model.embeds,
+                "embed_images": model.embeds,
+                "search": scores or model.embeds,
+                "fill": bool(self.config.objective.mlm),
+                "answer": self._asked_about > 0,
+                "trace": hasattr(model.network, "trace"),
+            }
+        return tuple(name for name, can in able.items() if can)
+
+    @property
+    def _task(self) -> Task:
+        """The task of its head; imported weights that name none answer as VQAv2's do."""
+        return TASKS[self.config.task.name or "vqa"]
+
+    @property
+    def _asked_about(self) -> int:
+        """How many photos a question is about; 0 = it answers none about photos."""
+        able = self.config.model.num_answers and self._task.photos
+        return self._task.reads.count("image") if able else 0
 
     def score(
         self,
@@ -58,7 +114,7 @@ class Scorer(Reader):
           records: one photo or a list of them. A photo is a dict of `image/bboxes` [R, 5] f32,
             `image/detection_features` [R, F] f32 and `image/padding_mask` [R] i32 (or, where the
             model reads pixels, `image/pixels` [H, W, 3] f32 in 0..1), or the path of an npz file
-            that holds these, or that of a photo.
+            that holds these, or a photo in any form that `pictures.given` takes.
           captions: plain sentences.
           truncate: cut captions that are too long, as training does, in place of refusing them.
           detector: of photos' regions, as `detectors.load` takes it, or gives it; models that read
@@ -121,6 +177,112 @@ class Scorer(Reader):
             raise UsageError(f"{self.name} reads sentences alone; give None in the photo's place")
         image = None if record is None else self._image(record, detector, size_divisor)
         return cloze.fill(predictor, self.tokenizer, sentence, image, top=top)
+
+    def embed_texts(self, captions: Sequence[str], *, truncate: bool = False) -> np.ndarray:
+        """Captions → [M, E] f32, whose inner products with `embed_images` rank photos.
+
+        Raises:
+          UsageError: the model has no embeddings, or as `score`.
+        """
+        return self._embeds().embed(schema.to_text(self.texts(captions, truncate=truncate)))
+
+    def embed_images(
+        self,
+        records: Record | Sequence[Record],
+        *,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> np.ndarray:
+        """Photos, as `score` takes them → [N, E] f32; [E] if `records` is one and no list.
+
+        Raises:
+          UsageError: the model has no embeddings, or as `score`.
+        """
+        rows = self._embeds().embed(self._image(records, detector, size_divisor))
+        return rows[0] if listed(records)[1] else rows
+
+    def search(
+        self,
+        records: Sequence[Record],
+        caption: str,
+        *,
+        top: int = 5,
+        truncate: bool = False,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> list[Found]:
+        """The `top` photos that a sentence fits best, best first; arguments as of `score`.
+
+        Their scores are those of `Predictor.score`: a match head's or, of two towers, inner
+        products of embeddings.
+
+        Raises:
+          UsageError: the model neither scores pairs nor has embeddings, or as `score`.
+        """
+        predictor = self._own if self.config.objective.itm != "none" else self._embeds()
+        if top < 1:
+            raise UsageError(f"the number of photos is {top}; ask for 1 or more")
+        text = schema.to_text(self.texts([caption], truncate=truncate))
+        (scores,) = predictor.score(text, self._image(records, detector, size_divisor))
+        best = np.argsort(-scores, kind="stable")[:top]
+        return [Found(int(photo), float(scores[photo])) for photo in best]
+
+    def answer(
+        self,
+        records: Record | Sequence[Record],
+        question: str,
+        *,
+        top: int = 5,
+        truncate: bool = False,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> list[Answer]:
+        """The likeliest answers to a question about a photo, or about two, best first.
+
+        Args:
+          records: a photo, as `score` takes it; a list of two for NLVR2.
+          question: of VQAv2 and GQA; of NLVR2 and SNLI-VE the sentence.
+          top: how many answers.
+          truncate, detector, size_divisor: as of `score`.
+
+        Returns:
+          Labels, numbers where none are known. VQAv2's are right or wrong each by itself, so that
+          their probabilities do not sum to 1.
+
+        Raises:
+          UsageError: the model has no head for questions about photos, there are more or fewer
+            photos than it reads, or the first fault of a photo or the question.
+        """
+        predictor, count = self._own, self._asked_about
+        if not count:
+            raise UsageError(
+                f"{self.name} has no head for questions about photos; ask a model that was trained "
+                f"on vqa, gqa, nlvr2 or snli_ve"
+            )
+        photos, _ = listed(records)
+        if len(photos) != count:
+            raise UsageError(
+                f"{self.name} is asked about {count} photo{'s'[count == 1 :]} at once; give as many"
+            )
+        if top < 1:
+            raise UsageError(f"the number of answers is {top}; ask for 1 or more")
+        text = schema.to_text(self.texts([question], truncate=truncate))
+        detector = detectors.load(detector) if isinstance(detector, str) else detector  # once
+        first, *others = (self._image(photo, detector, size_divisor) for photo in photos)
+        batch = Batch(text, first, np.zeros(1, np.int32), tuple(others))
+        (logits,) = predictor.answers(batch)
+        chances = special.expit(logits) if self._task.loss == "soft" else special.softmax(logits)
+        best = np.argsort(-chances, kind="stable")[:top].tolist()
+        names = self.labels or range(len(chances))
+        return [Answer(str(names[number]), float(chances[number])) for number in best]
+
+    def _embeds(self) -> Predictor:
+        if not self._own.model.embeds:
+            raise UsageError(
+                f"{self.name} has no embeddings, for it reads caption and photo together; take "
+                f"a model of two towers, such as baseline_baseline"
+            )
+        return self._own
 
     def trace(self, record: Record, caption: str) -> dict[str, list[np.ndarray]]:
         """Hidden states and attention maps of a record and a caption, to be looked at.
@@ -196,14 +358,15 @@ class Scorer(Reader):
             )
         return self.predictor
 
-    def _image(self, record: Record, *how: Any) -> Image:
-        return signature.image(self.config, self.images([record], *how))
+    def _image(self, records: Record | Sequence[Record], *how: Any) -> Image:
+        """Photos, or one, with a batch axis."""
+        return signature.image(self.config, self.images(listed(records)[0], *how))
 
     def _odds(self, records: Any, captions: Any, truncate: bool, *how: Any) -> np.ndarray:
         """Log odds, in the shape that `score` returns."""
         self._check_scores()
-        single = isinstance(records, Mapping | str | os.PathLike)
-        images = self.images([records] if single else list(records), *how)
+        photos, single = listed(records)
+        images = self.images(photos, *how)
         odds = self.log_odds(self.texts(captions, truncate=truncate), images).T
         return odds[0] if single else odds
 

@@ -59,6 +59,39 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
+def given(photo: typing.Any) -> tuple[np.ndarray, str]:
+    """A photo in any of its forms, and what errors call it.
+
+    Args:
+      photo: the path of a file, the bytes of one, a Pillow image, or pixels [H, W, 3]: uint8, or
+        floats in 0..1.
+
+    Returns:
+      [H, W, 3] uint8, as `decode`.
+
+    Raises:
+      UsageError: it is none of these, or as `read`.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return read(photo), os.fspath(photo)
+    name = "the photo"
+    if isinstance(photo, bytes):
+        return decode(io.BytesIO(photo), name), name
+    if hasattr(photo, "convert"):
+        return np.array(_eight_bits(_upright(photo), name)), name
+    pixels = np.asarray(photo)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UsageError(
+            f"{name} is {type(photo).__name__} of shape {pixels.shape}; give a path, the bytes of "
+            f"a file, a Pillow image or pixels [H, W, 3]"
+        )
+    if pixels.dtype == np.uint8:
+        return pixels, name
+    if pixels.dtype.kind != "f" or not ((pixels >= 0) & (pixels <= 1)).all():
+        raise UsageError(f"{name} is {pixels.dtype}; give pixels as uint8, or as floats in 0..1")
+    return np.rint(pixels * 255).astype(np.uint8), name
+
+
 def decode(file: io.BufferedIOBase, where: str) -> np.ndarray:
     """Decodes one photo.
 
