@@ -63,6 +63,7 @@ def test_a_photo_keeps_its_regions_and_captions(folder):
     ("split", "message"),
     [
         ("train[50%:50%]", r"train\[50%:50%\] holds no photo; write train\[90%:\]"),
+        ("train[:120%]", r"train\[:120%\] goes beyond 100 %; write train\[90%:\]"),
         ("tran[:50%]", r"has no split 'tran'; it has train"),
         ("train[:half]", r"has no split 'train\[:half\]'; it has train"),
     ],

@@ -98,11 +98,18 @@ WHOLE = range(100)
 
 
 def portion(split: str) -> tuple[str, range]:
-    """`train[:90%]` → ("train", range(90)); a name alone is all of it."""
+    """`train[:90%]` → ("train", range(90)); a name alone is all of it.
+
+    Raises:
+      UsageError: a bound is above 100 %.
+    """
     match = re.fullmatch(r"(.+)\[(?:(\d+)%)?:(?:(\d+)%)?\]", split)
     if match is None:
         return split, WHOLE
-    return match[1], range(int(match[2] or 0), min(int(match[3] or 100), 100))
+    first, end = int(match[2] or 0), int(match[3] or 100)
+    if max(first, end) > 100:
+        raise UsageError(f"the split {split} goes beyond 100 %; write train[90%:] for its last tenth")
+    return match[1], range(first, end)
 
 
 def within(image_ids: np.ndarray, part: range, split: str) -> np.ndarray:
