@@ -5,9 +5,9 @@ usage: mmt ablate --study=NAME --workdir=DIR [--seeds=N] [--set=FIELD=VALUE ...]
   mmt ablate --study=demo --workdir=work/demo
   mmt ablate --study=attention --workdir=work/attention --seeds=2 --set=steps=200
 
-Studies are rows of experiments/studies.py in the current folder: demo, attention, losses, data,
-noise, depth, heads, baselines, systems, systems-regions and full. The same command again goes on
-where it stopped; a finished run is never repeated, and more seeds add runs.
+Studies are rows of experiments/studies.py in the current folder: demo, attention, losses, longer,
+data, noise, depth, heads, baselines, systems, systems-regions and full. The same command again goes
+on where it stopped; a finished run is never repeated, and more seeds add runs.
 
 The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
 page that needs nothing else), its figures as SVG under figures/, runs.csv, report.json, and best, a

@@ -108,7 +108,9 @@ def portion(split: str) -> tuple[str, range]:
         return split, WHOLE
     first, end = int(match[2] or 0), int(match[3] or 100)
     if max(first, end) > 100:
-        raise UsageError(f"the split {split} goes beyond 100 %; write train[90%:] for its last tenth")
+        raise UsageError(
+            f"the split {split} goes beyond 100 %; write train[90%:] for its last tenth"
+        )
     return match[1], range(first, end)
 
 
