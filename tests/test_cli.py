@@ -127,7 +127,7 @@ def test_console_script_is_the_same_program():
 
 
 def test_list_prints_the_same_rows_as_its_json(mmt):
-    _, table, _ = mmt("list")
+    table, _, files = mmt("list")[1].partition("\n\n")
     _, text, _ = mmt("list", "--json")
     models = json.loads(text)
     header, _, *lines = table.splitlines()
@@ -136,6 +136,10 @@ def test_list_prints_the_same_rows_as_its_json(mmt):
         assert column in header
         assert column.replace(" ", "_") in models[0]
     assert "contrastive 1024" in table
+    assert [line.split()[0] for line in files.splitlines()] == [
+        f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.py"))
+    ]
+    assert "experiments/tasks.py  Any model on a task: VQAv2" in files
 
 
 def test_list_survives_a_reader_that_leaves():

@@ -5,12 +5,14 @@ usage: mmt list [--json]
   mmt list | grep single
 
 Heads × head dim is the inner width of attention, which need not be the model's width. Layers are
-multimodal layers. `mmt describe TAG` says all of one model.
+multimodal layers. `mmt describe TAG` says all of one model. In a checkout the files of
+experiments/ follow, which have other systems, tasks and studies.
 """
 
 from __future__ import annotations
 
 import json
+import pathlib
 import types
 from typing import Any
 
@@ -30,6 +32,9 @@ def run(args: types.SimpleNamespace) -> None:
         model["itm"] += f" {model.pop('candidates') or ''}".rstrip()
     cells = [[_cell(value) for value in model.values()] for model in models]
     print(flags.table([name.replace("_", " ") for name in models[0]], cells))
+    for number, path in enumerate(sorted(pathlib.Path("experiments").glob("*.py"))):
+        first = path.read_text("utf-8", "replace").partition("\n")[0]
+        print("" if number else "\n", path, "  ", first.strip('"'), sep="")
 
 
 def rows() -> list[dict[str, Any]]:
