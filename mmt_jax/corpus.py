@@ -45,6 +45,7 @@ class Photos(abc.ABC):
       captions: one tuple of captions a photo; all of them in a tuple where they are in memory.
       num_classes: of the detector; 0 where there is no class distribution.
       num_attributes: likewise.
+      labels: names of classes by id, where they are known.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Photos(abc.ABC):
     captions: Sequence[tuple[str, ...]]
     num_classes: int = 0
     num_attributes: int = 0
+    labels: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -23,6 +23,10 @@ FEATURES = "image/detection_features"  # [R, F]
 SCORES = "image/scores"  # [R] f32: of the best class that is not background
 PIXELS = "image/pixels"  # [H, W, 3]
 
+# What a record file holds for people, and no model reads.
+PICTURE = "photo/picture"  # [H, W, 3] uint8
+NAMES = "photo/names"  # [R] str: what the detector calls each slot; "" is padding
+
 # What a detector says of a region, each as [R, k] `image/KIND_ids` (i32) and `image/KIND_probs`
 # (f32), best first; what the probabilities lack to 1 is spread evenly over the other classes, and
 # where all are 0 there is no distribution. → what their number is called.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mmt_jax
+from mmt_jax import scenes
 from mmt_jax.cli import main as cli
 from mmt_jax.train import loop
 
@@ -283,8 +284,14 @@ def test_record_is_one_photo_and_its_captions(mmt, tmp_path):
             "image/bboxes",
             "image/detection_features",
             "image/padding_mask",
+            "photo/picture",
+            "photo/names",
         }
         assert record["image/bboxes"][-1].tolist() == [0, 0, 1, 1, 1]
+        picture = scenes.picture("target", "val", 2)
+        np.testing.assert_array_equal(record["photo/picture"], picture)
+        assert len(record["photo/names"]) == len(record["image/bboxes"])
+        assert record["photo/names"][-1] == "the whole photo"
     before = out.read_bytes()
     assert fails(mmt(*asked), str(out), "not overwritten")
     assert out.read_bytes() == before
@@ -299,6 +306,8 @@ def test_record_without_the_global_region(mmt, tmp_path):
         assert mmt(*asked)[0] == 0
         with np.load(out) as record:
             records.append(dict(record))
+    pictures = [record.pop("photo/picture") for record in records]
+    np.testing.assert_array_equal(*pictures)
     for key, value in records[1].items():
         np.testing.assert_array_equal(value, records[0][key][:-1])
 

@@ -1,8 +1,11 @@
 """A photo goes in, a score and a picture come out; what a score rests on is told as it is."""
 
+import base64
 import dataclasses
 import html.parser
+import io
 import pathlib
+import re
 import warnings
 
 import jax
@@ -14,7 +17,7 @@ from PIL import Image as Pillow
 from small_models import FEATURE_DIM, TOKENIZER
 
 import mmt_jax
-from mmt_jax import detectors
+from mmt_jax import detectors, scenes
 from mmt_jax.cli import main
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.configs.models import ClipConfig, LxmertConfig
@@ -22,8 +25,9 @@ from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.show.explain import attended, explain
-from mmt_jax.infer.show.view import View
+from mmt_jax.infer.show import page
+from mmt_jax.infer.show.explain import Explanation, attended, explain
+from mmt_jax.infer.show.view import View, apart
 from mmt_jax.models import registry
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint
@@ -277,6 +281,64 @@ def test_mmt_show_draws_a_record(workdir, tmp_path, capsys):
     argv[-1] = f"--out={tmp_path / 'y.html'}"
     assert main.main([*argv, f"--model={workdir}"]) == 2
     assert f"{tmp_path / 'x.npz'}: image/detection_features is 5 wide" in capsys.readouterr().err
+
+
+def test_a_record_of_a_scene_is_drawn_with_its_photo_and_names(tmp_path, capsys):
+    """The likeliest names of a scene's regions are, nearly always, words of its captions."""
+    record, page = tmp_path / "x.npz", tmp_path / "x.html"
+    argv = ["--data=scenes@1", "--split=test", "--index=0", f"--out={record}"]
+    assert main.main(["record", *argv]) == 0
+    assert "a blue diamond, a blue cross and a red diamond" in capsys.readouterr().out
+    argv = [f"--record={record}", "--caption=a", f"--out={page}"]
+    assert main.main(["show", *argv]) == 0
+    found = sorted(re.findall(r"<title>\d (\w+ \w+) 0\.\d\d</title>", page.read_text()))
+    assert found == ["blue cross", "blue diamond", "red diamond"]
+    drawn = page.read_text().split("data:image/png;base64,")[1].split('"')[0]
+    with Pillow.open(io.BytesIO(base64.b64decode(drawn))) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(pixels, scenes.picture("target", "test", 0, level=1))
+
+    bad = dict(np.load(record)) | {"photo/names": np.array(["x"])}
+    np.savez(record, **bad)
+    assert main.main(["show", *argv[:-1], f"--out={tmp_path / 'y.html'}"]) == 2
+    assert "one name for each of" in capsys.readouterr().err
+
+
+def told(attention):
+    changes = np.zeros(len(attention)), np.zeros(len(attention[0]))
+    return Explanation(("w",) * len(attention), 0.5, *changes, np.array(attention, np.float32))
+
+
+def test_attention_is_told_against_an_even_share():
+    # 0.3 of 0.4 over two regions: 1.5 times the even share, 0.2. 0.1 of 0.4: half of it.
+    explanation = told([[0.3, 0.1], [0.2, 0.2]])
+    np.testing.assert_allclose(explanation.against_even, [[1.5, 0.5], [1, 1]], rtol=1e-6)
+    assert not explanation.flat
+    assert told([[0.205, 0.195], [0.4, 0.41]]).flat
+    assert not told([[0.5], [0.2]]).flat  # of one region nothing is to be learned
+
+
+@pytest.mark.parametrize(("attention", "flat"), [([[0.3, 0.1]], False), ([[0.2, 0.2]], True)])
+def test_a_page_says_what_hovering_does_and_whether_attention_is_flat(attention, flat):
+    boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1]], np.float32)
+    photo = np.zeros((9, 9, 3), np.uint8)
+    text = page.render(View(photo, boxes, ("red car", "region"), "w", told(attention)))
+    assert ("flat: nothing learned" in text) == flat
+    assert "Point at a word" in text
+    assert "even share of 2 regions" in text
+    assert ">1.50</td>" in text or flat
+
+
+def test_labels_do_not_hide_each_other():
+    wanted = np.tile(np.array([8.0, 0.0, 6.0, 1.0]), (5, 1))  # would also stand out on the right
+    moved = apart(wanted, 10, 10)
+    assert (moved[:, 0] == 4).all()
+    assert moved[0].tolist() == [4, 0]
+    tops = np.sort(moved[:, 1])
+    assert (np.diff(tops) >= 1).all()
+    assert tops[-1] == 4  # as near as there is room
+    alone = np.array([[1.0, 2, 3, 1], [5, 2, 3, 1]])
+    np.testing.assert_array_equal(apart(alone, 10, 10), alone[:, :2])
 
 
 def test_mmt_score_takes_a_photo(workdir, photo, capsys):

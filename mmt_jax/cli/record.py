@@ -6,17 +6,21 @@ usage: mmt record --data=SOURCE --split=SPLIT [--index=N] --out=FILE.npz [--pixe
 
 The file holds the three image keys of the exported signature for one photo, without a batch axis:
 image/bboxes [R, 5], image/detection_features [R, F] and image/padding_mask [R], the global region
-last. With --pixels it holds image/pixels [H, W, 3] in 0..1 in their place, for models that read
-pixels. A record of your own is made with numpy.savez.
+last; and for `mmt show` the photo, where the source has it, and what its regions are called,
+photo/picture and photo/names. With --pixels it holds image/pixels [H, W, 3] in 0..1 in their place,
+for models that read pixels. A record of your own is made with numpy.savez.
 """
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
 
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
+
+_SIDE = 640  # pixels, at most, of the photo that is remembered
 
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
@@ -37,9 +41,11 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.corpus import starts
     from mmt_jax.data import regions, schema, sources
     from mmt_jax.files import check_new, whole
+    from mmt_jax.photo import NAMES, PICTURE, SCORES
+    from mmt_jax.photos import pictures
 
     out = check_new(args.out)
-    corpora = sources.load(args.data, args.split, pixels=args.pixels, bare=True)
+    corpora = sources.load(args.data, args.split, pixels=True, bare=True)
     ends = starts([len(corpus) for corpus in corpora])
     if not 0 <= args.index < ends[-1]:
         raise UsageError(
@@ -52,6 +58,11 @@ def run(args: types.SimpleNamespace) -> None:
     if not args.pixels:
         reading = regions.Reading(args.max_regions, args.regions, not args.no_global)
         record = regions.record(corpus, index, reading)
+        photo = corpus.take(np.array([index]))
+        (slots,) = reading.slots(photo.offsets, photo.rows.get(SCORES))
+        record[NAMES] = np.array(regions.names(photo.rows, slots, corpus.labels))
+        with contextlib.suppress(UsageError):  # many sources have regions alone
+            record[PICTURE] = pictures.at_most(corpus.picture(index), _SIDE)
     elif (pixels := corpus.take(np.array([index])).pixels) is None:
         raise UsageError(f"{corpus.name} has no pixels; leave --pixels out")
     else:

@@ -6,11 +6,11 @@ usage: mmt show --image=FILE|--record=FILE.npz --caption=TEXT [--model=WORKDIR] 
   mmt show --record=work/photo.npz --model=work/cc --caption="a red circle" --out=work/circle.html
 
 Regions are drawn with what the detector calls them. With a model, which is a workdir of `mmt train`
-or `mmt import`: the attention from each word to each region, the mean over layers and heads, where
-its words read regions (not in single-modality, image-query and two-tower models); and the change in
-the log odds of a match when a word is replaced by the mask token, or a region is read by nobody.
-Below 0, the word or region speaks for the match. A page, .html, needs nothing beside it, and has
-the letters and signs that a picture's font lacks.
+or `mmt import`: the attention from each word to each region, the mean over layers and heads, as a
+multiple of an even share, where its words read regions (not in single-modality, image-query and
+two-tower models); and the change in the log odds of a match when a word is replaced by the mask
+token, or a region is read by nobody. Below 0, the word or region speaks for the match. A page,
+.html, needs nothing beside it, and has the letters and signs that a picture's font lacks.
 """
 
 from __future__ import annotations

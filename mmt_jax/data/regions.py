@@ -18,9 +18,10 @@ from mmt_jax.configs.config import Config
 from mmt_jax.corpus import Corpus, Photos
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, SCORES, WHOLE
+from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, SCORES, WHOLE, Rows
 from mmt_jax.typing import Array, Image
 
+WHOLE_NAME = "the whole photo"
 READINGS = ("plain", "release")
 FEATURE_SCALE = 0.0058821  # of features stored as uint8: value = (uint8 / 8) ** 2 * FEATURE_SCALE
 
@@ -174,6 +175,25 @@ def record(photos: Photos, index: int, reading: Reading | None = None) -> dict[s
     shapes = {key: photo.shapes[key] for key in (BOXES, FEATURES)}
     found = reading.batch([(np.arange(1), photo)], shapes, reading.width(photo.offsets))
     return {key: value[0] for key, value in found.items()}
+
+
+def names(rows: Rows, slots: np.ndarray, labels: Mapping[int, str]) -> tuple[str, ...]:
+    """What a photo's rows in `slots` [R] are called: the likeliest class, and the score.
+
+    The whole photo is `WHOLE_NAME`, a region of no known class "region", and padding, -1, "".
+    """
+    scores, ids, probs = (rows.get(key) for key in (SCORES, IDS["class"], PROBS["class"]))
+    found = []
+    for row in slots:
+        if row in (-1, len(rows[BOXES]) - 1):
+            found.append("" if row < 0 else WHOLE_NAME)
+            continue
+        name = "region"
+        if ids is not None and probs is not None:
+            best = int(ids[row, probs[row].argmax()])
+            name = labels.get(best, f"class {best}")
+        found.append(name if scores is None else f"{name} {scores[row]:.2f}")
+    return tuple(found)
 
 
 def patches(

@@ -176,6 +176,7 @@ def build(
         captions=tuple(itertools.chain.from_iterable(told)),
         rows={key: np.concatenate([part[key] for part in rows]) for key in rows[0]},
         num_classes=detector.NUM_CLASSES,
+        labels=dict(enumerate(detector.LABELS)),
         pixels=np.concatenate(pictures) if pixels else None,
     )
 

@@ -19,6 +19,7 @@ POOLED = 4  # cells a side after pooling
 BINS = 4  # of a colour histogram, for each of R, G and B
 FEATURE_DIM = POOLED * POOLED * (3 + 4) + BINS**3  # colours, edges in four directions, histogram
 NUM_CLASSES = 1 + len(world.SHAPES) * len(world.COLOURS)
+LABELS = ("background", *(f"{c} {s}" for s in world.SHAPES for c in world.COLOURS))  # by class
 TOP_K = 8  # likeliest classes kept
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (y, x) of the cells that an edge is between

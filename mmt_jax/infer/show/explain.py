@@ -14,6 +14,8 @@ from mmt_jax.infer.predict import Predictor
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Image
 
+_FLAT = 0.1  # of an even share
+
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
@@ -35,6 +37,19 @@ class Explanation:
     word_changes: np.ndarray
     region_changes: np.ndarray
     attention: np.ndarray | None
+
+    @property
+    def against_even(self) -> np.ndarray | None:
+        """[W, R] f32: attention by what each region would get if a word read all of them alike."""
+        if self.attention is None:
+            return None
+        return self.attention / np.maximum(self.attention.mean(axis=1, keepdims=True), 1e-9)
+
+    @property
+    def flat(self) -> bool:
+        """Whether all words read all regions alike, within a tenth."""
+        even = self.against_even
+        return even is not None and even.shape[1] > 1 and bool((np.abs(even - 1) < _FLAT).all())
 
 
 def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Image) -> Explanation:

@@ -8,13 +8,18 @@ import warnings
 
 import numpy as np
 
-from mmt_jax.infer.show.view import WHOLE, View
+from mmt_jax.data.regions import WHOLE_NAME
+from mmt_jax.infer.show.view import DRAWN, View, apart
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DRAWN = 36  # regions at most; more would hide the photo
+    from mmt_jax.infer.show.explain import Explanation
+
 _LABEL = 26  # letters of a region's name
+MOST = 4.0  # times an even share, where colours end
+TICKS = (0.25, 0.5, 1, 2, 4)
+COLOURS = "PuOr_r"  # purple below an even share, white, orange above
 
 
 def write(view: View, path: str | os.PathLike) -> None:
@@ -39,24 +44,40 @@ def _draw(view: View) -> Figure:
         parts = columns[1].inset_axes
         if told.attention is not None:
             axes = parts((0.25, 0.45, 0.75, 0.5))
-            labels = [f"{i + 1} {view.names[i][:_LABEL]}" for i in shown]
-            axes.imshow(told.attention[:, shown], aspect="auto", cmap="viridis", vmin=0)
+            labels = [view.labels[i][:_LABEL] for i in shown]
+            _draw_heat(axes, told, shown)
             axes.set_yticks(range(len(told.words)), told.words, fontsize=8)
             axes.set_xticks(range(len(shown)), labels, fontsize=6, rotation=90)
-            axes.set_title("attention from word to region", fontsize=9)
         _draw_changes(parts((0.25, 0.0, 0.3, 0.22)), told.words, told.word_changes, "word")
         rows = [f"{i + 1}" for i in shown]
         _draw_changes(parts((0.68, 0.0, 0.32, 0.22)), rows, told.region_changes[shown], "region")
+    _spread(figure, columns[0], view)
     return figure
+
+
+def _draw_heat(axes, told: Explanation, shown: np.ndarray) -> None:
+    """Words down, regions across, white where a region gets an even share."""
+    from matplotlib.colors import LogNorm
+
+    even = told.against_even
+    assert even is not None
+    drawn = axes.imshow(
+        even[:, shown].clip(1 / MOST, MOST), LogNorm(1 / MOST, MOST), aspect="auto", cmap=COLOURS
+    )
+    bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0, 1.04, 1, 0.04)), location="top")
+    bar.set_ticks(TICKS, labels=[f"{tick:g}×" for tick in TICKS], fontsize=7)
+    bar.minorticks_off()
+    flat = "flat: nothing learned\n" if told.flat else ""
+    bar.set_label(f"{flat}attention from word to region; 1× is an even share", fontsize=9)
 
 
 def _shown(view: View) -> np.ndarray:
     """Which regions are drawn: all, or those whose hiding changes most, or the first."""
     count = len(view.boxes)
-    if count <= _DRAWN or view.explanation is None:
-        return np.arange(min(count, _DRAWN))
+    if count <= DRAWN or view.explanation is None:
+        return np.arange(min(count, DRAWN))
     change = np.nan_to_num(np.abs(view.explanation.region_changes))
-    return np.sort(np.argsort(-change, kind="stable")[:_DRAWN])
+    return np.sort(np.argsort(-change, kind="stable")[:DRAWN])
 
 
 def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
@@ -66,7 +87,7 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
     axes.imshow(view.picture)
     axes.set_axis_off()
     for i in shown:
-        if view.names[i] == WHOLE:
+        if view.names[i] == WHOLE_NAME:
             continue
         ymin, xmin, ymax, xmax = view.boxes[i] * [height, width, height, width]
         color = f"C{i % 10}"
@@ -76,11 +97,12 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
         axes.text(
             xmin,
             ymin,
-            f"{i + 1} {view.names[i][:_LABEL]}",
+            view.labels[i][:_LABEL],
             fontsize=7,
             color="white",
             va="bottom",
             bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
+            in_layout=False,
         )
     told = view.explanation
     axes.set_title(
@@ -88,6 +110,21 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
         pad=16,
         wrap=True,
     )
+
+
+def _spread(figure: Figure, axes, view: View) -> None:
+    """Moves labels that would hide each other, once their sizes are known."""
+    height, width = view.picture.shape[:2]
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    boxes = [text.get_bbox_patch().get_window_extent() for text in axes.texts]
+    corners = [axes.transData.inverted().transform(box.corners()) for box in boxes]
+    if not corners:
+        return
+    low, high = np.min(corners, axis=1), np.max(corners, axis=1)
+    moved = apart(np.hstack([low, high - low]), width, height) - low
+    for text, move in zip(axes.texts, moved, strict=True):
+        text.set_position(np.add(text.get_position(), move))
 
 
 def _draw_changes(axes, labels, values: np.ndarray, what: str) -> None:

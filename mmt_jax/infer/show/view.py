@@ -13,11 +13,11 @@ from mmt_jax.data import regions, schema
 from mmt_jax.detectors import base
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.show.explain import Explanation
-from mmt_jax.photo import IDS, PROBS, SCORES, Photo
+from mmt_jax.photo import NAMES, PICTURE, SCORES
 from mmt_jax.photo import WHOLE as WHOLE_BOX
 from mmt_jax.photos import pictures
 
-WHOLE = "the whole photo"
+DRAWN = 36  # regions named on the photo at most; more would hide it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class View:
     """One photo and one caption.
 
     Attributes:
-      picture: [H, W, 3] uint8; grey where only regions are known.
+      picture: [H, W, 3] uint8; grey where the record remembers none.
       boxes: [R, 4] f32: ymin, xmin, ymax, xmax in 0..1.
       names: [R] what each region seems to show.
       caption: the sentence.
@@ -37,6 +37,11 @@ class View:
     names: tuple[str, ...]
     caption: str
     explanation: Explanation | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """[R] number and name."""
+        return [f"{number} {name}" for number, name in enumerate(self.names, 1)]
 
 
 def of_photo(
@@ -54,7 +59,7 @@ def of_photo(
     reading = regions.Reading.of(config) if config else regions.Reading(base.MAX_REGIONS)
     boxes, scores = photo.rows[schema.BOXES], photo.rows.get(SCORES)
     (rows,) = reading.slots(np.array([0, len(boxes)]), scores)
-    names = _names(photo, rows, finder.labels)
+    names = regions.names(photo.rows, rows, finder.labels)
     return View(picture, boxes[rows, :4], names, caption), base.record(photo, reading)
 
 
@@ -75,24 +80,48 @@ def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Conf
         raise UsageError(f"{name} holds pixels, no regions; give --model that reads them")
     else:
         schema.validate_record(record, name=name, global_region=False)
-        picture, kind = np.full((300, 400, 3), 235, np.uint8), "region"
-        boxes = record[schema.BOXES][schema.mask(record[schema.IMAGE_PADDING])]
+        real, kind = schema.mask(record[schema.IMAGE_PADDING]), "region"
+        picture, boxes = _picture(record, name), record[schema.BOXES][real]
     whole = (boxes == WHOLE_BOX).all(axis=1)
-    names = tuple(WHOLE if all_of_it else f"{kind} {i}" for i, all_of_it in enumerate(whole, 1))
+    names = tuple(regions.WHOLE_NAME if all_of_it else kind for all_of_it in whole)
+    if kind == "region" and NAMES in record:
+        if record[NAMES].shape != real.shape:
+            raise UsageError(f"{name}: {NAMES} must hold one name for each of {len(real)} slots")
+        names = tuple(map(str, record[NAMES][real]))
     return View(picture, boxes[:, :4], names, caption)
 
 
-def _names(photo: Photo, rows: np.ndarray, labels: Mapping[int, str]) -> tuple[str, ...]:
-    """What the detector says of rows [R]: the likeliest class, and the score; last, the photo."""
-    scores, ids, probs = (photo.rows.get(key) for key in (SCORES, IDS["class"], PROBS["class"]))
-    found = []
-    for row in rows:
-        if row == len(photo.rows[schema.BOXES]) - 1:
-            found.append(WHOLE)
-            continue
-        name = f"region {row + 1}"
-        if ids is not None and probs is not None:
-            best = int(ids[row, probs[row].argmax()])
-            name = labels.get(best, f"class {best}")
-        found.append(name if scores is None else f"{name} {scores[row]:.2f}")
-    return tuple(found)
+def _picture(record: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The photo that a record remembers, or grey."""
+    picture = record.get(PICTURE, np.full((300, 400, 3), 235, np.uint8))
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise UsageError(f"{name}: {PICTURE} must be [H, W, 3] uint8; it is {picture.shape}")
+    return picture
+
+
+def apart(labels: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Where labels are written so that none hides another: left and top [n, 2] of each.
+
+    Each goes to the free place nearest to where it is wanted, up or down, within the picture; where
+    all is taken it stays.
+
+    Args:
+      labels: [n, 4]: left and top as wanted, width and height.
+      width, height: of the picture.
+    """
+    taken: list[tuple[float, float, float, float]] = []
+    for left, top, wide, high in labels.tolist():
+        left = max(min(left, width - wide), 0.0)
+        top = max(min(top, height - high), 0.0)
+        tries = [top + sign * step * high / 4 for step in range(400) for sign in (-1, 1)]
+        free = (
+            y
+            for y in tries
+            if 0 <= y <= height - high
+            and not any(
+                left < x + w and x < left + wide and y < other + h and other < y + high
+                for x, other, w, h in taken
+            )
+        )
+        taken.append((left, next(free, top), wide, high))
+    return np.array(taken).reshape(-1, 4)[:, :2]
