@@ -327,6 +327,7 @@ def test_a_page_says_what_hovering_does_and_whether_attention_is_flat(attention,
     assert "Point at a word" in text
     assert "even share of 2 regions" in text
     assert ">1.50</td>" in text or flat
+    assert text.index("<title>2 region") < text.index("<title>1 red car")  # the small one on top
 
 
 def test_labels_do_not_hide_each_other():

@@ -28,7 +28,7 @@ def write(view: View, path: str | os.PathLike) -> None:
 
     with warnings.catch_warnings(), matplotlib.rc_context({"text.parse_math": False}):
         warnings.filterwarnings("ignore", "Glyph")  # that no font has: a box is drawn
-        _draw(view).savefig(path, format="png", dpi=110)
+        _draw(view).savefig(path, format="png")
 
 
 def _draw(view: View) -> Figure:
@@ -36,7 +36,7 @@ def _draw(view: View) -> Figure:
 
     told = view.explanation
     shown = _shown(view)
-    figure = Figure(figsize=(15, 8) if told else (8, 8), layout="constrained")
+    figure = Figure(figsize=(15, 8) if told else (8, 8), dpi=110, layout="constrained")
     columns = figure.subplots(1, 2, width_ratios=(3, 2)) if told else [figure.subplots()]
     _draw_photo(columns[0], view, shown)
     if told:
@@ -62,7 +62,10 @@ def _draw_heat(axes, told: Explanation, shown: np.ndarray) -> None:
     even = told.against_even
     assert even is not None
     drawn = axes.imshow(
-        even[:, shown].clip(1 / MOST, MOST), LogNorm(1 / MOST, MOST), aspect="auto", cmap=COLOURS
+        even[:, shown].clip(1 / MOST, MOST),
+        norm=LogNorm(1 / MOST, MOST),
+        aspect="auto",
+        cmap=COLOURS,
     )
     bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0, 1.04, 1, 0.04)), location="top")
     bar.set_ticks(TICKS, labels=[f"{tick:g}×" for tick in TICKS], fontsize=7)

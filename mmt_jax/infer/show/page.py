@@ -18,7 +18,7 @@ svg image { image-rendering: pixelated; } rect { fill-opacity: 0; stroke: #e8590
 .bar { max-width: 24rem; height: .9rem; border: 1px solid #ccc;
   background: linear-gradient(90deg, rgb(84 39 136), #fff, rgb(230 97 1)); }
 .ticks { display: flex; justify-content: space-between; max-width: 24rem; font-size: .8rem; }
-text { fill: #fff; stroke: #000; paint-order: stroke; }
+text { pointer-events: none; fill: #fff; stroke: #000; paint-order: stroke; }
 h1 { font-size: 1.3rem; } h1 span { cursor: default; padding: 0 .1em; border-radius: .2em; }
 h1 span:hover { background: #ffd400; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }
@@ -30,9 +30,10 @@ _SCRIPT = """
 const attention = %s, boxes = document.querySelectorAll('rect');
 document.querySelectorAll('[data-word]').forEach(word => {
   const row = attention[word.dataset.word];
-  word.onmouseenter = () => boxes.forEach((b, i) => {
-    b.style.fill = row[i] > 0 ? 'rgb(230 97 1)' : 'rgb(84 39 136)';
-    b.style.fillOpacity = .7 * Math.abs(row[i]);
+  word.onmouseenter = () => boxes.forEach(b => {
+    const heat = row[b.dataset.region];
+    b.style.fill = heat > 0 ? 'rgb(230 97 1)' : 'rgb(84 39 136)';
+    b.style.fillOpacity = .7 * Math.abs(heat);
   });
   word.onmouseleave = () => boxes.forEach(b => b.style.fillOpacity = 0);
 });
@@ -72,10 +73,13 @@ def _photo(view: View) -> str:
         for box, label in zip(view.boxes, labels, strict=True)
     ]
     places = apart(np.array(wanted).reshape(-1, 4), width, height).tolist()
-    for box, name, label, (x, y) in zip(view.boxes, view.labels, labels, places, strict=True):
+    # Small boxes stand on large ones, so that each can be pointed at.
+    areas = np.prod(view.boxes[:, 2:] - view.boxes[:, :2], axis=1)
+    for i in np.argsort(-areas, kind="stable"):
+        box, name, label, (x, y) = view.boxes[i], view.labels[i], labels[i], places[i]
         ymin, xmin, ymax, xmax = (box * [height, width, height, width]).tolist()
         parts.append(
-            f'<rect x="{xmin:.1f}" y="{ymin:.1f}" width="{xmax - xmin:.1f}" '
+            f'<rect data-region="{i}" x="{xmin:.1f}" y="{ymin:.1f}" width="{xmax - xmin:.1f}" '
             f'height="{ymax - ymin:.1f}"><title>{html.escape(name)}</title></rect>'
         )
         text.append(f'<text x="{x:.2f}" y="{y + size:.2f}">{html.escape(label)}</text>')
