@@ -118,7 +118,7 @@ def blocks(
                 raise UsageError(
                     f"{where}: pixels is {drawn.dtype} {drawn.shape}, it must be uint8 [N, H, W, 3]"
                 )
-            labels = {n: numbers[n] for kind, n in LABELS.items() if f"{kind}_ids" in arrays}
+            counts = {n: numbers[n] for kind, n in LABELS.items() if f"{kind}_ids" in arrays}
             yield Corpus(
                 name=f"regions:{file.path.parent}",
                 image_ids=image_ids[own],
@@ -126,7 +126,8 @@ def blocks(
                 captions=captions[own],
                 rows=published.rows(arrays, bounds - bounds[0]),
                 pixels=drawn,
-                **labels,
+                num_classes=counts.get("num_classes", 0),
+                num_attributes=counts.get("num_attributes", 0),
             )
 
 
