@@ -372,6 +372,7 @@ def test_eval_prints_what_it_writes(mmt, workdir, tmp_path):
     assert values["text_retrieval"]["r@10"] == 1 or values["text_retrieval"]["median_rank"] >= 1
     assert fails(mmt(*asked, f"--out={out}"), str(out), "not overwritten")
     assert fails(mmt(*asked, "--top=3", f"--out={tmp_path}/found.json"), "--top=3", "jsonl")
+    assert fails(mmt(*asked, "--top=0", f"--out={tmp_path}/found.jsonl"), "--top=0", "K ≥ 1")
     found = tmp_path / "found.jsonl"
     assert mmt(*asked, "--top=3", f"--out={found}")[:2] == (0, table)
     lines = [json.loads(line) for line in found.read_text().splitlines()]

@@ -180,8 +180,9 @@ def _rank(args: types.SimpleNamespace) -> None:
     for name in OF_TASKS:
         if getattr(args, name):
             raise UsageError(f"--{name} is for a task; name it with --task")
-    if args.top:
-        if args.top < 0 or not str(args.out).endswith(".jsonl"):
+    lines = str(args.out).endswith(".jsonl")
+    if args.top or lines:
+        if args.top < 1 or not lines:
             raise UsageError(f"--top={args.top} writes K ≥ 1 answers a query to --out=FILE.jsonl")
         with whole(check_new(args.out)) as part, open(part, "w", encoding="utf-8") as file:
             found = _retrieval(args, file)
