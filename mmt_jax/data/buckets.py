@@ -70,14 +70,12 @@ def cut(batch: Batch, size: Size, layout: str) -> Batch:
     columns = slice(length) if LAYOUTS[layout] == 0 else slice(-length, None)
     return dataclasses.replace(
         batch,
-        text=_cut_text(batch.text, columns),
+        text=batch.text and _cut_text(batch.text, columns),
         image=_cut(batch.image, slice(-regions, None)),  # padding stands in front
     )
 
 
-def _cut_text(text: Text | None, columns: slice) -> Text | None:
-    if text is None or text.standing is None:
-        return _cut(text, columns)
+def _cut_text(text: Text, columns: slice) -> Text:
     tokens = _cut(dataclasses.replace(text, standing=None), columns)
     return dataclasses.replace(tokens, standing=text.standing)
 

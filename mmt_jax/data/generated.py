@@ -12,6 +12,8 @@ from mmt_jax.corpus import Corpus
 from mmt_jax.data.source import Source, Spec
 from mmt_jax.errors import UsageError, nearest
 
+_kept = functools.lru_cache(maxsize=8)(scenes.build)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scenes(Source):
@@ -68,31 +70,18 @@ class Scenes(Source):
 
     def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
         del bare
-        return _kept(self, split, seed, size, pixels)
+        asked = {"level": self.level, "dials": self.dials, "seed": seed, "size": size}
+        return _kept(self.name, split, **asked, pixels=pixels)
 
 
 def _dials(text: str | None, source: str) -> scenes.Dials:
-    turned = {}
+    turned, known = {}, vars(scenes.AS_IT_IS)
     for option in [] if text is None else text.split("&"):
         name, _, value = option.partition("=")
-        known = {field.name for field in dataclasses.fields(scenes.Dials)}
-        if name not in known or not re.fullmatch(r"0|1|[01]?\.\d+", value) or float(value) > 1:
+        if name not in known or not re.fullmatch(r"0?\.\d+|1\.0+|0|1", value):
             raise UsageError(
                 f"{source}: {option!r} turns no dial; write ?wrong=SHARE or ?far=SHARE, or both "
                 f"with & between them, a share from 0 to 1"
             )
         turned[name] = float(value)
     return scenes.Dials(**turned)
-
-
-@functools.lru_cache(maxsize=8)
-def _kept(source: Scenes, split: str, seed: int, size: int | None, pixels: bool) -> Corpus:
-    return scenes.build(
-        source.name,
-        split,
-        level=source.level,
-        dials=source.dials,
-        seed=seed,
-        size=size,
-        pixels=pixels,
-    )

@@ -32,42 +32,35 @@ class Npz(contextlib.ExitStack):
         """Opens it, its arrays still unread."""
         super().__init__()
         self.path = pathlib.Path(path)
-        with contextlib.ExitStack() as opened:
-            try:
-                # numpy leaves a file that it opened itself open where the archive is damaged.
-                stream = opened.enter_context(self.path.open("rb"))
-                self._file = np.load(stream, allow_pickle=False)
-            except FileNotFoundError:
-                raise UsageError(f"there is no file {path}") from None
-            except _BROKEN as error:
-                raise UsageError(
-                    f"{path} cannot be read as an npz file ({error}); it is damaged or of another "
-                    f"format: write it again with numpy.savez"
-                ) from None
-            if not isinstance(self._file, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} is a single array; write an npz with numpy.savez")
-            self._zip = zipfile.ZipFile(stream)
-            self.names = tuple(self._file.files)
-            self.push(opened.pop_all())
+        try:
+            self._zip = self.enter_context(zipfile.ZipFile(path))
+        except FileNotFoundError:
+            raise UsageError(f"there is no file {path}") from None
+        except _BROKEN as error:
+            raise UsageError(
+                f"{path} cannot be read as an npz file ({error}); it is damaged, a single array or "
+                f"of another format: write it again with numpy.savez"
+            ) from None
+        self.names = tuple(name.removesuffix(".npy") for name in self._zip.namelist())
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
     def read(self, name: str) -> np.ndarray:
         """One array."""
-        with self._reading(name):
-            return self._file[name]
+        with self._reading(name), self._member(name) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """An array's shape, from its header alone."""
-        with self._reading(name), self._zip.open(f"{name}.npy") as member:
-            return _header(member)[0]
+        with self._reading(name), self._member(name) as member:
+            return header(member)[0]
 
     def rows(self, name: str, count: int) -> Callable[[int], np.ndarray]:
         """A function that reads the next rows of an array, which must have `count` of them."""
         with self._reading(name):
-            member = self.enter_context(self._zip.open(f"{name}.npy"))
-            shape, fortran, dtype = _header(member)
+            member = self.enter_context(self._member(name))
+            shape, fortran, dtype = header(member)
         if shape[:1] != (count,):
             raise UsageError(f"{self.path}: {name} has shape {shape}, it must have {count} rows")
         if dtype.hasobject or (fortran and len(shape) > 1):
@@ -83,16 +76,17 @@ class Npz(contextlib.ExitStack):
         def read(rows: int) -> np.ndarray:
             values = np.empty((rows, *shape[1:]), dtype)
             flat = values.reshape(-1).view(np.uint8)
-            while len(flat):
+            for start in range(0, len(flat), _CHUNK):
+                part = flat[start : start + _CHUNK]
                 with self._reading(name):
-                    part = np.frombuffer(member.read(min(_CHUNK, len(flat))), np.uint8)
-                if not len(part):
-                    raise UsageError(f"{self.path}: {name} ends too early; write the file again")
-                flat[: len(part)] = part
-                flat = flat[len(part) :]
+                    if member.readinto(part) < len(part):
+                        raise EOFError("it ends too early")
             return values
 
         return read
+
+    def _member(self, name: str) -> IO[bytes]:
+        return self._zip.open(f"{name}.npy")
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -108,9 +102,9 @@ class Npz(contextlib.ExitStack):
             ) from None
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether it stands column by column, and dtype."""
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
+def header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape of the array that a file in numpy's npy layout begins with, whether it stands column by
+    column, and its dtype."""
+    if np.lib.format.read_magic(member) == (1, 0):
         return np.lib.format.read_array_header_1_0(member)
     return np.lib.format.read_array_header_2_0(member)

@@ -33,7 +33,7 @@ def pack(
     Args:
       blocks: the split's photos, in order; blocks of one corpus.
       folder: made where it does not exist.
-      split: its name.
+      split: to write.
       shard_mb: a shard is closed once it holds so many MiB.
 
     Returns:
@@ -67,7 +67,9 @@ class _Writer:
 
     def __init__(self, folder: pathlib.Path, split: str, shard_bytes: int):
         self._folder, self._split, self._shard_bytes = folder, split, shard_bytes
-        self._module = _array_record()
+        with optional("packing records needs array-record", "data"):
+            from array_record.python.array_record_module import ArrayRecordWriter
+        self._open = ArrayRecordWriter
         self._shard: Any = None
         self._shards: list[pathlib.Path] = []
         self._written = 0  # bytes of records in the open shard
@@ -114,7 +116,7 @@ class _Writer:
             if self._shard is not None:
                 self._shard.close()
             path = self._folder / f"{self._split}-{len(self._shards):05d}"
-            self._shard = self._module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+            self._shard = self._open(str(path), "group_size:1,uncompressed")
             self._shards.append(path)
             self._written = 0
         self._shard.write(record)
@@ -162,9 +164,3 @@ def _halved(block: Corpus) -> np.ndarray:
 def _digest(path: pathlib.Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _array_record() -> Any:
-    with optional("packing records needs array-record", "data"):
-        import array_record.python.array_record_module as library
-    return library

@@ -61,7 +61,7 @@ class Examples:
 
         Args:
           corpora: one, or the parts of a mixture; records of one detector.
-          tokenizer: makes tokens of captions.
+          tokenizer: of the captions.
           text_length: T at most, `[SEP]` and `[CLS]` included; longer captions are cut.
           max_regions: of a photo, the global one not counted.
           reading: "plain" or "release", see `regions`.
@@ -101,10 +101,6 @@ class Examples:
         bare: bool = False,
     ) -> Examples:
         """Examples as a config asks for them.
-
-        Args:
-          config, corpora, tokenizer: of the run.
-          bare: also take photos without captions, which can be embedded and no more.
 
         Raises:
           UsageError: also where `config.data.text_length` is more than the model's positions, or

@@ -62,16 +62,7 @@ def load(
 ) -> list[Photos]:
     """Loads the corpora of a source, or opens those that are read photo by photo.
 
-    Args:
-      source: see the module.
-      split: such as "train".
-      seed: of generated corpora.
-      size: photos of each generated corpus; None = its own size.
-      pixels: also load the photos' pixels.
-      bare: also take photos without captions.
-
-    Raises:
-      UsageError: unknown source or split, or a folder with a fault.
+    Arguments and errors are those of `Source.load`, for each part.
     """
     return [
         part.load(split, seed=seed, size=size, pixels=pixels, bare=bare) for part in parse(source)
@@ -79,14 +70,7 @@ def load(
 
 
 def outlines(source: str, split: str, *, size: int | None = None) -> list[Outline]:
-    """Captions and numbers of regions of a source's corpora; features on disk are not read.
-
-    Args:
-      source, split, size: as `load`.
-
-    Raises:
-      UsageError: as `load`.
-    """
+    """Captions and numbers of regions of a source's corpora; features on disk are not read."""
     return [part.outline(split, size=size) for part in parse(source)]
 
 
@@ -115,11 +99,7 @@ def first(corpora: Sequence[Photos], limit: int) -> list[Photos]:
 
 
 def at_level(source: str, level: int) -> str:
-    """The source with its generated parts at a level of `mmt_jax.scenes.levels`.
-
-    Raises:
-      UsageError: no such level or source.
-    """
+    """The source with its generated parts at a level of `mmt_jax.scenes.levels`."""
     Scenes.parse(f"@{level}")
     return ",".join(
         str(dataclasses.replace(part, level=level) if isinstance(part, Scenes) else part)
@@ -212,9 +192,7 @@ def _sentences(config: Config) -> list[str]:
 def spec(config: Config, tokenizer: base.Tokenizer | None = None) -> DataSpec:
     """What the data asks of the model; no corpus is generated or read whole for it.
 
-    Args:
-      config: the run.
-      tokenizer: its tokenizer; None = the vocabulary has `config.data.vocab_size` pieces.
+    Without a tokenizer the vocabulary has `config.data.vocab_size` pieces.
 
     Raises:
       UsageError: the parts of a mixture do not fit together.

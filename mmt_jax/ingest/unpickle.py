@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from mmt_jax.data import npz
 from mmt_jax.errors import UsageError
 
 _ADMITTED = {
@@ -45,11 +46,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(file: IO[bytes], where: str) -> Any:
-    """The object that a pickle holds.
-
-    Args:
-      file: the pickle, of any protocol, Python 2's included.
-      where: what the message calls it.
+    """The object that a pickle of any protocol holds, Python 2's included.
 
     Raises:
       UsageError: it names anything but arrays, scalars and plain containers.
@@ -66,10 +63,7 @@ def loads(data: bytes, where: str) -> Any:
 def load_array(file: IO[bytes], where: str) -> np.ndarray:
     """An array in numpy's npy layout; one of Python objects is unpickled as `load` does."""
     start = file.tell()
-    header = np.lib.format.read_array_header_1_0
-    if np.lib.format.read_magic(file) != (1, 0):
-        header = np.lib.format.read_array_header_2_0
-    if header(file)[2].hasobject:
+    if npz.header(file)[2].hasobject:
         return np.asarray(load(file, where))
     file.seek(start)
     return np.lib.format.read_array(file, allow_pickle=False)

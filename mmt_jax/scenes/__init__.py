@@ -20,21 +20,3 @@ from mmt_jax.scenes.corpora import (
 )
 from mmt_jax.scenes.detector import FEATURE_DIM, NUM_CLASSES
 from mmt_jax.scenes.levels import LEVELS, TOP
-
-__all__ = [
-    "AS_IT_IS",
-    "CORPORA",
-    "FEATURE_DIM",
-    "LEVELS",
-    "NUM_CLASSES",
-    "RECIPES",
-    "SPLITS",
-    "TOP",
-    "Dials",
-    "Recipe",
-    "build",
-    "picture",
-    "recipe",
-    "source",
-    "vocabulary_captions",
-]

@@ -35,7 +35,7 @@ import numpy as np
 from mmt_jax import progress
 from mmt_jax.corpus import Corpus, starts
 from mmt_jax.errors import UsageError
-from mmt_jax.scenes import detector, grammar, render, styles
+from mmt_jax.scenes import detector, grammar, levels, render, styles
 from mmt_jax.scenes.levels import LEVELS, TOP
 from mmt_jax.scenes.world import Scenes, World, draw_scenes
 
@@ -108,9 +108,9 @@ CORPORA = tuple(RECIPES)
 
 def recipe(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> Recipe:
     """A corpus at one of LEVELS."""
-    row, rung = RECIPES[corpus], LEVELS[level]
-    row = dataclasses.replace(row, style=rung.style(row.style), world=rung.world(row.world))
-    return dials.of(row)
+    row = RECIPES[corpus]
+    style, world = levels.speech(row.style, level), levels.pictures(row.world, level)
+    return dials.of(dataclasses.replace(row, style=style, world=world))
 
 
 def build(
@@ -184,15 +184,10 @@ def build(
 def source(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> str:
     """The name of a corpus as a data source, such as "scenes@1/sbu?wrong=0.2"."""
     at = "" if level == TOP else f"@{level}"
-    turned = {
-        field.name: value
-        for field in dataclasses.fields(dials)
-        if (value := getattr(dials, field.name)) != field.default
-    }
-    options = "&".join(f"{name}={value:g}" for name, value in turned.items())
-    return "".join(
-        (f"scenes{at}", "" if corpus == "target" else f"/{corpus}", "?" * bool(turned), options)
-    )
+    name = "" if corpus == "target" else f"/{corpus}"
+    standing = vars(AS_IT_IS)
+    turned = [f"{dial}={v:g}" for dial, v in vars(dials).items() if v != standing[dial]]
+    return f"scenes{at}{name}{'?' * bool(turned)}{'&'.join(turned)}"
 
 
 def picture(corpus: str, split: str, index: int, *, level: int = TOP, seed: int = 0) -> np.ndarray:

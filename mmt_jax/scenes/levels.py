@@ -19,44 +19,27 @@ import dataclasses
 from mmt_jax.scenes.grammar import Style
 from mmt_jax.scenes.world import TEXTURES, World
 
-
-@dataclasses.dataclass(frozen=True)
-class Level:
-    """What a level has, beside what the one before it has."""
-
-    counts: bool  # more objects than the fewest
-    attributes: bool  # sizes and textures
-    synonyms: bool
-    patterns: bool  # all of a style's, in place of its `simple` ones
-
-    def world(self, world: World) -> World:
-        """Pictures of a corpus at this level."""
-        changes = {}
-        if not self.counts:
-            changes |= {"fewest": 3, "counts": (1,)}
-        if not self.attributes:
-            plain = tuple(float(name == "plain") for name in TEXTURES)
-            changes["textures"] = plain
-        return dataclasses.replace(world, **changes)
-
-    def style(self, style: Style) -> Style:
-        """How a corpus speaks at this level."""
-        changes = {}
-        if not self.attributes:
-            changes |= {"size": 0.0, "texture": 0.0, "colour": 1.0}
-        if not self.synonyms:
-            changes |= {"words": (1, 0, 0, 0), "hypernym": 0.0}
-        if not self.patterns:
-            first, more = style.simple
-            changes |= {"first": first, "more": more, "last": ()}
-        return dataclasses.replace(style, **changes)
+TOP = 5  # the corpora as they are
+LEVELS = range(1, TOP + 1)
 
 
-LEVELS = {
-    1: Level(counts=False, attributes=False, synonyms=False, patterns=False),
-    2: Level(counts=True, attributes=False, synonyms=False, patterns=False),
-    3: Level(counts=True, attributes=True, synonyms=False, patterns=False),
-    4: Level(counts=True, attributes=True, synonyms=True, patterns=False),
-    5: Level(counts=True, attributes=True, synonyms=True, patterns=True),
-}
-TOP = max(LEVELS)  # the corpora as they are
+def pictures(world: World, level: int) -> World:
+    """A corpus's pictures at a level."""
+    if level < 2:
+        world = dataclasses.replace(world, fewest=3, counts=(1,))
+    if level < 3:
+        plain = tuple(float(name == "plain") for name in TEXTURES)
+        world = dataclasses.replace(world, textures=plain)
+    return world
+
+
+def speech(style: Style, level: int) -> Style:
+    """How a corpus speaks at a level."""
+    if level < 3:
+        style = dataclasses.replace(style, size=0.0, texture=0.0, colour=1.0)
+    if level < 4:
+        style = dataclasses.replace(style, words=(1, 0, 0, 0), hypernym=0.0)
+    if level < 5:
+        first, more = style.simple
+        style = dataclasses.replace(style, first=first, more=more, last=())
+    return style

@@ -73,14 +73,7 @@ BACKGROUNDS: dict[str, Phrases] = {
     "floor": ("a tiled floor", "a checkered floor", "a kitchen floor", "a chequered floor"),
     "beach": ("a sandy beach", "the sand", "a beach", "a sunny shore"),
 }
-PREPOSITIONS = {
-    "page": "on",
-    "wall": "against",
-    "night": "against",
-    "meadow": "on",
-    "floor": "on",
-    "beach": "on",
-}
+PREPOSITIONS = {name: "against" if name in ("wall", "night") else "on" for name in BACKGROUNDS}
 
 PLACES: dict[tuple[str, str], Phrases] = {
     ("middle", "middle"): ("in the middle", "in the center", "at the center", "mid-picture"),

@@ -72,20 +72,13 @@ class _Claim(NamedTuple):
             for a, b in itertools.permutations(scene.things, 2)
         )
 
-    @property
-    def opposite(self) -> _Claim:
-        """Of kind "relation"."""
-        return self._replace(relation=_OPPOSITE[self.relation])
-
-    @property
-    def rebound(self) -> _Claim:
-        """Of kind "binding"."""
-        return self._replace(colour=self.other_colour, other_colour=self.colour)
-
-    @property
-    def exchanged(self) -> _Claim:
-        """Of kind "subjects"."""
-        return _Claim(*self[3:], self.relation, *self[:2])
+    def turned(self) -> dict[str, _Claim]:
+        """What is wrong with the same words, and the opposite relation, by kind."""
+        return {
+            "relation": self._replace(relation=_OPPOSITE[self.relation]),
+            "binding": self._replace(colour=self.other_colour, other_colour=self.colour),
+            "subjects": _Claim(*self[3:], self.relation, *self[:2]),
+        }
 
 
 def questions(
@@ -131,14 +124,15 @@ def _about(
         for relation in world.relations(a, b)
         if relation in _OPPOSITE and a.colour != b.colour and a.shape != b.shape
         for claim in [_Claim(a.colour, a.shape, relation, b.colour, b.shape)]
-        if not any(f.holds(scene) for f in (claim.opposite, claim.rebound, claim.exchanged))
+        if not any(foil.holds(scene) for foil in claim.turned().values())
     ]
     if not tellable:
         return []
     true, other = pick(tellable), pick(["", "other_"])
     colour = pick([c for c in world.COLOURS if all(c != thing.colour for thing in scene.things)])
     shape = pick([s for s in world.SHAPES if all(s != thing.shape for thing in scene.things)])
-    words = {name: say(_WORDS[name]) for name in (*true, colour, shape, true.opposite.relation)}
+    opposite = _OPPOSITE[true.relation]
+    words = {name: say(_WORDS[name]) for name in (*true, colour, shape, opposite)}
 
     def caption(claim: _Claim) -> str:
         colour, shape, relation, other_colour, other_shape = (words[name] for name in claim)
@@ -146,14 +140,17 @@ def _about(
         slots = {"a": lexicon.with_article(a), "a>b": relation, "b": lexicon.with_article(b)}
         return pattern.format_map(slots)
 
-    foils = {  # by kind: the claim, what the true one says, and what is said in its place
-        "colour": (true._replace(**{f"{other}colour": colour}), true[3 if other else 0], colour),
-        "shape": (true._replace(**{f"{other}shape": shape}), true[4 if other else 1], shape),
-        "relation": (true.opposite, true.relation, true.opposite.relation),
-        "binding": (true.rebound, true.colour, true.other_colour),
-        "subjects": (true.exchanged, "", ""),
+    foils = {
+        "colour": true._replace(**{f"{other}colour": colour}),
+        "shape": true._replace(**{f"{other}shape": shape}),
+    } | true.turned()
+    said = {  # by kind, and what is said in its place
+        "colour": (true[3 if other else 0], colour),
+        "shape": (true[4 if other else 1], shape),
+        "relation": (true.relation, opposite),
+        "binding": (true.colour, true.other_colour),
+        "subjects": ("", ""),
     }
     return [
-        Question(photo, kind, caption(true), caption(claim), said, instead)
-        for kind, (claim, said, instead) in foils.items()
+        Question(photo, kind, caption(true), caption(foils[kind]), *said[kind]) for kind in KINDS
     ]

@@ -28,18 +28,6 @@ from mmt_jax.ingest.corpora import (
     web,
 )
 
-__all__ = [
-    "INFO",
-    "Examples",
-    "datasets_library",
-    "document",
-    "find",
-    "get",
-    "is_prepared",
-    "read",
-    "splits",
-]
-
 # A corpus declares itself in the module that reads it.
 _MODULES = (web, visual_genome, coco_captions, localized_narratives, flickr, questions, statements)
 CORPORA: tuple[base.Corpus, ...] = tuple(each for module in _MODULES for each in module.CORPORA)
