@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 Array = jax.Array | np.ndarray
 Params = dict[str, Any]  # nested dicts with string keys; leaves are arrays
+Key = jax.Array | None  # of what is random; None switches dropout off
 
 _Type = TypeVar("_Type")
 

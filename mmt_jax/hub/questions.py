@@ -88,11 +88,7 @@ def _glue(name: Any) -> str:
 
 
 def labels(
-    config: Config,
-    foreign: Mapping[str, Any],
-    given: str | os.PathLike | None,
-    *,
-    name: str,
+    config: Config, foreign: Mapping[str, Any], given: str | os.PathLike | None, *, name: str
 ) -> tuple[str, ...]:
     """What the answers of weights are called, by number; () = not known, or there are none.
 

@@ -26,7 +26,7 @@ from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import KeysValues, Sizes
 from mmt_jax.nn.places import Rows
 from mmt_jax.nn.primitives import Table, split
-from mmt_jax.typing import Array, Image, Params, Text, record
+from mmt_jax.typing import Array, Image, Key, Params, Text, record
 
 
 @record
@@ -106,24 +106,20 @@ class Network(nnx.Module):
     def __init__(self, config: Config):
         raise NotImplementedError
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         """Text of B captions → what they say alone."""
         raise NotImplementedError
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         """Image of B photos → what they say alone."""
         raise NotImplementedError
 
-    def encode_images(
-        self, images: Sequence[Image], *, key: jax.Array | None = None
-    ) -> tuple[Encoded, ...]:
+    def encode_images(self, images: Sequence[Image], *, key: Key = None) -> tuple[Encoded, ...]:
         """The photos of B records that hold several, in order: `encode_image` for each place."""
         keys = split(key, len(images))
         return tuple(self.encode_image(image, key=k) for image, k in zip(images, keys))
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         """Row p of `text` meets row p of `image`: P pairs → Fused.
 
         Without `states`, the last layers compute only what scores and `pooled` read.
@@ -134,9 +130,7 @@ class Network(nnx.Module):
         """Items of one modality, as heads of tasks read them."""
         raise NotImplementedError
 
-    def answers(
-        self, pooled: Float[Array, "B E"], *, key: jax.Array | None = None
-    ) -> Float32[Array, "B A"]:
+    def answers(self, pooled: Float[Array, "B E"], *, key: Key = None) -> Float32[Array, "B A"]:
         """Pairs (several side by side) or items → logits of a task's answers."""
         return self.answer_head(pooled, key=key)
 
@@ -179,7 +173,7 @@ class Network(nnx.Module):
         return []
 
     def contrast(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self, text: Encoded, image: Encoded, *, key: Key = None
     ) -> Float32[Array, "K B B"]:
         """What the image–text contrast of B pairs compares: logits.
 
@@ -311,9 +305,7 @@ def sizes(config: Config, width: int, heads: int, mlp_dim: int, **own: Any) -> S
     return Sizes(width, heads, mlp_dim, **common | own)
 
 
-def unscored(
-    pooled: Float[Array, "P E"],
-) -> tuple[Float32[Array, "0 P"], Float32[Array, "0 P 2"]]:
+def unscored(pooled: Float[Array, "P E"]) -> tuple[Float32[Array, "0 P"], Float32[Array, "0 P 2"]]:
     """Scores and logits of pairs that nothing scores: of no layer."""
     pairs = pooled.shape[0]  # symbolic when exported
     return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))

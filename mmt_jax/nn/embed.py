@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Table, dropout, split
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TokenEmbed(nnx.Module):
         segment_ids: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
         *,
-        key: jax.Array | None = None,
+        key: Key = None,
     ) -> Float[Array, "B T D"]:
         """`key` switches dropout on."""
         if self.tables.scheme == "roberta":  # tells padding by the ids alone
@@ -88,7 +87,7 @@ class TextEncoder(nnx.Module):
         segment_ids: Int[Array, "B T"],
         mask: Bool[Array, "B T"],
         *,
-        key: jax.Array | None = None,
+        key: Key = None,
     ) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer."""
         key_embed, key_stack = split(key, 2)

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Float, Float32
 
 from mmt_jax.nn.primitives import LayerNorm, Linear, beside, dropout, gelu, matmul, split, unit
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 MATCH = 0  # index of "match" among the two logits, as in the release's snippet
 F32 = jnp.float32
@@ -47,7 +47,7 @@ class ProductScore(nnx.Module):
         self.dense = Linear(pooled_dim, logits, bias=logits == 2)
 
     def __call__(
-        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
     ) -> Float[Array, "P L"]:
         """[P, 1] scores or [P, 2] logits."""
         return self.dense(dropout(text * image, self.rate, key))
@@ -68,7 +68,7 @@ class DotScore(nnx.Module):
     """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
 
     def __call__(
-        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
     ) -> Float[Array, "P 1"]:
         del key
         return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
@@ -91,7 +91,7 @@ class CosineScore(nnx.Module):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
 
     def __call__(
-        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: jax.Array | None
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
     ) -> Float32[Array, "P 1"]:
         del key
         return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
@@ -207,9 +207,7 @@ class AnswerHead(nnx.Module):
         self.norm = LayerNorm(hidden, eps)
         self.out = Linear(hidden, answers)
 
-    def __call__(
-        self, pooled: Float[Array, "*b E"], *, key: jax.Array | None = None
-    ) -> Float32[Array, "*b A"]:
+    def __call__(self, pooled: Float[Array, "*b E"], *, key: Key = None) -> Float32[Array, "*b A"]:
         """`key`: dropout of what is read."""
         x = self.dense(dropout(pooled, self.rate, key), dtype=F32)
         return self.out(gelu(self.norm(x)) if self.norm_first else self.norm(gelu(x)))
@@ -223,9 +221,7 @@ class SentenceHead(nnx.Module):
         self.dense = Linear(width, width)
         self.out = Linear(width, answers)
 
-    def __call__(
-        self, pooled: Float[Array, "*b D"], *, key: jax.Array | None = None
-    ) -> Float32[Array, "*b A"]:
+    def __call__(self, pooled: Float[Array, "*b D"], *, key: Key = None) -> Float32[Array, "*b A"]:
         """`pooled`: of the first token; `key`: dropout before both."""
         keys = split(key, 2)
         x = jnp.tanh(self.dense(dropout(pooled, self.rate, keys[0]), dtype=F32))
@@ -238,8 +234,6 @@ class LinearHead(nnx.Module):
     def __init__(self, width: int, answers: int):
         self.out = Linear(width, answers)
 
-    def __call__(
-        self, pooled: Float[Array, "*b D"], *, key: jax.Array | None = None
-    ) -> Float32[Array, "*b A"]:
+    def __call__(self, pooled: Float[Array, "*b D"], *, key: Key = None) -> Float32[Array, "*b A"]:
         del key
         return self.out(pooled, dtype=F32)

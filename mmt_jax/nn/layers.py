@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, SampleNorm, dropout, split
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 KeysValues = tuple[Float[Array, "B _ N H"], Float[Array, "B _ N H"]]
 Mask = (
@@ -95,11 +95,7 @@ class Attention(nnx.Module):
         return jax.nn.softmax(jnp.where(_over_heads(mask), logits * scale, lowest))
 
     def __call__(
-        self,
-        x: Float[Array, "B S D"],
-        read: Sequence[Read] | Mask,
-        *,
-        key: jax.Array | None = None,
+        self, x: Float[Array, "B S D"], read: Sequence[Read] | Mask, *, key: Key = None
     ) -> Float[Array, "B S D"]:
         """States after attention.
 
@@ -132,7 +128,7 @@ class Attention(nnx.Module):
         keys: Float[Array, "B U N H"],
         values: Float[Array, "B U N H"],
         mask: Mask,
-        key: jax.Array | None,
+        key: Key,
     ) -> Float[Array, "B S N H"]:
         if key is not None and self.weights_rate:  # which jax's function cannot drop
             weights = dropout(self._weights(queries, keys, mask), self.weights_rate, key)
@@ -186,9 +182,7 @@ class Mlp(nnx.Module):
         self.out = Linear(sizes.mlp_dim, sizes.width)
         self.norm = sizes.norm()
 
-    def __call__(
-        self, x: Float[Array, "*b D"], *, key: jax.Array | None = None
-    ) -> Float[Array, "*b D"]:
+    def __call__(self, x: Float[Array, "*b D"], *, key: Key = None) -> Float[Array, "*b D"]:
         """`key` switches dropout on."""
         inner = self.norm(x) if self.pre_norm else x
         x = x + dropout(self.out(self.activation(self.hidden(inner))), self.rate, key)
@@ -206,11 +200,7 @@ class Layer(nnx.Module):
             self.mlp = Mlp(sizes)
 
     def __call__(
-        self,
-        x: Float[Array, "B S D"],
-        read: Sequence[Read] | Mask,
-        *,
-        key: jax.Array | None = None,
+        self, x: Float[Array, "B S D"], read: Sequence[Read] | Mask, *, key: Key = None
     ) -> Float[Array, "B S D"]:
         """Arguments as of `Attention`."""
         key_attention, key_mlp = split(key, 2)
@@ -234,7 +224,7 @@ class Stack(nnx.Module):
         self.last_norm = sizes.norm() if last_norm else None
 
     def __call__(
-        self, x: Float[Array, "B S D"], mask: Mask, *, key: jax.Array | None = None
+        self, x: Float[Array, "B S D"], mask: Mask, *, key: Key = None
     ) -> list[Float[Array, "B S D"]]:
         """States before the first layer, after each, and after the last norm.
 

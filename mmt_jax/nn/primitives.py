@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Float32, Int
 
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 
 def matmul(
@@ -94,7 +94,7 @@ class Table(nnx.Module):
         return jnp.where((ids == frozen)[..., None], jax.lax.stop_gradient(rows), rows)
 
 
-def dropout(x: Float[Array, "*b"], rate: float, key: jax.Array | None) -> Float[Array, "*b"]:
+def dropout(x: Float[Array, "*b"], rate: float, key: Key) -> Float[Array, "*b"]:
     """Zeroes entries of `x` with probability `rate`, scales the others; `key` None = identity."""
     if key is None or rate == 0.0:
         return x
@@ -109,7 +109,7 @@ def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float32[
     return (states * weights).sum(axis=1) / weights.sum(axis=1)
 
 
-def split(key: jax.Array | None, num: int) -> list[jax.Array | None]:
+def split(key: Key, num: int) -> list[Key]:
     """`num` keys of `key`, or as many Nones."""
     return [None] * num if key is None else list(jax.random.split(key, num))
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 from mmt_jax.nn.kinds import STREAMS, Kind, kinds
 from mmt_jax.nn.layers import KeysValues, Layer, Sizes, numbered, recomputed
 from mmt_jax.nn.primitives import split
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 
 def other(stream: str) -> str:
@@ -66,12 +66,7 @@ class Streams(nnx.Module):
         )
 
     def encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        *,
-        key: jax.Array | None,
+        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, key: Key
     ) -> tuple[list[Float[Array, "B S D"]], dict[str, KeysValues]]:
         """The unimodal layers of `stream` on states `x`.
 
@@ -101,7 +96,7 @@ class Streams(nnx.Module):
         masks: dict[str, Bool[Array, "P _"]],
         keys_values: dict[str, dict[str, KeysValues]],
         *,
-        key: jax.Array | None,
+        key: Key,
         only: Mapping[str, slice] | None = None,
     ) -> list[dict[str, Float[Array, "P _ D"]]]:
         """The layers from the first fused one on, over P pairs.

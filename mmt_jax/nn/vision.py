@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside
-from mmt_jax.typing import Array
+from mmt_jax.typing import Array, Key
 
 # Mean and deviation of red, green and blue, of the photos that CLIP was trained on.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -90,7 +90,7 @@ class VisionEncoder(nnx.Module):
         boxes: Float[Array, "B R 5"],
         mask: Bool[Array, "B R+1"],
         *,
-        key: jax.Array | None = None,
+        key: Key = None,
     ) -> list[Float[Array, "B R+1 D"]]:
         """States after the embedding and each layer, without the last LayerNorm.
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.models.base import Model
 from mmt_jax.nn.primitives import split
-from mmt_jax.typing import Array, Batch, Metric, Params
+from mmt_jax.typing import Array, Batch, Key, Metric, Params
 
 
 def soft(logits: Float32[Array, "B A"], targets: Float[Array, "B A"]) -> Float32[Array, " B"]:
@@ -44,9 +44,7 @@ def value(logits: Float32[Array, "B A"], targets: Float[Array, "B A"]) -> Float3
 LOSSES: dict[str, Callable[[Array, Array], Array]] = {"soft": soft, "label": label, "value": value}
 
 
-def logits(
-    model: Model, params: Params, batch: Batch, *, key: jax.Array | None = None
-) -> Float32[Array, "B A"]:
+def logits(model: Model, params: Params, batch: Batch, *, key: Key = None) -> Float32[Array, "B A"]:
     """Answers to B records; `key` switches dropout on."""
     keys = split(key, 4)
     photos = () if batch.image is None else (batch.image, *batch.more)

@@ -188,9 +188,7 @@ LOSSES: dict[str, Callable[[Array, Array, Array], Metrics]] = {
 }
 
 
-def _relations(
-    labels: Int[Array, " B"],
-) -> tuple[Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
+def _relations(labels: Int[Array, " B"]) -> tuple[Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
     """Which of 2B captions and photos match which others, and which do not."""
     labels = jnp.concatenate([labels, labels])
     same = labels[:, None] == labels[None, :]

@@ -26,7 +26,7 @@ from mmt_jax.objectives.per_example import (
     soft_contrast,
 )
 from mmt_jax.objectives.readings import READINGS
-from mmt_jax.typing import Array, Batch, Image, Metric, Metrics, Params
+from mmt_jax.typing import Array, Batch, Image, Key, Metric, Metrics, Params
 
 Keys = dict[str, Any]  # by use; None switches dropout off there
 
@@ -198,7 +198,7 @@ def _fuse(
     params: Params,
     items: tuple[Encoded, Encoded],
     pairs: pairing.Pairs,
-    key: jax.Array | None,
+    key: Key,
     *,
     states: bool,
 ) -> Fused:

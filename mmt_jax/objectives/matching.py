@@ -12,7 +12,7 @@ from mmt_jax.models.base import Encoded, Model
 from mmt_jax.nn.heads import MATCH
 from mmt_jax.objectives import embedding, pairing
 from mmt_jax.objectives.per_example import contrastive, cross_entropy
-from mmt_jax.typing import Array, Metric, Metrics, Params
+from mmt_jax.typing import Array, Key, Metric, Metrics, Params
 
 
 def meet(model: Model, image_ids: Int[Array, " B"], contrast: Any, key: jax.Array) -> pairing.Pairs:
@@ -39,7 +39,7 @@ def candidates(
     text: Encoded,
     image: Encoded,
     image_ids: Int[Array, " B"],
-    key: jax.Array | None,
+    key: Key,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, among `candidates` of each; `key`: dropout."""
     if model.separable and not model.config.objective.hloss:  # a loss a layer needs the layers
@@ -48,11 +48,7 @@ def candidates(
 
 
 def _by_embeddings(
-    model: Model,
-    params: Params,
-    text: Encoded,
-    image: Encoded,
-    image_ids: Int[Array, " B"],
+    model: Model, params: Params, text: Encoded, image: Encoded, image_ids: Int[Array, " B"]
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, by products of their embeddings."""
     objective, num = model.config.objective, model.config.objective.candidates
@@ -73,7 +69,7 @@ def _jointly(
     text: Encoded,
     image: Encoded,
     image_ids: Int[Array, " B"],
-    key: jax.Array | None,
+    key: Key,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, each caption fused with each of its candidates.
 

@@ -39,9 +39,7 @@ def scored(name: str) -> Task:
 
 
 def read(
-    name: str,
-    questions: str | os.PathLike | None,
-    annotations: str | os.PathLike | None = None,
+    name: str, questions: str | os.PathLike | None, annotations: str | os.PathLike | None = None
 ) -> list[Entry]:
     """Entries of a task's published files.
 

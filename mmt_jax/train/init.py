@@ -166,10 +166,7 @@ def params(
 
 
 def _taken(
-    workdir: str | os.PathLike,
-    model: Model,
-    labels: Sequence[str],
-    say: Callable[[str], None],
+    workdir: str | os.PathLike, model: Model, labels: Sequence[str], say: Callable[[str], None]
 ) -> Params:
     """What `model` takes from one source."""
     source = checkpoint.load(workdir)

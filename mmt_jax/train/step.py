@@ -85,12 +85,7 @@ def _single(value: ArrayLike) -> Metric:
 
 
 def _gradient(
-    model: Model,
-    params: Params,
-    batch: Batch,
-    key: jax.Array,
-    parts: int,
-    frozen: Collection[str],
+    model: Model, params: Params, batch: Batch, key: jax.Array, parts: int, frozen: Collection[str]
 ) -> tuple[Params, Metrics]:
     """Of the loss over the whole batch, computed one part at a time; 0 for `frozen` paths."""
     objective = model.config.objective

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Float32
@@ -28,7 +27,7 @@ from mmt_jax.nn.layers import Attention, Mlp, Read, Sizes, recomputed
 from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside, split, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
-from mmt_jax.typing import Array, Image, Params, Text
+from mmt_jax.typing import Array, Image, Key, Params, Text
 
 # How a tap meets the state of the layer before, and where the weight in that begins, if any.
 LINKS: dict[str, tuple[Callable[[Array, Array, Any], Array], float | None]] = {
@@ -66,11 +65,7 @@ class CrossLayer(nnx.Module):
         self.mlp = Mlp(sizes)
 
     def __call__(
-        self,
-        x: Float[Array, "P S D"],
-        other: Read,
-        *,
-        keys: Sequence[jax.Array | None],
+        self, x: Float[Array, "P S D"], other: Read, *, keys: Sequence[Key]
     ) -> Float[Array, "P S D"]:
         """States after attention to itself, and what is read of the other stream → those after."""
         return self.mlp(self.cross(x, [other], key=keys[0]), key=keys[1])
@@ -221,23 +216,19 @@ class BridgeTower(Network):
         if model.itc != "none":
             self.contrast_head = Contrast(model)
 
-    def text_states(
-        self, text: Text, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B T W"]]:
+    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T W"]]:
         """States of the text tower after its embedding and each layer."""
         segments = jnp.zeros_like(text.token_ids)
         return self.text(text.token_ids, segments, text.mask, key=key)
 
-    def image_states(
-        self, image: Image, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B S W"]]:
+    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S W"]]:
         """States of the image tower after its embedding and each layer.
 
         The class comes first; the tower's last LayerNorm is not in them.
         """
         return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         key_tower, key_cross = split(key, 2)
         states = self.text_states(text, key=key_tower)
         cls = states[-1][:, 0]
@@ -251,18 +242,14 @@ class BridgeTower(Network):
         table = jnp.concatenate([types, *[types[IMAGE:][:1]] * missing])
         return {**params, "types": {"embedding": table}}
 
-    def encode_images(
-        self, images: Sequence[Image], *, key: jax.Array | None = None
-    ) -> tuple[Encoded, ...]:
+    def encode_images(self, images: Sequence[Image], *, key: Key = None) -> tuple[Encoded, ...]:
         keys = split(key, len(images))
         return tuple(
             self.encode_image(image, key=image_key, kind=IMAGE + place)
             for place, (image, image_key) in enumerate(zip(images, keys))
         )
 
-    def encode_image(
-        self, image: Image, *, key: jax.Array | None = None, kind: int = IMAGE
-    ) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None, kind: int = IMAGE) -> Encoded:
         """`kind` is a row of the token types."""
         key_tower, key_cross = split(key, 2)
         states = self.image_states(image, key=key_tower)[-self.count :]
@@ -281,7 +268,7 @@ class BridgeTower(Network):
         mask: Bool[Array, "B S"],
         cls: Float[Array, "B W"],
         *,
-        key: jax.Array | None,
+        key: Key,
     ) -> Encoded:
         """What cross layers take of one item; of the first, all that depends on it alone."""
         own, other = self._streams()[which], self._streams()[1 - which]
@@ -299,12 +286,7 @@ class BridgeTower(Network):
         )
 
     def cross_states(
-        self,
-        text: Encoded,
-        image: Encoded,
-        *,
-        key: jax.Array | None = None,
-        states: bool = True,
+        self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True
     ) -> list[tuple[Float[Array, "P T D"], Float[Array, "P S D"]]]:
         """States of both streams after each cross layer, the photo's class first.
 
@@ -350,9 +332,7 @@ class BridgeTower(Network):
         pools = [stream.pool(x) for stream, x in zip(self._streams(), (text, image))]
         return jnp.concatenate(pools, axis=-1)
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         """Without a match head nothing is scored (L = 0)."""
         last = self.cross_states(text, image, key=key, states=states)[-1]
         pooled = self.pooled(*last)
@@ -371,14 +351,14 @@ class BridgeTower(Network):
         return unit(self.contrast_head.image(image.heads[0], dtype=jnp.float32))
 
     def embed_pair(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self, text: Encoded, image: Encoded, *, key: Key = None
     ) -> Float32[Array, "P E"]:
         """Unit vectors of Hugging Face's contrast of pairs with their parts."""
         states = self.cross_states(text, image, key=key)[-1]
         return unit(self.contrast_head.pair(self.pooled(*states)))
 
     def contrast(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None
+        self, text: Encoded, image: Encoded, *, key: Key = None
     ) -> Float32[Array, "K B B"]:
         """In the paper's reading captions with photos and back; in Hugging Face's captions with
         photos, captions with pairs, and photos with pairs.

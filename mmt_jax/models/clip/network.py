@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Float32, Int
@@ -23,7 +22,7 @@ from mmt_jax.nn.heads import Calibration, LinearHead
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.typing import Array, Image, Key, Text
 
 
 class CausalEncoder(nnx.Module):
@@ -37,11 +36,7 @@ class CausalEncoder(nnx.Module):
         self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
     def __call__(
-        self,
-        token_ids: Int[Array, "B T"],
-        mask: Bool[Array, "B T"],
-        *,
-        key: jax.Array | None = None,
+        self, token_ids: Int[Array, "B T"], mask: Bool[Array, "B T"], *, key: Key = None
     ) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer, without the last LayerNorm."""
         length = token_ids.shape[1]
@@ -109,26 +104,22 @@ class Clip(Network):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         self.calibration = Calibration()
 
-    def text_states(
-        self, text: Text, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B T D"]]:
+    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer."""
         return self.text(text.token_ids, text.mask, key=key)
 
-    def image_states(
-        self, image: Image, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B S D"]]:
+    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
         """States after the embedding and each layer; the class first."""
         return self.image(image.features, image.boxes, with_class(image.mask), key=key)
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         """The one head is the unit vector."""
         states = self.text.last_norm(self.text_states(text, key=key)[-1])
         last = jnp.maximum(text.mask.sum(axis=1) - 1, 0)
         end = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
         return Encoded(states, text.mask, {}, (unit(self.project_text(end, dtype=jnp.float32)),))
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         """The one head, where there is a score, is the unit vector."""
         states = self.image.last_norm(self.image_states(image, key=key)[-1])
         heads = (unit(self.project_image(states[:, 0], dtype=jnp.float32)),) if self.scores else ()
@@ -138,9 +129,7 @@ class Clip(Network):
         """Of photos."""
         return item.states[:, 0]
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         del key, states  # the states are there
         scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
         logits = self.logits(scores)

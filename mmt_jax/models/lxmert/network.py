@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Float32
@@ -25,7 +24,7 @@ from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Layer, Sizes, Stack, numbered, recomputed
 from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.typing import Array, Image, Key, Text
 
 CORNERS = (1, 0, 3, 2)  # of a record's box, in LXMERT's order: x1, y1, x2, y2
 
@@ -44,7 +43,7 @@ class RegionEmbed(nnx.Module):
         self.boxes = Linear(len(CORNERS), sizes.width)
         self.boxes_norm = LayerNorm(sizes.width, sizes.eps)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> Float[Array, "B R D"]:
+    def __call__(self, image: Image, *, key: Key) -> Float[Array, "B R D"]:
         boxes = jnp.take(image.boxes, jnp.array(CORNERS), axis=-1)
         features = self.features_norm(self.features(image.features.astype(self.dtype)))
         x = (features + self.boxes_norm(self.boxes(boxes.astype(self.dtype)))) / 2
@@ -58,7 +57,7 @@ class RegionEncoder(nnx.Module):
         self.embed = RegionEmbed(model, sizes, dtype=dtype)
         self.stack = Stack(sizes, model.region_layers)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> list[Float[Array, "B R D"]]:
+    def __call__(self, image: Image, *, key: Key) -> list[Float[Array, "B R D"]]:
         """States after the embedding and each layer."""
         key_embed, key_stack = split(key, 2)
         return self.stack(self.embed(image, key=key_embed), image.mask, key=key_stack)
@@ -79,7 +78,7 @@ class CrossLayer(nnx.Module):
         masks: tuple[Bool[Array, "P T"], Bool[Array, "P R"]],
         *,
         keys_values: tuple[KeysValues, KeysValues],
-        key: jax.Array | None,
+        key: Key,
     ) -> tuple[Float[Array, "P T D"], Float[Array, "P R D"]]:
         """States after the layer.
 
@@ -102,7 +101,7 @@ class CrossLayer(nnx.Module):
         masks: tuple[Bool[Array, "P T"], Bool[Array, "P R"]],
         *,
         of_image: KeysValues,
-        key: jax.Array | None,
+        key: Key,
     ) -> Float[Array, "P 1 D"]:
         """The state of the first token alone after the layer; arguments as above."""
         keys = split(key, 4)
@@ -159,25 +158,16 @@ class Lxmert(Network):
                 photos * model.width, 2 * model.width, model.num_answers, eps=layer.eps
             )
 
-    def text_states(
-        self, text: Text, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B T D"]]:
+    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
         """States of captions after the embedding and each language layer."""
         return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
-    def image_states(
-        self, image: Image, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B R D"]]:
+    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B R D"]]:
         """States of photos after the embedding and each object-relation layer."""
         return self.image(image, key=key)
 
     def cross_states(
-        self,
-        text: Encoded,
-        image: Encoded,
-        *,
-        key: jax.Array | None = None,
-        depth: int | None = None,
+        self, text: Encoded, image: Encoded, *, key: Key = None, depth: int | None = None
     ) -> list[tuple[Float[Array, "P T D"], Float[Array, "P R D"]]]:
         """States of both streams before the cross-modal layers and after each of the first `depth`.
 
@@ -206,10 +196,10 @@ class Lxmert(Network):
         )
         return of_text, of_image
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         return self._encoded(self.text_states(text, key=key)[-1], text.mask)
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         return self._encoded(self.image_states(image, key=key)[-1], image.mask)
 
     def _encoded(self, states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Encoded:
@@ -218,9 +208,7 @@ class Lxmert(Network):
         first = {str(n): layer.cross.keys_values(states) for n, layer in enumerate(layers)}
         return Encoded(states, mask, first, ())
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         """Without a match head nothing is scored (L = 0)."""
         shown: tuple[Any, Any] = (None, None)
         if states or not len(self.layers):
@@ -234,9 +222,7 @@ class Lxmert(Network):
         scores, logits = scored(self.match(pooled), self.calibration)
         return Fused(*shown, scores[None], logits[None], pooled)
 
-    def _first_token(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None
-    ) -> Float[Array, "P D"]:
+    def _first_token(self, text: Encoded, image: Encoded, *, key: Key) -> Float[Array, "P D"]:
         """What the pooler reads: of the last layer nothing else is computed."""
         number = len(self.layers) - 1
         states = self.cross_states(text, image, key=key, depth=number)[-1]

@@ -32,7 +32,7 @@ from mmt_jax.nn.layers import Sizes
 from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, average, dropout, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.typing import Array, Image, Key, Text
 
 GLOBAL = -1  # the whole photo is the last region
 SEGMENTS = 3  # the release uses 0, and 2 at [CLS]
@@ -66,7 +66,7 @@ class RegionEmbed(nnx.Module):
         self.boxes = Linear(5, model.width, bias=False)
         self.norm = LayerNorm(model.width, layer.eps)
 
-    def __call__(self, image: Image, *, key: jax.Array | None) -> Float[Array, "B R D"]:
+    def __call__(self, image: Image, *, key: Key) -> Float[Array, "B R D"]:
         # Standardised, patches that differ in brightness alone would be one.
         features = image.features if self.pixels else even_out(image.features)
         key_features, key = split(key, 2) if self.hidden else (None, key)
@@ -99,17 +99,13 @@ class StreamNetwork(Network):
     def token_table(self) -> Table:
         return self.text.tokens
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
         return self._encode("text", x, text.mask, key_layers)
 
     def _encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        key: jax.Array | None,
+        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
     ) -> Encoded:
         states, keys_values = self.streams.encode(stream, x, mask, key=key)
         heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
@@ -196,23 +192,19 @@ class MMT(StreamNetwork):
         width = model.width * (1 + (model.pooling == "mean+cls"))
         return pooler(width, model.pooled_dim), pooler(width, model.pooled_dim)
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         if text.standing is None:
             return super().encode_text(text, key=key)
         states = jnp.zeros((*text.mask.shape, 0), text.standing.dtype)  # nobody reads them
         head = self._hide("text", text.standing, split(key, 2)[1])
         return Encoded(states, text.mask, {}, (head,))
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
 
     def _encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        key: jax.Array | None,
+        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
     ) -> Encoded:
         item = super()._encode(stream, x, mask, key)
         if not self.apart:
@@ -228,9 +220,7 @@ class MMT(StreamNetwork):
             key = jax.random.fold_in(key, len(self.streams.kinds))  # none of theirs
         return dropout(head, self.hidden[stream], key)
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         key_layers, key_score = split(key, 2)
         items = {"text": text, "image": image}
         trace = self.streams.fuse(

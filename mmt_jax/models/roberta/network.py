@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 from jaxtyping import Float
 
 from mmt_jax.configs.config import Config
@@ -11,7 +10,7 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Network, sizes
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import SentenceHead, WordHead
-from mmt_jax.typing import Array, Text
+from mmt_jax.typing import Array, Key, Text
 
 
 class Roberta(Network):
@@ -39,13 +38,11 @@ class Roberta(Network):
         if model.num_answers:
             self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 
-    def text_states(
-        self, text: Text, *, key: jax.Array | None = None
-    ) -> list[Float[Array, "B T D"]]:
+    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer."""
         return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())
 
     def pool(self, item: Encoded) -> Float[Array, "B D"]:

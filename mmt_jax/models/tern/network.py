@@ -28,7 +28,7 @@ from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import Linear, Table, average, split, unit
-from mmt_jax.typing import Array, Image, Text
+from mmt_jax.typing import Array, Image, Key, Text
 
 BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, area
 
@@ -108,7 +108,7 @@ class RegionEncoder(nnx.Module):
         boxes: Float[Array, "B R 5"],
         mask: Bool[Array, "B R+1"],
         *,
-        key: jax.Array | None = None,
+        key: Key = None,
     ) -> list[Float[Array, "B R+1 D"]]:
         """States of `stack`."""
         return self.stack(self.embed(features, boxes), mask, key=key)
@@ -183,7 +183,7 @@ class Tern(Network):
             parts = {"classes": model.num_classes, "features": model.regressed}
             self.region_head = RegionHead(model.width, parts)
 
-    def text_states(self, text: Text, *, key: jax.Array | None = None) -> list[Array]:
+    def text_states(self, text: Text, *, key: Key = None) -> list[Array]:
         """States of the text encoder, [B, T, text width], and of the shared layers, [B, T, D].
 
         Of each part, those before its first layer and after each.
@@ -193,7 +193,7 @@ class Tern(Network):
         projected = self.project_text(states[-1])
         return states + self.shared(projected, text.mask, key=key_shared)
 
-    def image_states(self, image: Image, *, key: jax.Array | None = None) -> list[Array]:
+    def image_states(self, image: Image, *, key: Key = None) -> list[Array]:
         """States of the region layers, [B, 1 + R, image width], and of the shared ones.
 
         The photo's slot comes first.
@@ -206,20 +206,18 @@ class Tern(Network):
         )
         return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
 
-    def encode_text(self, text: Text, *, key: jax.Array | None = None) -> Encoded:
+    def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         """The embedding is the one head."""
         return self._encoded(self.text_states(text, key=key)[-1], text.mask)
 
-    def encode_image(self, image: Image, *, key: jax.Array | None = None) -> Encoded:
+    def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         """The embedding is the one head."""
         return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
 
     def _encoded(self, states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Encoded:
         return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
 
-    def fuse(
-        self, text: Encoded, image: Encoded, *, key: jax.Array | None = None, states: bool = True
-    ) -> Fused:
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         del key, states  # the states are there
         scores = (text.heads[0] * image.heads[0]).sum(-1)
         logits = self.logits(scores)
