@@ -1,10 +1,5 @@
-# All work from a bare clone on Python 3.11 to 3.13, and are quick the second time:
-#   make demo   trains and compares a few models on generated scenes, exports the best one, and
-#               scores captions with it through TensorFlow Hub; all lands in demo/
-#   make test   installs what tests need and runs them all
-#   make test-quick   runs those that take no longer than seconds, in some three minutes
-#   make lint   checks style and types
-#   make docs   builds the site of docs/ in site/; a broken link is an error
+# All work from a bare clone on Python 3.11 to 3.13, and are quick the second time; `make help`
+# lists them. PIP_CONSTRAINT=$PWD/constraints.txt installs the versions that are tested.
 
 PYTHON ?= python3
 # Most modules are never imported: those that are, are compiled then.
@@ -23,9 +18,12 @@ HUB := tensorflow-hub tf-keras
 TORCH := torch
 endif
 
-.PHONY: demo test test-quick lint docs clean
+.PHONY: help demo test test-quick lint docs lock clean
 
-demo: .venv/installed
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+
+demo: .venv/installed  ## trains and compares a few models, exports the best, scores with it: demo/
 	$(MMT) ablate --study=demo --workdir=demo
 	test -e demo/saved_model || $(MMT) export --workdir=demo/best --out=demo/saved_model
 	test -e demo/photo.npz || \
@@ -38,19 +36,19 @@ demo: .venv/installed
 # Two processes; what a file's tests share is made once, in one of them.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/installed-test
+test: .venv/installed-test  ## all tests
 	$(PYTEST)
 
-test-quick: .venv/installed-test
+test-quick: .venv/installed-test  ## those that take no longer than seconds: some three minutes
 	$(PYTEST) -m 'not slow'
 
 # Types are checked against what the tests use.
-lint: .venv/installed-test .venv/installed-dev
+lint: .venv/installed-test .venv/installed-dev  ## style and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
-docs: .venv/installed-docs
+docs: .venv/installed-docs  ## the pages of docs/ as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 .venv/installed: setup.py pyproject.toml
@@ -64,5 +62,10 @@ docs: .venv/installed-docs
 	$(PIP) $(if $(filter test,$*),$(TORCH)) -e '.[$*]'
 	touch $@
 
-clean:
+# What is pinned stays as it is where it can; delete the file first for the newest of everything.
+lock:  ## brings constraints.txt up to pyproject.toml, by uv
+	echo 'tensorflow-cpu ; sys_platform == "linux"' | uv pip compile --quiet --universal \
+	  --python-version=3.11 --all-extras --no-annotate --no-header pyproject.toml - -o constraints.txt
+
+clean:  ## removes what these made
 	rm -rf .venv .cache demo build site *.egg-info
