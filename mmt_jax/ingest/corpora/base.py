@@ -14,7 +14,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -214,8 +214,7 @@ def by_photo(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return photos
 
 
-@dataclasses.dataclass(frozen=True)
-class Grounded:
+class Grounded(NamedTuple):
     """Texts of one photo with a box each.
 
     Attributes:
@@ -225,10 +224,10 @@ class Grounded:
       skipped: what has no words, or no box within the photo.
     """
 
-    texts: list[str] = dataclasses.field(default_factory=list)
-    boxes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    cut: int = 0
-    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    texts: list[str]
+    boxes: np.ndarray
+    cut: int
+    skipped: list[Skipped]
 
     def fields(self, texts: str) -> dict[str, Any]:
         """Both under their names in an example: `phrase/texts` has `phrase/bboxes` beside it."""

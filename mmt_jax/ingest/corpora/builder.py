@@ -77,12 +77,9 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         corpus = self._corpus
-        features = {
-            f"{name}/{part}": feature
-            for name in corpus.pictures
-            for part, feature in _PICTURE.items()
-        }
-        features |= {name: _FIELDS[kind] for name, kind in corpus.fields.items()}
+        features = {name: _FIELDS[kind] for name, kind in corpus.fields.items()}
+        for name in corpus.pictures:
+            features |= {f"{name}/{part}": feature for part, feature in _PICTURE.items()}
         return tfds.core.DatasetInfo(
             builder=self,
             description=corpus.title,
@@ -103,17 +100,6 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
     def _write(self, split: str, download_config: Any) -> Any:
         exclusion = self._exclude if base.training(split) else None
         maker = examples.Maker(self._corpus.name, str(self._raw), split, exclusion)
-        parts = self._parts
-        if parts is None:
-            number = -(-sum(1 for _ in maker.items()) // shards.PHOTOS)
-            parts = pathlib.Path(self.data_path) / f"parts-{split}", number
-        return shards.write(
-            maker,
-            features=self.info.features,
-            writer=self._example_writer(),
-            template=self._get_filename_template(split_name=split),
-            parts=parts[0],
-            number=parts[1],
-            runner=download_config.beam_runner,
-            options=download_config.beam_options,
-        )
+        parts, number = self._parts or (pathlib.Path(self.data_path) / f"parts-{split}", 0)
+        number = number or -(-sum(1 for _ in maker.items()) // shards.PHOTOS)
+        return shards.write(self, maker, parts=parts, number=number, config=download_config)

@@ -7,7 +7,7 @@ file for each corpus.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from mmt_jax import readers as files
 from mmt_jax.data import captions
@@ -34,19 +34,11 @@ def picture(
     return base.Picture(str(number), tuple(dict.fromkeys(names)), (f"coco:{number}", *ids))
 
 
-def karpathy(
-    path: pathlib.Path, split: str, picture: Callable[[str, dict], base.Picture]
-) -> base.Entries:
-    """The photos of a split of `dataset_coco.json`, or Flickr's, with their captions.
-
-    Args:
-      path: of the file.
-      split: one of `KARPATHY`.
-      picture: makes a `Picture` of an entry, and of where it is for what it raises.
-    """
+def karpathy(path: pathlib.Path, split: str) -> Iterator[tuple[str, dict]]:
+    """The photos of a split of `dataset_coco.json`, or Flickr's, and where each is."""
     for where, _, entry in files.json_entries(path, "images"):
         if files.field(entry, "split", str, where) in captions.KARPATHY[split]:
-            yield base.captioned(where, picture(where, entry), captions.karpathys(entry, where))
+            yield where, entry
 
 
 def _splits(raw: base.Raw) -> tuple[str, ...]:
@@ -56,15 +48,14 @@ def _splits(raw: base.Raw) -> tuple[str, ...]:
 
 
 def _read(raw: base.Raw, split: str) -> base.Entries:
-    if split in KARPATHY:
-        return karpathy(raw.need(_KARPATHY), split, _karpathy_picture)
-    return _official(raw.need(_ANNOTATIONS.format(split=split)), split)
-
-
-def _karpathy_picture(where: str, entry: dict) -> base.Picture:
-    number = files.field(entry, "cocoid", int, where)
-    folders = (files.field(entry, "filepath", str, where), "train2017", "val2017")
-    return picture(number, folders, name=files.field(entry, "filename", str, where))
+    if split not in KARPATHY:
+        yield from _official(raw.need(_ANNOTATIONS.format(split=split)), split)
+        return
+    for where, entry in karpathy(raw.need(_KARPATHY), split):
+        number = files.field(entry, "cocoid", int, where)
+        folders = (files.field(entry, "filepath", str, where), "train2017", "val2017")
+        photo = picture(number, folders, name=files.field(entry, "filename", str, where))
+        yield base.captioned(where, photo, captions.karpathys(entry, where))
 
 
 def _official(path: pathlib.Path, split: str) -> base.Entries:

@@ -22,19 +22,12 @@ MISSING = "missing photo"
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes examples of one split; small enough to be sent to workers.
-
-    Attributes:
-      corpus: its name.
-      folder: of the raw files.
-      split: its name.
-      exclusion: photos to be kept out, or None.
-    """
+    """Makes examples of one split; small enough to be sent to workers."""
 
     corpus: str
-    folder: str
+    folder: str  # of the raw files
     split: str
-    exclusion: hashes.Exclusion | None
+    exclusion: hashes.Exclusion | None  # photos to be kept out
 
     def items(self) -> Any:
         """The split's items."""
@@ -55,7 +48,7 @@ class Maker:
             if item.frame:
                 orientation = header.orientation_of(item.frame)
         for name, kind in corpus.fields.items():
-            values[name] = _value(kind, item.fields[name])
+            values[name] = _KINDS[kind](item.fields[name])
             if kind == "boxes":
                 values[name] = boxes.upright(values[name], orientation)
         return _text(item.key), values
@@ -97,29 +90,16 @@ def rejected(folder: str | os.PathLike, split: str) -> pathlib.Path:
     return pathlib.Path(folder) / f"rejected-{split}.jsonl"
 
 
-def none(maker: Maker) -> UsageError:
-    """What to raise where a split has not one example."""
-    return UsageError(
-        f"{maker.folder}: none of the photos of {maker.split} can be used; there must be "
-        f"{corpora.get(maker.corpus).wants}"
-    )
-
-
-def _value(kind: str, value: Any) -> Any:
-    match kind:
-        case "text":
-            return _text(value)
-        case "texts":
-            return [_text(text) for text in value]
-        case "boxes":
-            return np.asarray(value, np.float32).reshape(-1, 4)
-        case "floats":
-            return np.asarray(value, np.float32)
-        case "ints":
-            return np.asarray(value, np.int64)
-    return value
-
-
 def _text(text: str) -> str:
     """JSON may hold halves of characters, which cannot be written."""
     return text.encode("utf-8", "replace").decode()
+
+
+_KINDS = {  # of `base.Corpus.fields`
+    "text": _text,
+    "texts": lambda texts: list(map(_text, texts)),
+    "int": int,
+    "ints": lambda values: np.asarray(values, np.int64),
+    "floats": lambda values: np.asarray(values, np.float32),
+    "boxes": lambda values: np.asarray(values, np.float32).reshape(-1, 4),
+}

@@ -15,7 +15,8 @@ import re
 from xml.etree import ElementTree
 
 from mmt_jax import readers as files
-from mmt_jax.errors import UsageError
+from mmt_jax.data import captions
+from mmt_jax.errors import UsageError, reading
 from mmt_jax.ingest.corpora import base, coco_captions
 
 _CAPTION = re.compile(r"(?P<name>[^#\t]+)#\d+\s*\t(?P<text>.*)")
@@ -58,15 +59,11 @@ def _splits(corpus: str, raw: base.Raw) -> tuple[str, ...]:
 
 
 def _read(corpus: str, raw: base.Raw, split: str) -> base.Entries:
-    def of_entry(where: str, entry: dict) -> base.Picture:
-        return picture(corpus, files.field(entry, "filename", str, where))
-
     if path := raw.find(f"dataset_{corpus}.json"):
-        return coco_captions.karpathy(path, split, of_entry)
-    return _read_tokens(corpus, raw, split)
-
-
-def _read_tokens(corpus: str, raw: base.Raw, split: str) -> base.Entries:
+        for where, entry in coco_captions.karpathy(path, split):
+            photo = picture(corpus, files.field(entry, "filename", str, where))
+            yield base.captioned(where, photo, captions.karpathys(entry, where))
+        return
     path = raw.find(*_TOKENS[corpus])
     assert path is not None  # there is no split without it
     texts: dict[str, list[str]] = {}
@@ -96,20 +93,16 @@ def _read_entities(raw: base.Raw, split: str) -> base.Entries:
         if isinstance(entry, base.Skipped):
             yield entry
             continue
-        found, size = base.Grounded(), None
+        rows, size = [], None
         stem = pathlib.PurePosixPath(entry.key).name  # never a path out of the two folders
         if grounded and base.is_file(path := folders[0] / f"{stem}.xml"):
             size, chains = _boxes(path)
             phrases = _phrases(folders[1] / f"{stem}.txt")
             rows = [(p, text, box) for chain, text in phrases for p, box in chains.get(chain, ())]
-            found = base.ground(rows, size)
-            yield from found.skipped
-        yield dataclasses.replace(
-            entry,
-            fields={**entry.fields, **found.fields("phrase/texts")},
-            frame=size,
-            cut=found.cut,
-        )
+        found = base.ground(rows, size or (1, 1))
+        yield from found.skipped
+        fields = {**entry.fields, **found.fields("phrase/texts")}
+        yield dataclasses.replace(entry, fields=fields, frame=size, cut=found.cut)
 
 
 def _phrases(path: pathlib.Path) -> list[tuple[str, str]]:
@@ -140,17 +133,14 @@ def _boxes(
 
 
 def _xml(path: pathlib.Path) -> ElementTree.Element:
-    with contextlib.suppress(OSError):
+    with reading(path):
         content = path.read_bytes()
-        if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-            raise UsageError(
-                f"{path} is no annotation: too long, or with entities, which may be bombs"
-            )
-        try:
-            return ElementTree.fromstring(content)
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
-    raise UsageError(f"{path} cannot be read")
+    if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise UsageError(f"{path} is no annotation: too long, or with entities, which may be bombs")
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
 
 
 def _numbers(
@@ -159,12 +149,11 @@ def _numbers(
     values = []
     for name in names:
         text = "" if parent is None else parent.findtext(name, "")
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise UsageError(f"{path}: <{name}> is {text!r}; it must be a number") from None
-        if not abs(values[-1]) < 1e6:
-            raise UsageError(f"{path}: <{name}> is {text}; it must be a number of pixels")
+        with contextlib.suppress(ValueError):
+            if abs(value := float(text)) < 1e6:
+                values.append(value)
+                continue
+        raise UsageError(f"{path}: <{name}> is {text!r}; it must be a number of pixels")
     return values
 
 

@@ -20,7 +20,9 @@ from typing import Any
 from tensorflow_datasets.core import example_serializer, splits
 
 from mmt_jax import progress
+from mmt_jax.errors import UsageError
 from mmt_jax.files import whole
+from mmt_jax.ingest import corpora
 from mmt_jax.ingest.corpora import base, examples
 
 PHOTOS = 2_000  # of a shard: some 200 MB
@@ -76,44 +78,37 @@ class _Shards:
 
 
 def write(
-    maker: examples.Maker,
-    *,
-    features: Any,
-    writer: Any,
-    template: Any,
-    parts: pathlib.Path,
-    number: int,
-    runner: Any,
-    options: Any,
+    builder: Any, maker: examples.Maker, *, parts: pathlib.Path, number: int, config: Any
 ) -> splits.SplitInfo:
-    """Writes a split and the list of what is left out.
+    """Writes a split of TFDS's builder, and the list of what is left out.
 
     Args:
-      maker: of its examples.
-      features, writer: TFDS's, of the builder.
-      template: of the names of its shards.
-      parts: where they are written until all are there; those that are there already stay.
+      builder, maker: of the data set, and of the split's examples.
+      parts: where shards are written until all are there; those that are there already stay.
       number: of shards; those that remain empty are left out.
-      runner, options: as `beam.Pipeline` takes them; no runner = this process, without Beam.
+      config: TFDS's DownloadConfig, which names Beam's runner; none = this process, without Beam.
     """
-    folder = pathlib.Path(template.data_dir)
+    template = builder._get_filename_template(split_name=maker.split)
     parts.mkdir(parents=True, exist_ok=True)
-    shards = _Shards(maker, features, writer, str(parts))
-    if runner is None:
+    shards = _Shards(maker, builder.info.features, builder._example_writer(), str(parts))
+    if config.beam_runner is None:
         _alone(shards, number)
     else:
-        _on_beam(shards, number, runner, options)
+        _on_beam(shards, number, config)
     done = {int(path.stem): json.loads(path.read_text()) for path in parts.glob("*.json")}
     filled = [shard for shard in sorted(done) if done[shard]["examples"]]
     for index, shard in enumerate(filled):
         path = template.sharded_filepath(shard_index=index, num_shards=len(filled))
         os.replace(parts / f"{shard:05d}", path)
-    with open(examples.rejected(folder, maker.split), "w", encoding="utf-8") as file:
+    with open(examples.rejected(template.data_dir, maker.split), "w", encoding="utf-8") as file:
         for shard in sorted(done):
             file.writelines(json.dumps(entry) + "\n" for entry in done[shard]["rejected"])
     shutil.rmtree(parts)
     if not filled:
-        raise examples.none(maker)
+        raise UsageError(
+            f"{maker.folder}: none of the photos of {maker.split} can be used; there must be "
+            f"{corpora.get(maker.corpus).wants}"
+        )
     return splits.SplitInfo(
         name=maker.split,
         shard_lengths=[done[shard]["examples"] for shard in filled],
@@ -134,10 +129,10 @@ def _alone(shards: _Shards, number: int) -> None:
                 counter.add(1)
 
 
-def _on_beam(shards: _Shards, number: int, runner: Any, options: Any) -> None:
+def _on_beam(shards: _Shards, number: int, config: Any) -> None:
     import apache_beam as beam
 
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    with beam.Pipeline(runner=config.beam_runner, options=config.beam_options) as pipeline:
         _ = (
             pipeline
             | "Split" >> beam.Create([shards.maker.split])

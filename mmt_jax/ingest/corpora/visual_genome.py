@@ -104,10 +104,8 @@ def _things(
             texts = base.captions(_words(kind, row, words, place))
             if texts or kind != _ATTRIBUTES:  # most things have no attribute
                 rows += [(place, text, [row.get(side) for side in sides]) for text in texts or [""]]
-        if number in photos:
-            yield number, where, base.ground(rows, photos[number].size)
-        else:
-            yield number, where, base.Grounded()
+        photo = photos.get(number)
+        yield number, where, base.ground(rows, photo.size) if photo else base.ground([], (1, 1))
 
 
 def _words(kind: str, row: dict, name: str, where: str) -> list[str]:
