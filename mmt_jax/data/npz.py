@@ -8,7 +8,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class Npz(contextlib.ExitStack):
 
         return read
 
-    def _member(self, name: str) -> IO[bytes]:
+    def _member(self, name: str) -> Any:
         return self._zip.open(f"{name}.npy")
 
     @contextlib.contextmanager

@@ -112,7 +112,7 @@ def _coco_photo(
         raise UsageError(f"{where}: the category {min(unknown)} is not among the categories")
     classes = np.array([kinds[kind] for kind in found.tolist()], np.int64)
     info = {"file_name": row["file_name"]} if isinstance(row.get("file_name"), str) else {}
-    return _photo(number, row, boxes, "xywh pixels", np.eye(width)[classes], where, info=info)
+    return _photo(number, row, boxes, "xywh pixels", classes, width, where, info=info)
 
 
 def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
@@ -126,8 +126,8 @@ def _line(line: bytes, columns: Mapping[str, int], where: str) -> Detections:
     captions = row.get("captions", [])
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise UsageError(f"{where}: captions must be a list of strings")
-    hot = np.eye(len(columns))[classes]
-    return _photo(number, row, boxes, "xyxy pixels", hot, where, captions=tuple(captions))
+    known = {"captions": tuple(captions)}
+    return _photo(number, row, boxes, "xyxy pixels", classes, len(columns), where, **known)
 
 
 def _photo(
@@ -135,11 +135,13 @@ def _photo(
     row: Any,
     boxes: np.ndarray,
     convention: str,
-    hot: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
     where: str,
     **known: Any,
 ) -> Detections:
-    """A photo out of its boxes, and its categories as one-hots [n, C]."""
+    """A photo out of its boxes and the numbers of their categories [n]."""
+    hot = np.eye(num_classes)[classes]
     width, height = (
         detections.number(files.field(row, key, int, where), key, where, high=detections.MAX_SIDE)
         for key in ("width", "height")
@@ -152,7 +154,7 @@ def _photo(
         placed,
         where,
         size=(width, height),
-        class_ids=hot.argmax(axis=1) if len(hot) else np.zeros(0, np.int64),
+        class_ids=classes,
         class_probs=np.ones(len(hot), np.float32),
         whole=np.concatenate([histogram, WHOLE], dtype=np.float32),
         **known,

@@ -12,7 +12,7 @@ import numpy as np
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes
 from mmt_jax.ingest.guarded import Entries
-from mmt_jax.photo import Photo, image_id, rows, top
+from mmt_jax.photo import LABELS, Photo, image_id, rows, top
 
 MAX_REGIONS = 10_000  # of a photo; more is a damaged number
 MAX_CLASSES = 100_000  # of a detector, and attributes; likewise
@@ -58,21 +58,10 @@ class Format:
     captions: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """What a format calls its fields; those that are None or absent are not known of a photo."""
-
-    features: str
-    boxes: str
-    width: str | None = None  # of the photo in pixels
-    height: str | None = None
-    count: str | None = None  # of regions
-    class_ids: str | None = None
-    scores: str | None = None  # probability of `class_ids`
-    attribute_ids: str | None = None
-    attribute_scores: str | None = None
-    class_probs: str | None = None  # of all classes
-    convention: str = "xyxy pixels"  # of the boxes
+# What a format calls its fields: features and boxes, and what may be unknown: the photo's width and
+# height, the count of its regions, class_ids and the scores of these, attribute_ids and
+# attribute_scores, and class_probs, of all classes.
+Names = Mapping[str, str]
 
 
 def detected(
@@ -82,14 +71,11 @@ def detected(
     where: str,
     *,
     size: tuple[int, int] | None = None,
-    class_ids: np.ndarray | None = None,
-    class_probs: np.ndarray | None = None,
-    attribute_ids: np.ndarray | None = None,
-    attribute_probs: np.ndarray | None = None,
-    scores: np.ndarray | None = None,
+    num_classes: int | None = None,
     whole: np.ndarray | None = None,
     captions: tuple[str, ...] = (),
     info: Mapping[str, Any] | None = None,
+    **columns: np.ndarray | None,
 ) -> Detections:
     """What is known of n regions, as a photo; those without area are gone.
 
@@ -99,99 +85,99 @@ def detected(
       placed: their boxes.
       where: for messages.
       size: the photo's width and height in pixels.
-      class_ids: [n], each region's likeliest class, whose probability is `class_probs` [n]; or
-        None, and `class_probs` [n, C] is the whole distribution; or both are None.
-      class_probs: see `class_ids`.
-      attribute_ids: [n], each region's likeliest attribute, whose probability is
-        `attribute_probs` [n].
-      attribute_probs: see `attribute_ids`.
-      scores: [n].
+      num_classes: of the detector, where its whole distribution is known.
       whole: [F], the whole photo's feature; None = the mean of the regions'.
-      captions: of the photo.
-      info: what else is known of it.
+      captions, info: of the photo.
+      **columns: [n] `scores`; [n] or [n, k] the likeliest `class_ids` and `attribute_ids`, each
+        with `class_probs` and `attribute_probs`.
 
     Raises:
       UsageError: impossible labels, or no region. What else may be wrong is for
         `FolderWriter.add` to find.
     """
-    if len(placed.corners) != len(features):
-        raise UsageError(f"{where}: {len(placed.corners)} boxes for {len(features)} features")
-    num_classes = None
-    if class_probs is not None and class_ids is None:
-        if not np.isfinite(class_probs).all() or not class_probs.size:
-            raise UsageError(f"{where}: the class distribution holds NaN or infinity, or nothing")
-        num_classes = class_probs.shape[1]
-        class_ids, class_probs = top(class_probs)
-    columns = {"features": features} if scores is None else {"features": features, "scores": scores}
-    labels = {"class": (class_ids, class_probs), "attribute": (attribute_ids, attribute_probs)}
-    for kind, (ids, probs) in labels.items():
+    kept = ~placed.empty
+    features, scores = features[kept], columns.get("scores")
+    labels = {}
+    for kind in LABELS:
+        ids, probs = columns.get(f"{kind}_ids"), columns.get(f"{kind}_probs")
         if ids is None or probs is None:
             continue
         if ids.min(initial=0) < 0 or ids.max(initial=0) >= MAX_CLASSES:
             raise UsageError(f"{where}: {kind} ids run from {ids.min()} to {ids.max()}")
         for part, values in (("ids", ids), ("probs", probs)):
-            columns[f"{kind}_{part}"] = values if values.ndim == 2 else values[:, None]
-    kept = ~placed.empty
-    columns = {key: values[kept] for key, values in columns.items()}
+            labels[f"{kind}_{part}"] = values[kept] if values.ndim == 2 else values[kept, None]
     if whole is None:
-        check_count(int(kept.sum()), where)
-        whole = columns["features"].mean(axis=0, dtype=np.float32)
+        check_count(len(features), where)
+        whole = features.mean(axis=0, dtype=np.float32)
     known = {"name": name} if isinstance(name, str) else {}
     known |= dict(zip(("width", "height"), size or ())) | dict(info or {})
     number = name if isinstance(name, int) else image_id(name)
-    seen = rows(boxes=placed.corners[kept], whole=whole, **columns)
+    scores = None if scores is None else scores[kept]
+    seen = rows(features, placed.corners[kept], whole=whole, scores=scores, **labels)
     photo = Photo(number, captions, seen, known)
     cut = int(placed.cut[kept].sum())
     return Detections(photo, name, num_classes, cut, len(kept) - int(kept.sum()))
 
 
-def from_fields(fields: Mapping[str, Any], names: Names, *, name: str, where: str) -> Detections:
-    """`detected` out of named arrays, cut to the regions that `count` says.
+def from_fields(
+    fields: Mapping[str, Any],
+    names: Names,
+    *,
+    name: str,
+    where: str,
+    convention: str = "xyxy pixels",
+) -> Detections:
+    """`detected` out of named arrays, cut to the regions that `count` says; boxes by `convention`.
 
     Raises:
       UsageError: a field is missing, of the wrong type or of a length that disagrees, boxes are
         against the convention, or as `detected`.
     """
-    features = array(fields, names.features, "f", 2, where)
+    features = array(fields, names["features"], "f", 2, where)
     count = len(features)
-    if names.count is not None and names.count in fields:
-        count = number(fields[names.count], names.count, where, high=len(features))
+    if (key := names.get("count")) and key in fields:
+        count = number(fields[key], key, where, high=len(features))
     check_count(count, where)
 
-    def column(key: str | None, kinds: str, rank: int) -> np.ndarray | None:
+    def column(role: str, kinds: str, rank: int) -> np.ndarray | None:
+        key = names.get(role)
         if key is None or fields.get(key) is None:
             return None
         values = array(fields, key, kinds, rank, where)
         if len(values) != len(features):
-            raise UsageError(
-                f"{where}: {key} has {len(values)} rows, {names.features} {len(features)}"
-            )
+            wanted = f"{names['features']} {len(features)}"
+            raise UsageError(f"{where}: {key} has {len(values)} rows, {wanted}")
         return values[:count]
 
-    ids, scores = column(names.class_ids, "iu", 1), column(names.scores, "f", 1)
-    probs = column(names.class_probs, "f", 2)
-    if probs is not None and (scores is None or names.class_ids):
-        ids, scores = None, probs.max(axis=1, initial=0)
-    drawn = column(names.boxes, "iuf", 2)
+    ids, scores = column("class_ids", "iu", 1), column("scores", "f", 1)
+    probs, num_classes = column("class_probs", "f", 2), None
+    if probs is None:
+        probs = scores
+    elif not np.isfinite(probs).all() or not probs.size:
+        raise UsageError(f"{where}: the class distribution holds NaN or infinity, or nothing")
+    else:
+        num_classes = probs.shape[1]
+        scores = probs.max(axis=1) if scores is None or "class_ids" in names else scores
+        ids, probs = top(probs)
+    drawn = column("boxes", "iuf", 2)
     if drawn is None:
-        raise UsageError(f"{where}: the field {names.boxes} is missing")
+        raise UsageError(f"{where}: the field {names['boxes']} is missing")
     size = None
-    if names.width and names.height:
-        width, height = (
-            number(fields.get(side), side, where, high=MAX_SIDE)
-            for side in (names.width, names.height)
-        )
+    if "width" in names:
+        sides = names["width"], names["height"]
+        width, height = (number(fields.get(s), s, where, high=MAX_SIDE) for s in sides)
         size = width, height
     return detected(
         name,
         features[:count],
-        boxes.placed(drawn, names.convention, size, where),
+        boxes.placed(drawn, convention, size, where),
         where,
         size=size,
+        num_classes=num_classes,
         class_ids=ids,
-        class_probs=scores if probs is None and ids is not None else probs,
-        attribute_ids=column(names.attribute_ids, "iu", 1),
-        attribute_probs=column(names.attribute_scores, "f", 1),
+        class_probs=probs,
+        attribute_ids=column("attribute_ids", "iu", 1),
+        attribute_probs=column("attribute_scores", "f", 1),
         scores=scores,
     )
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
+from mmt_jax.data.npz import Npz
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest import unpickle
@@ -26,10 +26,10 @@ from mmt_jax.ingest.features.stores import MMF
 from mmt_jax.ingest.guarded import Entries
 from mmt_jax.photo import BOXES, FEATURES
 
-NPZ = Names(*("x", "bbox", "image_w", "image_h"), count="num_bbox", class_probs="cls_prob")
-UNITER = Names(
-    *("features", "norm_bb"), scores="conf", class_probs="soft_labels", convention="xyxy 0..1"
-)
+NPZ = {"features": "x", "boxes": "bbox", "width": "image_w", "height": "image_h"}
+NPZ |= {"count": "num_bbox", "class_probs": "cls_prob"}
+UNITER = {"features": "features", "boxes": "norm_bb", "scores": "conf"}
+UNITER |= {"class_probs": "soft_labels"}
 _INFO = "_info.npy"
 _PADDING = "image/padding_mask"
 
@@ -64,13 +64,13 @@ def _npy(path: pathlib.Path) -> Detections:
     features, fields = arrays[0], arrays[1].item() if arrays[1].shape == () else None
     if not isinstance(fields, dict):
         raise UsageError(f"{info} does not hold a dict")
-    fields = {**fields, MMF.features: features}
+    fields = {**fields, MMF["features"]: features}
     return detections.from_fields(fields, MMF, name=name, where=str(path))
 
 
 def _npz(path: pathlib.Path) -> Detections:
-    fields = _arrays(path, filter(None, vars(NPZ).values()))
-    features, boxes = fields.get(NPZ.features), fields.get(NPZ.boxes)
+    fields = _arrays(path, NPZ)
+    features, boxes = fields.get(NPZ["features"]), fields.get(NPZ["boxes"])
     if features is not None and boxes is not None and features.ndim == boxes.ndim == 2:
         rows, width = features.shape
         if rows != len(boxes) == width:
@@ -82,11 +82,12 @@ def _npz(path: pathlib.Path) -> Detections:
 
 
 def _uniter(path: pathlib.Path) -> Detections:
-    where, name = str(path), UNITER.boxes
-    fields = _arrays(path, filter(None, vars(UNITER).values()))
-    drawn = detections.array(fields, name, "f", 2, where)
-    fields[name] = detections.corners(drawn, f"{name} is", where)
-    return detections.from_fields(fields, UNITER, name=path.stem, where=where)
+    where, boxes, fields = str(path), UNITER["boxes"], _arrays(path, UNITER)
+    drawn = detections.array(fields, boxes, "f", 2, where)
+    fields[boxes] = detections.corners(drawn, f"{boxes} is", where)
+    return detections.from_fields(
+        fields, UNITER, name=path.stem, where=where, convention="xyxy 0..1"
+    )
 
 
 def _mmt(path: pathlib.Path) -> Detections:
@@ -116,16 +117,10 @@ def _mmt(path: pathlib.Path) -> Detections:
     return detections.detected(path.stem, features[real], placed, where, whole=features[-1])
 
 
-def _arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+def _arrays(path: pathlib.Path, names: Names) -> dict[str, np.ndarray]:
     """Those of the named arrays that an npz holds."""
-    with zipfile.ZipFile(path) as archive:
-        there = set(archive.namelist())
-        arrays = {}
-        for name in names:
-            if f"{name}.npy" in there:
-                with archive.open(f"{name}.npy") as member:
-                    arrays[name] = unpickle.load_array(member, f"{path}: {name}")
-        return arrays
+    with Npz(path) as file:
+        return {name: file.read(name) for name in names.values() if name in file}
 
 
 def _format(about: str, boxes: str, parse: Callable[..., Detections], *suffixes: str) -> Format:

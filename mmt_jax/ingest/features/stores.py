@@ -18,23 +18,14 @@ import numpy as np
 from mmt_jax.errors import UsageError, optional
 from mmt_jax.ingest import unpickle
 from mmt_jax.ingest.features import detections, tsv
-from mmt_jax.ingest.features.detections import Detections, Format, Names
+from mmt_jax.ingest.features.detections import Detections, Format
 from mmt_jax.ingest.guarded import Entries
 
-H5 = Names(
-    *("features", "boxes", "img_w", "img_h"),
-    class_ids="obj_id",
-    scores="obj_conf",
-    attribute_ids="attr_id",
-    attribute_scores="attr_conf",
-    class_probs="cls_prob",
-)
-MMF = Names(
-    *("features", "bbox", "image_width", "image_height"),
-    count="num_boxes",
-    class_ids="objects",
-    class_probs="cls_prob",
-)
+H5 = {"features": "features", "boxes": "boxes", "width": "img_w", "height": "img_h"}
+H5 |= {"class_ids": "obj_id", "scores": "obj_conf", "class_probs": "cls_prob"}
+H5 |= {"attribute_ids": "attr_id", "attribute_scores": "attr_conf"}
+MMF = {"features": "features", "boxes": "bbox", "width": "image_width", "height": "image_height"}
+MMF |= {"count": "num_boxes", "class_ids": "objects", "class_probs": "cls_prob"}
 
 _KEYS = b"keys"  # the entry of an LMDB that lists the others
 
@@ -53,8 +44,7 @@ def _read_h5(path: pathlib.Path) -> Entries:
 
 def _h5(file: Any, name: str, where: str) -> Detections:
     group = _hard(file, name, where)
-    known = set(filter(None, vars(H5).values()))
-    keys = sorted(known & set(group)) if hasattr(group, "keys") else []
+    keys = sorted({*H5.values()} & {*group}) if hasattr(group, "keys") else []
     fields = {key: _dataset(_hard(group, key, where), f"{where}/{key}") for key in keys}
     return detections.from_fields(fields, H5, name=name, where=where)
 

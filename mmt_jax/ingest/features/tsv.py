@@ -13,9 +13,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,12 @@ from mmt_jax.ingest.guarded import Entries
 
 MAX_LINE = 1 << 26  # bytes; a hundred regions of 2,048 numbers take 1.1 million
 
-BOTTOM_UP = Names(
-    *("features", "boxes", "image_w", "image_h"), count="num_boxes", class_probs="cls_prob"
-)
-LXMERT = Names(
-    *("features", "boxes", "img_w", "img_h"),
-    count="num_boxes",
-    class_ids="objects_id",
-    scores="objects_conf",
-    attribute_ids="attrs_id",
-    attribute_scores="attrs_conf",
-)
-VINVL = Names(*("features", "boxes"), convention="xyxy 0..1")
+BOTTOM_UP = {"features": "features", "boxes": "boxes", "width": "image_w", "height": "image_h"}
+BOTTOM_UP |= {"count": "num_boxes", "class_probs": "cls_prob"}
+LXMERT = {"features": "features", "boxes": "boxes", "width": "img_w", "height": "img_h"}
+LXMERT |= {"count": "num_boxes", "class_ids": "objects_id", "scores": "objects_conf"}
+LXMERT |= {"attribute_ids": "attrs_id", "attribute_scores": "attrs_conf"}
+VINVL = {"features": "features", "boxes": "boxes"}
 _BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features", "cls_prob")
 _LXMERT = (
     *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
@@ -80,13 +73,9 @@ def decoded(row: Mapping[str, str | bytes | int], where: str) -> dict[str, Any]:
 
 def text(value: bytes, where: str) -> str:
     """A name, which must be UTF-8 and not empty."""
-    try:
-        name = value.decode().strip()
-    except UnicodeDecodeError:
-        raise UsageError(f"{where}: the photo's name is not UTF-8") from None
-    if not name:
-        raise UsageError(f"{where}: the photo has no name")
-    return name
+    if name := value.decode().strip():
+        return name
+    raise UsageError(f"{where}: the photo has no name")
 
 
 def _numbers(text: Any, dtype: str, count: int, where: str) -> np.ndarray:
@@ -105,16 +94,13 @@ def _numbers(text: Any, dtype: str, count: int, where: str) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(count, -1)
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+def _read(parse: Callable[[bytes, str], Detections], path: pathlib.Path) -> Entries:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         if path.suffix != ".gz" and file.read(2) == b"\x1f\x8b":
             raise UsageError(f"{path} is packed by gzip; unpack it first, or end its name in .gz")
-    return ((where, line) for where, line in files.byte_lines(path, MAX_LINE) if line.strip())
-
-
-def _read(parse: Callable[[bytes, str], Detections], path: pathlib.Path) -> Entries:
-    for where, line in _lines(path):
-        yield where, functools.partial(parse, line, where)
+    for where, line in files.byte_lines(path, MAX_LINE):
+        if line.strip():
+            yield where, functools.partial(parse, line, where)
 
 
 def _row(names: Names, layouts: Sequence[Sequence[str]], line: bytes, where: str) -> Detections:
@@ -131,13 +117,8 @@ def _row(names: Names, layouts: Sequence[Sequence[str]], line: bytes, where: str
 def _vinvl(line: bytes, where: str) -> Detections:
     key, *values = line.split(b"\t")
     if len(values) == 1:
-        try:
-            row = json.loads(values[0])
-            values = [str(row["num_boxes"]), row["features"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UsageError(
-                f"{where}: its second field is no JSON of num_boxes, features"
-            ) from None
+        row = files.parsed(values[0], where)
+        values = [files.field(row, key, object, where) for key in ("num_boxes", "features")]
     if len(values) != 2:
         raise UsageError(f"{where}: {1 + len(values)} fields between tabs, it must have 2 or 3")
     count = detections.number(values[0], "num_boxes", where, high=detections.MAX_REGIONS)
@@ -148,7 +129,8 @@ def _vinvl(line: bytes, where: str) -> Detections:
         table[:, -_GEOMETRY:], "the last six numbers of a feature are", where
     )
     fields = {"features": table[:, :-_GEOMETRY], "boxes": drawn}
-    return detections.from_fields(fields, VINVL, name=text(key, where), where=where)
+    name = text(key, where)
+    return detections.from_fields(fields, VINVL, name=name, where=where, convention="xyxy 0..1")
 
 
 def _format(about: str, boxes: str, parse: Callable[..., Detections], *more: Any) -> Format:
