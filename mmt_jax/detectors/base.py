@@ -64,19 +64,19 @@ class Detector(Protocol):
 
 
 @contextlib.contextmanager
-def running(on: str) -> Iterator[None]:
-    """Around a detector at work on what a message calls `on`: its library may raise anything."""
+def told(wrong: str, remedy: str = "") -> Iterator[None]:
+    """Around what a library does: whatever it raises is told as why it is that `wrong`."""
     try:
         yield
     except UsageError:
         raise
     except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
-        raise UsageError(f"the detector fails on {on} ({reason(error)})") from None
+        raise UsageError(f"{wrong} ({reason(error)}){remedy}") from None
 
 
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
     """What a detector says of one picture, as `photo`; `name` is for messages."""
-    with running(name):
+    with told(f"the detector fails on {name}"):
         (found,) = detector.detect([picture])
     return photo(found)
 

@@ -15,7 +15,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError, optional, reason
+from mmt_jax.errors import UsageError, optional
 from mmt_jax.ingest import boxes as boxes_lib
 
 MODEL = "a frozen graph of the TF Object Detection API, as MMT's release uses one"
@@ -65,27 +65,21 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
     boxes = boxes_lib.placed(boxes, "yxyx 0..1", None, "the detector").corners
     if features.ndim == 4:
         features = features.mean(axis=(1, 2))
-    ids = probs = None
+    columns = [boxes, features]
     if CLASS_SCORES in outputs:
         classes = outputs[CLASS_SCORES][0, :count].astype(np.float32)
         scores = classes[:, 1:].max(axis=1, initial=0)
         total = classes.sum(axis=1, keepdims=True)
-        ids, probs = photos.top(classes / np.maximum(total, 1))  # sigmoids need not sum to 1
+        columns += [scores, *photos.top(classes / np.maximum(total, 1))]  # sigmoids sum to anything
     else:
-        scores = outputs[SCORES][0, :count].astype(np.float32)
+        columns.append(scores := outputs[SCORES][0, :count].astype(np.float32))
     best = np.argsort(-scores, kind="stable")[: base.MAX_REGIONS]
-    return Detections(
-        boxes[best],
-        features[best],
-        scores[best],
-        None if ids is None else ids[best],
-        None if probs is None else probs[best],
-    )
+    return Detections(*(column[best] for column in columns))
 
 
 def count_classes(outputs: Outputs) -> int:
     """How many classes a graph tells apart, as one run of it shows."""
-    with base.running("a black picture of 640 × 640 pixels"):
+    with base.told("the detector fails on a black picture of 640 × 640 pixels"):
         return outputs(np.zeros((1, 640, 640, 3), np.uint8))[CLASS_SCORES].shape[-1]
 
 
@@ -105,13 +99,8 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
     base.existing(model, "frozen graph")
     tf = tensorflow()
     graph_def = tf.compat.v1.GraphDef()
-    try:
-        with open(model, "rb") as file:
-            graph_def.ParseFromString(file.read())
-    except Exception as error:  # of protobuf, whose type depends on its implementation
-        raise UsageError(
-            f"{model} is no frozen graph ({reason(error)}); give the .pb file"
-        ) from None
+    with base.told(f"{model} is no frozen graph", "; give the .pb file"), open(model, "rb") as file:
+        graph_def.ParseFromString(file.read())
     wanted = (BOXES, FEATURES, CLASS_SCORES, COUNT)
     names = {node.name for node in graph_def.node}
     if lacking := [name for name in (INPUT, *wanted) if name not in names]:

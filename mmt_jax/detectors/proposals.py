@@ -36,12 +36,7 @@ Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 class CropDetector:
     """Classifies the crops of each picture, of all pictures together; the last row is the whole.
 
-    Args:
-      classify: the classifier.
-      size: height and width of its crops.
-      scales: of the boxes.
-      labels: file of the classes' names, or "".
-      num_classes: C.
+    `size` is the height and width of the crops, `labels` the file of the classes' names, or "".
     """
 
     def __init__(

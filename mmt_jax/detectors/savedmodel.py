@@ -6,7 +6,7 @@ import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph
 from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES, SCORES
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError
 
 MODEL = "a SavedModel that returns boxes, scores and features"
 
@@ -39,10 +39,8 @@ def load(
     """
     base.existing(model, "SavedModel")
     tf = frozen_graph.tensorflow()
-    try:
+    with base.told(f"{model} cannot be read as a SavedModel"):
         module = tf.saved_model.load(model)
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise UsageError(f"{model} cannot be read as a SavedModel ({reason(error)})") from None
     if signature not in module.signatures:
         known = ", ".join(module.signatures) or "none"
         raise UsageError(f"{model} has no signature {signature!r}; it has {known}")

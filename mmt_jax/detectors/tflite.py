@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph, proposals
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError
 
 MODEL = "a .tflite classifier, over a grid of boxes at several scales"
 
@@ -31,17 +31,13 @@ def load(
     """
     base.existing(model, "model")
     tf = frozen_graph.tensorflow()
-    try:
-        with warnings.catch_warnings():  # that it will move to a package of its own
-            warnings.simplefilter("ignore")
-            network = tf.lite.Interpreter(
-                model, num_threads=1, experimental_preserve_all_tensors=True
-            )
+    with (
+        base.told(f"{model} cannot be read as a TensorFlow Lite model"),
+        warnings.catch_warnings(),  # that it will move to a package of its own
+    ):
+        warnings.simplefilter("ignore")
+        network = tf.lite.Interpreter(model, num_threads=1, experimental_preserve_all_tensors=True)
         network.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"{model} cannot be read as a TensorFlow Lite model ({reason(error)})"
-        ) from None
     source, *others = network.get_input_details()
     if others or len(source["shape"]) != 4 or source["shape"][0] != 1 or source["shape"][3] != 3:
         raise UsageError(f"{model} does not take one picture [1, height, width, 3]")

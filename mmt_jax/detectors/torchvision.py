@@ -11,7 +11,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError
 
 MODEL = "a Faster R-CNN of torchvision, by its builder's name"
 
@@ -74,43 +74,25 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
       UsageError: torchvision does not load, there is no such builder, or the weights do not fit or
         cannot be downloaded.
     """
-    torch, models = _torchvision()
+    remedy = "; see https://pytorch.org/get-started/locally/"
+    with base.told("this detector needs torch and a torchvision built for it", remedy):
+        import torch
+        import torchvision.models as models
     build = getattr(models.detection, model, None)
     if not inspect.isfunction(build) or not model.startswith("fasterrcnn"):
         known = ", ".join(name for name in dir(models.detection) if name.startswith("fasterrcnn_"))
         raise UsageError(f"torchvision has no Faster R-CNN {model!r}; there are {known}")
     if not weights:
-        try:
+        remedy = "; give the file of a state_dict as weights=…"
+        with base.told(f"the weights of {model} cannot be downloaded", remedy):
             published = models.get_model_weights(model).DEFAULT
             network = build(weights=published)
-        except Exception as error:  # of a download: OSError, or RuntimeError for its checksum
-            raise UsageError(
-                f"the weights of {model} cannot be downloaded ({reason(error)}); give the "
-                f"file of a state_dict as weights=…"
-            ) from None
         names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
         return BoxHeadDetector(network, names)
-    try:
-        state = torch.load(base.existing(weights, "file of weights"), weights_only=True)
+    base.existing(weights, "file of weights")
+    with base.told(f"{weights} does not hold the weights of {model}"):
+        state = torch.load(weights, weights_only=True)
         classes = len(state["roi_heads.box_predictor.cls_score.bias"])
         network = build(weights=None, weights_backbone=None, num_classes=classes)
         network.load_state_dict(state)
-    except UsageError:
-        raise
-    except Exception as error:  # torch's readers raise what they stumble over
-        raise UsageError(
-            f"{weights} does not hold the weights of {model} ({reason(error)})"
-        ) from None
     return BoxHeadDetector(network, base.labels(labels))
-
-
-def _torchvision() -> tuple[Any, Any]:
-    try:
-        import torch
-        import torchvision.models
-    except (ImportError, RuntimeError) as error:  # one built for another torch has no operators
-        raise UsageError(
-            f"this detector needs torch and a torchvision built for it ({reason(error)}); see "
-            f"https://pytorch.org/get-started/locally/"
-        ) from None
-    return torch, torchvision.models
