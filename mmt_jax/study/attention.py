@@ -92,7 +92,9 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
     from mmt_jax.infer.show.explain import attended
 
     runs = _runs(workdir, tags)
-    source, split = _tested_on(workdir, next(iter(runs)))
+    settings = workdir / "runs" / next(iter(runs)) / "seed0.settings.json"
+    test = json.loads(settings.read_text())["test"]
+    source, split = test["source"], test["split"]
     corpus = probe.generated(source)
     if corpus is None:
         raise UsageError(f"{workdir} was tested on {source}, and not on one of generated scenes")
@@ -131,11 +133,6 @@ def _runs(workdir: pathlib.Path, tags: Sequence[str]) -> dict[str, pathlib.Path]
         if tag not in found:
             raise UsageError(f"{workdir} has no trained run {tag!r}; it has {', '.join(found)}")
     return {tag: found[tag] for tag in tags or found}
-
-
-def _tested_on(workdir: pathlib.Path, tag: str) -> tuple[str, str]:
-    settings = json.loads((workdir / "runs" / tag / "seed0.settings.json").read_text())
-    return settings["test"]["source"], settings["test"]["split"]
 
 
 def _scene(corpus: str, split: str, level: int, photo: int) -> world.Scene:

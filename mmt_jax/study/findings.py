@@ -15,15 +15,10 @@ from mmt_jax.scenes.probe import KINDS
 from mmt_jax.study import claims, corpora, examples, probe, stats, verdicts
 from mmt_jax.study.results import Result
 
-SHOWN = (  # of the metrics, in the table
-    "image_retrieval/r@1",
-    "image_retrieval/r@5",
-    "image_retrieval/r@10",
-    "image_retrieval/median_rank",
-    "text_retrieval/r@1",
-    "text_retrieval/r@5",
-    "text_retrieval/r@10",
-    "text_retrieval/median_rank",
+SHOWN = tuple(  # of the metrics, in the table
+    f"{way}_retrieval/{metric}"
+    for way in ("image", "text")
+    for metric in ("r@1", "r@5", "r@10", "median_rank")
 )
 
 

@@ -51,6 +51,8 @@ code { font-size: .88em; }
 """
 STYLE += pictures.STYLE
 
+_e = html.escape
+
 
 def plots(findings: Findings) -> dict[str, str]:
     """The page's figures by name, as SVG."""
@@ -160,23 +162,16 @@ def _verdicts(found: Sequence[verdicts.Verdict]) -> str:
     rows = []
     for verdict in found:
         claim = verdict.claim
-        why = [
-            f"{_e(outcome.says)}: {_finding(outcome)}"
-            for outcome in verdict.outcomes
-            if verdict.spoken_to
-        ]
-        if not verdict.spoken_to:
+        if verdict.spoken_to:
+            colour = figures.COLOURS[verdict.verdict]
+            badge = f'<span class="badge" style="background:{colour}">{verdict.verdict}</span>'
+            why = [f"{_e(outcome.says)}: {_finding(outcome)}" for outcome in verdict.outcomes]
+        else:
+            badge = "<small>not spoken to</small>"
             why = sorted({_e(outcome.reason) for outcome in verdict.outcomes})
         note = f"<br><small>{_e(claim.note)}</small>" if claim.note else ""
-        badge = _badge(verdict.verdict) if verdict.spoken_to else "<small>not spoken to</small>"
-        rows.append(
-            [
-                claim.id,
-                f"{_e(claim.statement)} <small>[{_e(claim.source)}]</small>{note}",
-                badge,
-                "<br>".join(why),
-            ]
-        )
+        said = f"{_e(claim.statement)} <small>[{_e(claim.source)}]</small>{note}"
+        rows.append([claim.id, said, badge, "<br>".join(why)])
     return _table(["", "claim", "verdict", "comparisons"], rows, name="verdicts")
 
 
@@ -190,10 +185,6 @@ def _finding(outcome: verdicts.Outcome) -> str:
     tail += f"; {outcome.reason}" if outcome.reason else ""
     colour = figures.COLOURS[outcome.verdict]
     return f'<b style="color:{colour}">{outcome.verdict}</b> {value} <small>{_e(tail)}</small>'
-
-
-def _badge(verdict: str) -> str:
-    return f'<span class="badge" style="background:{figures.COLOURS[verdict]}">{verdict}</span>'
 
 
 def _scores(findings: Findings) -> str:
@@ -259,16 +250,10 @@ def _corpora(findings: Findings, plot: str) -> list[str]:
     table = findings.corpora
     scores = [findings.scores[tag] for tag in table]
     columns = {name: [getattr(p, name) for p in table.values()] for name in PROPERTIES}
-    rows = [
-        [
-            f"<code>{_e(tag)}</code>",
-            f"{p.photos:,}",
-            f"{p.wrong:.0%}",
-            f"{p.perplexity:,.0f}",
-            f"{score:.3f}",
-        ]
-        for (tag, p), score in zip(table.items(), scores, strict=True)
-    ]
+    rows = []
+    for (tag, p), score in zip(table.items(), scores, strict=True):
+        numbers = [f"{p.photos:,}", f"{p.wrong:.0%}", f"{p.perplexity:,.0f}", f"{score:.3f}"]
+        rows.append([f"<code>{_e(tag)}</code>", *numbers])
     found = {name: stats.spearman(values, scores) for name, values in columns.items()}
     tests = "; ".join(
         f"{PROPERTIES[name]}: ρ = {rho:+.2f}, p = {p:.2g}" for name, (rho, p) in found.items()
@@ -345,7 +330,3 @@ def _table(
         f'<div class="scroll">{table}<thead><tr>{cells("th", map(_e, head))}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
-
-
-def _e(text: str) -> str:
-    return html.escape(text)

@@ -25,9 +25,8 @@ def write(
     """Writes the page, its figures, the CSV (a line a run) and the JSON into `workdir`.
 
     Args:
-      study: as it was run.
+      study, workdir: as it was run, and where.
       results: of runs that match pairs, in the order in which they are listed.
-      workdir: of the study.
       best: the run to be exported.
 
     Returns:

@@ -138,11 +138,10 @@ def store(
     if ranks:
         with open(run.folder / RANKS, "wb") as file:
             np.savez_compressed(file, **dict(ranks))  # pyright: ignore[reportArgumentType]
-    values = {"tag": run.tag, "seed": run.seed, "seconds": seconds}
-    write_json(
-        run.folder / RESULT,
-        values | {"validation": _floats(validation), "test": _floats(test)},
-    )
+    values: dict[str, Any] = {"tag": run.tag, "seed": run.seed, "seconds": seconds}
+    for part, metrics in (("validation", validation), ("test", test)):
+        values[part] = {name: float(value) for name, value in metrics.items()}
+    write_json(run.folder / RESULT, values)
 
 
 def read(run: Run) -> Result:
@@ -168,7 +167,3 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file that is whole or not there."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}

@@ -64,7 +64,7 @@ def amend(
 
     Args:
       study: as named.
-      seeds: how many; None = as the study has.
+      seeds: how many; None = as many as it has.
       overrides: fields of the runs' configs by dotted path, such as "optim.lr"; "scale" and "level"
         are the study's, and those that begin with "test." are of `Study.test`. `steps` is that of a
         pretraining row; fine-tuning keeps its share of it.
@@ -92,15 +92,7 @@ def amend(
 
 
 def recipe(row: str, scale: str) -> Config:
-    """The config that a study's row stands for, before the study changes it.
-
-    Args:
-      row: what `--config` takes, without a scale.
-      scale: of the config.
-
-    Raises:
-      UsageError: no such tag, file or scale, or a file that makes no config.
-    """
+    """The config that a row, what `--config` takes, stands for before the study changes it."""
     return load(f"{row},scale={scale}")
 
 
@@ -109,11 +101,6 @@ def configure(study: Study, row: str, seed: int) -> Config:
 
     A contrastive loss gets at most as many candidates as its batch has pairs, warm-up its share of
     the steps.
-
-    Args:
-      study: whose settings it gets.
-      row: what `recipe` takes.
-      seed: of the run.
 
     Raises:
       UsageError: an unknown tag, an override of an unknown or mistyped field, or a batch that is no
@@ -208,8 +195,7 @@ def ablate(
       study: what to run.
       workdir: where; a study that was stopped goes on from there, and more seeds or tags may be
         asked for.
-      seeds: see `amend`.
-      overrides: see `amend`.
+      seeds, overrides: see `amend`.
       train: trains, or goes on with, one run; returns validation metrics.
       evaluate: reads the test split with a run's best checkpoint.
 
@@ -283,11 +269,9 @@ def _train(config: Config, workdir: str) -> Mapping[str, float]:
 
     jax.clear_caches()  # of the run before, in memory
     gc.collect()
-    if not jax.config.values[
-        "jax_compilation_cache_dir"
-    ]:  # on disk, for the other seeds of the same variant
-        compiled = pathlib.Path(workdir).parents[2] / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(compiled))
+    cache = "jax_compilation_cache_dir"  # on disk, for the other seeds of the same variant
+    if not jax.config.values[cache]:
+        jax.config.update(cache, str(pathlib.Path(workdir).parents[2] / "compiled"))
 
     loop.train(config, workdir, evaluator=retrieval.evaluator)
     return _best_evaluation(config, pathlib.Path(workdir))

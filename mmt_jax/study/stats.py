@@ -54,8 +54,7 @@ def bootstrap_interval(
     Args:
       hits: [Q] bool or float, one a query.
       photos: [Q] int, the photo that a query belongs to.
-      draws: number of resamples.
-      seed: of the resampling.
+      draws, seed: of the resampling.
     """
     _, group = np.unique(photos, return_inverse=True)
     total, count = np.bincount(group, weights=hits), np.bincount(group)
@@ -121,11 +120,6 @@ def holm(p_values: Numbers) -> list[float]:
     return adjusted
 
 
-def ranks(values: Numbers) -> np.ndarray:
-    """[n] values → their ranks from 1, ties at their mean rank."""
-    return stats.rankdata(values)
-
-
 def spearman(x: Numbers, y: Numbers) -> tuple[float, float]:
     """Rank correlation of [n] and [n], ties at their mean rank, and its two-sided p.
 
@@ -133,7 +127,7 @@ def spearman(x: Numbers, y: Numbers) -> tuple[float, float]:
     asks nothing of how the values are distributed; above nine values, of `ORDERS` random ones and
     the one that was found. A constant correlates with nothing: 0.
     """
-    a, b = (ranks(v) - (len(v) + 1) / 2 for v in (x, y))
+    a, b = (stats.rankdata(v) - (len(v) + 1) / 2 for v in (x, y))
     scale = math.sqrt((a @ a) * (b @ b))
     if not scale:
         return 0.0, 1.0

@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.stats
 
 from mmt_jax.configs.config import Config
 from mmt_jax.study import stats
@@ -82,8 +83,7 @@ def judge(
     """Tests a claim by the module's rules.
 
     Args:
-      claim: what is claimed.
-      scores: of the runs that there are.
+      claim, scores: what is claimed, and what the runs that there are scored.
       configs: by tag, to tell runs that differ in nothing but their name.
       corpora: by tag, for correlations.
       chance: the score of a model that has learned nothing.
@@ -121,17 +121,18 @@ def _measure(
     chance: float,
 ) -> tuple[Outcome, Sequence[float]]:
     """The comparison with its uncorrected p, and its value in each seed."""
-    outcome = Outcome(comparison.says, comparison.low, comparison.high)
     missing = tuple(tag for tag in comparison.tags if tag not in scores)
+    outcome = Outcome(comparison.says, comparison.low, comparison.high, missing)
+    seeds = sorted(set.intersection(*(set(scores.get(tag, ())) for tag in comparison.tags)))
+    reason = ""
     if missing:
         reason = f"not run: {', '.join(missing)}"
-        return dataclasses.replace(outcome, missing=missing, reason=reason), ()
-    if same := _same(comparison.tags, configs):
+    elif same := _same(comparison.tags, configs):
         reason = f"{same[0]} and {same[1]} are the same model and data under these settings"
+    elif not seeds:
+        reason = "no seed was run for all of its tags"
+    if reason:
         return dataclasses.replace(outcome, reason=reason), ()
-    seeds = sorted(set.intersection(*(set(scores[tag]) for tag in comparison.tags)))
-    if not seeds:
-        return dataclasses.replace(outcome, reason="no seed was run for all of its tags"), ()
     if isinstance(comparison, Correlation):
         return _correlate(comparison, outcome, scores, seeds, corpora), ()
     values = [
@@ -187,7 +188,7 @@ def _correlate(
 def rank_worth(corpora: Sequence[Properties], names: Sequence[str]) -> list[float]:
     """[n] corpora by their mean rank in the named properties; more = expected to be better."""
     ranks = [
-        SIGN_OF_WORTH[name] * stats.ranks([getattr(corpus, name) for corpus in corpora])
+        SIGN_OF_WORTH[name] * scipy.stats.rankdata([getattr(corpus, name) for corpus in corpora])
         for name in names
     ]
     return np.mean(ranks, axis=0).tolist()
