@@ -53,8 +53,6 @@ def grouped(
 
     Args:
       needed: [count · B, 2] tokens and regions of the window's pairs.
-      sizes: of the run.
-      count: of batches.
       rng: shuffles the batches.
 
     Returns:

@@ -27,7 +27,6 @@ class Captions:
     """What a file of captions holds.
 
     Attributes:
-      source: the file.
       of: the captions of each photo by its id; all of them are in memory.
       names: what the file calls each photo, its number or its name, by its id.
       faults: place and reason of each caption that could not be taken.

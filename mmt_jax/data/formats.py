@@ -74,8 +74,6 @@ def read(
     """Reads one split.
 
     Args:
-      folder: the region folder.
-      split: its name, such as "train".
       pixels: also read the photos' pixels, which must be there then.
       bare: also take photos without captions, which can be indexed and shown, but not trained on.
 

@@ -33,7 +33,6 @@ def pack(
     Args:
       blocks: the split's photos, in order; blocks of one corpus.
       folder: made where it does not exist.
-      split: to write.
       shard_mb: a shard is closed once it holds so many MiB.
 
     Returns:

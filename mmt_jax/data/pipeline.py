@@ -61,7 +61,6 @@ class Examples:
 
         Args:
           corpora: one, or the parts of a mixture; records of one detector.
-          tokenizer: of the captions.
           text_length: T at most, `[SEP]` and `[CLS]` included; longer captions are cut.
           max_regions: of a photo, the global one not counted.
           reading: "plain" or "release", see `regions`.

@@ -62,7 +62,6 @@ def check(arrays: Mapping[str, np.ndarray], numbers: Mapping[str, int | None], w
     Args:
       arrays: by their names in the folder; of one photo, or of several.
       numbers: of classes and attributes, as `LABELS` calls them; None = not known yet.
-      where: the file or the photo, for messages.
 
     Raises:
       UsageError: naming the array and, where one is at fault, the row.

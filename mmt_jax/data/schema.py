@@ -213,7 +213,6 @@ def check_coordinates(boxes: np.ndarray, name: str, *, rows: np.ndarray | None =
 
     Args:
       boxes: [n, 4] float.
-      name: what the message calls them.
       rows: [n] row numbers for the message; None = 0, 1, ….
 
     Raises:

@@ -71,7 +71,6 @@ class Source(abc.ABC):
         """A split in memory, or opened where it is read photo by photo.
 
         Args:
-          split: its name.
           seed, size: of a generated corpus; None = its own size.
           pixels: whether the photos' pixels come along.
           bare: whether photos without captions are taken too.

@@ -39,8 +39,6 @@ class FolderWriter(contextlib.ExitStack):
     process that was killed left there goes. Of a photo only its id stays in memory.
 
     Args:
-      folder: the region folder.
-      split: its name, such as "train".
       dtype: of the stored features; "uint8" takes features that are companded already.
       num_classes, num_attributes: of the detector; None = counted from the ids by those who read
         them. May be set until the end, for who learns it from the photos.

@@ -51,7 +51,6 @@ def extract(
       images: a folder, below which photos are found by the endings of their names, or a prepared
         corpus, of which `split` is read.
       folder: the region folder; the split must not be there yet.
-      split: to write.
       captions: file of captions (`mmt_jax.data.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
 

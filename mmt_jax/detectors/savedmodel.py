@@ -25,14 +25,11 @@ def load(
     """Reads a SavedModel whose signature takes one picture [1, H, W, 3], uint8 or float in 0..255.
 
     Args:
-      model: its folder.
-      signature: of the detector.
       boxes: output [1, n, 4]: ymin, xmin, ymax, xmax in 0..1.
       scores: output [1, n]; needed where there are no class scores.
       features: output [1, n, F] or [1, n, h, w, F].
       class_scores: output [1, n, C], class 0 the background, where there is one of this name.
       count: output [1], how many of the n are real, where there is one of this name.
-      labels: file of the classes' names.
 
     Raises:
       UsageError: no such folder, or a signature or output is not in it.

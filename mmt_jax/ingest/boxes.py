@@ -17,30 +17,13 @@ LITTLE = 0.1  # how far, in sides of the photo, a detector's boxes stick out bef
 _ROUNDING_PIXELS = 1.0
 _ROUNDING = 1e-3
 
-# EXIF orientation (2.3, 4.6.4) → whether x and y change places, then whether x, y are mirrored.
-_TURNS = {
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
-
 
 class Placed(NamedTuple):
-    """Boxes of one photo.
+    """Boxes of one photo."""
 
-    Attributes:
-      corners: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-      cut: [n] bool, which stuck out of the photo by more than rounding.
-      empty: [n] bool, which have no area, or none within the photo.
-    """
-
-    corners: np.ndarray
-    cut: np.ndarray
-    empty: np.ndarray
+    corners: np.ndarray  # [n, 4] f32: ymin, xmin, ymax, xmax in 0..1
+    cut: np.ndarray  # [n] bool, which stuck out of the photo by more than rounding
+    empty: np.ndarray  # [n] bool, which have no area, or none within the photo
 
 
 def placed(
@@ -57,7 +40,6 @@ def placed(
       boxes: [n, 4] numbers.
       convention: one of `CONVENTIONS`, as declared by the format; checked, never guessed.
       size: the photo's width and height in pixels, which boxes in pixels need.
-      where: for messages.
       little: by how much of a side boxes may stick out; infinity where people drew them.
 
     Raises:
@@ -102,13 +84,13 @@ def placed(
 
 
 def upright(corners: np.ndarray, orientation: int) -> np.ndarray:
-    """Boxes [n, 4] (ymin, xmin, ymax, xmax in 0..1) in a file's own frame, as its EXIF turns it."""
-    if orientation not in _TURNS:
-        return corners
-    swap, mirror_x, mirror_y = _TURNS[orientation]
-    ymin, xmin, ymax, xmax = corners.T[[1, 0, 3, 2]] if swap else corners.T
-    if mirror_x:
+    """Boxes [n, 4] (ymin, xmin, ymax, xmax in 0..1) in a file's own frame, as its EXIF turns it.
+
+    By EXIF 2.3, 4.6.4, x and y change places from 5 on; then sides are mirrored.
+    """
+    ymin, xmin, ymax, xmax = corners.T[[1, 0, 3, 2]] if orientation in (5, 6, 7, 8) else corners.T
+    if orientation in (2, 3, 6, 7):
         xmin, xmax = 1 - xmax, 1 - xmin
-    if mirror_y:
+    if orientation in (3, 4, 7, 8):
         ymin, ymax = 1 - ymax, 1 - ymin
     return np.stack([ymin, xmin, ymax, xmax], axis=1)

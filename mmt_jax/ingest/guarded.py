@@ -38,7 +38,6 @@ def read(reader: Callable[..., Entries], path: pathlib.Path, *arguments: Any) ->
 
     Args:
       reader: a function of a module, which yields the entries of `path`.
-      path: the file or folder.
       *arguments: of the reader, after the path.
 
     Yields:

@@ -22,12 +22,10 @@ class Report(contextlib.ExitStack):
     nothing is left out there is none, and that of an earlier run goes.
 
     Attributes:
-      folder: the region folder.
       written: how many captions each photo of the split has, by its id.
       left: how many were left out, by kind: photos that are "damaged", have the "same id" as
         another, are "not detected" or "without caption"; each "damaged caption" and "box without
         area"; and "caption without photo", which counts photos of the file of captions.
-      first: the first reason, or None.
       cut: how many boxes were cut at the edge of their photo, which are not listed.
       kept: of the photos, found finished from an earlier run.
     """

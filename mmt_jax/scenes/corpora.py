@@ -132,7 +132,6 @@ def build(
       corpus: one of `CORPORA`.
       split: "train", "val" or "test"; no picture is in two of them.
       level: one of `LEVELS`; the highest is the corpus as it is.
-      dials: of its captions.
       seed: 0 or more.
       size: pictures; None for the corpus' own number.
       pixels: whether to keep the pictures, at 12 kB each.

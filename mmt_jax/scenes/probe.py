@@ -34,21 +34,14 @@ T = TypeVar("T")
 
 
 class Question(NamedTuple):
-    """Which of two captions is true of a picture?
+    """Which of two captions is true of a picture?"""
 
-    Attributes:
-      photo: number of the picture in its split.
-      kind: one of KINDS.
-      true, foil: the captions.
-      said, instead: the names of what differs, such as "red" and "green"; of exchanged objects "".
-    """
-
-    photo: int
-    kind: str
-    true: str
-    foil: str
-    said: str
-    instead: str
+    photo: int  # number of the picture in its split
+    kind: str  # one of KINDS
+    true: str  # the one caption
+    foil: str  # the other
+    said: str  # the name of what differs, such as "red"; of exchanged objects ""
+    instead: str  # what the foil says in its place
 
 
 class _Claim(NamedTuple):

@@ -78,27 +78,18 @@ class World:
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """B scenes, column by column; slots of an absent object hold arbitrary values.
+    """B scenes, column by column; slots of an absent object hold arbitrary values."""
 
-    Attributes:
-      present: [B, S] bool, of S objects at most.
-      shape, colour, size, texture: [B, S] int, indices into the names.
-      centre: [B, S, 2] int, (y, x) pixels.
-      tint: [B, S, 3] f32, added to the object's RGB.
-      background, variant: [B] int; the drawing of the background.
-      light: [B] f32, multiplies the background.
-    """
-
-    present: np.ndarray
-    shape: np.ndarray
+    present: np.ndarray  # [B, S] bool, of S objects at most
+    shape: np.ndarray  # [B, S] int, indices into the names; so the next three
     colour: np.ndarray
     size: np.ndarray
     texture: np.ndarray
-    centre: np.ndarray
-    tint: np.ndarray
-    background: np.ndarray
-    variant: np.ndarray
-    light: np.ndarray
+    centre: np.ndarray  # [B, S, 2] int, (y, x) pixels
+    tint: np.ndarray  # [B, S, 3] f32, added to the object's RGB
+    background: np.ndarray  # [B] int
+    variant: np.ndarray  # [B] int; the drawing of the background
+    light: np.ndarray  # [B] f32, multiplies the background
 
     def __len__(self) -> int:
         return len(self.background)

@@ -35,17 +35,11 @@ _MEANING = {
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """A caption and a photo, as one run reads them.
+    """A caption and a photo, as one run reads them."""
 
-    Attributes:
-      words: [W].
-      shares: [W, R] f32 of the photo's regions; the sum of a row is 1.
-      named: [W, R] bool: the word is the colour or the shape of what lies there.
-    """
-
-    words: tuple[str, ...]
-    shares: np.ndarray
-    named: np.ndarray
+    words: tuple[str, ...]  # [W]
+    shares: np.ndarray  # [W, R] f32 of the photo's regions; the sum of a row is 1
+    named: np.ndarray  # [W, R] bool: the word is the colour or the shape of what lies there
 
     def paid(self, *, alike: bool = False) -> np.ndarray:
         """Of each word that names what is there: the share that it pays to it.
@@ -58,19 +52,12 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """Photos of a test split, with a true caption each, and what runs read of them.
+    """Photos of a test split, with a true caption each, and what runs read of them."""
 
-    Attributes:
-      pictures: [H, W, 3] uint8 each.
-      boxes: [R, 4] f32 each, ymin, xmin, ymax, xmax in 0..1, the whole photo last.
-      captions: one each.
-      maps: by tag, one each.
-    """
-
-    pictures: Sequence[np.ndarray]
-    boxes: Sequence[np.ndarray]
+    pictures: Sequence[np.ndarray]  # [H, W, 3] uint8 each
+    boxes: Sequence[np.ndarray]  # [R, 4] f32 each, ymin, xmin, ymax, xmax; the whole photo last
     captions: Sequence[str]
-    maps: dict[str, list[Map]]
+    maps: dict[str, list[Map]]  # by tag
 
 
 def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS) -> Seen:
@@ -170,8 +157,6 @@ def draw(seen: Seen, path: pathlib.Path, *, kind: str, photos: int = 5) -> None:
     """Draws the first photos: a row each, with a column for each run.
 
     Args:
-      seen: by `see`.
-      path: of the new file.
       kind: "svg" or "png".
       photos: how many rows.
     """

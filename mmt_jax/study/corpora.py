@@ -27,7 +27,6 @@ def properties(configs: Mapping[str, Config], *, target: str, split: str) -> dic
     """The properties of each run's corpus, where it is a single generated one; others are left out.
 
     Args:
-      configs: by tag.
       target: source of the captions that language is compared with.
       split: of the target; not the test split, for nothing may be chosen by that.
     """

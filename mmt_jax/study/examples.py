@@ -25,23 +25,14 @@ TOP = 5  # photos
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One query.
+    """One query."""
 
-    Attributes:
-      which: of WHICH.
-      caption: the query.
-      photo: number of its photo in the split.
-      rank: of that photo; 1 = best.
-      found: photos with the highest scores, best first; then, unless it is one of them, `photo`.
-      scores: of these.
-    """
-
-    which: str
+    which: str  # of WHICH
     caption: str
-    photo: int
-    rank: int
-    found: tuple[int, ...]
-    scores: tuple[float, ...]
+    photo: int  # number of its photo in the split
+    rank: int  # of that photo; 1 = best
+    found: tuple[int, ...]  # the photos that score highest, best first; and `photo`
+    scores: tuple[float, ...]  # of these
 
 
 def chosen(ranks: np.ndarray) -> list[int]:

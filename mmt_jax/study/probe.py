@@ -36,15 +36,10 @@ CHANCE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What one model answered.
+    """What one model answered."""
 
-    Attributes:
-      questions: Q of them.
-      margins: [Q] f32, the score of the true caption minus that of the foil.
-    """
-
-    questions: Sequence[Question]
-    margins: np.ndarray
+    questions: Sequence[Question]  # Q of them
+    margins: np.ndarray  # [Q] f32, the score of the true caption minus that of the foil
 
     def answers(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Of a kind: [q] bool whether each was right, and [q] i64 the photo that it is about."""
@@ -96,7 +91,6 @@ def ask(
     Args:
       predictor, config, tokenizer: a model that scores pairs, and what it was trained with.
       source: a corpus of generated scenes.
-      split: of it.
       photos: how many, or all that there are.
 
     Raises:
@@ -185,7 +179,6 @@ def confusions(probes: Iterable[Probe], kind: str, *, least: int = 5) -> list[Co
     """Pairs of names that are taken for one another, the most often first.
 
     Args:
-      probes: of one variant.
       kind: "colour" or "shape".
       least: how often a pair must have been asked to be listed.
     """

@@ -31,15 +31,12 @@ _FLICKR = re.compile(r"flickr\.com/(?:\d+/)+(\d+)_[0-9a-f]+")
 class Picture:
     """A photo that annotations speak of.
 
-    Attributes:
-      id: of the photo in its corpus.
-      files: where it may lie, relative to the raw folder; the first that is there counts.
-      ids: its names in other corpora too, such as "coco:391895" and "flickr:3715786136", by which
-        a photo of one is known in another.
+    Its `ids` are its names in other corpora too, such as "coco:391895" and "flickr:3715786136", by
+    which a photo of one is known in another.
     """
 
-    id: str
-    files: tuple[str, ...]
+    id: str  # in its corpus
+    files: tuple[str, ...]  # where it may lie in the raw folder; the first that is there counts
     ids: tuple[str, ...] = ()
 
 
@@ -67,17 +64,11 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """An entry, or a part of one, that is left out.
+    """An entry, or a part of one, that is left out."""
 
-    Attributes:
-      where: the file, and the line where it is known.
-      reason: one of a few words, by which they are counted.
-      text: what is wrong with it.
-    """
-
-    where: str
-    reason: str
-    text: str
+    where: str  # the file, and the line where it is known
+    reason: str  # one of a few words, by which they are counted
+    text: str  # what is wrong with it
 
 
 Entries = Iterator[Item | Skipped]
@@ -215,19 +206,12 @@ def by_photo(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 class Grounded(NamedTuple):
-    """Texts of one photo with a box each.
+    """Texts of one photo with a box each."""
 
-    Attributes:
-      texts: with words in them.
-      boxes: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges.
-      cut: how many were.
-      skipped: what has no words, or no box within the photo.
-    """
-
-    texts: list[str]
-    boxes: np.ndarray
-    cut: int
-    skipped: list[Skipped]
+    texts: list[str]  # with words in them
+    boxes: np.ndarray  # [n, 4] f32: ymin, xmin, ymax, xmax in 0..1, cut at the photo's edges
+    cut: int  # how many were
+    skipped: list[Skipped]  # what has no words, or no box within the photo
 
     def fields(self, texts: str) -> dict[str, Any]:
         """Both under their names in an example: `phrase/texts` has `phrase/bboxes` beside it."""

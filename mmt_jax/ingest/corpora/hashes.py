@@ -48,19 +48,12 @@ def dhash(picture: np.ndarray) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Exclusion:
-    """Photos to be kept out.
+    """Photos to be kept out."""
 
-    Attributes:
-      ids: where each comes from by its ids, such as "coco:391895".
-      hashes: [n] u64.
-      names: [n], whose hashes they are.
-      sources: what they were read from, and a digest of it.
-    """
-
-    ids: dict[str, str]
-    hashes: np.ndarray
-    names: tuple[str, ...]
-    sources: tuple[tuple[str, str], ...]
+    ids: dict[str, str]  # where each comes from by its ids, such as "coco:391895"
+    hashes: np.ndarray  # [n] u64
+    names: tuple[str, ...]  # [n], whose hashes they are
+    sources: tuple[tuple[str, str], ...]  # what they were read from, and a digest of it
 
     def by_id(self, ids: Sequence[str]) -> str | None:
         """What the photo with these ids is, if it is among them."""

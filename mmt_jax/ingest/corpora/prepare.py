@@ -52,7 +52,6 @@ def prepare(
     All annotations are read once before the first photo is, so that a damaged file costs no work.
 
     Args:
-      name: of the corpus.
       raw: the folder of its published files.
       out: where `mmt/<name>/1.0.0` is made.
       exclude: prepared corpora, or files of ids, whose photos are kept out of splits for training.

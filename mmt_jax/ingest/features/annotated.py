@@ -10,6 +10,7 @@ pixels, without its crowds.
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import json
 import pathlib
@@ -46,12 +47,10 @@ def categories_of_coco(path: pathlib.Path) -> list[str]:
     """The categories of a `coco-instances`, by id."""
     found: dict[int, str] = {}
     for where, _, row in files.json_members(path, ("categories",)):
-        name = files.field(row, "name", str, where)
-        if (
-            name in found.values()
-            or found.setdefault(files.field(row, "id", int, where), name) != name
-        ):
+        name, number = files.field(row, "name", str, where), files.field(row, "id", int, where)
+        if name in found.values() or number in found:
             raise UsageError(f"{where}: the category {name!r} is there twice")
+        found[number] = name
     return [found[number] for number in sorted(found)]
 
 
@@ -173,12 +172,10 @@ def _column(row: Any, key: str, columns: Mapping[str, int], where: str) -> int:
 
 def _box(row: Any, key: str, where: str) -> list[float]:
     box = files.field(row, key, list, where)
-    if len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        raise UsageError(f"{where}: {key} must be four numbers")
-    try:
-        return [float(value) for value in box]
-    except OverflowError:
-        raise UsageError(f"{where}: {key} must be four numbers") from None
+    if len(box) == 4 and all(type(value) in (int, float) for value in box):
+        with contextlib.suppress(OverflowError):
+            return [float(value) for value in box]
+    raise UsageError(f"{where}: {key} must be four numbers")
 
 
 def _refuse(reason: str) -> Detections:

@@ -40,10 +40,8 @@ def convert(
 
     Args:
       format: a name in `FORMATS`.
-      source: the file or folder to read.
       folder: the region folder; the split must not be there yet.
       captions_file: see `captions`; None = those of the format, or none.
-      split: to write.
       dtype: of the features, "float16" or "float32".
 
     Raises:

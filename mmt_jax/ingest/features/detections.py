@@ -22,20 +22,13 @@ _SIDES_SLACK = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a file holds of one photo.
+    """What a file holds of one photo."""
 
-    Attributes:
-      photo: with the captions that the format brings, if any.
-      name: what the file calls it, or its number.
-      num_classes: where the whole distribution is there, else None.
-      cut, lost: how many boxes were cut at the photo's edges, and went for want of an area.
-    """
-
-    photo: Photo
-    name: str | int
-    num_classes: int | None
-    cut: int
-    lost: int
+    photo: Photo  # with the captions that the format brings, if any
+    name: str | int  # what the file calls it, or its number
+    num_classes: int | None  # where the whole distribution is there, else None
+    cut: int  # how many boxes were cut at the photo's edges
+    lost: int  # how many went for want of an area
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +75,6 @@ def detected(
     Args:
       name: of the photo, or its number.
       features: [n, F] float, without the whole photo.
-      placed: their boxes.
-      where: for messages.
       size: the photo's width and height in pixels.
       num_classes: of the detector, where its whole distribution is known.
       whole: [F], the whole photo's feature; None = the mean of the regions'.
