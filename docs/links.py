@@ -1,8 +1,9 @@
-"""Links out of docs/, as a checkout has them, lead to the repository on the site."""
+"""What pages need to be a site: links into the repository, and commands that are known as such."""
 
 import re
 
 
 def on_page_markdown(markdown: str, *, page, config, files) -> str:
     """The hook that MkDocs calls for each page."""
-    return re.sub(r"\]\(\.\./", f"]({config.repo_url}/blob/main/", markdown)
+    markdown = re.sub(r"\]\(\.\./", f"]({config.repo_url}/blob/main/", markdown)
+    return re.sub(r"^```\n(?=(?:mmt|make|pip|python) )", "```sh\n", markdown, flags=re.MULTILINE)

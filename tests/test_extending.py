@@ -1,112 +1,28 @@
-"""What CONTRIBUTING.md says that additions cost, each tried by making one."""
+"""What docs/extending.md says that additions cost: each is made, of the code that it shows."""
 
 import json
-import textwrap
-import types
+import pathlib
 
 import numpy as np
+import pages
 import pytest
 import test_study
 from PIL import Image
 
 import mmt_jax
 import mmt_jax.models
-from mmt_jax import detectors, readers
+from mmt_jax import detectors
 from mmt_jax.cli import main as cli
 from mmt_jax.configs import models as sizes
 from mmt_jax.configs.config import Config, DataConfig, EvalConfig, ObjectiveConfig, OptimConfig
 from mmt_jax.data import formats
-from mmt_jax.detectors.base import Detections
 from mmt_jax.infer import retrieval
 from mmt_jax.ingest import corpora
-from mmt_jax.ingest.corpora import base
 from mmt_jax.photo import FEATURES
 from mmt_jax.study import claims
 from mmt_jax.train import loop
 
-CONFIG = '''
-    """Sizes of the averages."""
-
-    from __future__ import annotations
-
-    import dataclasses
-
-    from mmt_jax.configs.fields import Count
-    from mmt_jax.configs.models import ModelConfig
-
-
-    @dataclasses.dataclass(frozen=True)
-    class AverageConfig(ModelConfig):
-        """Means of words and of regions."""
-
-        family: str = "average"
-        width: Count = 64
-
-
-    CONFIG = AverageConfig
-'''
-NETWORK = '''
-    """Two bags, of words and of regions, whose means are compared."""
-
-    from __future__ import annotations
-
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from mmt_jax.models.base import Encoded, Fused, Network
-    from mmt_jax.nn.heads import Calibration
-    from mmt_jax.nn.primitives import Linear, Table
-
-
-    class Words(nnx.Module):
-        def __init__(self, config):
-            self.tokens = Table(config.model.vocab_size, config.model.width)
-
-
-    class Regions(nnx.Module):
-        def __init__(self, config):
-            self.features = Linear(config.model.feature_dim, config.model.width)
-
-
-    class Average(Network):
-        """Dot product of the two means."""
-
-        itms = ("contrastive",)
-
-        @classmethod
-        def separable(cls, config):
-            return True
-
-        def __init__(self, config):
-            self.text, self.image = Words(config), Regions(config)
-            self.calibration = Calibration()
-
-        def encode_text(self, text, *, key=None):
-            states = self.text.tokens(text.token_ids)
-            return Encoded(states, text.mask, {}, (mean(states, text.mask),))
-
-        def encode_image(self, image, *, key=None):
-            states = self.image.features(image.features)
-            return Encoded(states, image.mask, {}, (mean(states, image.mask),))
-
-        def fuse(self, text, image, *, key=None, states=True):
-            scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
-            return Fused(text.states, image.states, scores[None], self.logits(scores)[None])
-
-        def embed_text(self, text):
-            return text.heads[0]
-
-        def embed_image(self, image):
-            return image.heads[0]
-
-
-    def mean(states, mask):
-        weights = mask[..., None].astype(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
-
-
-    NETWORK = Average
-'''
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "extending.md"
 
 
 @pytest.mark.slow
@@ -115,8 +31,8 @@ def test_a_family_is_a_folder_and_its_name(tmp_path, monkeypatch):
     folder = tmp_path / "families" / "average"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    (folder / "config.py").write_text(textwrap.dedent(CONFIG))
-    (folder / "network.py").write_text(textwrap.dedent(NETWORK))
+    for name in ("config.py", "network.py"):
+        (folder / name).write_text(pages.code(PAGE, f"mmt_jax/models/average/{name}"))
     places = [*mmt_jax.models.__path__, str(folder.parent)]
     monkeypatch.setattr(mmt_jax.models, "__path__", places)
     monkeypatch.setattr(sizes, "NAMES", (*sizes.NAMES, "average"))
@@ -151,18 +67,7 @@ def test_a_corpus_is_a_reader_and_a_row(tmp_path, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
     from mmt_jax.ingest.corpora import builder
 
-    def read(raw, split):
-        for where, line in readers.lines(raw.need("titles.tsv")):
-            name, _, title = line.partition("\t")
-            yield base.captioned(where, base.Picture(name, (f"photos/{name}",)), [title])
-
-    titles = base.Corpus(
-        name="titles",
-        title="Photos and their titles",
-        wants="titles.tsv and photos/",
-        splits=base.splits({"train": "titles.tsv"}),
-        read=read,
-    )
+    (titles,) = pages.module(PAGE, "mmt_jax/ingest/corpora/titles.py").CORPORA
     monkeypatch.setattr(corpora, "CORPORA", (*corpora.CORPORA, titles))
     configs = {titles.name: tfds.core.BuilderConfig(name=titles.name)}  # made as it is imported
     monkeypatch.setattr(builder.Mmt, "builder_configs", builder.Mmt.builder_configs | configs)
@@ -181,26 +86,7 @@ def test_a_corpus_is_a_reader_and_a_row(tmp_path, monkeypatch):
 
 
 def test_a_detector_is_a_module_with_load(tmp_path, monkeypatch):
-    class Halves:
-        num_classes = 0
-        labels = types.MappingProxyType({})
-
-        def __init__(self, scale):
-            self.scale = scale
-
-        def detect(self, pictures):
-            return [self._detect(picture) for picture in pictures]
-
-        def _detect(self, picture):
-            halves = np.split(picture[: len(picture) // 2 * 2], 2)
-            means = np.stack([half.mean(axis=(0, 1)) for half in halves])
-            boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], np.float32)
-            return Detections(boxes, (means * self.scale).astype(np.float32))
-
-    def load(model, *, scale="1"):
-        return Halves(float(scale))
-
-    module = types.SimpleNamespace(MODEL="any word", load=load)
+    module = pages.module(PAGE, "mmt_jax/detectors/halves.py")
     monkeypatch.setitem(detectors._MODULES, "halves", module)
     monkeypatch.setitem(detectors.DETECTORS, "halves", module.MODEL)
     photos, out = tmp_path / "photos", tmp_path / "out"
@@ -216,12 +102,7 @@ def test_a_detector_is_a_module_with_load(tmp_path, monkeypatch):
 
 
 def test_a_claim_is_a_row(tmp_path, monkeypatch):
-    row = claims.Claim(
-        "C12",
-        "Attention across modalities beats none, by a lot.",
-        "S",
-        (claims.better("data_cc", "architecture_single-modality", by=0.2),),
-    )
+    row = eval(pages.code(PAGE, "in mmt_jax/study/claims.py"), vars(claims))
     monkeypatch.setitem(claims.CLAIMS, row.id, row)
     found, _ = test_study.carry_out(test_study.SMALL, tmp_path / "study")
     assert test_study.claim(found, "C12")["verdict"] == "supported"

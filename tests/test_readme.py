@@ -2,12 +2,15 @@
 
 import pathlib
 import re
+import runpy
 import shlex
 
 import pytest
 
 from mmt_jax.cli import list as list_command
 from mmt_jax.cli import main
+from mmt_jax.nn.kinds import KINDS
+from mmt_jax.study.claims import CLAIMS
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,6 +61,23 @@ def test_the_table_has_every_model_as_the_list_command_has_it():
     ]
     assert cells == expected
     assert len(cells) == 57
+
+
+def test_the_drawing_has_every_kind_of_attention_as_the_table_has_it():
+    drawn = (ROOT / "docs" / "figures" / "kinds.svg").read_text()
+    made = runpy.run_path(str(ROOT / "docs" / "kinds.py"))
+    assert drawn == made["drawing"](), "python docs/kinds.py > docs/figures/kinds.svg"
+    panels = re.findall(r'<g id="(\w+)".*?</g>', drawn, flags=re.DOTALL)
+    assert panels == [*KINDS]
+    (words,) = re.findall(r'<g id="language_query" .*?</g>', drawn, flags=re.DOTALL)
+    read = re.findall(r'href="#([\w-]+)"[^>]*fill="#3f51b5"', words)
+    assert read == ["text-text", "text-image"]
+    assert made["FILLS"]["image"] not in words
+
+
+def test_the_study_page_has_every_claim():
+    table = re.findall(r"^\| (C\d+) \| (.+) \| (.+) \|$", read(ROOT / "docs" / "study.md"), re.M)
+    assert table == [(claim.id, claim.statement, claim.source) for claim in CLAIMS.values()]
 
 
 def test_a_page_shows_every_command():

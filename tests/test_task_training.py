@@ -9,11 +9,11 @@ import re
 import runpy
 import shutil
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 import small_models
 import tiny
@@ -32,7 +32,7 @@ from mmt_jax.infer import tasks
 from mmt_jax.models import registry
 from mmt_jax.objectives import answers, losses, per_example
 from mmt_jax.photo import FEATURES, image_id, rows
-from mmt_jax.tasks import base, labels, nlvr2, records
+from mmt_jax.tasks import labels, nlvr2, records
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
 from mmt_jax.text import store
@@ -632,14 +632,8 @@ def test_an_experiment_that_there_is_not():
 
 @pytest.mark.slow
 def test_a_new_task_is_a_module_and_a_row(tmp_path, capsys, monkeypatch):
-    """Which word a sentence begins with, by lines of "word rest"."""
-
-    def read(path):
-        for n, line in enumerate(pathlib.Path(path).read_text().splitlines()):
-            yield Entry(n, (line,), worth={line.split()[0]: 1.0})
-
-    module = types.ModuleType("mmt_jax.tasks.first")
-    module.TASKS = {"first": base.Task(read, lambda found: " ".join(found.values()))}
+    """docs/extending.md's: which word a sentence begins with."""
+    module = pages.module(ROOT / "docs" / "extending.md", "mmt_jax/tasks/first.py")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(TASKS, "first", Row(SENTENCE))
     _, (choice,), _ = fields.parts(fields.hints(TaskConfig)["name"])  # made of the rows
