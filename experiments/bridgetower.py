@@ -1,11 +1,11 @@
 """BridgeTower (Xu et al., 2023), trained with the study's objectives or its own.
 
-  mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/bridgetower
-  mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/own \
+  mmt train --config=bridgetower:base,scale=tiny --workdir=work/bridgetower
+  mmt train --config=bridgetower:base,scale=tiny --workdir=work/own \
     --config.objective.reading=bridgetower
-  mmt train --config=experiments/bridgetower.py:base,scale=tiny --workdir=work/retrieval \
+  mmt train --config=bridgetower:base,scale=tiny --workdir=work/retrieval \
     --config.model.itc=paper --config.objective.mlm=0 --config.objective.negatives=hard
-  mmt train --config=experiments/bridgetower.py:large --workdir=work/bridgetower \
+  mmt train --config=bridgetower:large --workdir=work/bridgetower \
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 scale=full has the published sizes, and starts from weights of `mmt import` where init_from names
@@ -43,6 +43,7 @@ MODELS = {
         patch_size=14,
     ),
 }
+CONFIGS = tuple(MODELS)
 # Layers of each tower, and of the cross-modal encoder; None = as published.
 DEPTHS = {"full": None, "tiny": (4, 2), "pilot": (2, 2)}
 # In the published code the LayerNorms of the image tower decay, and all others do not.

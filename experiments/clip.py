@@ -1,9 +1,9 @@
 """CLIP (Radford et al., 2021) on photos with captions: two towers, trained by their contrast alone.
 
-  mmt train --config=experiments/clip.py:base,scale=tiny --workdir=work/clip \
+  mmt train --config=clip:base,scale=tiny --workdir=work/clip \
     --config.data.source=photos:FOLDER --config.data.split='train[:92%]' \
     --config.eval.split='train[92%:]'
-  mmt train --config=experiments/clip.py:base --workdir=work/clip --config.init_from=WORKDIR \
+  mmt train --config=clip:base --workdir=work/clip --config.init_from=WORKDIR \
     --config.data.source=photos:FOLDER --config.steps=2000 --config.optim.lr=1e-5
 
 scale=full has the sizes and the recipe of ViT-B/32; tiny has each width divided by eight, four
@@ -19,6 +19,7 @@ from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig, OptimCon
 from mmt_jax.configs.models import ClipConfig
 from mmt_jax.errors import UsageError
 
+CONFIGS = ("base",)
 DEPTHS = {"full": 12, "tiny": 4, "pilot": 2}  # layers of each tower
 
 

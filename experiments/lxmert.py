@@ -1,9 +1,9 @@
 """LXMERT (Tan and Bansal, 2019), trained with the study's objectives or its own five tasks.
 
-  mmt train --config=experiments/lxmert.py:base,scale=tiny --workdir=work/lxmert
-  mmt train --config=experiments/lxmert.py:pretraining,scale=tiny --workdir=work/own \
+  mmt train --config=lxmert:base,scale=tiny --workdir=work/lxmert
+  mmt train --config=lxmert:pretraining,scale=tiny --workdir=work/own \
     --config.data.source=regions:FOLDER --config.task.questions=mscoco_train.json
-  mmt train --config=experiments/lxmert.py:base --workdir=work/lxmert \
+  mmt train --config=lxmert:base --workdir=work/lxmert \
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 pretraining hides words and regions as LXMERT does, learns from mismatched pairs too, sums words,
@@ -29,7 +29,7 @@ from mmt_jax.configs.models import LxmertConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.errors import UsageError
 
-TAGS = ("base", "pretraining")
+CONFIGS = ("base", "pretraining")
 # Layers that read the caption, the regions, and both.
 DEPTHS = {"full": (9, 5, 5), "tiny": (3, 2, 2), "pilot": (1, 1, 2)}
 
@@ -38,9 +38,9 @@ def get_config(arg: str = "base") -> ConfigDict:
     """The config of `base[,scale=tiny]`, locked: an unknown field is an error."""
     tag, _, option = arg.partition(",")
     scale = option.removeprefix("scale=") or "full"
-    if tag not in TAGS or scale not in DEPTHS:
+    if tag not in CONFIGS or scale not in DEPTHS:
         raise UsageError(
-            f"{arg!r} is no config of LXMERT; write {' or '.join(TAGS)}, then "
+            f"{arg!r} is no config of LXMERT; write {' or '.join(CONFIGS)}, then "
             f"{' or '.join(f',scale={name}' for name in DEPTHS)}"
         )
     depths = dict(zip(("language_layers", "region_layers", "cross_layers"), DEPTHS[scale]))

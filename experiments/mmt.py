@@ -1,7 +1,7 @@
 """Every model of the study by name.
 
-  mmt train --config=experiments/mmt.py:data_cc,scale=tiny --workdir=/tmp/data_cc
-  mmt train --config=experiments/mmt.py:architecture_heads1-768 --workdir=... --config.steps=2000
+  mmt train --config=data_cc,scale=tiny --workdir=/tmp/data_cc
+  mmt train --config=architecture_heads1-768 --workdir=... --config.steps=2000
 
 `mmt list` prints the names; `mmt describe NAME` prints what stands behind one.
 """

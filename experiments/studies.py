@@ -9,8 +9,8 @@ pilot scale, whose base has two multimodal layers; studies of depth need the bas
 the tiny scale. A claim that needs tags of two studies is decided by giving both the same workdir,
 or by naming a study of one's own here.
 
-A row is a tag of `mmt list`, or a config of a file beside this one, `FILE.py:ARG` as --config takes
-it; the study gives it the scale.
+A row is what --config takes: a tag, or a config of a file beside this one, such as `lxmert:base`;
+the study gives it the scale.
 """
 
 from collections.abc import Mapping
@@ -48,8 +48,8 @@ _KINDS = (
     "architecture_mixed-modality",
     "architecture_single-modality",
 )
-_SYSTEMS = ("experiments/lxmert.py:base", "experiments/tern.py:original")
-_PIXELS = ("experiments/bridgetower.py:base", "pixel_vilbert_cc-full-image")
+_SYSTEMS = ("lxmert:base", "tern:original")
+_PIXELS = ("bridgetower:base", "pixel_vilbert_cc-full-image")
 _BASELINES = tuple(tag for tag in VARIANTS if tag.startswith("baseline_"))
 
 

@@ -1,12 +1,12 @@
 """Any model on a task: VQAv2, GQA, NLVR2, SNLI-VE, GLUE or CIFAR, on published files.
 
-  mmt train --config=experiments/tasks.py:vqa,model=lxmert --workdir=work/vqa \
+  mmt train --config=tasks:vqa,model=lxmert --workdir=work/vqa \
     --config.init_from=work/lxmert --config.data.source=regions:FOLDER \
     --config.task.questions=v2_OpenEnded_mscoco_train2014_questions.json \
     --config.task.annotations=v2_mscoco_train2014_annotations.json
-  mmt train --config=experiments/tasks.py:nlvr2,model=data_cc,scale=tiny --workdir=work/nlvr2 \
+  mmt train --config=tasks:nlvr2,model=data_cc,scale=tiny --workdir=work/nlvr2 \
     --config.data.source=regions:FOLDER --config.task.questions=train.json
-  mmt train --config=experiments/tasks.py:glue/RTE,model=roberta --workdir=work/rte \
+  mmt train --config=tasks:glue/RTE,model=roberta --workdir=work/rte \
     --config.init_from=work/roberta --config.task.questions=RTE/train.tsv
 
 model is lxmert, bridgetower, roberta, bert, clip, or a tag of `mmt list`; scale=full has the
@@ -45,6 +45,7 @@ TOWERS = {
 }
 BERT_ADAM: dict[str, Any] = {"name": "bert_adam", "schedule": "warmup_linear"}
 NAMES = [name for name, row in TASKS.items() if row.metric]
+CONFIGS = [f"{name},model=NAME" for name in NAMES]
 
 # Steps, batch, learning rate, warm-up and weight decay of BridgeTower's fine-tuning; steps are its
 # epochs over the training examples. Where none is published, as of GQA, they are VQAv2's.

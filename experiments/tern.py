@@ -1,7 +1,7 @@
 """TERN (Messina et al., 2020) and its re-implementation kaylode/tern, each with its own loss.
 
-  mmt train --config=experiments/tern.py:original,scale=tiny --workdir=work/tern
-  mmt train --config=experiments/tern.py:original --workdir=work/tern \
+  mmt train --config=tern:original,scale=tiny --workdir=work/tern
+  mmt train --config=tern:original --workdir=work/tern \
     --config.data.source=regions:FOLDER --config.init_from=WORKDIR
 
 config.objective.loss=softmax is the study's contrast in their place. scale=full has the published
@@ -28,6 +28,7 @@ MODELS = {
     "original": TernConfig(),
     "kaylode": TernConfig(reading="kaylode", image_width=768, shared_layers=0),
 }
+CONFIGS = tuple(MODELS)
 # 113,287 photos of COCO with five captions each, 80 at a time, 30 times; 29,000 of Flickr30k,
 # 128 at a time, 100 times, on text features that stay as they are.
 RECIPES = {

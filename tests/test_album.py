@@ -247,6 +247,16 @@ def test_photos_are_evaluated_indexed_and_found(trained, tmp_path, capsys):
     assert "no pictures" not in page.read_text()
 
 
+def test_a_model_of_regions_refuses_photos_before_it_trains_a_vocabulary(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(vocabulary, "train", lambda *_: pytest.fail("it trains one"))
+    source = f"--config.data.source=photos:{photos(tmp_path)}"
+    run_of = ["train", "--config=data_cc,scale=tiny", source, "--config.data.split=train[:60%]"]
+    assert main.main([*run_of, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "mmt features" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "split", "message"),
     [

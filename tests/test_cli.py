@@ -15,6 +15,7 @@ import pytest
 import mmt_jax
 from mmt_jax import scenes
 from mmt_jax.cli import main as cli
+from mmt_jax.configs import overrides
 from mmt_jax.train import loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -128,7 +129,7 @@ def test_console_script_is_the_same_program():
 
 
 def test_list_prints_the_same_rows_as_its_json(mmt):
-    table, _, files = mmt("list")[1].partition("\n\n")
+    table, others, studies = mmt("list")[1].split("\n\n")
     _, text, _ = mmt("list", "--json")
     models = json.loads(text)
     header, _, *lines = table.splitlines()
@@ -137,10 +138,31 @@ def test_list_prints_the_same_rows_as_its_json(mmt):
         assert column in header
         assert column.replace(" ", "_") in models[0]
     assert "contrastive 1024" in table
-    assert [line.split()[0] for line in files.splitlines()] == [
-        f"experiments/{path.name}" for path in sorted((ROOT / "experiments").glob("*.py"))
-    ]
-    assert "experiments/tasks.py  Any model on a task: VQAv2" in files
+    names = [line.split()[0] for line in others.splitlines()[2:]]
+    assert {"lxmert:base", "tern:kaylode", "tasks:glue/RTE,model=NAME"} < set(names)
+    for name in names:  # each is what --config takes
+        assert overrides.load(f"{name.replace('NAME', 'bert')},scale=tiny").scale == "tiny"
+    assert "attention        8       5      pilot" in studies
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("mmt tr", ["train"]),
+        ("mmt data p", ["prepare", "pack"]),
+        ("mmt train --w", ["--workdir="]),
+        ("mmt data pack --p", ["--pixels"]),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(mmt, line, found):
+    status, script, _ = mmt("completion", "bash")
+    assert status == 0
+    assert mmt("completion", "zsh")[1].endswith(script)  # zsh reads bash's
+    word = line.rpartition(" ")[2]
+    ask = f'{script}COMP_LINE="{line}"; _mmt mmt {word}; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (found, "")
+    assert fails(mmt("completion", "fish"), "bash or zsh")
 
 
 def test_list_survives_a_reader_that_leaves():
@@ -230,9 +252,33 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
     mine.write_text("config = 3")
     assert fails(mmt("train", f"--config={mine}:a", workdir), "does not define get_config")
     monkeypatch.chdir(tmp_path)
-    assert fails(mmt("train", CONFIG, workdir), "experiments/mmt.py", "root of a checkout")
+    assert fails(mmt("train", CONFIG, workdir), "no config file 'experiments/mmt.py'")
     assert fails(mmt("train", *CONFIG.split("=", 1), workdir), "experiments/mmt.py")
-    assert fails(mmt("ablate", "--study=demo", workdir), "experiments/studies.py", "--studies")
+    assert fails(mmt("ablate", "--study=demo", "--studies=mine", workdir), "no file 'mine'")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lxmrt:base", "lxmert:base"),
+        ("lxmert", "lxmert:base"),
+        ("experiments/tern.py:kaylode", "tern:kaylode"),
+        ("vqa,model=lxmert", "tasks:vqa,model=NAME"),
+        ("lxmert:bse", "write base or pretraining"),
+        ("zzz", "`mmt list`"),
+    ],
+)
+def test_a_config_that_there_is_not(mmt, tmp_path, monkeypatch, name, meant):
+    monkeypatch.chdir(tmp_path)
+    assert fails(mmt("train", f"--config={name}", "--workdir=run"), meant)
+
+
+def test_configs_are_found_from_any_folder(mmt, tmp_path, monkeypatch):
+    there = mmt("describe", f"{ROOT}/experiments/clip.py:base,scale=tiny")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.py").write_text("raise ValueError")  # of somebody else
+    assert mmt("describe", "clip:base,scale=tiny") == there
+    assert fails(mmt("ablate", "--study=atention", "--workdir=x"), "did you mean attention?")
 
 
 def test_wrong_study(mmt, tmp_path):

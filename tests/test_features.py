@@ -30,8 +30,17 @@ class MeanColour:
 
     def __init__(self):
         self.seen = []
+        self.before = lambda: None  # it is asked
+
+    def stop_after(self, count):
+        def before():
+            if sum(self.seen) >= count:
+                raise KeyboardInterrupt
+
+        self.before = before
 
     def detect(self, photos):
+        self.before()
         if any(photo.size == 3 for photo in photos):
             raise RuntimeError("a single pixel")
         self.seen += [len(photos)]
@@ -75,12 +84,8 @@ def images(tmp_path):
     return where
 
 
-def run(images, out, *, track=None, **options):
-    """Extracts; `track` goes over what the bar goes over."""
-    with pytest.MonkeyPatch.context() as patch:
-        if track:
-            patch.setattr(progress, "track", track)
-        return folder.extract("fake:x", images, out, **options)
+def run(images, out, **options):
+    return folder.extract("fake:x", images, out, **options)
 
 
 def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, detector):
@@ -123,18 +128,13 @@ def test_photos_become_a_region_folder_and_bad_ones_a_list(tmp_path, images, det
 
 
 def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
-    class Stop(BaseException):
-        pass
-
-    def stopping(groups, what):
-        yield from groups[:2]
-        raise Stop
-
     whole, out = tmp_path / "whole", tmp_path / "out"
     options = {"captions": tmp_path / "captions.jsonl"}
     run(images, whole, **options)
-    with pytest.raises(Stop):
-        run(images, out, track=stopping, **options)
+    detector.seen.clear()
+    detector.stop_after(4)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out, **options)
     assert [path.name for path in out.iterdir()] == [".train.shards"]
     detector.seen.clear()
     summary = run(images, out, **options)
@@ -148,14 +148,32 @@ def test_what_was_stopped_goes_on_and_ends_the_same(tmp_path, images, detector):
     assert (whole / "train.jsonl").read_bytes() == (out / "train.jsonl").read_bytes()
 
 
-def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
-    def stopping(groups, what):
-        yield groups[0]
-        raise KeyboardInterrupt
+def test_photos_are_counted_while_they_are_looked_at(tmp_path, images, detector, monkeypatch):
+    """Those of the run before too, and those that are left out."""
+    told = []
 
-    out = tmp_path / "out"
+    class Told(progress.Counter):
+        def add(self, count):
+            super().add(count)
+            told.append(self._text().partition(",")[0])
+
+    monkeypatch.setattr(progress, "Counter", Told)
+    detector.stop_after(4)
     with pytest.raises(KeyboardInterrupt):
-        run(images, out, track=stopping)
+        run(images, tmp_path / "out")
+    assert told == [f"{n} of 9 photos" for n in (2, 3, 5, 6)]
+    detector.stop_after(99)
+    told.clear()
+    run(images, tmp_path / "out")
+    assert told == [f"{n} of 9 photos" for n in (6, 7, 9)]
+
+
+def test_nothing_is_overwritten_or_mixed(tmp_path, images, detector):
+    out = tmp_path / "out"
+    detector.stop_after(1)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, out)
+    detector.stop_after(99)
     with pytest.raises(UsageError, match=r"was begun with --detector=.*=float16; go on"):
         run(images, out, dtype="float32")
     # What another run found is kept, whatever captions it had.
@@ -171,13 +189,13 @@ def test_a_split_that_another_run_is_writing_is_refused(tmp_path, images, detect
     pytest.importorskip("fcntl")
     refused = []
 
-    def beside(groups, what):
+    def beside():
         with pytest.raises(UsageError, match=r"another run is writing .*\.train\.shards; wait"):
             run(images, tmp_path / "out")
         refused.append(True)
-        return iter(groups)
 
-    assert run(images, tmp_path / "out", track=beside).photos == 7
+    detector.before = beside
+    assert run(images, tmp_path / "out").photos == 7
     assert refused
 
 
@@ -195,14 +213,12 @@ def test_what_cannot_be_written_is_told_before_anything_is(
 
 
 def test_half_a_shard_of_a_process_that_was_killed_is_passed_over(tmp_path, images, detector):
-    def stopping(groups, what):
-        yield from groups[:2]
-        raise KeyboardInterrupt
-
     out = tmp_path / "out"
+    detector.stop_after(4)
     with pytest.raises(KeyboardInterrupt):
-        run(images, out, track=stopping)
+        run(images, out)
     (out / ".train.shards" / "000001.jsonl").unlink()
+    detector.stop_after(99)
     assert run(images, out).photos == 7
 
 
@@ -233,7 +249,9 @@ def corpus(tmp_path):
     return tmp_path / "corpus"
 
 
-def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, corpus, detector):
+def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(
+    tmp_path, corpus, detector, monkeypatch
+):
     seen = []
 
     def track(items, what):
@@ -241,7 +259,8 @@ def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(tmp_path, c
             seen.append((what, len(detector.seen)))
             yield item
 
-    summary = run(corpus, tmp_path / "out", split="train", track=track)
+    monkeypatch.setattr(progress, "track", track)
+    summary = run(corpus, tmp_path / "out", split="train")
     assert summary.photos == 2
     first = [detected for what, detected in seen if what == "ids and captions"]
     assert first == [0, 0]  # a bar before the first photo

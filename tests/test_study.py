@@ -48,7 +48,8 @@ class Fakes:
             raise KeyboardInterrupt
         if config.init_from:
             start = pathlib.Path(config.init_from).parts[-2:]
-            assert start == (config.pretrained, f"seed{config.seed}")
+            point = pathlib.Path(workdir).parts[-2].removeprefix(config.tag)
+            assert start == (config.pretrained + point, f"seed{config.seed}")
             assert (config.pretrained, config.seed) in self.trained
         self.trained.append((config.tag, config.seed))
         folder = pathlib.Path(workdir)
@@ -327,7 +328,7 @@ def test_systems_have_the_same_data_and_budget():
 
 
 def test_a_row_may_be_a_config_file(tmp_path):
-    row = "experiments/tern.py:kaylode"
+    row = "tern:kaylode"
     study = Study("rows", ("data_cc", row), seeds=1, scale="pilot")
     found, fakes = carry_out(study, tmp_path / "study")
     assert fakes.trained == [("data_cc", 0), ("tern_kaylode", 0)]
@@ -338,7 +339,7 @@ def test_a_row_may_be_a_config_file(tmp_path):
     (tmp_path / "empty.py").write_text("")
     for wrong, message in (
         ("experiments/bert.py:base", "no config file 'experiments/bert.py'"),
-        ("experiments/tern.py:huge", "'huge,scale=pilot' is no config of TERN"),
+        ("tern:huge", "'huge,scale=pilot' is no config of TERN"),
         (f"{tmp_path / 'empty.py'}:base", "does not define get_config"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -492,6 +493,48 @@ def test_pairs_of_the_command_line():
     }
     with pytest.raises(UsageError, match="FIELD=VALUE"):
         parse_overrides(["steps"])
+
+
+def test_a_grid_has_a_row_for_each_combination(tmp_path):
+    pairs = ["optim.lr=1e-3,2e-3", "dtype=float32,bfloat16", "steps=50"]
+    grid = parse_overrides(pairs)
+    assert grid == {"optim.lr": [1e-3, 2e-3], "dtype": ["float32", "bfloat16"], "steps": 50}
+    study = Study("grid", ("data_cc", "data-ft_cc"), seeds=2)
+    planned = [run.tag for run in plan(study, tmp_path)]
+    found, fakes = carry_out(study, tmp_path, overrides=grid)
+    tags = [
+        f"{tag},optim.lr={lr},dtype={dtype}"
+        for lr in ("0.001", "0.002")
+        for dtype in ("float32", "bfloat16")
+        for tag in planned[:2]
+    ]
+    assert [(run["tag"], run["seed"]) for run in found["runs"]] == [
+        (tag, seed) for pair in zip(tags[::2], tags[1::2]) for seed in (0, 1) for tag in pair
+    ]
+    assert len(fakes.trained) == 16
+    for run in found["runs"]:
+        tag, lr, dtype = run["tag"].split(",")
+        config = run["config"]
+        assert (config["tag"], f"optim.lr={config['optim']['lr']}") == (tag, lr)
+        assert f"dtype={config['dtype']}" == dtype
+        folder = tmp_path / "runs" / run["tag"] / f"seed{run['seed']}"
+        assert (folder / "result.json").exists()
+    assert found["overrides"]["optim.lr"] == "0.001, 0.002"
+    # The same row without a grid is another one.
+    alone, _ = carry_out(study, tmp_path, overrides={"steps": 50})
+    assert {run["tag"] for run in alone["runs"]} == set(planned)
+
+
+def test_commas_of_one_value_make_no_grid():
+    pairs = ["data.source=scenes/cc,scenes/sbu", "data.buckets=((12,5),(16,5))"]
+    assert parse_overrides(pairs) == {
+        "data.source": "scenes/cc,scenes/sbu",
+        "data.buckets": ((12, 5), (16, 5)),
+    }
+    assert parse_overrides(["optim.lr=1e-3,1e-3"]) == {"optim.lr": 1e-3}
+    for pair in ("optim.lr=1e-3,", "dtype=float32,float8", "test.limit=5,6"):
+        with pytest.raises(UsageError, match=pair.partition("=")[0]):
+            parse_overrides([pair])
 
 
 def folder_of_photos(folder, *splits):

@@ -4,10 +4,16 @@ usage: mmt ablate --study=NAME --workdir=DIR [--seeds=N] [--set=FIELD=VALUE ...]
 
   mmt ablate --study=demo --workdir=work/demo
   mmt ablate --study=attention --workdir=work/attention --seeds=2 --set=steps=200
+  mmt ablate --study=demo --workdir=work/grid --set=optim.lr=1e-3,2e-3 --set=optim.b2=0.98,0.999
 
-Studies are rows of experiments/studies.py in the current folder: demo, attention, losses, longer,
-data, noise, depth, heads, baselines, systems, systems-regions and full. The same command again goes
-on where it stopped; a finished run is never repeated, and more seeds add runs.
+Studies are rows of experiments/studies.py, which `mmt list` lists: demo, attention, losses and so
+on. The same command again goes on where it stopped; a finished run is never repeated, and more
+seeds add runs.
+
+Several values, separated by commas, of a number, a switch or a choice of names make a grid: each
+combination is a row of its own, such as `data_cc,optim.lr=0.001,optim.b2=0.98`. (In a tuple or a
+text, such as data.source=scenes/cc,scenes/sbu, commas belong to the value.) Claims are about rows
+without a grid.
 
 The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
 page that needs nothing else), its figures as SVG under figures/, runs.csv, report.json, and best, a
@@ -28,13 +34,19 @@ from mmt_jax.configs import overrides
 from mmt_jax.configs.config import Study
 from mmt_jax.errors import UsageError, nearest
 
-STUDIES = "experiments/studies.py"
 FLAGS = (
-    flags.Flag("study", "NAME", f"a row of {STUDIES}", required=True),
+    flags.Flag("study", "NAME", "what to run, of `mmt list`", required=True),
     flags.Flag("workdir", "DIR", "where the study lives; made where absent", required=True),
     flags.Flag("seeds", "N", "runs of each variant; as the study says by default", default=0),
-    flags.Flag("set", "FIELD=VALUE", "sets a field of every run's config, or test.FIELD", ()),
-    flags.Flag("studies", "FILE.py", f"a file with STUDIES; {STUDIES} by default"),
+    flags.Flag(
+        "set",
+        "FIELD=VALUE",
+        "sets a field of every run's config (several values: a grid), or test.FIELD",
+        (),
+    ),
+    flags.Flag(
+        "studies", "FILE.py", "a file of your own with STUDIES, as experiments/studies.py is"
+    ),
 )
 COLUMNS = {
     "image_retrieval/r@1": "image r@1",
@@ -46,7 +58,7 @@ COLUMNS = {
 
 def run(args: types.SimpleNamespace) -> None:
     """Runs the study and prints what it found."""
-    study = find(args.study, args.studies or STUDIES)
+    study = find(args.study, args.studies or overrides.STUDIES)
     progress.stage(f"{study.name}: {len(study.tags)} variants")
 
     from mmt_jax.study import run as study_run
@@ -65,17 +77,17 @@ def run(args: types.SimpleNamespace) -> None:
     print(f"\nreport: {os.path.join(args.workdir, 'report.html')}")
 
 
-def find(name: str, path: str = STUDIES) -> Study:
+def find(name: str, path: str | os.PathLike = overrides.STUDIES) -> Study:
     """The study `name` of the file `path`.
 
     Raises:
       UsageError: no such file or study, or what is there is something else.
     """
-    studies = overrides.defined(path, "STUDIES", flag="--studies")
+    studies = overrides.defined(path, "STUDIES")
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
         raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")
     if name not in studies:
-        raise UsageError(f"{path} has no study {name!r}; {nearest(name, studies)}")
+        raise UsageError(f"there is no study {name!r} in {path}; {nearest(name, studies)}")
     return studies[name]
 
 

@@ -1,9 +1,9 @@
-"""Prints what stands behind a tag: config, number of parameters, and their tree.
+"""Prints what stands behind a name: config, number of parameters, and their tree.
 
-usage: mmt describe TAG[,scale=tiny] [--json]
+usage: mmt describe TAG|NAME:ARG[,scale=tiny] [--json]
 
   mmt describe architecture_heads1-768
-  mmt describe data_cc,scale=tiny --json
+  mmt describe lxmert:base,scale=tiny --json
 
 No weights are allocated. Scales are full (the release's sizes, the default), tiny (each width
 divided by eight, one language-specific layer) and pilot (tiny with two multimodal layers, except
@@ -21,7 +21,7 @@ from typing import Any
 
 from mmt_jax.cli import flags
 from mmt_jax.configs import config as config_lib
-from mmt_jax.configs import variants
+from mmt_jax.configs import overrides
 
 ARGUMENTS = ("TAG",)
 FLAGS = (flags.JSON,)
@@ -40,12 +40,12 @@ def run(args: types.SimpleNamespace) -> None:
 
 
 def describe(tag: str) -> dict[str, Any]:
-    """`TAG[,scale=tiny]` → tag, number of parameters, resolved config, and shapes by path.
+    """What `overrides.load` takes → tag, number of parameters, resolved config, and shapes by path.
 
     Raises:
-      UsageError: no such tag or scale.
+      UsageError: there is no such config.
     """
-    config = variants.parse(tag)
+    config = overrides.load(tag)
 
     from mmt_jax import params as params_lib
     from mmt_jax.infer import api

@@ -46,6 +46,8 @@ REGION_FOLDER = (
 def usage(command: types.ModuleType) -> str:
     """The help of a command: its docstring and its flags."""
     rows = [(flag.usage, flag.help) for flag in command.FLAGS]
+    if not rows:
+        return str(command.__doc__).strip()
     width = max(len(text) for text, _ in rows) + 2
     lines = [f"  {text:<{width}}{help}".rstrip() for text, help in rows]
     return "\n".join([str(command.__doc__).strip(), "", "Flags:", *lines])

@@ -1,23 +1,24 @@
-"""Prints every model of the study, one a row.
+"""Prints every model that --config can name, and every study.
 
 usage: mmt list [--json]
 
   mmt list | grep single
+  mmt list | grep lxmert
 
-Heads × head dim is the inner width of attention, which need not be the model's width. Layers are
-multimodal layers. `mmt describe TAG` says all of one model. In a checkout the files of
-experiments/ follow, which have other systems, tasks and studies.
+First the models of the study: heads × head dim is the inner width of attention, which need not be
+the model's width, and layers are multimodal layers. Then other systems and tasks, then what
+`mmt ablate` runs; experiments/ of a checkout holds the files behind them, to be read and copied.
+`mmt describe NAME` says all of one model. --json prints the first table.
 """
 
 from __future__ import annotations
 
 import json
-import pathlib
 import types
 from typing import Any
 
 from mmt_jax.cli import flags
-from mmt_jax.configs import variants
+from mmt_jax.configs import overrides, variants
 
 FLAGS = (flags.JSON,)
 
@@ -32,9 +33,15 @@ def run(args: types.SimpleNamespace) -> None:
         model["itm"] += f" {model.pop('candidates') or ''}".rstrip()
     cells = [[_cell(value) for value in model.values()] for model in models]
     print(flags.table([name.replace("_", " ") for name in models[0]], cells))
-    for number, path in enumerate(sorted(pathlib.Path("experiments").glob("*.py"))):
-        first = path.read_text("utf-8", "replace").partition("\n")[0]
-        print("" if number else "\n", path, "  ", first.strip('"'), sep="")
+    others = overrides.configs()
+    first = {about: name for name, about in reversed(others.items())}
+    cells = [[name, about if first[about] == name else ""] for name, about in others.items()]
+    print("\n" + flags.table(["system or task", "what it is"], cells))
+    studies = [
+        [name, str(len(study.tags)), str(study.seeds), study.scale]
+        for name, study in overrides.defined(overrides.STUDIES, "STUDIES").items()
+    ]
+    print("\n" + flags.table(["study", "models", "seeds", "scale"], studies))
 
 
 def rows() -> list[dict[str, Any]]:

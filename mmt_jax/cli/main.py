@@ -47,6 +47,7 @@ COMMANDS = (
     "ablate",
     "attention",
     "data",
+    "completion",
 )
 
 
@@ -144,7 +145,7 @@ def _load(group: types.ModuleType, name: str) -> types.ModuleType:
 
 def _help(group: types.ModuleType) -> str:
     rows = [(name, str(_load(group, name).__doc__).splitlines()[0]) for name in group.COMMANDS]
-    lines = [f"  {name:<10}{what}" for name, what in rows]
+    lines = [f"  {name:<11}{what}" for name, what in rows]
     return str(group.__doc__).format(commands="\n".join(lines)).strip()
 
 

@@ -1,17 +1,17 @@
 """Trains one model, or goes on where its workdir stopped.
 
-usage: mmt train --config=TAG[,scale=tiny]|FILE.py:ARG --workdir=DIR [--config.FIELD=VALUE ...]
+usage: mmt train --config=TAG|NAME:ARG|FILE.py:ARG --workdir=DIR [--config.FIELD=VALUE ...]
 
   mmt train --config=data_cc,scale=tiny --workdir=work/cc
-  mmt train --config=experiments/lxmert.py:base,scale=tiny --workdir=work/lxmert
+  mmt train --config=lxmert:base,scale=tiny --workdir=work/lxmert
   mmt train --config=data_cc,scale=tiny --workdir=work/mine \\
     --config.data.source=regions:my_photos --config.steps=2000 --config.batch_size=64 \\
     --config.model.layers="('text','merged','merged')" --config.optim.lr=5e-4
 
-TAG is one of `mmt list`, at scale=full (the default), tiny or pilot, on generated scenes of
-level=1, the easiest, to level=5 (the default). FILE.py is a path from the current folder, whose
-get_config(ARG) makes the config; those of other systems and of tasks are in experiments/ of a
-checkout. `mmt describe TAG,scale=tiny` prints every field that a flag can set, such as config.seed,
+TAG and NAME:ARG are names of `mmt list`, at scale=full (the default), tiny or pilot; a TAG is
+trained on generated scenes of level=1, the easiest, to level=5 (the default). FILE.py is a file of
+your own, such as a copy of one in experiments/ of a checkout, whose get_config(ARG) makes the
+config. `mmt describe NAME` prints every field that a flag can set, such as config.seed,
 config.checkpoint_every, config.eval.every and config.eval.limit (photos).
 
 A source is `scenes` or `scenes/NAME` (generated; NAME is cc, sbu, vg, mscoco, mscoco-narratives or

@@ -1,13 +1,16 @@
 """What is to be run as a command line says it: a config by name, and changes of its fields.
 
-`--config=data_cc,scale=tiny` names a built-in config, `--config=FILE.py:ARG` what the file's
-`get_config(ARG)` makes. `--config.optim.lr=1e-3` and `--set=optim.lr=1e-3` are read alike.
+`--config=data_cc,scale=tiny` names a model of the study, `--config=lxmert:base` what
+`get_config("base")` of experiments/lxmert.py makes, `--config=FILE.py:ARG` the same of any file.
+`--config.optim.lr=1e-3` and `--set=optim.lr=1e-3` are read alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
+import pathlib
 import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,12 +26,17 @@ from mmt_jax.configs.config import (
 )
 from mmt_jax.errors import UsageError
 
+# A link to the folder at the top of a checkout; a wheel holds its files here.
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+STUDIES = EXPERIMENTS / "studies.py"
+
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Config:
     """The config that `name` stands for, with changes.
 
     Args:
-      name: `TAG[,scale=tiny]` of `variants`, or `FILE.py[:ARG]`.
+      name: `TAG[,scale=tiny]` of `variants`, `FILE.py[:ARG]`, or such a file of `EXPERIMENTS`
+        without its ending.
       changes: values by dotted path, such as "optim.lr".
 
     Raises:
@@ -36,25 +44,52 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> Config:
         does not exist.
     """
     path, colon, arg = name.partition(":")
-    if not (colon or path.endswith(".py") or os.path.isfile(path)):
+    if colon and path in {ours.stem for ours in EXPERIMENTS.glob("*.py")}:
+        path = str(EXPERIMENTS / f"{path}.py")
+    elif not (colon or path.endswith(".py") or os.path.isfile(path)):
+        tag = name.partition(",")[0]
+        if tag not in (*variants.VARIANTS, *variants.ALIASES, variants.BERT.tag):
+            raise UsageError(f"there is no model {tag!r}; {_near(tag)}")
         return changed(variants.parse(name), changes or {})
+    elif not os.path.isfile(path):
+        raise UsageError(f"there is no config file {path!r} in {os.getcwd()}; {_near(name)}")
     get_config = defined(path, "get_config")
     return changed(get_config(arg) if colon else get_config(), changes or {})
 
 
-def defined(path: str, name: str, *, flag: str = "--config") -> Any:
-    """What a Python file, which is run and which `flag` names, says that `name` is.
+def configs() -> dict[str, str]:
+    """What `load` takes beside tags, by name: `lxmert:base` and the first line of its file."""
+    found = {}
+    for path in sorted(EXPERIMENTS.glob("*.py")):
+        file = runpy.run_path(os.fspath(path))
+        about = file["__doc__"].partition("\n")[0]
+        found |= {f"{path.stem}:{name}": about for name in file.get("CONFIGS", ())}
+    return found
+
+
+def _near(name: str) -> str:
+    """The end of a sentence about a name that there is not."""
+    meant = {tag: tag for tag in (*variants.VARIANTS, *variants.ALIASES)}
+    for config in configs():
+        file, _, arg = config.partition(":")
+        meant |= {config: config, arg.partition(",")[0]: config}
+        meant.setdefault(file, config)
+    stem = name.rpartition("/")[2].replace(".py", "")  # of a checkout's path
+    near = difflib.get_close_matches(stem, meant, n=3)
+    hint = f"did you mean {' or '.join(dict.fromkeys(meant[each] for each in near))}?"
+    return hint if near else "`mmt list` lists what there is, and FILE.py:ARG is a file of your own"
+
+
+def defined(path: str | os.PathLike, name: str) -> Any:
+    """What a Python file, which is run, says that `name` is.
 
     Raises:
       UsageError: there is no such file, it is not Python, or it does not say.
     """
     if not os.path.isfile(path):
-        raise UsageError(
-            f"there is no config file {path!r} in {os.getcwd()}; run mmt from the root of a "
-            f"checkout, which holds experiments/, or name your own file with {flag}"
-        )
+        raise UsageError(f"there is no file {str(path)!r} in {os.getcwd()}; give one with {name}")
     try:
-        found = runpy.run_path(path)
+        found = runpy.run_path(os.fspath(path))
     except SyntaxError as error:
         raise UsageError(f"{path} is not Python ({error}); give a file with {name}") from None
     if name not in found:

@@ -73,12 +73,12 @@ def extract(
         pending = [shot for name, shot in wanted.items() if name not in done]
         groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
         first = 1 + max((int(path.stem) for path in shards.glob("*.npz")), default=-1)
-        tracked = progress.track(groups, f"shards of {SHARD} photos")
-        for number, group in enumerate(tracked, first):
-            shard = FolderWriter(
-                shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
-            )
-            _fill(shard, group, loaded, report)
+        with progress.Counter("photos", len(wanted), done=report.kept) as counter:
+            for number, group in enumerate(groups, first):
+                shard = FolderWriter(
+                    shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
+                )
+                _fill(shard, group, loaded, report, counter)
         _join(shards, writer, wanted, known, report)
     shutil.rmtree(shards)
     return report
@@ -137,11 +137,18 @@ def _distinct(shots: list[Shot], known: Captions | None, report: Report) -> dict
     return wanted
 
 
-def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, report: Report) -> None:
+def _fill(
+    shard: FolderWriter,
+    group: Sequence[Shot],
+    detector: Detector,
+    report: Report,
+    counter: progress.Counter,
+) -> None:
     """Detects the photos of one shard and writes it, unless none could be taken."""
     with contextlib.suppress(_Empty), shard as writer:
         for start in range(0, len(group), BATCH):
-            for shot, picture, answer in _detected(group[start : start + BATCH], detector, report):
+            batch = group[start : start + BATCH]
+            for shot, picture, answer in _detected(batch, detector, report):
                 height, width = picture.shape[:2]
                 info = {"file": shot.name, "width": width, "height": height}
                 try:
@@ -150,6 +157,7 @@ def _fill(shard: FolderWriter, group: Sequence[Shot], detector: Detector, report
                     raise
                 except UsageError as error:
                     report.add("not detected", shot.where, error)
+            counter.add(len(batch))
         if not len(writer):
             raise _Empty
 

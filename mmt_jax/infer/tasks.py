@@ -33,7 +33,7 @@ def answering(model: Model, task: str, names: Sequence[str]) -> Model:
     if not size or not fits:
         was = f"was trained on {trained}" if trained else f"has no head for {task}"
         raise UsageError(
-            f"{config.tag or 'this model'} {was}; train it with experiments/tasks.py:{task}"
+            f"{config.tag or 'this model'} {was}; train it with --config=tasks:{task},model=NAME"
         )
     if size != len(names):
         raise UsageError(f"the model has {size} answers, but {len(names)} are listed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import json
 import os
 import pathlib
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from mmt_jax import progress
-from mmt_jax.configs import variants
+from mmt_jax.configs import fields, variants
 from mmt_jax.configs.config import Config, EvalConfig, Study, as_dict, grouped, resolve
-from mmt_jax.configs.overrides import changed, load
+from mmt_jax.configs.overrides import changed, hint, load
 from mmt_jax.configs.overrides import read as read_field
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
@@ -35,7 +36,10 @@ Evaluate = Callable[[Config, str, Test], tuple[Mapping[str, float], Mapping[str,
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["steps=200", "data.source=regions:/photos"]` → {"steps": 200, "data.source": …}.
+    """`["steps=200", "optim.lr=1e-3,2e-3"]` → {"steps": 200, "optim.lr": [1e-3, 2e-3]}.
+
+    Commas part several values of a number, a switch or a choice of names, whose values have none;
+    in tuples and texts, such as a mixture of sources, they belong to the one value.
 
     Raises:
       UsageError: a pair has no equals sign, or names no field or no value of it.
@@ -51,7 +55,15 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _read(name: str, texts: list[str]) -> Any:
     if name != "level":  # which is the study's, as the fields of `test` are; others are a run's
-        return read_field(name if name.startswith("test.") else f"config.{name}", texts)
+        path = name if name.startswith("test.") else f"config.{name}"
+        kind, rules, _ = fields.parts(hint(path))
+        choice = kind in (int, float, bool) or any(
+            isinstance(rule, fields.Choice) for rule in rules
+        )
+        if not choice or path == name:
+            return read_field(path, texts)
+        values = dict.fromkeys(read_field(path, [text]) for text in texts[-1].split(","))
+        return list(values) if len(values) > 1 else next(iter(values))
     if not texts[-1].isdecimal():
         raise UsageError(f"level={texts[-1]} is no level of the generated corpora; give a number")
     return int(texts[-1])
@@ -120,8 +132,13 @@ def configure(study: Study, row: str, seed: int) -> Config:
     return dataclasses.replace(grouped(config), seed=seed)
 
 
-def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
+def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[Run]:
     """All runs, seed by seed, each after the run whose checkpoint it starts from.
+
+    Args:
+      study: whose.
+      workdir: of the study.
+      point: of a grid, which is added to the tags of its runs.
 
     Raises:
       UsageError: an unknown tag, a wrong override, a test split that is not there, or nothing to
@@ -135,9 +152,11 @@ def plan(study: Study, workdir: str | os.PathLike) -> list[Run]:
             config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
             if config.pretrained:
-                start = folder / config.pretrained / f"seed{seed}"
+                start = folder / f"{config.pretrained}{point}" / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
-            runs.append(Run(tag, seed, config, _test(study, config), folder / tag / f"seed{seed}"))
+            name = f"{tag}{point}"
+            test = _test(study, config)
+            runs.append(Run(name, seed, config, test, folder / name / f"seed{seed}"))
     if not any(run.test for run in runs):
         raise UsageError(f"study {study.name!r} has no variant that matches photos and captions")
     return runs
@@ -195,7 +214,9 @@ def ablate(
       study: what to run.
       workdir: where; a study that was stopped goes on from there, and more seeds or tags may be
         asked for.
-      seeds, overrides: see `amend`.
+      seeds: see `amend`.
+      overrides: see `amend`; a list is several values, each of which is run with each of the other
+        lists', under a tag of its own, such as `data_cc,optim.lr=0.001`.
       train: trains, or goes on with, one run; returns validation metrics.
       evaluate: reads the test split with a run's best checkpoint.
 
@@ -205,8 +226,16 @@ def ablate(
     Raises:
       UsageError: wrong settings, or other settings than the workdir's runs have.
     """
-    study = amend(study, seeds=seeds, overrides=overrides)
-    runs = plan(study, workdir)
+    fixed = dict(overrides or {})
+    grid = {path: fixed.pop(path) for path in [*fixed] if isinstance(fixed[path], list)}
+    runs = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        point = "".join(f",{path}={value}".replace("/", "-") for path, value in chosen.items())
+        amended = amend(study, seeds=seeds, overrides=fixed | chosen)
+        runs += plan(amended, workdir, point=point)
+    told = {path: ", ".join(map(str, values)) for path, values in grid.items()}
+    study = amend(study, seeds=seeds, overrides=fixed | told)  # for the page
     for run in runs:
         claim_folder(run)
     done = [read(run) for run in runs if run.finished]

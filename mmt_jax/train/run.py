@@ -106,6 +106,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
         if not begun:
             first = prepare(init.pretraining(config), origins[0], evaluator)
 
+    sources.spec(config)  # or a vocabulary would be trained for photos without regions
     entries, labels = records.asked(config, folder) if config.task.name else ([], None)
     if first and not known:
         tokenizer = first.tokenizer

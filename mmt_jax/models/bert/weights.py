@@ -1,7 +1,7 @@
 """BERT's published weights as the language stack that models of the study start from.
 
   mmt import --from=google-bert/bert-base-uncased --model=bert --out=work/bert
-  mmt train --config=experiments/mmt.py:data_cc-with-bert --workdir=work/cc \
+  mmt train --config=data_cc-with-bert --workdir=work/cc \
     --config.init_from=work/bert
 
 Names of BERT's layers, which other systems' weights share, stand here too.

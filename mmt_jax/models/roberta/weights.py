@@ -4,7 +4,7 @@ With CLIP's they are what BridgeTower was begun with:
 
   mmt import --from=FacebookAI/roberta-base --model=roberta --out=work/roberta
   mmt import --from=openai/clip-vit-base-patch16 --model=clip --out=work/clip
-  mmt train --config=experiments/bridgetower.py:base --workdir=work/bridgetower \\
+  mmt train --config=bridgetower:base --workdir=work/bridgetower \\
     --config.init_from=work/roberta,work/clip --config.model.image_size=224
 """
 
