@@ -57,7 +57,7 @@ def workdir(tmp_path_factory):
     code = (
         "import sys; from mmt_jax.cli.main import main;"
         f"status = main({['train', CONFIG, f'--workdir={folder}', *SMALL]!r});"
-        "loaded = {'tensorflow', 'transformers'} & set(sys.modules);"
+        "loaded = {'tensorflow', 'transformers', 'scipy'} & set(sys.modules);"
         "assert not loaded, loaded; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -212,7 +212,7 @@ def test_page_says_what_was_found_and_how(finished):
     for tag in SCORES:
         assert tag in words
     assert "Multimodal attention beats deeper modality-specific attention." in words
-    assert "were chosen by image_retrieval/r@1 on scenes val (200 photos)" in words
+    assert "were chosen by image_retrieval/r@1 on scenes val (100 photos)" in words
     assert "scenes test (all photos" in words
     assert "Holm" in words
     assert "t over 3 seeds" in words

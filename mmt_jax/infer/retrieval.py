@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +26,12 @@ from mmt_jax.infer import ranking, relevance
 from mmt_jax.infer.inputs import Inputs
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models.base import Model
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Params
+
+if TYPE_CHECKING:  # its libraries take a third of a second, and training needs none
+    from mmt_jax.infer.scorer import Scorer
 
 NDCG = "ndcg@25"
 

@@ -136,7 +136,8 @@ def cell_colours(pixels: np.ndarray, picture: np.ndarray, boxes: np.ndarray) -> 
     height, width = pixels.shape[1:3]
     # Sums over all that is above and left of a corner; integers, so that differences are exact.
     sums = np.zeros((len(pixels), height + 1, width + 1, 3), np.int32)
-    np.cumsum(pixels, axis=1, dtype=np.int32, out=sums[:, 1:, 1:])
+    for y in range(height):  # a row of all pictures at once: a third of what cumsum takes
+        np.add(sums[:, y, 1:], pixels[:, y], out=sums[:, y + 1, 1:])
     np.cumsum(sums[:, 1:, 1:], axis=2, out=sums[:, 1:, 1:])
     top, bottom = _cells(boxes[:, 0], boxes[:, 2], height)
     left, right = _cells(boxes[:, 1], boxes[:, 3], width)
@@ -144,7 +145,7 @@ def cell_colours(pixels: np.ndarray, picture: np.ndarray, boxes: np.ndarray) -> 
     flat = sums.reshape(-1, 3)
 
     def corner(y, x):
-        return flat[((row + y) * (width + 1))[:, :, None] + x[:, None, :]]
+        return flat.take(((row + y) * (width + 1))[:, :, None] + x[:, None, :], axis=0)
 
     total = corner(bottom, right) - corner(bottom, left) - corner(top, right) + corner(top, left)
     area = (bottom - top)[:, :, None] * (right - left)[:, None, :]

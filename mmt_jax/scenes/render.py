@@ -28,7 +28,9 @@ HALF = tuple(int(np.ceil(radius)) for radius in world.RADII)  # pixels from a sp
 
 def render(scenes: world.Scenes) -> np.ndarray:
     """Paints B scenes: [B, 64, 64, 3] uint8."""
-    canvas = backdrops()[scenes.background, scenes.variant] * scenes.light[:, None, None, None]
+    # In place from here on: fresh memory of this size takes as long as the arithmetic.
+    canvas = backdrops()[scenes.background, scenes.variant]
+    canvas *= scenes.light[:, None, None, None]
     paint = RGB[scenes.colour] + scenes.tint
     stamps = sprites()
     slots = np.argwhere(scenes.present)
@@ -45,7 +47,10 @@ def render(scenes: world.Scenes) -> np.ndarray:
         h = HALF[size]
         window = canvas[picture, y - h : y + h + 1, x - h : x + h + 1]
         window += alpha * (colour * shade + white - window)
-    return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    canvas.clip(0, 1, out=canvas)
+    canvas *= 255
+    canvas += 0.5
+    return canvas.astype(np.uint8)
 
 
 @functools.cache
