@@ -43,7 +43,9 @@ PICTURES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif"),
     ".heic",  # Pillow does not read it, and says so
 )
-_ENDINGS = ((".npz", ".npy", ".pkl", ".pickle"), PICTURES)  # of dev-850-1-img0.png.npz, both
+PICKLED = (".pkl", ".pickle")  # of one photo's regions, as the MMT release has them
+RECORDS = (".npz", *PICKLED)
+_ENDINGS = ((*RECORDS, ".npy"), PICTURES)  # of dev-850-1-img0.png.npz, both
 
 # Corpora that number their photos, so that the folder says nothing that the name does not:
 # COCO_val2014_000000393225 or 000000393225, flickr30k_000001000092795 and vg_713545 (features of

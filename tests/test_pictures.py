@@ -109,7 +109,7 @@ def bomb(side):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no picture of a known kind"),
+        (b"", "x.png is empty; fetch or save it again"),
         (b"GIF is what I am not", "no picture of a known kind"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known kind"),
         (bomb(12_000), "12000 × 12000 pixels, more than 100,000,000"),
@@ -137,6 +137,24 @@ def test_missing_files_folders_and_floats_are_refused(tmp_path):
     wide = save(tmp_path / "y.tif", Image.fromarray(np.full((2, 2), 1 << 20, np.int32)))
     with pytest.raises(UsageError, match="32 bits"):
         pictures.read(wide)
+
+
+def test_photos_in_memory_are_checked_as_files_are(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.png", Image.fromarray(BLOCKS))
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(path.read_bytes()[:-60])
+    for photo, message in (
+        (Image.open(cut), "photo 3 cannot be decoded .* truncated or damaged"),
+        (Image.new("RGB", (0, 4)), "photo 3 has 0 × 4 pixels"),
+        (b"", "photo 3 is empty"),
+        (None, "photo 3 is NoneType of shape"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pictures.given(photo, "photo 3")
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    for photo in (BLOCKS, BLOCKS / 255, Image.open(path), path.read_bytes()):
+        with pytest.raises(UsageError, match="photo 3 has 48 × 32 pixels, more than 100"):
+            pictures.given(photo, "photo 3")
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))

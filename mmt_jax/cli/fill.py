@@ -1,6 +1,6 @@
 """Prints the likeliest words at the blanks of a sentence, about a photo or alone.
 
-usage: mmt fill --model=DIR [--record=FILE.npz|--image=FILE] --sentence=TEXT
+usage: mmt fill --model=DIR [--record=FILE|--image=FILE] --sentence=TEXT
 
   mmt fill --model=work/bert --sentence="a <mask> on a mat"
   mmt fill --model=work/bridgetower --image=cat.jpg --sentence="a <mask> on a mat"

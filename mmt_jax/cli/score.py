@@ -1,6 +1,6 @@
 """Prints the probability that a photo and a caption match, for each caption.
 
-usage: mmt score --model=DIR|HANDLE --record=FILE.npz|--image=FILE --caption=TEXT ...
+usage: mmt score --model=DIR|HANDLE --record=FILE|--image=FILE --caption=TEXT ...
 
   mmt record --data=scenes --split=test --out=work/photo.npz
   mmt score --model=work/cc --record=work/photo.npz --caption="a red circle" --caption="two stars"

@@ -14,14 +14,16 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data import regions, schema
 from mmt_jax.detectors import base as detected
 from mmt_jax.detectors.base import Detector
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reason
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.pairs import Items
+from mmt_jax.ingest import unpickle
+from mmt_jax.photo import PICKLED, RECORDS
 from mmt_jax.photos import pictures, processors
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
 
-# One photo's keys, its npz file, or the photo itself, as `pictures.given` takes it.
+# One photo's keys, the file of them (`read_record`), or the photo, as `pictures.given` takes it.
 Record = Any
 Inputs = Mapping[str, np.ndarray]  # keys of the exported signature, batched
 
@@ -87,10 +89,12 @@ class Reader:
         read = []
         for index, record in enumerate(records):
             if _is_photo(record):
-                read.append(self.record(record, detector=detector, size_divisor=size_divisor))
+                name = f"photo {index}" if len(records) > 1 else "the photo"
+                how = {"detector": detector, "size_divisor": size_divisor}
+                read.append(self.record(record, **how, name=name))
                 continue
             named = isinstance(record, Mapping)
-            read.append(record if named else schema.read_record(record))
+            read.append(record if named else read_record(record))
             self.check_record(read[-1], f"record {index}" if named else os.fspath(record))
         if self.config.model.pixels:
             return _stack_pixels([record[schema.PIXELS] for record in read])
@@ -102,14 +106,17 @@ class Reader:
         *,
         detector: str | Detector | None = None,
         size_divisor: int | None = None,
+        name: str = "the photo",
     ) -> dict[str, np.ndarray]:
         """The record of a photo, as this model reads it; arguments as of `Scorer.score`.
+
+        `name` is what errors call it where it has none.
 
         Raises:
           UsageError: no picture, no detector where the model reads regions, no region on the photo,
             or regions of another detector than the model was trained with.
         """
-        picture, name = pictures.given(photo)
+        picture, name = pictures.given(photo, name)
         if self.config.model.pixels:
             if detector is not None:
                 raise UsageError(f"{self.name} reads a photo's pixels; leave detector out")
@@ -159,6 +166,27 @@ def batched(inputs: Inputs | Items) -> Items:
     return Items.of(dict(inputs), schema.mask(inputs[padding]))
 
 
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """The record in a file: an npz, or a pickle as the MMT release has them, of which no code runs.
+
+    Raises:
+      UsageError: there is no such file, it is damaged, or it holds Python objects.
+    """
+    if pathlib.Path(path).suffix not in PICKLED:
+        return schema.read_record(path)
+    try:
+        found = unpickle.record(path)
+    except UsageError:
+        raise
+    except Exception as error:  # pickle's kinds are many
+        raise UsageError(f"{path} is damaged ({reason(error)}); fetch or save it again") from None
+    for key in schema.IMAGE_KEYS:
+        if isinstance(value := found.get(key), np.ndarray):
+            dtype = np.int32 if key == schema.IMAGE_PADDING else np.float32
+            found[key] = value.astype(dtype, copy=False)
+    return found
+
+
 def listed(records: Any) -> tuple[list[Record], bool]:
     """Photos or records as a list, and whether there was one alone, not in a list."""
     alone = Mapping | str | bytes | os.PathLike
@@ -168,9 +196,9 @@ def listed(records: Any) -> tuple[list[Record], bool]:
 
 
 def _is_photo(record: Record) -> bool:
-    """Whether it is a photo, and no record; the path of a record ends in .npz."""
+    """Whether it is a photo, and no record; the path of a record ends as RECORDS do."""
     if isinstance(record, str | os.PathLike):
-        return pathlib.Path(record).suffix != ".npz"
+        return pathlib.Path(record).suffix not in RECORDS
     return not isinstance(record, Mapping)
 
 

@@ -8,12 +8,14 @@ memory: `guarded.read` is for that.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from typing import IO, Any
 
 import numpy as np
 
 from mmt_jax.data import npz
+from mmt_jax.data.schema import IMAGE_PADDING
 from mmt_jax.errors import UsageError
 
 _ADMITTED = {
@@ -58,6 +60,27 @@ def load(file: IO[bytes], where: str) -> Any:
 def loads(data: bytes, where: str) -> Any:
     """`load` of bytes."""
     return load(io.BytesIO(data), where)
+
+
+def record(path: str | os.PathLike) -> dict[str, Any]:
+    """What the MMT release pickled of one photo: a dict, arrays without a batch axis.
+
+    Raises:
+      UsageError: there is no such file, it holds something else, or as `load`.
+      Exception: as `load`.
+    """
+    where = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            fields = load(file, where)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {where}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"{where} holds a {type(fields).__name__}, it must hold a dict")
+    for key, value in fields.items():
+        if isinstance(value, np.ndarray) and value.ndim == (2 if key == IMAGE_PADDING else 3):
+            fields[key] = value[0] if len(value) == 1 else value
+    return fields
 
 
 def load_array(file: IO[bytes], where: str) -> np.ndarray:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.client
 import io
 import math
 import os
 import pathlib
+import time
 import typing
+import urllib.request
 import warnings
 from collections.abc import Iterator
 
@@ -26,6 +29,8 @@ if typing.TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 100_000_000  # the largest cameras have that many; uint8 they take 300 MB
+MAX_BYTES = 200_000_000  # of what is fetched
+_SECONDS = 60.0
 _ORIENTATION = 0x0112  # of EXIF
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # marks that end a whole file
 _TAIL = 512  # bytes in which they are looked for
@@ -59,37 +64,68 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise UsageError(f"{path} cannot be read: {error}") from None
 
 
-def given(photo: typing.Any) -> tuple[np.ndarray, str]:
+def given(photo: typing.Any, name: str = "the photo") -> tuple[np.ndarray, str]:
     """A photo in any of its forms, and what errors call it.
 
     Args:
-      photo: the path of a file, the bytes of one, a Pillow image, or pixels [H, W, 3]: uint8, or
-        floats in 0..1.
+      photo: the path of a file, its address (http:// or https://), the bytes of one, a Pillow
+        image, or pixels [H, W, 3]: uint8, or floats in 0..1.
+      name: what errors call it where it has no path.
 
     Returns:
       [H, W, 3] uint8, as `decode`.
 
     Raises:
-      UsageError: it is none of these, or as `read`.
+      UsageError: it is none of these, or as `read` and `fetch`.
     """
     if isinstance(photo, str | os.PathLike):
-        return read(photo), os.fspath(photo)
-    name = "the photo"
+        name = os.fspath(photo)
+        if name.lower().startswith(("http://", "https://")):
+            return decode(io.BytesIO(fetch(name)), name), name
+        return read(photo), name
     if isinstance(photo, bytes):
         return decode(io.BytesIO(photo), name), name
     if hasattr(photo, "convert"):
-        return np.array(_eight_bits(_upright(photo), name)), name
+        with _told(name):
+            _check_size(photo.size, name)
+            return np.array(_eight_bits(_upright(photo), name)), name
     pixels = np.asarray(photo)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UsageError(
             f"{name} is {type(photo).__name__} of shape {pixels.shape}; give a path, the bytes of "
             f"a file, a Pillow image or pixels [H, W, 3]"
         )
+    _check_size((pixels.shape[1], pixels.shape[0]), name)
     if pixels.dtype == np.uint8:
         return pixels, name
     if pixels.dtype.kind != "f" or not ((pixels >= 0) & (pixels <= 1)).all():
         raise UsageError(f"{name} is {pixels.dtype}; give pixels as uint8, or as floats in 0..1")
     return np.rint(pixels * 255).astype(np.uint8), name
+
+
+def fetch(url: str) -> bytes:
+    """What is at an address.
+
+    Raises:
+      UsageError: it cannot be had within a minute or so, or is larger than MAX_BYTES.
+    """
+    end, data = time.monotonic() + _SECONDS, bytearray()
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "mmt_jax"})
+        with urllib.request.urlopen(request, timeout=_SECONDS / 3) as answer:
+            while part := answer.read1(1 << 20):
+                data += part
+                if len(data) > MAX_BYTES:
+                    raise UsageError(f"{url} has more than {MAX_BYTES:,} bytes; it is no photo")
+                if time.monotonic() > end:
+                    raise TimeoutError("it is too slow")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)  # of URLError, what it wraps
+        told = reason(cause) if isinstance(cause, Exception) else f"{error}"
+        raise UsageError(
+            f"{url} cannot be fetched ({told}); check the address and the network, or give a file"
+        ) from None
+    return bytes(data)
 
 
 def decode(file: io.BufferedIOBase, where: str) -> np.ndarray:
@@ -107,8 +143,8 @@ def decode(file: io.BufferedIOBase, where: str) -> np.ndarray:
       [H, W, 3] uint8, both sides at least 1.
 
     Raises:
-      UsageError: it is no picture of FORMATS, it is truncated or damaged, it has more than
-        MAX_PIXELS, or its values have no agreed range (32 bits a channel).
+      UsageError: it is empty or no picture of FORMATS, it is truncated or damaged, it has more
+        than MAX_PIXELS, or its values have no agreed range (32 bits a channel).
     """
     with _opened(file, where) as image:
         return np.array(_eight_bits(_upright(image), where))
@@ -129,17 +165,26 @@ def check(file: io.BufferedIOBase, where: str) -> None:
 
 @contextlib.contextmanager
 def _opened(file: io.BufferedIOBase, where: str) -> Iterator[Image.Image]:
-    """A photo whose head is read; whatever goes wrong with it is told in one sentence."""
+    """A photo whose head is read."""
+    pillow = library()
+    known = [name for name in FORMATS if name in pillow.OPEN]
+    with _told(where):
+        if not file.read(1):
+            raise UsageError(f"{where} is empty; fetch or save it again")
+        file.seek(0)
+        with pillow.open(file, formats=known) as image:
+            _check_size(image.size, where)
+            yield image
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Whatever goes wrong with a photo is told in one sentence."""
     pillow = library()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked below
-            known = [name for name in FORMATS if name in pillow.OPEN]
-            with pillow.open(file, formats=known) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise _too_large(where, f"{width} × {height} pixels")
-                yield image
+            warnings.simplefilter("ignore")  # of damaged metadata; sizes are checked by us
+            yield
     except pillow.DecompressionBombError:
         raise _too_large(where, "too many pixels") from None
     except UsageError:
@@ -253,6 +298,14 @@ def at_most(picture: np.ndarray, side: int) -> np.ndarray:
     if scale >= 1:
         return picture
     return resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def _check_size(size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if not width * height:
+        raise UsageError(f"{where} has {width} × {height} pixels, and so none; give another")
+    if width * height > MAX_PIXELS:
+        raise _too_large(where, f"{width} × {height} pixels")
 
 
 def _too_large(where: str, pixels: str) -> UsageError:

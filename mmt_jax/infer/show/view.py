@@ -12,6 +12,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data import regions, schema
 from mmt_jax.detectors import base
 from mmt_jax.errors import UsageError
+from mmt_jax.infer.inputs import read_record
 from mmt_jax.infer.show.explain import Explanation
 from mmt_jax.photo import NAMES, PICTURE, SCORES
 from mmt_jax.photo import WHOLE as WHOLE_BOX
@@ -54,7 +55,7 @@ def of_photo(
     Raises:
       UsageError: no picture or detector, or nothing is found on it.
     """
-    finder, picture = detectors.load(detector), pictures.read(path)
+    finder, (picture, _) = detectors.load(detector), pictures.given(path)
     photo = base.answer(finder, picture, path)
     reading = regions.Reading.of(config) if config else regions.Reading(base.MAX_REGIONS)
     boxes, scores = photo.rows[schema.BOXES], photo.rows.get(SCORES)
@@ -70,7 +71,7 @@ def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Conf
       UsageError: it cannot be read, has a fault, or holds pixels that no model is given for.
     """
     name = record if isinstance(record, str) else "the record"
-    record = schema.read_record(record) if isinstance(record, str) else record
+    record = read_record(record) if isinstance(record, str) else record
     if config and config.model.pixels:
         model, pixels, kind = config.model, record[schema.PIXELS], "patch"
         picture = np.rint(pixels * 255).astype(np.uint8)

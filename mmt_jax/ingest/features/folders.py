@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mmt_jax.data.npz import Npz
+from mmt_jax.data.schema import IMAGE_PADDING
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest import unpickle
@@ -31,7 +32,6 @@ NPZ |= {"count": "num_bbox", "class_probs": "cls_prob"}
 UNITER = {"features": "features", "boxes": "norm_bb", "scores": "conf"}
 UNITER |= {"class_probs": "soft_labels"}
 _INFO = "_info.npy"
-_PADDING = "image/padding_mask"
 
 
 def _read(
@@ -91,15 +91,8 @@ def _uniter(path: pathlib.Path) -> Detections:
 
 
 def _mmt(path: pathlib.Path) -> Detections:
-    where = str(path)
-    with open(path, "rb") as file:
-        fields = unpickle.load(file, where)
-    if not isinstance(fields, dict):
-        raise UsageError(f"{where} holds a {type(fields).__name__}, it must hold a dict")
-    for key, value in fields.items():  # one photo's arrays may have a batch axis
-        if isinstance(value, np.ndarray) and value.ndim == (2 if key == _PADDING else 3):
-            fields[key] = value[0] if len(value) == 1 else value
-    padding = detections.array(fields, _PADDING, "iubf", 1, where)
+    where, fields = str(path), unpickle.record(path)
+    padding = detections.array(fields, IMAGE_PADDING, "iubf", 1, where)
     features = detections.array(fields, FEATURES, "f", 2, where)
     boxes = detections.array(fields, BOXES, "f", 2, where)
     if not len(padding) == len(features) == len(boxes) or boxes.shape[1] != 5:
