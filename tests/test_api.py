@@ -1,11 +1,16 @@
 import dataclasses
+import functools
+import http.server
+import pickle
 import shutil
+import threading
 
 import jax
 import numpy as np
 import pytest
 import small_models as small
 from PIL import Image as Pillow
+from scipy import special
 
 import mmt_jax
 from mmt_jax import params as params_lib
@@ -319,11 +324,98 @@ def test_a_photo_may_come_in_any_form(pixel_scorer, tmp_path):
             reader.score([wrong], small.CAPTIONS)
 
 
+class _Answers(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing on stderr."""
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a folder's files."""
+    handler = functools.partial(_Answers, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_photo_may_be_an_address(pixel_scorer, tmp_path, served):
+    pixels = (small.pixels(8, 8)[schema.PIXELS] * 255).astype(np.uint8)
+    Pillow.fromarray(pixels).save(tmp_path / "a b.png")
+    (tmp_path / "page.html").write_text("<html>")
+    sized = processors.Processor(8, 0)
+    reader = Scorer(pixel_scorer.config, pixel_scorer.tokenizer, sized)
+    found = reader.record(f"{served}/a%20b.png")[schema.PIXELS]
+    np.testing.assert_array_equal(found, reader.record(pixels)[schema.PIXELS])
+    for address, message in (
+        (
+            f"{served}/none.png",
+            r"/none.png cannot be fetched \(HTTP Error 404.*; check the address",
+        ),
+        (f"{served}/page.html", "/page.html is no picture of a known kind"),
+        ("http://127.0.0.1:1/x.png", r"x.png cannot be fetched \(Connection refused\)"),
+        ("http://[/x.png", r"x.png cannot be fetched \(Invalid IPv6 URL\)"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            reader.record(address)
+
+
+def test_a_record_may_be_one_of_the_releases_pickles(scorer, tmp_path):
+    record = small.record(3, padding=1)
+    found = {key: value[None].astype(np.float64) for key, value in record.items()}
+    path = tmp_path / "photo.pkl"
+    path.write_bytes(pickle.dumps(found | {"image_id": 7}))
+    expected = scorer.score(record, small.CAPTIONS)
+    np.testing.assert_array_equal(scorer.score([path], small.CAPTIONS)[0], expected)
+    for content, message in (
+        (pickle.dumps(found)[:40], "photo.pkl is damaged"),
+        (pickle.dumps([1]), "photo.pkl holds a list"),
+        (pickle.dumps(print), "asks for builtins.print"),
+        (pickle.dumps({}), r"photo.pkl: the key 'image/detection_features' is missing"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=message):
+            scorer.score(path, small.CAPTIONS)
+
+
+def test_photos_in_a_list_are_told_apart(pixel_scorer):
+    sized, fine = processors.Processor(8, 0), np.zeros((8, 8, 3), np.uint8)
+    reader = Scorer(pixel_scorer.config, pixel_scorer.tokenizer, sized)
+    for wrong, message in ((fine[0], "photo 1 is ndarray of shape"), (b"", "photo 1 is empty")):
+        with pytest.raises(UsageError, match=message):
+            reader.images([fine, wrong])
+
+
+@pytest.mark.parametrize(
+    ("record", "caption", "message"),
+    [
+        (None, None, "nothing to trace"),
+        ({}, "a cube", "record 0: the key"),
+        (None, "", "empty|no piece|no word|text"),
+    ],
+)
+def test_what_cannot_be_traced_is_told(scorer, record, caption, message):
+    with pytest.raises(UsageError, match=message):
+        scorer.trace(record, caption)
+
+
+def test_a_trace_is_of_one_pair_and_has_its_score(scorer):
+    record = small.record(3, padding=1)
+    found = scorer.trace(record, small.CAPTIONS[0])
+    assert [state.shape for state in found["image"]] == [(5, 16)] * 2
+    assert found["text_to_all"][0].shape == (2, small.LENGTH, small.LENGTH + 5)
+    probability = special.softmax(found["logits"])[0]
+    np.testing.assert_allclose(probability, scorer.score(record, small.CAPTIONS)[0], atol=1e-6)
+    alone = scorer.trace(None, small.CAPTIONS[0])
+    assert alone.keys() == {"text", "text_attention"}
+    np.testing.assert_allclose(alone["text"][1], found["text"][1], atol=1e-6)
+
+
 def test_a_model_says_what_it_is_and_can(scorer, towers):
     leaves = params_lib.flatten(scorer.predictor.params).values()
     assert f"{sum(leaf.size for leaf in leaves):,} parameters" in repr(scorer)
     assert "family mmt" in repr(scorer)
     assert "embed_texts, embed_images, search" in repr(towers)
-    assert scorer.abilities == ("score", "choose", "explain", "search", "fill")
+    assert scorer.abilities == ("score", "choose", "explain", "search", "fill", "trace")
     with pytest.raises(UsageError, match="no head for questions"):
         scorer.answer(small.record(3), "what is it?")

@@ -309,7 +309,7 @@ def test_states_and_attention_are_those_of_transformers(work):
     np.testing.assert_allclose(found["image"][-1], out.vision_output[0], atol=1e-4)
     weights = out.cross_encoder_attentions[0][0].numpy()
     np.testing.assert_allclose(found["text_to_image"][0][:, :real], weights, atol=1e-4)
-    assert [part.ndim for part in found["text_attention"]] == [3]
+    assert {part.ndim for part in found["text_attention"]} == {3}
 
 
 def test_fill_at_the_command_line(work, capsys):
@@ -346,8 +346,8 @@ def test_models_of_words_score_no_pairs(work):
     root, _ = work
     with pytest.raises(UsageError, match="bert scores no pairs of image and text"):
         load(root / "work/bert").score(root / "cats.jpg", ["a cat"])
-    with pytest.raises(UsageError, match="LXMERT alone can be traced"):
-        load(root / "work/clip").trace(root / "cats.npz", "a cat")
+    with pytest.raises(UsageError, match="bert reads no photos; give None"):
+        load(root / "work/bert").trace(root / "cats.npz", "a cat")
 
 
 @pytest.mark.parametrize(

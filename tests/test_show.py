@@ -24,6 +24,7 @@ from mmt_jax.configs.models import ClipConfig, LxmertConfig
 from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detections
 from mmt_jax.errors import UsageError
+from mmt_jax.infer import trace
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.show import page
 from mmt_jax.infer.show.explain import Explanation, attended, explain
@@ -211,7 +212,7 @@ def test_attention_is_what_the_layers_compute_with(layers, expected):
     def look(batch):
         text = model.encode_text(params, batch.text)
         image = model.encode_image(params, batch.image)
-        return text, image, model.attention(params, text, image)
+        return text, image, trace.attention(model, params, batch.text, batch.image)
 
     text, image, maps = look(batch)
     assert len(maps) == expected

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
+from mmt_jax.infer import trace
 from mmt_jax.infer.pairs import Items
 from mmt_jax.models.base import Encoded, Model, take
 from mmt_jax.objectives import answers
@@ -120,12 +121,12 @@ class Predictor:
         return self._fetch(self._run(answers.logits, batch))
 
     def attention(self, texts: Text, images: Image) -> list[Float32[np.ndarray, "P N T R"]]:
-        """With which weights words read regions; see `Model.attention`."""
-        return self._fetch(self._run(_attention, texts, images))
+        """As `trace.attention`."""
+        return self._fetch(self._run(trace.attention, texts, images))
 
-    def trace(self, texts: Text, images: Image) -> dict[str, list[np.ndarray]]:
-        """States and attention maps by name, of families whose network has `trace`."""
-        return self._fetch(self._run(_trace, texts, images))
+    def trace(self, texts: Text | None, images: Image | None) -> dict[str, Any]:
+        """As `trace.trace`."""
+        return self._fetch(self._run(trace.trace, texts, images))
 
     def _pairwise(
         self, function: Any, texts: Any, images: Any, chosen: Any = None, **how: Any
@@ -250,14 +251,3 @@ def _words(
     if images is not None:
         states = model.fuse(params, encoded, _encode(model, params, images)).text
     return model.words(params, states).astype(jnp.float32)
-
-
-def _attention(
-    model: Model, params: Params, texts: Text, images: Image
-) -> list[Float32[Array, "P N T R"]]:
-    return model.attention(params, _encode(model, params, texts), _encode(model, params, images))
-
-
-def _trace(model: Model, params: Params, texts: Text, images: Image) -> dict[str, list[Array]]:
-    network: Any = model.network
-    return model.apply(params, network.trace, texts, images)

@@ -11,7 +11,6 @@ from scipy import special
 
 from mmt_jax import detectors
 from mmt_jax.configs.config import Config
-from mmt_jax.configs.tasks import TASKS, Task
 from mmt_jax.data import schema
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError
@@ -21,6 +20,7 @@ from mmt_jax.infer.inputs import Inputs, Reader, Record, batched, listed
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.show.explain import Explanation, explain
+from mmt_jax.models import checks
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
@@ -74,7 +74,7 @@ class Scorer(Reader):
     def abilities(self) -> tuple[str, ...]:
         """The methods that do what they say; the others refuse."""
         scores = self.config.objective.itm != "none"
-        able = {"score": scores, "choose": scores}
+        able = {"score": scores, "choose": scores, "answer": self._asked_about > 0}
         if self.predictor is not None:
             model = self.predictor.model
             able |= {
@@ -83,21 +83,13 @@ class Scorer(Reader):
                 "embed_images": model.embeds,
                 "search": scores or model.embeds,
                 "fill": bool(self.config.objective.mlm),
-                "answer": self._asked_about > 0,
-                "trace": hasattr(model.network, "trace"),
+                "trace": True,
             }
         return tuple(name for name, can in able.items() if can)
 
     @property
-    def _task(self) -> Task:
-        """The task of its head; imported weights that name none answer as VQAv2's do."""
-        return TASKS[self.config.task.name or "vqa"]
-
-    @property
     def _asked_about(self) -> int:
-        """How many photos a question is about; 0 = it answers none about photos."""
-        able = self.config.model.num_answers and self._task.photos
-        return self._task.reads.count("image") if able else 0
+        return checks.asked_about(self.config)
 
     def score(
         self,
@@ -253,7 +245,7 @@ class Scorer(Reader):
           UsageError: the model has no head for questions about photos, there are more or fewer
             photos than it reads, or the first fault of a photo or the question.
         """
-        predictor, count = self._own, self._asked_about
+        count = self._asked_about
         if not count:
             raise UsageError(
                 f"{self.name} has no head for questions about photos; ask a model that was trained "
@@ -266,15 +258,19 @@ class Scorer(Reader):
             )
         if top < 1:
             raise UsageError(f"the number of answers is {top}; ask for 1 or more")
-        text = schema.to_text(self.texts([question], truncate=truncate))
+        text = self.texts([question], truncate=truncate)
         detector = detectors.load(detector) if isinstance(detector, str) else detector  # once
-        first, *others = (self._image(photo, detector, size_divisor) for photo in photos)
-        batch = Batch(text, first, np.zeros(1, np.int32), tuple(others))
-        (logits,) = predictor.answers(batch)
-        chances = special.expit(logits) if self._task.loss == "soft" else special.softmax(logits)
+        read = [self.images([photo], detector, size_divisor) for photo in photos]
+        chances = np.asarray(signature.chances(self.config, self._answers(text, read)[0]))
         best = np.argsort(-chances, kind="stable")[:top].tolist()
         names = self.labels or range(len(chances))
         return [Answer(str(names[number]), float(chances[number])) for number in best]
+
+    def _answers(self, text: Inputs, photos: Sequence[Inputs]) -> np.ndarray:
+        """Text keys of B questions, image keys of their photos by place → logits [B, A]."""
+        first, *others = (signature.image(self.config, photo) for photo in photos)
+        numbers = np.zeros(len(first.mask), np.int32)
+        return self._own.answers(Batch(schema.to_text(text), first, numbers, tuple(others)))
 
     def _embeds(self) -> Predictor:
         if not self._own.model.embeds:
@@ -284,30 +280,56 @@ class Scorer(Reader):
             )
         return self._own
 
-    def trace(self, record: Record, caption: str) -> dict[str, list[np.ndarray]]:
-        """Hidden states and attention maps of a record and a caption, to be looked at.
+    def trace(
+        self,
+        record: Record | None,
+        caption: str | None,
+        *,
+        truncate: bool = False,
+        detector: str | Detector | None = None,
+        size_divisor: int | None = None,
+    ) -> dict[str, Any]:
+        """What the model computes of a photo and a caption, to be looked at, float32.
 
-        Of LXMERT; `Explanation.attention` is there for other models too.
+        T counts tokens, S regions or patches, behind the one slot that stands for the photo in
+        CLIP, BridgeTower and TERN; padding included. D is a width, N a number of heads.
+
+        Args:
+          record: a photo, as `score` takes it; None = the caption alone.
+          caption: a sentence; None = the photo alone.
+          truncate, detector, size_divisor: as of `score`.
 
         Returns:
-          `text` and `image`: states after the embedding and after each layer, [S, D], S tokens
-          (padding included) or regions. `text_attention`, `image_attention`: the weights with which
-          each unimodal layer reads, [N, S, S]. `text_to_image`, `image_to_text`: those of each
-          cross-modal layer, [N, T, R] and [N, R, T].
+          Of what follows, what the model has.
+          `text`, `image`: states after the embedding and after each layer, lists of [T, D] and
+          [S, D]; of TERN also after the projection, and after a last LayerNorm.
+          `text_attention`, `image_attention`: with which weights a stream reads itself, a list of
+          [N, T, T] and [N, S, S] by layer; `text_to_image`, `image_to_text`: the other, [N, T, S]
+          and [N, S, T]; `text_to_all`, `image_to_all`: both at once, tokens first, [N, T, T + S]
+          and [N, S, T + S]. Rows sum to 1, and padding weighs 0.
+          `text_pooled`, `image_pooled`, `pooled`: the vectors [E] that stand for caption, photo
+          and pair (for what is asked about, of a task's model) before the heads.
+          `text_embedding`, `image_embedding`: as `embed_texts` and `embed_images`.
+          `logits`: [2], whose softmax begins with the probability of a match; `words`: [T, V], of
+          each token over the vocabulary; `answers`: [A], of a task, whose head reads one photo.
 
         Raises:
-          UsageError: this is a module, the model is none that can be traced, or the record or
-            caption has a fault.
+          UsageError: this is a module, neither is given, the model reads none of that kind, or as
+            `score`.
         """
         predictor = self._own
-        if not hasattr(predictor.model.network, "trace"):
-            raise UsageError(
-                f"{self.name} is of the family {self.config.model.family}, and LXMERT alone can be "
-                f"traced; `explain` tells what words read of regions"
-            )
-        text = schema.to_text(self.texts([caption], truncate=False))
-        found = predictor.trace(text, self._image(record))
-        return jax.tree.map(lambda leaf: leaf[0], found)
+        if record is None and caption is None:
+            raise UsageError("there is nothing to trace; give a photo, a caption, or both")
+        if record is not None and not predictor.model.fuses:
+            raise UsageError(f"{self.name} reads no photos; give None in the photo's place")
+        if caption is not None and "text" not in predictor.params:
+            raise UsageError(f"{self.name} reads no captions; give None in the caption's place")
+        text = image = None
+        if caption is not None:
+            text = schema.to_text(self.texts([caption], truncate=truncate))
+        if record is not None:
+            image = self._image(record, detector, size_divisor)
+        return jax.tree.map(lambda leaf: leaf[0], predictor.trace(text, image))
 
     def explain(self, record: Record, caption: str) -> Explanation:
         """What the score of a record and a caption rests on.
@@ -354,7 +376,7 @@ class Scorer(Reader):
     def _own(self) -> Predictor:
         if self.predictor is None:
             raise UsageError(
-                "a module tells nothing but its scores; give the workdir it was made of"
+                "a module tells nothing but scores and answers; give the workdir it was made of"
             )
         return self.predictor
 

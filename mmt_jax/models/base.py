@@ -164,14 +164,6 @@ class Network(nnx.Module):
         """Encoded photos likewise."""
         raise NotImplementedError
 
-    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
-        """With which weights words read regions, layer by layer where they do.
-
-        Computed anew for whoever looks at them; training pays nothing for it.
-        """
-        del text, image
-        return []
-
     def contrast(
         self, text: Encoded, image: Encoded, *, key: Key = None
     ) -> Float32[Array, "K B B"]:
@@ -217,7 +209,6 @@ class Model:
     attributes = _pure(Network.attributes)
     embed_text = _pure(Network.embed_text)
     embed_image = _pure(Network.embed_image)
-    attention = _pure(Network.attention)
     contrast = _pure(Network.contrast)
 
     @property

@@ -44,6 +44,15 @@ def photos(config: Config) -> int:
     return TASKS[config.task.name].reads.count("image") if config.task.name else 1
 
 
+def asked_about(config: Config) -> int:
+    """How many photos a question is about; 0 = the model answers none about photos.
+
+    Imported weights that name no task answer as VQAv2's do.
+    """
+    task = TASKS[config.task.name or "vqa"]
+    return task.reads.count("image") if config.model.num_answers and task.photos else 0
+
+
 def task(config: Config, answers_on: Collection[tuple[str, ...]]) -> None:
     """The task must be one whose records the family answers questions on.
 

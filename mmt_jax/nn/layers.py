@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Bool, Float, Float32
 
+from mmt_jax.nn import trace
 from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, SampleNorm, dropout, split
 from mmt_jax.typing import Array, Key
 
@@ -77,18 +78,11 @@ class Attention(nnx.Module):
         """Keys and values of states."""
         return self._split(self.key(x)), self._split(self.value(x))
 
-    def weights(
-        self, x: Float[Array, "B S D"], keys: Float[Array, "B U N H"], mask: Mask
-    ) -> Float32[Array, "B N S U"]:
-        """With which weights `x` reads `keys` where `mask` is True.
-
-        Without a real key, all weigh the same.
-        """
-        return self._weights(self._split(self.query(x)), keys, mask)
-
+    @staticmethod
     def _weights(
-        self, queries: Float[Array, "B S N H"], keys: Float[Array, "B U N H"], mask: Mask
+        queries: Float[Array, "B S N H"], keys: Float[Array, "B U N H"], mask: Mask
     ) -> Float32[Array, "B N S U"]:
+        """Without a real key, all weigh the same."""
         scale = queries.shape[-1] ** -0.5
         logits = jnp.einsum("bsnh,bunh->bnsu", queries, keys, preferred_element_type=jnp.float32)
         lowest = jnp.finfo(jnp.float32).min
@@ -117,7 +111,9 @@ class Attention(nnx.Module):
                 ([mask for _, mask in read], -1),
             )
         )
-        update = self._attend(self._split(self.query(inner)), keys, values, mask, key_weights)
+        queries = self._split(self.query(inner))
+        trace.attention(lambda: self._weights(queries, keys, mask))
+        update = self._attend(queries, keys, values, mask, key_weights)
         update = self.out(update.reshape(*x.shape[:-1], -1))
         x = x + dropout(update, self.rate, key_update)
         return x if self.pre_norm else self.norm(x)
@@ -204,7 +200,7 @@ class Layer(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """Arguments as of `Attention`."""
         key_attention, key_mlp = split(key, 2)
-        return self.mlp(self.attention(x, read, key=key_attention), key=key_mlp)
+        return trace.states(self.mlp(self.attention(x, read, key=key_attention), key=key_mlp))
 
 
 def numbered(layers: Mapping[str, Any]) -> list[Any]:
@@ -230,21 +226,12 @@ class Stack(nnx.Module):
 
         `key` switches dropout on.
         """
-        states = [x]
+        states = [trace.states(x)]
         for layer_key, layer in zip(split(key, len(self.layers)), numbered(self.layers)):
             states.append(recomputed(layer, self.remat)(states[-1], mask, key=layer_key))
-        return states if self.last_norm is None else [*states, self.last_norm(states[-1])]
-
-    def attention(
-        self, states: Sequence[Float[Array, "B S D"]], mask: Mask
-    ) -> list[Float32[Array, "B N S S"]]:
-        """With which weights each layer reads; `states` as the call gave them."""
-        maps = []
-        for layer, x in zip(numbered(self.layers), states):
-            attention = layer.attention
-            inner = attention.norm(x) if attention.pre_norm else x
-            maps.append(attention.weights(inner, attention.keys_values(inner)[0], mask))
-        return maps
+        if self.last_norm is not None:
+            states.append(trace.states(self.last_norm(states[-1])))
+        return states
 
 
 def recomputed(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
 from flax import nnx
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
+from mmt_jax.nn import trace
 from mmt_jax.nn.kinds import STREAMS, Kind, kinds
 from mmt_jax.nn.layers import KeysValues, Layer, Sizes, numbered, recomputed
 from mmt_jax.nn.primitives import split
@@ -75,7 +75,7 @@ class Streams(nnx.Module):
           each layer that are made of unimodal states and that the other stream, or a fused layer,
           will read.
         """
-        states, keys_values = [x], {}
+        states, keys_values = [trace.states(x)], {}
         keys = split(key, len(self.kinds))
         for i, (kind, layer) in enumerate(zip(self.kinds, numbered(self.layers))):
             unimodal = i < self.depth[stream]
@@ -113,7 +113,7 @@ class Streams(nnx.Module):
           The states of both streams after each of these layers; a stream that is still unimodal
           there shows its states after the last unimodal one.
         """
-        trace = []
+        after = []
         keys = split(key, 2 * len(self.kinds))
         for i in range(self.first_fused, len(self.kinds)):
             kind, layer = self.kinds[i], self.layers[str(i)]
@@ -126,37 +126,12 @@ class Streams(nnx.Module):
                     if only and not self._needed_after(i, stream):
                         x = x[:, only[stream]]
                     sources = [(read[source], masks[source]) for source in kind.reads(stream)]
-                    update = recomputed(layer.of(stream), self.remat)
+                    update = trace.of(layer.of(stream), stream, *kind.reads(stream))
+                    update = recomputed(update, self.remat)
                     updated[stream] = update(x, sources, key=keys[2 * i + n])
             states = states | updated
-            trace.append(states)
-        return trace
-
-    def attention(
-        self,
-        states: dict[str, Float[Array, "P _ D"]],
-        masks: dict[str, Bool[Array, "P _"]],
-        keys_values: dict[str, dict[str, KeysValues]],
-    ) -> list[Float32[Array, "P N T R"]]:
-        """With which weights text reads the image, in each layer in which it does.
-
-        Args are those of `fuse`.
-
-        Returns:
-          One of each; where text reads itself too, they sum to less than 1.
-        """
-        maps = []
-        trace = [states, *self.fuse(states, masks, keys_values, key=None)]
-        for i, before in enumerate(trace[:-1], self.first_fused):
-            sources = self.kinds[i].text
-            if "image" not in sources:
-                continue
-            read = self._read(i, ["text"], before, keys_values)
-            keys = jax.numpy.concatenate([read[source][0] for source in sources], axis=1)
-            mask = jax.numpy.concatenate([masks[source] for source in sources], axis=1)
-            weights = self.layers[str(i)].of("text").attention.weights(before["text"], keys, mask)
-            maps.append(weights[..., -masks["image"].shape[1] :])  # the image is read last
-        return maps
+            after.append(states)
+        return after
 
     def _needed_after(self, number: int, stream: str) -> bool:
         """Whether a later layer reads or updates the states of `stream`."""

@@ -21,8 +21,10 @@ from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
 from mmt_jax.models.bridgetower.config import BridgeTowerConfig
+from mmt_jax.nn import trace
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
+from mmt_jax.nn.kinds import STREAMS
 from mmt_jax.nn.layers import Attention, Mlp, Read, Sizes, recomputed
 from mmt_jax.nn.places import P
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside, split, unit
@@ -68,7 +70,7 @@ class CrossLayer(nnx.Module):
         self, x: Float[Array, "P S D"], other: Read, *, keys: Sequence[Key]
     ) -> Float[Array, "P S D"]:
         """States after attention to itself, and what is read of the other stream → those after."""
-        return self.mlp(self.cross(x, [other], key=keys[0]), key=keys[1])
+        return trace.states(self.mlp(self.cross(x, [other], key=keys[0]), key=keys[1]))
 
 
 class Stream(nnx.Module):
@@ -297,7 +299,7 @@ class BridgeTower(Network):
         # stream makes of its states before that.
         attended = [item.states for item in items]
         read = [item.keys_values["0"] for item in items]
-        trace = []
+        after = []
         keys = iter(split(key, 6 * self.count))
         for i in range(self.count):
             layers = [stream.layers[str(i)] for stream in streams]
@@ -305,31 +307,38 @@ class BridgeTower(Network):
             if i:
                 inputs = [
                     stream.bridges[str(i - 1)](item.taps[i - 1], state)
-                    for stream, item, state in zip(streams, items, trace[-1])
+                    for stream, item, state in zip(streams, items, after[-1])
                 ]
                 own = [layer.attention.keys_values(x) for layer, x in zip(layers, inputs)]
                 attended = [
-                    recomputed(layer.attention, self.text_cross.remat)(
+                    recomputed(trace.of(layer.attention, name, name), self.text_cross.remat)(
                         x[:, wanted], [(keys_values, item.mask)], key=next(keys)
                     )
-                    for layer, item, x, keys_values in zip(layers, items, inputs, own)
+                    for name, layer, item, x, keys_values in zip(
+                        STREAMS, layers, items, inputs, own
+                    )
                 ]
                 read = [layer.cross.keys_values(x) for layer, x in zip(reversed(layers), inputs)]
             else:
                 attended = [x[:, wanted] for x in attended]
             updated = []
-            for layer, x, other, keys_values in zip(layers, attended, items[::-1], read[::-1]):
-                step = recomputed(layer, self.text_cross.remat)
+            for name, source, layer, x, other, keys_values in zip(
+                STREAMS, STREAMS[::-1], layers, attended, items[::-1], read[::-1]
+            ):
+                step = recomputed(trace.of(layer, name, source), self.text_cross.remat)
                 step_keys = next(keys), next(keys)
                 updated.append(step(x, (keys_values, other.mask), keys=step_keys))
-            trace.append((updated[0], updated[1]))
-        return trace
+            after.append((updated[0], updated[1]))
+        return after
 
     def pooled(
         self, text: Float[Array, "P T D"], image: Float[Array, "P S D"]
     ) -> Float32[Array, "P 2*D"]:
         """States after the last layer → those of the pair."""
-        pools = [stream.pool(x) for stream, x in zip(self._streams(), (text, image))]
+        pools = [
+            trace.pooled(name, stream.pool(x))
+            for name, stream, x in zip(STREAMS, self._streams(), (text, image))
+        ]
         return jnp.concatenate(pools, axis=-1)
 
     def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:

@@ -18,6 +18,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.models.clip.config import ClipConfig
+from mmt_jax.nn import trace
 from mmt_jax.nn.heads import Calibration, LinearHead
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, unit
@@ -117,12 +118,14 @@ class Clip(Network):
         states = self.text.last_norm(self.text_states(text, key=key)[-1])
         last = jnp.maximum(text.mask.sum(axis=1) - 1, 0)
         end = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
+        trace.pooled("text", end)
         return Encoded(states, text.mask, {}, (unit(self.project_text(end, dtype=jnp.float32)),))
 
     def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         """The one head, where there is a score, is the unit vector."""
         states = self.image.last_norm(self.image_states(image, key=key)[-1])
-        heads = (unit(self.project_image(states[:, 0], dtype=jnp.float32)),) if self.scores else ()
+        cls = trace.pooled("image", states[:, 0])
+        heads = (unit(self.project_image(cls, dtype=jnp.float32)),) if self.scores else ()
         return Encoded(states, with_class(image.mask), {}, heads)
 
     def pool(self, item: Encoded) -> Float[Array, "B D"]:

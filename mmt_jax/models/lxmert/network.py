@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
@@ -24,6 +24,7 @@ from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
 from mmt_jax.nn.layers import Attention, KeysValues, Layer, Sizes, Stack, numbered, recomputed
 from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
+from mmt_jax.nn.trace import of
 from mmt_jax.typing import Array, Image, Key, Text
 
 CORNERS = (1, 0, 3, 2)  # of a record's box, in LXMERT's order: x1, y1, x2, y2
@@ -91,9 +92,12 @@ class CrossLayer(nnx.Module):
         """
         (text_mask, image_mask), (of_text, of_image) = masks, keys_values
         keys = split(key, 4)
-        text = self.cross(text, [(of_image, image_mask)], key=keys[0])
-        image = self.cross(image, [(of_text, text_mask)], key=keys[1])
-        return self.text(text, text_mask, key=keys[2]), self.image(image, image_mask, key=keys[3])
+        text = of(self.cross, "text", "image")(text, [(of_image, image_mask)], key=keys[0])
+        image = of(self.cross, "image", "text")(image, [(of_text, text_mask)], key=keys[1])
+        return (
+            of(self.text, "text", "text")(text, text_mask, key=keys[2]),
+            of(self.image, "image", "image")(image, image_mask, key=keys[3]),
+        )
 
     def first_token(
         self,
@@ -230,38 +234,6 @@ class Lxmert(Network):
         _, of_image = self._keys_values(number, last, text, image, states)
         step, masks = recomputed(last.first_token, self.remat), (text.mask, image.mask)
         return step(states[0], masks, of_image=of_image, key=last_key)[:, 0]
-
-    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
-        return [
-            layer.cross.weights(x, layer.cross.keys_values(y)[0], image.mask)
-            for layer, (x, y) in zip(numbered(self.layers), self.cross_states(text, image))
-        ]
-
-    def trace(self, text: Text, image: Image) -> dict[str, list[Array]]:
-        """All that happens to P pairs, for looking at it.
-
-        Returns:
-          `text` and `image`: the states after the embedding and after each layer, [P, S, D].
-          `text_attention`, `image_attention`: the weights with which each unimodal layer reads,
-          [P, N, S, S]; `text_to_image`, `image_to_text`: those of each cross-modal layer, [P, N, T,
-          R] and [P, N, R, T].
-        """
-        texts, images = self.text_states(text), self.image_states(image)
-        encoded = self._encoded(texts[-1], text.mask), self._encoded(images[-1], image.mask)
-        cross = self.cross_states(*encoded)
-        found = {
-            "text": texts + [pair[0] for pair in cross[1:]],
-            "image": images + [pair[1] for pair in cross[1:]],
-            "text_attention": self.text.stack.attention(texts, text.mask),
-            "image_attention": self.image.stack.attention(images, image.mask),
-            "text_to_image": [],
-            "image_to_text": [],
-        }
-        for layer, (x, y) in zip(numbered(self.layers), cross):
-            (of_text, _), (of_image, _) = map(layer.cross.keys_values, (x, y))
-            found["text_to_image"].append(layer.cross.weights(x, of_image, image.mask))
-            found["image_to_text"].append(layer.cross.weights(y, of_text, text.mask))
-        return found
 
 
 NETWORK = Lxmert

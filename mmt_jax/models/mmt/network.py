@@ -15,6 +15,7 @@ from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.nn import trace
 from mmt_jax.nn.embed import Tables, TokenEmbed
 from mmt_jax.nn.heads import (
     AnswerHead,
@@ -223,24 +224,26 @@ class MMT(StreamNetwork):
     def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         key_layers, key_score = split(key, 2)
         items = {"text": text, "image": image}
-        trace = self.streams.fuse(
+        fused = self.streams.fuse(
             {stream: item.states for stream, item in items.items()},
             {stream: item.mask for stream, item in items.items()},
             {stream: item.keys_values for stream, item in items.items()},
             key=key_layers,
             only=None if states else self._slots,
         )
-        last = trace[-1] if trace else {s: item.states for s, item in items.items()}
+        last = fused[-1] if fused else {s: item.states for s, item in items.items()}
         heads = [tuple(last[stream][:, self.heads[stream]] for stream in STREAMS)]
         if self.apart:
             heads = [(text.heads[0], image.heads[0])]
         if self.hloss:
             heads = [
-                tuple(self._head(stream, items[stream], trace, i) for stream in STREAMS)
+                tuple(self._head(stream, items[stream], fused, i) for stream in STREAMS)
                 for i, kind in enumerate(self.streams.kinds)
                 if kind.multimodal
             ]
         pooled = [(self.pool_text(text), self.pool_image(image)) for text, image in heads]
+        for stream, vectors in zip(STREAMS, pooled[-1]):
+            trace.pooled(stream, vectors)
         product = pooled[-1][0] * pooled[-1][1]
         shown = (last["text"], last["image"]) if states else (None, None)
         if self.score is None:
@@ -254,21 +257,13 @@ class MMT(StreamNetwork):
         """Of each stream the state that stands for the whole item."""
         return {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
 
-    def attention(self, text: Encoded, image: Encoded) -> list[Float32[Array, "P N T R"]]:
-        items = {"text": text, "image": image}
-        return self.streams.attention(
-            {stream: item.states for stream, item in items.items()},
-            {stream: item.mask for stream, item in items.items()},
-            {stream: item.keys_values for stream, item in items.items()},
-        )
-
     def _head(
-        self, stream: str, item: Encoded, trace: list[dict[str, Array]], layer: int
+        self, stream: str, item: Encoded, fused: list[dict[str, Array]], layer: int
     ) -> Float[Array, "P D"]:
         """The state that stands for the whole item, after `layer`."""
         if layer < self.streams.depth[stream]:
             return item.heads[layer + 1]
-        return trace[layer - self.streams.first_fused][stream][:, self.heads[stream]]
+        return fused[layer - self.streams.first_fused][stream][:, self.heads[stream]]
 
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         return self.score.text(self.pool_text(self._last("text", text)))
