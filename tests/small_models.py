@@ -60,14 +60,14 @@ def build(config):
     )
 
 
-def make_workdir(folder, config):
+def make_workdir(folder, config, *, metrics=None):
     """What `mmt train` leaves behind, with the weights of `build`."""
     _, params = build(config)
     workdirs.write_config(folder, config)
     (folder / store.VOCABULARY).write_bytes(TOKENIZER.model)
     checkpoints = checkpoint.Checkpoints(folder, config)
     state = states.State(np.array(3, np.int32), params, {})
-    checkpoints.save(state, 3, position={}, metrics={})
+    checkpoints.save(state, 3, position={}, metrics=metrics or {})
     checkpoints.close()
     return folder
 

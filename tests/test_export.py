@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import re
@@ -9,15 +10,23 @@ import jax
 import numpy as np
 import pytest
 import small_models as small
+from scipy import special
 
 import mmt_jax
+from mmt_jax.cli import main as cli
 from mmt_jax.configs import config as config_lib
+from mmt_jax.configs.config import EvalConfig, ObjectiveConfig
+from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.export import savedmodel, serialization, signature
+from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.photo import SCORES
+from mmt_jax.tasks import labels as labels_lib
+from mmt_jax.train import checkpoint
+from mmt_jax.typing import Batch
 
 pytestmark = pytest.mark.tf
 
@@ -295,6 +304,115 @@ def test_load_scores_with_a_saved_model(exported, name):
     np.testing.assert_allclose(np.diag(found), expected, atol=1e-5)
     with pytest.raises(UsageError, match="record 0: "):
         scorer.score({}, ["a red cube"])
+
+
+# ---- Models of a task ------------------------------------------------------------------------
+
+LABELS = ("cat", "dog", "häschen")
+PHOTOS = {"vqa": 1, "nlvr2": 2}
+
+
+@pytest.fixture(scope="module")
+def asked(tf, tmp_path_factory):
+    """Workdir of a task's model and its export, by task; made by command on first use."""
+    root = tmp_path_factory.mktemp("asked")
+
+    @functools.cache
+    def make(task):
+        names = LABELS[: 3 if task == "vqa" else 2]
+        config = small.config(("text", "merged"), itm="none", num_answers=len(names))
+        config = dataclasses.replace(
+            config,
+            tag=task,
+            task=TaskConfig(name=task),
+            objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0),
+            eval=EvalConfig(best="accuracy"),
+        )
+        run, out = root / task, root / f"{task}_saved"
+        run.mkdir()
+        small.make_workdir(run, config, metrics={"accuracy": 0.61234, "loss": 1.0})
+        labels_lib.store(names, run)
+        assert cli.main(["export", f"--workdir={run}", f"--out={out}"]) == 0
+        return run, out
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", PHOTOS)
+def test_a_task_is_answered_by_its_export_as_by_its_workdir(tf, asked, task, tmp_path, capsys):
+    run, out = asked(task)
+    argv = ["--question=a red cube", "--json"]
+    for number in range(PHOTOS[task]):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, **small.record(3 + number, seed=number))
+        argv.append(f"--record={path}")
+    told = []
+    for model in (run, out):
+        capsys.readouterr()
+        assert cli.main(["answer", f"--model={model}", *argv]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    ours, theirs = ([row["label"] for row in rows] for rows in told)
+    assert ours == theirs
+    chances = [[row["probability"] for row in rows] for rows in told]
+    np.testing.assert_allclose(chances[1], chances[0], atol=1e-5)
+    assert np.ptp(chances[0]) > 0.01
+    if task == "nlvr2":
+        assert sum(chances[0]) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_an_export_of_a_task_is_called_without_us(tf, asked):
+    run, out = asked("nlvr2")
+    module = pytest.importorskip("tensorflow_hub").load(str(out))
+    assert set(module.signatures) == {"answer", "serving_default"}
+    with open(module.labels.asset_path.numpy(), encoding="utf-8") as file:
+        assert json.load(file) == ["cat", "dog"]
+    first, second = ([small.record(regions, seed=seed) for seed in (0, 1)] for regions in (3, 4))
+    inputs = small.batch(first, small.CAPTIONS[:2])
+    more = {
+        key.replace("image/", "image_2/"): np.stack([r[key] for r in second]) for key in first[0]
+    }
+    found = module.signatures["answer"](**inputs, **more)
+    trained = checkpoint.load(run)
+    one, two = (
+        schema.to_image({key: np.stack([r[key] for r in rows]) for key in rows[0]})
+        for rows in (first, second)
+    )
+    batch = Batch(schema.to_text(inputs), one, np.arange(2, dtype=np.int32), (two,))
+    expected = Predictor(trained.model, trained.params).answers(batch)
+    np.testing.assert_allclose(found["logits"], expected, atol=2e-5)
+    np.testing.assert_allclose(found["probabilities"], special.softmax(expected, -1), atol=1e-5)
+    assert np.ptp(expected) > 0.01
+
+
+@pytest.mark.slow
+def test_an_export_of_a_task_refuses_what_it_cannot(asked):
+    scorer = mmt_jax.load(asked("nlvr2")[1])
+    assert scorer.abilities == ("answer",)
+    with pytest.raises(UsageError, match="asked about 2 photos at once"):
+        scorer.answer(small.record(3), "a cube")
+    with pytest.raises(UsageError, match="scores no pairs"):
+        scorer.score(small.record(3), ["a cube"])
+    with pytest.raises(UsageError, match="scores no pairs"):
+        scorer.logits({})
+
+
+@pytest.mark.slow
+def test_hugging_face_reads_the_card(asked):
+    card = pytest.importorskip("huggingface_hub").ModelCard.load(asked("vqa")[1] / "README.md")
+    data = card.data
+    assert (data.license, data.pipeline_tag) == ("unknown", "visual-question-answering")
+    assert [(r.metric_type, r.metric_value) for r in data.eval_results] == [("accuracy", 0.6123)]
+    assert data.tags == ["mmt_jax", "mmt", "vqa"]
+    text = card.text
+    assert "answers questions about a photo, as of vqa" in text
+    assert "| accuracy | 0.6123 |" in text
+    assert "loss" not in text
+    called = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    called = called.replace("FOLDER", str(asked("vqa")[1]))
+    compile(called, "card", "exec")
+    assert 'module.signatures["answer"]' in called
 
 
 @pytest.fixture

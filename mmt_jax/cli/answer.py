@@ -1,13 +1,14 @@
 """Prints the likeliest answers to a question about a photo, or about two.
 
-usage: mmt answer --model=DIR --record=FILE.npz|--image=FILE ... --question=TEXT [--top=N]
+usage: mmt answer --model=DIR --record=FILE|--image=FILE ... --question=TEXT [--top=N]
 
   mmt answer --model=work/vqa --image=dog.jpg --detector=grid:work/clip --question="what is it?"
   mmt answer --model=work/nlvr2 --record=left.npz --record=right.npz --question="both are red"
 
-The model is a workdir of experiments/tasks.py or of `mmt import`, with a head for VQAv2, GQA, NLVR2
-(whose sentences are about two photos) or SNLI-VE. Photos are taken as `mmt score` takes them.
-Answers to VQAv2 are right or wrong each by itself: their probabilities do not sum to 1.
+The model is a workdir of experiments/tasks.py or of `mmt import`, or the export of one, with a head
+for VQAv2, GQA, NLVR2 (whose sentences are about two photos) or SNLI-VE. Photos are taken as `mmt
+score` takes them. Answers to VQAv2 are right or wrong each by itself: their probabilities do not
+sum to 1.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from mmt_jax.errors import UsageError
 
 FLAGS = (
     flags.Flag("model", "DIR", "what answers", required=True),
-    flags.Flag("record", "FILE.npz", "a photo's record", ()),
-    flags.Flag("image", "FILE", "a photo, in place of a record", ()),
+    flags.Flag("record", "FILE", "a photo's record", ()),
+    flags.Flag("image", "FILE|URL", "a photo, in place of a record", ()),
     photo.DETECTOR,
     flags.Flag("question", "TEXT", "or the sentence to be judged", required=True),
     flags.Flag("top", "N", "answers; 5 by default", 5),
@@ -33,7 +34,7 @@ FLAGS = (
 def run(args: types.SimpleNamespace) -> None:
     """Answers and prints."""
     if bool(args.record) == bool(args.image):
-        raise UsageError("give either --record=FILE.npz or --image=FILE; see --help")
+        raise UsageError("give either --record=FILE or --image=FILE; see --help")
 
     from mmt_jax.infer import api
 

@@ -8,11 +8,12 @@ usage: mmt export --workdir=DIR --out=DIR [--format=savedmodel|huggingface]
 signatures['default'] takes the release's seven keys (image/pixels in place of the three image keys
 where the model reads pixels), with any number of pairs, tokens and regions; the softmax of its
 `output` begins with the probability of a match. Models with embeddings also have
-signatures['embed']. What was written is loaded and compared with the model before the command
+signatures['embed'], and those of experiments/tasks.py signatures['answer'], whose labels are an
+asset. What was written is loaded and compared with the model before the command
 reports success. Needs TensorFlow: pip install 'mmt_jax[tf]'.
 
 --format=huggingface writes a folder that `from_pretrained` of transformers loads, for families that
-have a counterpart there: pip install 'mmt_jax[hf]'.
+have a counterpart there: pip install 'mmt_jax[hf]'. Either has a model card, README.md.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def _hugging_face(workdir: pathlib.Path, out: str) -> None:
         out,
         settings=preparation.read(workdir),
         labels=labels.known(workdir),
+        step=trained.step,
+        metrics=trained.metrics,
     )
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import types
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -22,8 +23,8 @@ from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config, as_dict, resolve
 from mmt_jax.configs.models import NAMES
 from mmt_jax.errors import UsageError
+from mmt_jax.hub import card, preparation, questions
 from mmt_jax.hub import folders as hub
-from mmt_jax.hub import preparation, questions
 from mmt_jax.models import registry
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
@@ -126,6 +127,8 @@ def save(
     *,
     settings: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
+    step: int = 0,
+    metrics: Mapping[str, float] = types.MappingProxyType({}),
 ) -> None:
     """Writes a folder that the family's own library loads with `from_pretrained`.
 
@@ -136,6 +139,7 @@ def save(
       out: the folder to make.
       settings: how photos are prepared, as `preparation.read` gives it; None = as the family's are.
       labels: what its answers are called, by number; () = it answers nothing, or nobody knows.
+      step, metrics: how long it was trained and what it has reached, for the card.
 
     Raises:
       UsageError: the family has no published counterpart, this model has parameters that the
@@ -162,6 +166,9 @@ def save(
     if config.model.pixels:
         settings = settings or preparation.settings(config)
         others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
+    usage = card.transformers(foreign["architectures"][0])
+    about = card.text(config, params, usage, library="transformers", step=step, metrics=metrics)
+    others[card.FILE] = about.encode()
     hub.write(pathlib.Path(out), foreign, arrays, others=others)
 
 

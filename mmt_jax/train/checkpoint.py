@@ -53,6 +53,7 @@ class Trained:
     model: Model
     params: Params
     step: int
+    metrics: dict[str, float]  # of the last window of the log, and of its evaluation
 
 
 class Checkpoints:
@@ -191,7 +192,11 @@ class Checkpoints:
         tree = jax.tree.unflatten(jax.tree.structure(tree), [found[place] for place in wanted])
         shown = (params, None) if like.average is None else (tree["raw"], params)
         state = State(tree["step"], shown[0], tree["state"], shown[1])
-        return state, read["run"]["position"], dict(self._manager.metrics(step) or {})
+        return state, read["run"]["position"], self.metrics(step)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What was measured at a checkpoint."""
+        return dict(self._manager.metrics(step) or {})
 
     def _stored(self, step: int) -> dict[str, Any]:
         """Shapes and dtypes of what a checkpoint holds, as trees by item."""
@@ -290,4 +295,5 @@ def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:
         like = jax.tree.map(
             lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=place), model.abstract()
         )
-        return Trained(config, model, checkpoints.params(step, like), step)
+        params = checkpoints.params(step, like)
+        return Trained(config, model, params, step, checkpoints.metrics(step))

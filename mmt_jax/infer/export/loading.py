@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmt_jax.configs import config as config_lib
 from mmt_jax.configs.config import Config, DataConfig, MMTConfig
 from mmt_jax.data import schema
 from mmt_jax.errors import UsageError, optional, reason
+from mmt_jax.hub import preparation
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import quiet, tensorflow
 from mmt_jax.infer.inputs import Inputs
@@ -50,25 +52,53 @@ class SavedModel(Scorer):
         """
         name = str(handle)
         module = _load(name)
-        self._default, self._shapes = _signature(module, name)
+        self._answer = getattr(module, "signatures", {}).get("answer")
+        self._shapes: dict[str, tuple[Any, ...]] = {}
+        if self._answer is None or "default" in module.signatures:
+            self._default, self._shapes = _signature(module, name)
         about, pieces = _asset(module, "description"), vocab or _asset(module, "vocabulary")
         if pieces is None:
             raise UsageError(
                 f"{name} carries no vocabulary; give the file of its vocabulary as vocab="
             )
+        self._lengths: dict[str, int] = {}
+        if about is None:
+            config, photos = self._released(), None
+        else:
+            config, photos = _described(about, name)
+        names = _asset(module, "labels")
+        super().__init__(
+            config,
+            vocabulary.load(pieces),
+            preparation.processor(photos, config, name=name) if photos else None,
+            labels=json.loads(names) if names else (),
+        )
+
+    def _released(self) -> Config:
+        """What is known of a module that tells no config."""
         pixels = schema.PIXELS in self._shapes
         sizes = {} if pixels else {"feature_dim": self._shapes[schema.FEATURES][-1]}
         data = DataConfig(regions="plain" if pixels else "release")
-        released = Config(model=MMTConfig(pixels=pixels, **sizes), data=data)
-        config = released if about is None else _config(about, name)
-        self._lengths: dict[str, int] = {}
-        if about is None:
-            self._lengths |= dict.fromkeys(schema.TEXT_KEYS, data.text_length)
-            self._lengths |= dict.fromkeys(schema.IMAGE_KEYS, data.max_regions + 1)
-        super().__init__(config, vocabulary.load(pieces))
+        self._lengths |= dict.fromkeys(schema.TEXT_KEYS, data.text_length)
+        self._lengths |= dict.fromkeys(schema.IMAGE_KEYS, data.max_regions + 1)
+        return Config(model=MMTConfig(pixels=pixels, **sizes), data=data)
+
+    @property
+    def _asked_about(self) -> int:
+        return super()._asked_about if self._answer is not None else 0
+
+    def _answers(self, text: Inputs, photos: Sequence[Inputs]) -> np.ndarray:
+        assert self._answer is not None
+        tf, inputs = tensorflow(), dict(text)
+        for place, photo in enumerate(photos):
+            inputs |= {signature.placed(key, place): value for key, value in photo.items()}
+        with quiet():
+            found = self._answer(**{key: tf.constant(value) for key, value in inputs.items()})
+        return found[signature.LOGITS].numpy()
 
     def logits(self, inputs: Inputs) -> np.ndarray:
         """As `Scorer.logits`; where the module fixes a length, inputs are padded to it in front."""
+        self._check_scores()
         tf = tensorflow()
         tensors = {}
         for key, (_, length, *_) in self._shapes.items():
@@ -156,9 +186,10 @@ def _asset(module: Any, name: str) -> bytes | None:
     return pathlib.Path(asset.asset_path.numpy().decode()).read_bytes()
 
 
-def _config(about: bytes | str, name: str) -> Config:
-    """The config that a module's `mmt.json` tells."""
+def _described(about: bytes | str, name: str) -> tuple[Config, dict[str, Any] | None]:
+    """The config that a module's `mmt.json` tells, and how photos are prepared."""
     try:
-        return config_lib.resolve(json.loads(about)["config"])
+        fields = json.loads(about)
+        return config_lib.resolve(fields["config"]), fields.get("photos")
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{name} is damaged ({error}); export or download it again") from None

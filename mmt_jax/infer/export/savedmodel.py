@@ -1,6 +1,7 @@
 """A trained model as a SavedModel, for TensorFlow and TensorFlow Hub users without JAX.
 
-`signatures['default']` and, where the model has embeddings, `signatures['embed']` are described in
+`signatures['default']` of models that score pairs, `signatures['embed']` of those that have
+embeddings and `signatures['answer']` of those that answer questions about photos are described in
 `infer.export.signature`. For one pair `output` is [2], so that the release's snippet gives a
 scalar; for B pairs it is [B, 2]:
 
@@ -9,11 +10,12 @@ scalar; for B pairs it is [B, 2]:
   score = tf.nn.softmax(output['output']).numpy()[0]
 
 `model(inputs)` and `signatures['serving_default']`, which TensorFlow Serving takes, always answer
-[B, 2].
+[B, 2]; of models that score no pairs they are `answer`.
 
 The folder's `assets` hold all that scoring captions takes: the vocabulary (`spiece.model` or
-`tokenizer.json`, also `model.vocabulary.asset_path`) and the config (`mmt.json`, also
-`model.description.asset_path`).
+`tokenizer.json`, also `model.vocabulary.asset_path`), the config and how photos are prepared
+(`mmt.json`, also `model.description.asset_path`) and what answers are called (`labels.json`, a list
+by number, also `model.labels.asset_path`). `README.md` is the model's card.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,12 +35,14 @@ import numpy as np
 from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config, as_dict
 from mmt_jax.data import schema
-from mmt_jax.errors import UsageError
 from mmt_jax.files import whole_folder
+from mmt_jax.hub import card, preparation
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import convert, quiet, readable_stablehlo, tensorflow
 from mmt_jax.infer.predict import in_float32
+from mmt_jax.models import checks
 from mmt_jax.models.base import Model
+from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.text.store import stored_tokenizer
 from mmt_jax.text.vocabulary import load as load_vocabulary
 from mmt_jax.train.workdir import check_free
@@ -60,12 +65,28 @@ def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
 
     check_free(out)
     trained = checkpoint.load(workdir)
-    vocabulary = stored_tokenizer(workdir).model
-    export_model(trained.model, trained.params, vocabulary, out, step=trained.step)
+    export_model(
+        trained.model,
+        trained.params,
+        stored_tokenizer(workdir).model,
+        out,
+        step=trained.step,
+        labels=labels_lib.known(workdir),
+        photos=preparation.read(workdir),
+        metrics=trained.metrics,
+    )
 
 
 def export_model(
-    model: Model, params: Params, vocabulary: bytes, out: str | os.PathLike, *, step: int = 0
+    model: Model,
+    params: Params,
+    vocabulary: bytes,
+    out: str | os.PathLike,
+    *,
+    step: int = 0,
+    labels: Sequence[str] = (),
+    photos: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] = types.MappingProxyType({}),
 ) -> None:
     """Writes a SavedModel, which computes in float32, to the new folder `out`.
 
@@ -73,26 +94,41 @@ def export_model(
     takes its place; on any failure nothing is left behind.
 
     Args:
-      model, params: what scores pairs.
+      model, params: what scores pairs, or answers questions about photos.
       vocabulary: its serialised vocabulary (`Tokenizer.model`).
       out: the folder to make; an empty one may be there.
       step: how long it was trained, for the description.
+      labels: what its answers are called, by number; () = not known.
+      photos: how they are prepared, as `preparation.read` gives it; None = as the family's are.
+      metrics: what it has reached, for the card.
 
     Raises:
-      UsageError: `out` holds something, the model scores no pairs, or TensorFlow is missing.
+      UsageError: `out` holds something, the model does neither, or TensorFlow is missing.
       RuntimeError: what was written does not answer as `model` does.
     """
     out = pathlib.Path(out).absolute()
     check_free(out)
-    if model.config.objective.itm == "none":
-        raise UsageError(
-            f"{model.config.tag or 'this model'} scores no pairs of image and text, so there is "
-            f"nothing to export; export a model that was trained with an ITM loss"
-        )
     model, params = in_float32(model), jax.device_get(params)
+    described = _description(model.config, step) | {"photos": photos}
+    assets = {
+        "vocabulary": (load_vocabulary(vocabulary).filename, vocabulary),
+        "description": (DESCRIPTION, json.dumps(described, indent=2).encode()),
+    }
+    if labels:
+        assets["labels"] = labels_lib.FILE, labels_lib.as_json(labels)
+    served = signature.signatures(model)
     with whole_folder(out) as part:
-        _write(model, params, vocabulary, step, part)
+        _write(served, params, assets, part)
         _verify(model, params, part)
+        about = card.text(
+            model.config,
+            params,
+            card.saved_model(model.config, served),
+            library="tf-keras",
+            step=step,
+            metrics=metrics,
+        )
+        (part / card.FILE).write_text(about, encoding="utf-8")
 
 
 def _description(config: Config, step: int) -> dict[str, Any]:
@@ -107,8 +143,12 @@ def _description(config: Config, step: int) -> dict[str, Any]:
 
 
 def _write(
-    model: Model, params: Params, vocabulary: bytes, step: int, folder: pathlib.Path
+    functions: Mapping[str, tuple[Callable[..., Any], Mapping[str, signature.Field]]],
+    params: Params,
+    assets: Mapping[str, tuple[str, bytes]],
+    folder: pathlib.Path,
 ) -> None:
+    """The SavedModel of functions by signature, and assets: attribute → file name, content."""
     tf = tensorflow()
     flat = params_lib.flatten(params)
     module = tf.Module()
@@ -141,14 +181,14 @@ def _write(
         return served
 
     with tempfile.TemporaryDirectory() as folder_of_assets, readable_stablehlo(), quiet():
-        assets = pathlib.Path(folder_of_assets)
-        written = assets / load_vocabulary(vocabulary).filename, assets / DESCRIPTION
-        written[0].write_bytes(vocabulary)
-        written[1].write_text(json.dumps(_description(model.config, step), indent=2), "utf-8")
-        module.vocabulary, module.description = (tf.saved_model.Asset(str(p)) for p in written)
-        served = {name: serve(*row) for name, row in signature.signatures(model).items()}
-        module.__call__ = served["serving_default"] = served["default"]
-        served["default"] = released(served["default"])
+        for attribute, (name, content) in assets.items():
+            path = pathlib.Path(folder_of_assets) / name
+            path.write_bytes(content)
+            setattr(module, attribute, tf.saved_model.Asset(str(path)))
+        served = {name: serve(*row) for name, row in functions.items()}
+        module.__call__ = served["serving_default"] = served[next(iter(served))]
+        if "default" in served:
+            served["default"] = released(served["default"])
         tf.saved_model.save(module, str(folder), signatures=served)
 
 
@@ -157,10 +197,11 @@ def _verify(model: Model, params: Params, folder: pathlib.Path) -> None:
     tf = tensorflow()
     with quiet(), tf.device("CPU"), jax.default_device(jax.local_devices(backend="cpu")[0]):
         loaded = tf.saved_model.load(str(folder))
-        for name, (function, _) in signature.signatures(model).items():
+        for name, (function, fields) in signature.signatures(model).items():
             expected_of = jax.jit(function)
             for seed, probe in enumerate(_PROBES):
                 inputs = _probe(model.config, *probe, seed=seed)
+                inputs = {key: inputs[key] for key in fields}
                 tensors = {key: tf.constant(value) for key, value in inputs.items()}
                 found = loaded.signatures[name](**tensors)
                 for key, expected in expected_of(params, inputs).items():
@@ -178,7 +219,7 @@ def _compare(name: str, found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) -> dict[str, Any]:
-    """Random inputs with padding in both modalities."""
+    """Random inputs of all signatures, with padding in both modalities."""
     rng = np.random.default_rng(seed)
     slots, model = rows * columns, config.model
     length = min(slots, config.data.text_length)
@@ -191,13 +232,17 @@ def _probe(config: Config, pairs: int, rows: int, columns: int, *, seed: int) ->
         schema.TOKEN_IDS: token_ids,
         schema.TEXT_PADDING: schema.padding(words),
     }
-    if model.pixels:
-        side = model.patch_size
-        pixels = rng.random((pairs, rows * side, columns * side, 3), np.float32)
-        return inputs | {schema.PIXELS: pixels}
-    regions = np.arange(slots) > 0
-    return inputs | {
-        schema.BOXES: rng.random((pairs, slots, 5), np.float32),
-        schema.FEATURES: rng.random((pairs, slots, model.feature_dim), np.float32),
-        schema.IMAGE_PADDING: np.tile(schema.padding(regions), (pairs, 1)),
-    }
+    for place in range(max(1, checks.asked_about(config))):
+        if model.pixels:
+            side = model.patch_size
+            shape = (pairs, (rows + place) * side, columns * side, 3)
+            inputs[signature.placed(schema.PIXELS, place)] = rng.random(shape, np.float32)
+            continue
+        regions = np.arange(slots + place) > 0
+        photo = {
+            schema.BOXES: rng.random((pairs, len(regions), 5), np.float32),
+            schema.FEATURES: rng.random((pairs, len(regions), model.feature_dim), np.float32),
+            schema.IMAGE_PADDING: np.tile(schema.padding(regions), (pairs, 1)),
+        }
+        inputs |= {signature.placed(key, place): value for key, value in photo.items()}
+    return inputs
