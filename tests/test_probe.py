@@ -24,6 +24,7 @@ from mmt_jax.configs.config import (
 )
 from mmt_jax.data import sources
 from mmt_jax.infer.predict import Predictor
+from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models import registry
 from mmt_jax.scenes import corpora, lexicon, world
 from mmt_jax.scenes import probe as scenes_probe
@@ -171,7 +172,8 @@ def test_margins_are_differences_of_the_scores_of_retrieval(itm, layers):
     model = registry.build(built)
     assert model.separable == (itm == "contrastive")
     predictor = Predictor(model, tiny.params(model))
-    found = probe.ask(predictor, built, TOKENIZER, source="scenes@2", split="test", photos=6)
+    scorer = Scorer(built, TOKENIZER, predictor=predictor)
+    found = probe.ask(scorer, "scenes@2", "test", photos=6)
     assert found.questions == questions("target", "test", level=2, photos=6)
     (corpus,) = sources.load("scenes@2", "test")
     examples = Examples.of(built, [corpus.head(6)], TOKENIZER)

@@ -152,14 +152,7 @@ def _probe(args: types.SimpleNamespace) -> None:
     scorer = api.load(args.workdir)
     if scorer.predictor is None:
         raise UsageError("--probe is for workdirs and not for a SavedModel; give the workdir")
-    found = probe.ask(
-        scorer.predictor,
-        scorer.config,
-        scorer.tokenizer,
-        source=args.data,
-        split=args.split,
-        photos=args.limit or PHOTOS,
-    )
+    found = probe.ask(scorer, args.data, args.split, photos=args.limit or PHOTOS)
     values = {kind: found.accuracy(kind) for kind in KINDS}
     count = len(found.margins) // len(values)
     if out:

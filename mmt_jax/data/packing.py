@@ -22,11 +22,7 @@ SHARD_MB = 256  # large enough for object stores, small enough to move and to ch
 
 
 def pack(
-    blocks: Iterable[Corpus],
-    folder: str | os.PathLike,
-    split: str,
-    *,
-    shard_mb: int = SHARD_MB,
+    blocks: Iterable[Corpus], folder: str | os.PathLike, split: str, *, shard_mb: int = SHARD_MB
 ) -> dict[str, Any]:
     """Writes a split; one block at a time is in memory, and 32 bytes of each photo.
 

@@ -92,12 +92,7 @@ class Examples:
 
     @classmethod
     def of(
-        cls,
-        config: Config,
-        corpora: Sequence[Photos],
-        tokenizer: Tokenizer,
-        *,
-        bare: bool = False,
+        cls, config: Config, corpora: Sequence[Photos], tokenizer: Tokenizer, *, bare: bool = False
     ) -> Examples:
         """Examples as a config asks for them.
 

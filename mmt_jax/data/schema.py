@@ -82,11 +82,7 @@ def from_text(text: Text) -> dict[str, Any]:
 
 def from_image(image: Image) -> dict[str, Any]:
     """The three image keys of `image` likewise."""
-    return {
-        BOXES: image.boxes,
-        FEATURES: image.features,
-        IMAGE_PADDING: padding(image.mask),
-    }
+    return {BOXES: image.boxes, FEATURES: image.features, IMAGE_PADDING: padding(image.mask)}
 
 
 def read_record(path: str | os.PathLike) -> dict[str, np.ndarray]:

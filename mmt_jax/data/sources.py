@@ -22,10 +22,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.text import base, sentencepiece, vocabulary
 from mmt_jax.text.store import has_vocabulary, store_tokenizer, stored_tokenizer
 
-KINDS: tuple[type[Source], ...] = (
-    *(Scenes, RegionFolder, PackedRecords),
-    *(PhotoFolder, Prepared),
-)
+KINDS: tuple[type[Source], ...] = (*(Scenes, RegionFolder, PackedRecords), *(PhotoFolder, Prepared))
 
 _EVAL_SPLITS = ("val", "dev", "validation")
 

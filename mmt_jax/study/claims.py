@@ -128,10 +128,7 @@ def _a(name: str) -> str:
 _CORPORA = tuple(
     f"data_{name}" for name in ("cc", "sbu", "vg", "mscoco", "mscoco-narratives", "oi-narratives")
 )
-_KINDS = (
-    "data_cc",
-    *map(_a, ("coattention", "language-q-12", "image-q-12", "single-modality")),
-)
+_KINDS = ("data_cc", *map(_a, ("coattention", "language-q-12", "image-q-12", "single-modality")))
 _HEADS = ("data_cc", *map(_a, ("heads1-768", "heads3-256", "heads6-64", "heads18-64")))
 _NO_BERT = "baseline_baseline-no-bert-transfer"
 
@@ -161,10 +158,7 @@ CLAIMS: dict[str, Claim] = {
             "C2",
             "Corpus size alone does not predict it.",
             "S",
-            (
-                better("data_mscoco", "data_oi-narratives"),
-                better("data_cc", "data_oi-narratives"),
-            ),
+            (better("data_mscoco", "data_oi-narratives"), better("data_cc", "data_oi-narratives")),
             "No correlation can show an absence over six corpora; one smaller corpus that beats "
             "the largest can. Conceptual Captions' stand-in is the smaller in photos and captions.",
             by_example=True,
@@ -240,9 +234,7 @@ CLAIMS: dict[str, Claim] = {
             "R",
             (
                 Spread(
-                    "five kinds of attention differ more than five numbers of heads",
-                    _KINDS,
-                    _HEADS,
+                    "five kinds of attention differ more than five numbers of heads", _KINDS, _HEADS
                 ),
             ),
         ),

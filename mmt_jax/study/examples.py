@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmt_jax.data import sources
 from mmt_jax.study import probe
 from mmt_jax.study.results import Result, Run, Test, write_json
 from mmt_jax.train.workdir import has_checkpoint
@@ -65,17 +64,13 @@ def read(folder: pathlib.Path) -> list[Example]:
 
 
 def _found(run: Run, test: Test, queries: Sequence[int], ranks: np.ndarray) -> list[Example]:
-    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.infer import api
     from mmt_jax.infer.pairs import Items
-    from mmt_jax.infer.predict import Predictor
-    from mmt_jax.text.store import stored_tokenizer
-    from mmt_jax.train import checkpoint
 
-    trained = checkpoint.load(run.folder, which="best")
-    corpora = sources.load(test.source, test.split, pixels=trained.config.model.pixels)
-    tokenizer = stored_tokenizer(run.folder)
-    data = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
-    scores = Predictor(trained.model, trained.params).score(
+    scorer = api.load(run.folder)
+    assert scorer.predictor
+    data = test.examples(scorer.config, scorer.tokenizer)
+    scores = scorer.predictor.score(
         data.texts(np.array(queries)), Items(data.masks, data.images), pairs=test.pairs
     )
     examples = []

@@ -15,7 +15,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from mmt_jax import progress
-from mmt_jax.configs.config import Config
 from mmt_jax.data import sources
 from mmt_jax.data.generated import Scenes
 from mmt_jax.errors import UsageError
@@ -27,8 +26,7 @@ from mmt_jax.study.results import Result, Run
 from mmt_jax.train.workdir import has_checkpoint
 
 if typing.TYPE_CHECKING:
-    from mmt_jax.infer.predict import Predictor
-    from mmt_jax.text.base import Tokenizer
+    from mmt_jax.infer.scorer import Scorer
 
 FILE = "probe.npz"
 CHANCE = 0.5
@@ -77,21 +75,8 @@ def generated(source: str) -> Scenes | None:
     return part if isinstance(part, Scenes) and not others else None
 
 
-def ask(
-    predictor: Predictor,
-    config: Config,
-    tokenizer: Tokenizer,
-    *,
-    source: str,
-    split: str,
-    photos: int = PHOTOS,
-) -> Probe:
-    """Asks a model about the first photos of a split.
-
-    Args:
-      predictor, config, tokenizer: a model that scores pairs, and what it was trained with.
-      source: a corpus of generated scenes.
-      photos: how many, or all that there are.
+def ask(scorer: Scorer, source: str, split: str, *, photos: int = PHOTOS) -> Probe:
+    """Asks a model of a workdir about the first photos of a split, or all that there are.
 
     Raises:
       UsageError: the source is no such corpus, or has no such split or nothing to ask about; or the
@@ -106,8 +91,9 @@ def ask(
             f"{source} is no corpus of generated scenes, whose mistakes are known; give scenes, "
             f"scenes@LEVEL, scenes/NAME or scenes@LEVEL/NAME"
         )
-    retrieval.check_scores(predictor.model)
-    (built,) = sources.load(source, split, pixels=config.model.pixels)
+    assert scorer.predictor
+    retrieval.check_scores(scorer.predictor.model)
+    (built,) = sources.load(source, split, pixels=scorer.config.model.pixels)
     built = built.head(min(photos, len(built)))
     asked = scenes_probe.questions(corpus.name, split, level=corpus.level, photos=len(built))
     if not asked:
@@ -121,9 +107,10 @@ def ask(
         said[question.photo].update(dict.fromkeys((question.true, question.foil)))
     captions = tuple(tuple(said[photo]) for photo in range(len(built)))
     told = dataclasses.replace(built, captions=captions)
-    examples = Examples.of(config, [told], tokenizer, bare=True)
+    examples = Examples.of(scorer.config, [told], scorer.tokenizer, bare=True)
     rows = examples.caption_to_image
-    scores = predictor.matches(examples.texts(np.arange(len(rows))), examples.images(rows))
+    texts = examples.texts(np.arange(len(rows)))
+    scores = scorer.predictor.matches(texts, examples.images(rows))
     score = dict(zip(zip(rows.tolist(), examples.captions), scores.tolist()))
     margins = [score[q.photo, q.true] - score[q.photo, q.foil] for q in asked]
     return Probe(asked, np.array(margins, np.float32))
@@ -135,9 +122,7 @@ def complete(runs: Iterable[Run]) -> None:
     What a run's best checkpoint answers is kept in its folder. Seeds of a variant share what was
     compiled for the first of them.
     """
-    from mmt_jax.infer.predict import Predictor
-    from mmt_jax.text.store import stored_tokenizer
-    from mmt_jax.train import checkpoint
+    from mmt_jax.infer import api
 
     left = [
         run
@@ -150,10 +135,7 @@ def complete(runs: Iterable[Run]) -> None:
     for run in progress.track(left, "runs asked by kind of mistake"):
         assert run.test
         try:
-            trained = checkpoint.load(run.folder, which="best")
-            predictor = Predictor(trained.model, trained.params)
-            tokenizer, on = stored_tokenizer(run.folder), (run.test.source, run.test.split)
-            found = ask(predictor, trained.config, tokenizer, source=on[0], split=on[1])
+            found = ask(api.load(run.folder), run.test.source, run.test.split)
         except UsageError as error:  # a study of long ago is still reported
             progress.say(f"{run.tag} seed {run.seed} is not asked by kind of mistake: {error}")
         else:

@@ -11,13 +11,18 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmt_jax.configs.config import Config, as_dict, resolve
+from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole
+
+if TYPE_CHECKING:
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.text.base import Tokenizer
 
 RESULT, RANKS = "result.json", "ranks.npz"
 
@@ -32,6 +37,13 @@ class Test:
     split: str
     limit: int  # photos; 0 = all
     pairs: int  # fused at once
+
+    def examples(self, config: Config, tokenizer: Tokenizer) -> Examples:
+        """The photos and captions, as a model of `config` reads them."""
+        from mmt_jax.data.pipeline import Examples
+
+        corpora = sources.load(self.source, self.split, pixels=config.model.pixels)
+        return Examples.of(config, sources.first(corpora, self.limit), tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -316,14 +316,11 @@ def _best_evaluation(config: Config, workdir: pathlib.Path) -> dict[str, float]:
 def _evaluate(
     config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
-    from mmt_jax.data.pipeline import Examples
     from mmt_jax.infer import retrieval
     from mmt_jax.train import checkpoint
 
     trained = checkpoint.load(workdir, which="best")
-    corpora = sources.load(test.source, test.split, pixels=config.model.pixels)
-    tokenizer = stored_tokenizer(workdir)
-    examples = Examples.of(trained.config, sources.first(corpora, test.limit), tokenizer)
+    examples = test.examples(trained.config, stored_tokenizer(workdir))
     found = retrieval.evaluate(
         trained.model, trained.params, examples, pairs=test.pairs, progress=True
     )

@@ -81,9 +81,7 @@ class Mmt(tfds.core.GeneratorBasedBuilder):
         for name in corpus.pictures:
             features |= {f"{name}/{part}": feature for part, feature in _PICTURE.items()}
         return tfds.core.DatasetInfo(
-            builder=self,
-            description=corpus.title,
-            features=tfds.features.FeaturesDict(features),
+            builder=self, description=corpus.title, features=tfds.features.FeaturesDict(features)
         )
 
     # TFDS asks for them. Nothing is downloaded: the licences of most corpora ask for a click.

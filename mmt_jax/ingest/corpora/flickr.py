@@ -115,9 +115,7 @@ def _phrases(path: pathlib.Path) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _boxes(
-    path: pathlib.Path,
-) -> tuple[tuple[int, int], dict[str, list[tuple[str, list[float]]]]]:
+def _boxes(path: pathlib.Path) -> tuple[tuple[int, int], dict[str, list[tuple[str, list[float]]]]]:
     """The photo's width and height; place and x, y, width, height of each box, by chain."""
     root = _xml(path)
     width, height = map(int, _numbers(root.find("size"), ("width", "height"), path))

@@ -191,9 +191,6 @@ FORMATS = {
         captions=True,
     ),
     "coco-instances": Format(
-        "COCO's instances file, no pixels",
-        "xywh pixels",
-        read_coco,
-        categories=categories_of_coco,
+        "COCO's instances file, no pixels", "xywh pixels", read_coco, categories=categories_of_coco
     ),
 }
