@@ -72,15 +72,10 @@ class Lines(Sequence[tuple[str, ...]]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Packed(Photos):
-    """A packed split, whose photos may be read from several processes.
+    """A packed split, whose photos may be read from several processes."""
 
-    Attributes:
-      columns: key, dtype and shape of a row, in the order of a record.
-      source: grain's ArrayRecordDataSource.
-    """
-
-    columns: tuple[tuple[str, str, tuple[int, ...]], ...]
-    source: Any
+    columns: tuple[tuple[str, str, tuple[int, ...]], ...]  # of a record: key, dtype, shape of a row
+    source: Any  # grain's ArrayRecordDataSource
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

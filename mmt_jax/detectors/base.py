@@ -28,23 +28,14 @@ _NAME = re.compile(r"\b(?:display_)?name\s*:\s*[\"'](.*?)[\"']")
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What a detector says of one picture: rows of regions, best first, and perhaps the whole.
+    """What a detector says of one picture: rows of regions, best first, and perhaps the whole."""
 
-    Attributes:
-      boxes: [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-      features: [n, F] f32.
-      scores: [n] f32, or None where all regions are alike.
-      class_ids, class_probs: [n, k], the likeliest classes of each region, best first, or None.
-      whole: whether the last row is the whole picture, of which the detector has then a feature of
-        its own.
-    """
-
-    boxes: np.ndarray
-    features: np.ndarray
-    scores: np.ndarray | None = None
-    class_ids: np.ndarray | None = None
-    class_probs: np.ndarray | None = None
-    whole: bool = False
+    boxes: np.ndarray  # [n, 4] f32: ymin, xmin, ymax, xmax in 0..1
+    features: np.ndarray  # [n, F] f32
+    scores: np.ndarray | None = None  # [n] f32; None where all regions are alike
+    class_ids: np.ndarray | None = None  # [n, k], the likeliest classes of each, best first
+    class_probs: np.ndarray | None = None  # [n, k] f32, of these
+    whole: bool = False  # the last row is the whole picture, by a feature of the detector's own
 
 
 class Detector(Protocol):

@@ -66,7 +66,8 @@ def extract(
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
     about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
-    with tidy(folder), _claimed(shards, about), Report(folder, split) as report:
+    report = Report(folder, split)
+    with tidy(folder), _claimed(shards, about):
         done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
         wanted = _distinct(shots, known, report)
         report.kept = len(done & wanted.keys())
@@ -81,6 +82,7 @@ def extract(
                 _fill(shard, group, loaded, report, counter)
         _join(shards, writer, wanted, known, report)
     shutil.rmtree(shards)
+    report.store()
     return report
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import collections
-import contextlib
+import dataclasses
 import json
-import os
 import pathlib
-from typing import TextIO
 
 from mmt_jax.data.captions import Captions
 from mmt_jax.files import whole
 from mmt_jax.photo import stem
 
 
-class Report(contextlib.ExitStack):
-    """What became of a split; its text is what a command says of it.
-
-    A context manager. What is left out is listed in `<folder>/<split>.skipped.jsonl`, a line of
-    kind, where and reason each, which appears where the block ends without an exception. Where
-    nothing is left out there is none, and that of an earlier run goes.
+@dataclasses.dataclass
+class Report:
+    """What became of a split of a region folder; its text is what a command says of it.
 
     Attributes:
       written: how many captions each photo of the split has, by its id.
@@ -30,16 +25,18 @@ class Report(contextlib.ExitStack):
       kept: of the photos, found finished from an earlier run.
     """
 
-    def __init__(self, folder: str | os.PathLike, split: str):
-        super().__init__()
-        self.folder = pathlib.Path(folder)
-        self.written: dict[int, int] = {}
-        self.left: collections.Counter[str] = collections.Counter()
-        self.first: str | None = None
-        self.cut = self.kept = 0
-        self._path = self.folder / f"{split}.skipped.jsonl"
-        self._file: TextIO | None = None
-        self.push(self._tidy)
+    folder: pathlib.Path
+    split: str
+    written: dict[int, int] = dataclasses.field(default_factory=dict)
+    left: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first: str | None = None  # reason
+    cut: int = 0
+    kept: int = 0
+    _lines: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def _path(self) -> pathlib.Path:
+        return self.folder / f"{self.split}.skipped.jsonl"
 
     @property
     def photos(self) -> int:
@@ -62,19 +59,12 @@ class Report(contextlib.ExitStack):
         return f"; the first reason: {self.first}" if self.first else ""
 
     def add(self, kind: str, where: str, reason: object, count: int = 1) -> None:
-        """Counts and lists what is left out; a reason that does not say where is told where.
-
-        Raises:
-          NoRoomError: the folder cannot be written; so does the end of the block.
-        """
+        """Counts and lists what is left out; a reason that does not say where is told where."""
         self.left[kind] += count
         reason = str(reason) if where in str(reason) else f"{where}: {reason}"
         self.first = self.first or reason
-        if self._file is None:
-            part = self.enter_context(whole(self._path))
-            self._file = self.enter_context(part.open("w", encoding="utf-8", errors="replace"))
         line = {"kind": kind, "where": where, "reason": reason}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
 
     def join(self, captions: Captions) -> None:
         """Lists the captions that could not be taken, and those of photos that were not written."""
@@ -85,8 +75,18 @@ class Report(contextlib.ExitStack):
             reason = f"photo {name} has captions, but was not written"
             self.add("caption without photo", captions.source, reason)
 
-    def _tidy(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is None and kind is None:
+    def store(self) -> None:
+        """Writes `<folder>/<split>.skipped.jsonl`: kind, where and reason of what is left out.
+
+        Where nothing is, there is none, and that of an earlier run goes.
+
+        Raises:
+          NoRoomError: it cannot be written.
+        """
+        if self.report:
+            with whole(self.report) as part:
+                part.write_text("".join(self._lines), encoding="utf-8", errors="replace")
+        else:
             self._path.unlink(missing_ok=True)
 
     def __str__(self) -> str:

@@ -19,6 +19,7 @@ from mmt_jax.configs.config import Config, as_dict, resolve
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.files import whole
+from mmt_jax.params import flatten
 
 if TYPE_CHECKING:
     from mmt_jax.data.pipeline import Examples
@@ -109,9 +110,11 @@ def claim_folder(run: Run) -> None:
         before = json.loads(path.read_text())
     except ValueError:
         raise UsageError(f"{path} is damaged; remove it and {run.folder} to run it anew") from None
+    old, new = flatten(_completed(before)), flatten(run.settings)
     if changed := [
-        f"{name}={old!r} (now {new!r})"
-        for name, (old, new) in _differences(_completed(before), run.settings).items()
+        f"{name.replace('/', '.')}={old.get(name)!r} (now {new.get(name)!r})"
+        for name in old | new
+        if old.get(name) != new.get(name)
     ]:
         raise UsageError(
             f"{run.folder} was begun with {', '.join(changed)}; go on with the settings of before, "
@@ -126,16 +129,6 @@ def _completed(settings: dict[str, Any]) -> dict[str, Any]:
     except (UsageError, KeyError, TypeError):
         return settings  # a field that is no more: told as a difference
     return {**settings, "config": json.loads(json.dumps(config))}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return {} if old == new else {path: (old, new)}
-    found = {}
-    for name in {**old, **new}:
-        below = f"{path}.{name}" if path else name
-        found |= _differences(old.get(name), new.get(name), below)
-    return found
 
 
 def store(

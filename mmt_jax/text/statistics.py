@@ -143,20 +143,15 @@ class NGram:
 class Similarity:
     """A corpus's captions beside a target's.
 
-    Attributes:
-      perplexity: of the corpus under `NGram` of the target; lower = closer. An unknown word counts
-        as one of its tokens, at the probability of `UNKNOWN`.
-      unknown_words: share of the corpus's running words that the target's captions lack.
-      covered_types: share of the target's different words that the corpus has.
-      covered_words: share of the target's running words that the corpus has.
-      jaccard: different words of both, divided by those of either.
+    Its perplexity is that under `NGram` of the target: lower = closer. An unknown word counts as
+    one of its tokens, at the probability of `UNKNOWN`.
     """
 
     perplexity: float
-    unknown_words: float
-    covered_types: float
-    covered_words: float
-    jaccard: float
+    unknown_words: float  # share of the corpus's running words that the target's captions lack
+    covered_types: float  # share of the target's different words that the corpus has
+    covered_words: float  # share of the target's running words that the corpus has
+    jaccard: float  # different words of both, divided by those of either
 
 
 class Target:

@@ -42,24 +42,16 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """An example whose photos are still to be read.
+    """An example whose photos are still to be read."""
 
-    Attributes:
-      key: unique within the split.
-      where: the file and line, or the file, that it comes from.
-      pictures: as many as the corpus has `pictures`.
-      fields: values by name, of the kinds that the corpus's `fields` says.
-      frame: width and height that the annotators of its boxes saw, which tell whether the photo was
-        turned by its EXIF tag then.
-      cut: how many of its boxes were cut at the photo's edges.
-    """
-
-    key: str
-    where: str
-    pictures: tuple[Picture, ...]
-    fields: Mapping[str, Any]
+    key: str  # unique within the split
+    where: str  # the file and line, or the file, that it comes from
+    pictures: tuple[Picture, ...]  # as many as the corpus has `pictures`
+    fields: Mapping[str, Any]  # values by name, of the kinds that the corpus's `fields` says
+    # Width and height that the annotators of its boxes saw, which tell whether the photo was turned
+    # by its EXIF tag then.
     frame: tuple[int, int] | None = None
-    cut: int = 0
+    cut: int = 0  # how many of its boxes were cut at the photo's edges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,32 +68,21 @@ Entries = Iterator[Item | Skipped]
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """One corpus.
+    """One corpus."""
 
-    Attributes:
-      name: as `--corpus` takes it.
-      title: what it is, with its paper.
-      wants: the files that the raw folder must hold.
-      splits: the splits whose files a raw folder has.
-      read: the entries of one of them, duplicates included; a UsageError where a file is not as
-        published.
-      fields: kind by name of what an example holds beside its photos: "text", "texts", "int",
-        "ints", "floats", or "boxes", which are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-      counts: the field whose elements are counted beside the examples, and compared with what is
-        published.
-      pictures: the names of an example's photos.
-      large: millions of photos or texts: Beam prepares it where no runner is named.
-    """
-
-    name: str
-    title: str
-    wants: str
-    splits: Callable[[Raw], tuple[str, ...]]
+    name: str  # as `--corpus` takes it
+    title: str  # what it is, with its paper
+    wants: str  # the files that the raw folder must hold
+    splits: Callable[[Raw], tuple[str, ...]]  # those whose files a raw folder has
+    # Entries of one of them, duplicates included; a UsageError where a file is not as published.
     read: Callable[[Raw, str], Entries]
+    # Kind by name of what an example holds beside its photos: "text", "texts", "int", "ints",
+    # "floats", or "boxes", which are [n, 4] f32: ymin, xmin, ymax, xmax in 0..1.
     fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: CAPTIONS)
+    # The field whose elements are counted beside the examples, and compared with what is published.
     counts: str = "text/captions"
-    pictures: tuple[str, ...] = ("image",)
-    large: bool = False
+    pictures: tuple[str, ...] = ("image",)  # names of an example's photos
+    large: bool = False  # millions of photos or texts: Beam prepares it where no runner is named
 
     def entries(self, raw: Raw, split: str) -> Entries:
         """The entries of a split; of items with the same key only the first is one."""

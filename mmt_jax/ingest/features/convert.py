@@ -55,13 +55,8 @@ def convert(
     row, source, folder = FORMATS[format], pathlib.Path(source), pathlib.Path(folder)
     if not source.exists():
         raise UsageError(f"there is no {source}")
-    writer = FolderWriter(folder, split, dtype=dtype)
-    with (
-        tidy(folder),
-        _categories(row, source, folder) as names,
-        Report(folder, split) as report,
-        writer,
-    ):
+    writer, report = FolderWriter(folder, split, dtype=dtype), Report(folder, split)
+    with tidy(folder), _categories(row, source, folder) as names, writer:
         joined = captions.read(pathlib.Path(captions_file), split) if captions_file else None
         writer.num_classes = None if names is None else len(names)
         photos = guarded.read(entries, source, format, *([] if names is None else [names]))
@@ -78,6 +73,7 @@ def convert(
             raise UsageError(f"{source} has no photo to write{report.because}")
         if joined:
             report.join(joined)
+    report.store()
     return report
 
 

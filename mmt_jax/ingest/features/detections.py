@@ -33,22 +33,15 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One layout; each declares itself in the file that reads it.
+    """One layout; each declares itself in the file that reads it."""
 
-    Attributes:
-      about: what it is, in a line.
-      boxes: the convention of its boxes, one of `boxes.CONVENTIONS`.
-      read: path → place and reader of each photo, for `guarded.read`; takes the names of its
-        categories too, where it has them.
-      categories: path → names of the categories that features are made of.
-      captions: whether photos bring their captions.
-    """
-
-    about: str
-    boxes: str
+    about: str  # what it is, in a line
+    boxes: str  # their convention, one of `boxes.CONVENTIONS`
+    # Path, and the names of its categories where it has some → place and reader of each photo.
     read: Callable[..., Entries]
+    # Path → names of the categories that features are made of.
     categories: Callable[[pathlib.Path], list[str]] | None = None
-    captions: bool = False
+    captions: bool = False  # whether photos bring theirs
 
 
 # What a format calls its fields: features and boxes, and what may be unknown: the photo's width and
