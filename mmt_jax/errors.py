@@ -62,6 +62,20 @@ def reading(what: object) -> Iterator[None]:
         raise UsageError(f"{what} cannot be read: {reason(error)}") from None
 
 
+@contextlib.contextmanager
+def trying(wrong: str, remedy: str = "") -> Iterator[None]:
+    """Around what a library does that may raise anything; a UsageError says what is wrong, and why.
+
+    So do TensorFlow, torch, onnxruntime, tokenizers, h5py, protobuf, whose errors share no class.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{wrong} ({reason(error)}){remedy}") from None
+
+
 def reason(error: BaseException) -> str:
     """What an error says in one line: the system's words, where it holds them."""
     if isinstance(error, OSError) and error.strerror:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mmt_jax.corpus import Corpus
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError, trying
 from mmt_jax.photo import FEATURES, Photo, rows
 
 if TYPE_CHECKING:
@@ -54,20 +53,9 @@ class Detector(Protocol):
         ...
 
 
-@contextlib.contextmanager
-def told(wrong: str, remedy: str = "") -> Iterator[None]:
-    """Around what a library does: whatever it raises is told as why it is that `wrong`."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
-        raise UsageError(f"{wrong} ({reason(error)}){remedy}") from None
-
-
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
     """What a detector says of one picture, as `photo`; `name` is for messages."""
-    with told(f"the detector fails on {name}"):
+    with trying(f"the detector fails on {name}"):
         (found,) = detector.detect([picture])
     return photo(found)
 

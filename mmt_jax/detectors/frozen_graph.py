@@ -15,7 +15,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError, optional
+from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.ingest import boxes as boxes_lib
 
 MODEL = "a frozen graph of the TF Object Detection API, as MMT's release uses one"
@@ -79,7 +79,7 @@ def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
 
 def count_classes(outputs: Outputs) -> int:
     """How many classes a graph tells apart, as one run of it shows."""
-    with base.told("the detector fails on a black picture of 640 × 640 pixels"):
+    with trying("the detector fails on a black picture of 640 × 640 pixels"):
         return outputs(np.zeros((1, 640, 640, 3), np.uint8))[CLASS_SCORES].shape[-1]
 
 
@@ -99,7 +99,7 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
     base.existing(model, "frozen graph")
     tf = tensorflow()
     graph_def = tf.compat.v1.GraphDef()
-    with base.told(f"{model} is no frozen graph", "; give the .pb file"), open(model, "rb") as file:
+    with trying(f"{model} is no frozen graph", "; give the .pb file"), open(model, "rb") as file:
         graph_def.ParseFromString(file.read())
     wanted = (BOXES, FEATURES, CLASS_SCORES, COUNT)
     names = {node.name for node in graph_def.node}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmt_jax.detectors import base, proposals
-from mmt_jax.errors import UsageError, optional
+from mmt_jax.errors import UsageError, optional, trying
 
 MODEL = "an .onnx classifier, over a grid of boxes at several scales"
 
@@ -57,7 +57,7 @@ def load(
         found = np.moveaxis(found, 1, -1) if first and found.ndim == 4 else found
         return found.astype(np.float32), classes.reshape(len(crops), -1).astype(np.float32)
 
-    with base.told(f"the detector fails on a black picture of {height} × {width} pixels"):
+    with trying(f"the detector fails on a black picture of {height} × {width} pixels"):
         _, black = classify(np.zeros((1, height, width, 3), np.uint8))
     return proposals.CropDetector(classify, (height, width), scales, labels, black.shape[1])
 
@@ -67,7 +67,7 @@ def _session(model: str, *names: str) -> Any:
     with optional("this detector needs onnx and onnxruntime", "photos"):
         import onnx
         import onnxruntime
-    with base.told(f"{model} cannot be read as an ONNX model"):
+    with trying(f"{model} cannot be read as an ONNX model"):
         graph = onnx.load(model)
     made = [name for node in graph.graph.node for name in node.output]
     outputs = {output.name for output in graph.graph.output}
@@ -78,7 +78,7 @@ def _session(model: str, *names: str) -> Any:
             graph.graph.output.append(onnx.ValueInfoProto(name=name))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    with base.told(f"{model} cannot be run"):
+    with trying(f"{model} cannot be run"):
         return onnxruntime.InferenceSession(
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

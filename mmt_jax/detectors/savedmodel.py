@@ -6,7 +6,7 @@ import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph
 from mmt_jax.detectors.frozen_graph import BOXES, CLASS_SCORES, COUNT, FEATURES, SCORES
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, trying
 
 MODEL = "a SavedModel that returns boxes, scores and features"
 
@@ -36,7 +36,7 @@ def load(
     """
     base.existing(model, "SavedModel")
     tf = frozen_graph.tensorflow()
-    with base.told(f"{model} cannot be read as a SavedModel"):
+    with trying(f"{model} cannot be read as a SavedModel"):
         module = tf.saved_model.load(model)
     if signature not in module.signatures:
         known = ", ".join(module.signatures) or "none"

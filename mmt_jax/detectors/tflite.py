@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from mmt_jax.detectors import base, frozen_graph, proposals
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, trying
 
 MODEL = "a .tflite classifier, over a grid of boxes at several scales"
 
@@ -32,7 +32,7 @@ def load(
     base.existing(model, "model")
     tf = frozen_graph.tensorflow()
     with (
-        base.told(f"{model} cannot be read as a TensorFlow Lite model"),
+        trying(f"{model} cannot be read as a TensorFlow Lite model"),
         warnings.catch_warnings(),  # that it will move to a package of its own
     ):
         warnings.simplefilter("ignore")

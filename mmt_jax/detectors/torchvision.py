@@ -11,7 +11,7 @@ import numpy as np
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
 from mmt_jax.detectors.base import Detections
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, trying
 
 MODEL = "a Faster R-CNN of torchvision, by its builder's name"
 
@@ -75,7 +75,7 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
         cannot be downloaded.
     """
     remedy = "; see https://pytorch.org/get-started/locally/"
-    with base.told("this detector needs torch and a torchvision built for it", remedy):
+    with trying("this detector needs torch and a torchvision built for it", remedy):
         import torch
         import torchvision.models as models
     build = getattr(models.detection, model, None)
@@ -84,13 +84,13 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
         raise UsageError(f"torchvision has no Faster R-CNN {model!r}; there are {known}")
     if not weights:
         remedy = "; give the file of a state_dict as weights=…"
-        with base.told(f"the weights of {model} cannot be downloaded", remedy):
+        with trying(f"the weights of {model} cannot be downloaded", remedy):
             published = models.get_model_weights(model).DEFAULT
             network = build(weights=published)
         names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
         return BoxHeadDetector(network, names)
     base.existing(weights, "file of weights")
-    with base.told(f"{weights} does not hold the weights of {model}"):
+    with trying(f"{weights} does not hold the weights of {model}"):
         state = torch.load(weights, weights_only=True)
         classes = len(state["roi_heads.box_predictor.cls_score.bias"])
         network = build(weights=None, weights_backbone=None, num_classes=classes)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError, optional
+from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.text.base import SPACE, SPECIAL, Tokenizer
 
 
@@ -66,16 +66,10 @@ class PretrainedTokenizer(Tokenizer):
           UsageError: it is damaged, of a kind that no model here reads, or lacks a special token.
         """
         self.model = model
-        try:
+        with trying("the vocabulary is no tokenizer.json", "; take the one of the weights"):
             self._tokenizer = library().Tokenizer.from_str(model.decode())
             parts = json.loads(model)["model"]
             kind = parts["type"] + (parts.get("end_of_word_suffix") or "")
-        except UsageError:
-            raise
-        except Exception as error:  # the library raises bare Exceptions
-            raise UsageError(
-                f"the vocabulary is no tokenizer.json ({error}); take the one of the weights"
-            ) from None
         if kind not in _KINDS:
             raise UsageError(
                 f"the vocabulary is of the kind {kind}; models here read {' or '.join(_KINDS)}"
@@ -124,7 +118,7 @@ def read(folder: str | os.PathLike) -> PretrainedTokenizer:
     )
     if whole.is_file():
         return PretrainedTokenizer(whole.read_bytes())
-    try:
+    with trying(f"the vocabulary of {folder} cannot be read"):
         if listed.is_file():
             settings = folder / "tokenizer_config.json"  # says whether the case is lowered
             options = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
@@ -138,10 +132,6 @@ def read(folder: str | os.PathLike) -> PretrainedTokenizer:
                 f"{folder} has no vocabulary; put tokenizer.json, vocab.txt, or vocab.json with "
                 f"merges.txt of the weights there"
             )
-    except UsageError:
-        raise
-    except Exception as error:  # the library raises bare Exceptions
-        raise UsageError(f"the vocabulary of {folder} cannot be read ({error})") from None
     return PretrainedTokenizer(built.to_str().encode())
 
 
@@ -151,10 +141,8 @@ def wordpiece(content: bytes) -> PretrainedTokenizer:
     Raises:
       UsageError: it is not UTF-8, or lacks a special token.
     """
-    try:
+    with trying("the list of pieces is not UTF-8", "; write it again"):
         pieces = _lines(content)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the list of pieces is not UTF-8 ({error}); write it again") from None
     return PretrainedTokenizer(_wordpiece(pieces, {}).to_str().encode())
 
 

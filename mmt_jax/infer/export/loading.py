@@ -14,7 +14,7 @@ import numpy as np
 from mmt_jax.configs import config as config_lib
 from mmt_jax.configs.config import Config, DataConfig, MMTConfig
 from mmt_jax.data import schema
-from mmt_jax.errors import UsageError, optional, reason
+from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.hub import preparation
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import quiet, tensorflow
@@ -145,16 +145,11 @@ def _load(handle: str) -> Any:
                 f"{handle} is had from Kaggle by kagglehub; run pip install kagglehub, or give the "
                 f"folder of the module"
             ) from None
-    try:
+    remedy = "; it is damaged or out of reach: export it again or check the handle"
+    with trying(f"{handle} cannot be loaded", remedy), quiet():
         if kaggle:
             handle = kagglehub.model_download(kaggle[1])
-        with quiet():
-            return tensorflow_hub.load(handle)  # folders too: as the release's users load them
-    except Exception as error:  # TensorFlow's, protobuf's and the network's kinds are many
-        raise UsageError(
-            f"{handle} cannot be loaded ({reason(error)}); it is damaged or out of reach: export "
-            f"it again or check the handle"
-        ) from None
+        return tensorflow_hub.load(handle)  # folders too: as the release's users load them
 
 
 def _signature(module: Any, name: str) -> tuple[Any, dict[str, tuple[Any, ...]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError, optional
+from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.ingest import unpickle
 from mmt_jax.ingest.features import detections, tsv
 from mmt_jax.ingest.features.detections import Detections, Format
@@ -33,13 +33,10 @@ _KEYS = b"keys"  # the entry of an LMDB that lists the others
 def _read_h5(path: pathlib.Path) -> Entries:
     with optional("HDF5 files need h5py", "data"):
         import h5py
-    try:
-        with h5py.File(path, "r") as file:
-            for name in file:
-                where = f"{path}:{name}"
-                yield where, functools.partial(_h5, file, str(name), where)
-    except Exception as error:  # h5py raises OSError, KeyError or RuntimeError for one damage
-        raise UsageError(f"{path} cannot be read as an HDF5 file ({error})") from None
+    with trying(f"{path} cannot be read as an HDF5 file"), h5py.File(path, "r") as file:
+        for name in file:
+            where = f"{path}:{name}"
+            yield where, functools.partial(_h5, file, str(name), where)
 
 
 def _h5(file: Any, name: str, where: str) -> Detections:
@@ -69,16 +66,14 @@ def _dataset(dataset: Any, where: str) -> np.ndarray:
 def _read_lmdb(parse: Callable[..., Detections], path: pathlib.Path) -> Entries:
     with optional("LMDB needs lmdb", "data"):
         import lmdb
-    try:
-        only = {"readonly": True, "create": False, "lock": False, "readahead": False}
+    only = {"readonly": True, "create": False, "lock": False, "readahead": False}
+    with trying(f"{path} cannot be read as an LMDB", "; copy it again"):
         environment = lmdb.open(str(path), subdir=path.is_dir(), **only)
         with environment.begin() as transaction:
             for key, value in transaction.cursor():
                 if key != _KEYS:
                     where = f"{path}:{key.decode(errors='replace')}"
                     yield where, functools.partial(_value, key, value, where, parse)
-    except lmdb.Error as error:
-        raise UsageError(f"{path} cannot be read as an LMDB ({error}); copy it again") from None
 
 
 def _value(key: bytes, value: bytes, where: str, parse: Callable[..., Detections]) -> Detections:
