@@ -81,6 +81,20 @@ class Image:
     attribute_probs: Float[Array, "B R l"] | None = None
 
 
+KeysValues = tuple[Float[Array, "B _ N H"], Float[Array, "B _ N H"]]  # of an attention
+
+
+@record
+class Encoded:
+    """What one item's own modality says of it. Every leaf has the items as first axis."""
+
+    states: Float[Array, "B S D"]  # after the layers in which the stream reads itself alone
+    mask: Bool[Array, "B S"]
+    keys_values: dict[str, KeysValues]  # by layer, for later readers
+    heads: tuple[Float[Array, "B _"], ...]  # [CLS] or global region, after each of those layers
+    taps: tuple[Float[Array, "B S _"], ...] = ()  # what later layers add to their states
+
+
 @record
 class Batch:
     """Matched pairs: row b of `text` is a caption of row b of `image`; or records of a task.

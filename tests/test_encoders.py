@@ -10,6 +10,7 @@ from mmt_jax import params as trees
 from mmt_jax.data import regions
 from mmt_jax.nn import embed, primitives, vision
 from mmt_jax.nn.layers import Sizes, Stack
+from mmt_jax.typing import Image, Text
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -172,9 +173,8 @@ def test_text_encoder_equals_pytorch(kind, eps, depth, act, masked):
         frozen = ("tokens", "positions")
         tables = embed.Tables(VOCAB, POSITIONS, 2, pad_id=1, scheme="roberta", frozen=frozen)
     network = embed.TextEncoder(tables, sizes, depth, dtype="float32")
-    used = compare(
-        network, LAYER, reference, lambda text: text(ids, segments, jnp.asarray(mask)), theirs
-    )
+    text = Text(ids, segments, np.zeros_like(ids), mask)
+    used = compare(network, LAYER, reference, lambda encoder: encoder(text), theirs)
     assert used == {name for name, _ in reference.named_parameters()}
 
 
@@ -197,12 +197,12 @@ def test_vision_encoder_equals_pytorch():
     pooled = out.pooler_output[:, None]  # the last LayerNorm, on the class alone
 
     features, boxes = (x[:, :-1] for x in regions.patches(pixels, PATCH))
-    mask = jnp.ones((2, 1 + GRID**2), bool)
+    image = Image(features, boxes, np.ones((2, GRID**2), bool))
     sizes = Sizes(WIDTH, HEADS, MLP, eps=1e-5, activation="quick_gelu", pre_norm=True)
     network = vision.VisionEncoder(sizes, 2, patch_dim=3 * PATCH**2, grid=GRID, dtype="float32")
 
     def run(vision):
-        states = vision(features, boxes, mask)
+        states = vision(image)
         return [*states, vision.last_norm(states[-1][:, :1])]
 
     used = compare(network, CLIP, reference, run, [*out.hidden_states, pooled])
@@ -218,13 +218,13 @@ def test_padded_patches_change_no_other():
     graph = nnx.graphdef(network)
 
     @jax.jit
-    def run(*inputs):
-        return nnx.merge(graph, nnx.State(params))(*inputs)[-1]
+    def run(image):
+        return nnx.merge(graph, nnx.State(params))(image)[-1]
 
     features, boxes = rng.random((1, 5, 3)), rng.random((1, 5, 5))
-    mask = np.arange(6)[None] < 4
-    last = run(features, boxes, mask)
-    alone = run(features[:, :3], boxes[:, :3], mask[:, :4])
+    mask = np.arange(5)[None] < 3
+    last = run(Image(features, boxes, mask))
+    alone = run(Image(features[:, :3], boxes[:, :3], mask[:, :3]))
     np.testing.assert_allclose(last[:, :4], alone, atol=1e-5)
 
 

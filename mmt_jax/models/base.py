@@ -18,26 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 
 from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
-from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
-from mmt_jax.nn.layers import KeysValues, Sizes
+from mmt_jax.nn.heads import Calibration, RegionHead, WordHead, scored
+from mmt_jax.nn.layers import Sizes
 from mmt_jax.nn.places import Rows
-from mmt_jax.nn.primitives import Table, split
-from mmt_jax.typing import Array, Image, Key, Params, Text, record
-
-
-@record
-class Encoded:
-    """What one item's own modality says of it. Every leaf has the items as first axis."""
-
-    states: Float[Array, "B S D"]  # after the layers in which the stream reads itself alone
-    mask: Bool[Array, "B S"]
-    keys_values: dict[str, KeysValues]  # by layer, for later readers
-    heads: tuple[Float[Array, "B _"], ...]  # [CLS] or global region, after each of those layers
-    taps: tuple[Float[Array, "B S _"], ...] = ()  # what later layers add to their states
+from mmt_jax.nn.primitives import Linear, Table, split
+from mmt_jax.typing import Array, Encoded, Image, Key, Params, Text, record
 
 
 @record
@@ -52,12 +41,10 @@ class Fused:
 
 
 class Network(nnx.Module):
-    """What a family implements, on its own parameters; `Model` has the same as pure functions.
-
-    `key` switches dropout on.
-    """
+    """What a family implements, on its own parameters; `Model` has the same as pure functions."""
 
     itms: ClassVar[tuple[str, ...]] = ("classification", "contrastive")  # of ITM, the kinds it has
+    trains: ClassVar[tuple[str, ...]] = ("itm", "mlm", "mrm")  # losses of `ObjectiveConfig`
     places: ClassVar[Rows] = ()  # of parameters that no other family has
     # What the records of a task may hold, of which it answers questions: see `configs.tasks`.
     answers_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
@@ -65,16 +52,14 @@ class Network(nnx.Module):
     answer_head: Callable[..., Array]
     region_head: RegionHead
     word_head: WordHead
-    calibration: Calibration | None
+    match: Linear | None = None
+    calibration: Calibration | None = None
     text: Any
+    image: Any
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """Refuses a config that the family cannot build.
-
-        Raises:
-          UsageError: naming the field.
-        """
+        """Refuses a config that the family cannot build, with a UsageError that names the field."""
 
     @classmethod
     def separable(cls, config: Config) -> bool:
@@ -106,6 +91,34 @@ class Network(nnx.Module):
     def __init__(self, config: Config):
         raise NotImplementedError
 
+    def build_match(self, config: Config, width: int) -> None:
+        """A linear head over the pooled vectors of pairs, where these are scored."""
+        itm = config.objective.itm
+        two = itm == "classification"  # a softmax over candidates cancels a bias
+        self.match = None if itm == "none" else Linear(width, 1 + two, bias=two)
+        self.calibration = Calibration() if itm == "contrastive" else None
+
+    def build_masked(self, config: Config, **words: Any) -> None:
+        """Heads over hidden words, with options of `WordHead`, and over hidden regions."""
+        model = config.model
+        if config.objective.mlm:
+            self.word_head = WordHead(model.width, model.vocab_size, **words)
+        if config.objective.mrm:
+            parts = {
+                "attributes": model.num_attributes or 0,
+                "classes": model.num_classes,
+                "features": model.regressed,
+            }
+            self.region_head = RegionHead(model.width, parts)
+
+    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T _"]]:
+        """States of captions after the embedding and each layer of a family's text encoder."""
+        return self.text(text, key=key)
+
+    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S _"]]:
+        """Of photos likewise; what stands for the whole photo, where there is such, comes first."""
+        return self.image(image, key=key)
+
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         """Text of B captions → what they say alone."""
         raise NotImplementedError
@@ -125,6 +138,18 @@ class Network(nnx.Module):
         Without `states`, the last layers compute only what scores and `pooled` read.
         """
         raise NotImplementedError
+
+    def matched(self, pooled: Float32[Array, "P E"]) -> Float32[Array, "1 P _"] | None:
+        """What `match` puts out, of one layer."""
+        return None if self.match is None else self.match(pooled)[None]
+
+    def judged(self, shown: Any, outs: Float32[Array, "L P _"] | None, pooled: Array) -> Fused:
+        """Pairs with what a match head puts out of L layers; None = nothing is scored (L = 0)."""
+        text, image = shown
+        if outs is None:
+            pairs = pooled.shape[0]  # symbolic when exported
+            return Fused(text, image, jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2)), pooled)
+        return Fused(text, image, *scored(outs, self.calibration), pooled)
 
     def pool(self, item: Encoded) -> Float[Array, "B E"]:
         """Items of one modality, as heads of tasks read them."""
@@ -173,6 +198,32 @@ class Network(nnx.Module):
         on the diagonal. The first compares captions with photos.
         """
         raise NotImplementedError
+
+
+class Towers(Network):
+    """What gives each item one vector, its one head, whose product is the score of a pair."""
+
+    itms = ("contrastive",)
+
+    @classmethod
+    def separable(cls, config: Config) -> bool:
+        """Where there is a score."""
+        return config.objective.itm != "none"
+
+    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
+        """The states are there."""
+        del key, states
+        scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
+        logits = self.logits(scores)
+        return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
+
+    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
+        """The head."""
+        return text.heads[0]
+
+    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
+        """The head."""
+        return image.heads[0]
 
 
 def _pure(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -294,12 +345,6 @@ def sizes(config: Config, width: int, heads: int, mlp_dim: int, **own: Any) -> S
         "remat": config.remat == "layers",
     }
     return Sizes(width, heads, mlp_dim, **common | own)
-
-
-def unscored(pooled: Float[Array, "P E"]) -> tuple[Float32[Array, "0 P"], Float32[Array, "0 P 2"]]:
-    """Scores and logits of pairs that nothing scores: of no layer."""
-    pairs = pooled.shape[0]  # symbolic when exported
-    return jnp.zeros((0, pairs)), jnp.zeros((0, pairs, 2))
 
 
 def take(items: Any, index: Int[Array, " P"]) -> Any:

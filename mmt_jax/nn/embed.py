@@ -6,11 +6,11 @@ import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Table, dropout, split
-from mmt_jax.typing import Array, Key
+from mmt_jax.typing import Array, Key, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +49,16 @@ class TokenEmbed(nnx.Module):
         self.segments = Table(tables.segments, sizes.width)
         self.norm = LayerNorm(sizes.width, sizes.eps)
 
-    def __call__(
-        self,
-        token_ids: Int[Array, "B T"],
-        segment_ids: Int[Array, "B T"],
-        mask: Bool[Array, "B T"],
-        *,
-        key: Key = None,
-    ) -> Float[Array, "B T D"]:
-        """`key` switches dropout on."""
+    def __call__(self, text: Text, *, key: Key = None) -> Float[Array, "B T D"]:
+        ids = text.token_ids
         if self.tables.scheme == "roberta":  # tells padding by the ids alone
-            real = token_ids != self.tables.pad_id
+            real = ids != self.tables.pad_id
             positions = jnp.where(real, jnp.cumsum(real, axis=1), 0) + self.tables.pad_id
         elif self.tables.scheme == "real":
-            positions = jnp.clip(jnp.cumsum(mask, axis=1) - 1, 0, self.tables.positions - 1)
+            positions = jnp.clip(jnp.cumsum(text.mask, axis=1) - 1, 0, self.tables.positions - 1)
         else:
-            positions = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
-        x = self._rows("tokens", token_ids) + self._rows("segments", segment_ids)
+            positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        x = self._rows("tokens", ids) + self._rows("segments", text.segment_ids)
         x = self.norm(x + self._rows("positions", positions))
         return dropout(x.astype(self.dtype), self.rate, key)
 
@@ -81,15 +74,7 @@ class TextEncoder(nnx.Module):
         self.embed = TokenEmbed(tables, sizes, dtype=dtype)
         self.stack = Stack(sizes, depth)
 
-    def __call__(
-        self,
-        token_ids: Int[Array, "B T"],
-        segment_ids: Int[Array, "B T"],
-        mask: Bool[Array, "B T"],
-        *,
-        key: Key = None,
-    ) -> list[Float[Array, "B T D"]]:
+    def __call__(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer."""
         key_embed, key_stack = split(key, 2)
-        x = self.embed(token_ids, segment_ids, mask, key=key_embed)
-        return self.stack(x, mask, key=key_stack)
+        return self.stack(self.embed(text, key=key_embed), text.mask, key=key_stack)

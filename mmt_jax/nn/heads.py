@@ -34,7 +34,26 @@ class LinearPooler(Linear):
         return super().__call__(state, dtype=F32)
 
 
-class ProductScore(nnx.Module):
+class DotScore(nnx.Module):
+    """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
+
+    def __call__(
+        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
+    ) -> Float[Array, "P L"]:
+        """[P, 1] scores or [P, 2] logits; `key` of dropout."""
+        del key
+        return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
+
+    def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
+        """What to multiply with `image` to get the score, up to a constant."""
+        return pooled * pooled.shape[-1] ** -0.5
+
+    def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
+        """The other factor."""
+        return pooled
+
+
+class ProductScore(DotScore):
     """Logits of a pair, linear in the product of its two pooled vectors.
 
     Linear in the product means that a score is an inner product of two vectors of one item each:
@@ -49,38 +68,16 @@ class ProductScore(nnx.Module):
     def __call__(
         self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
     ) -> Float[Array, "P L"]:
-        """[P, 1] scores or [P, 2] logits."""
         return self.dense(dropout(text * image, self.rate, key))
 
     def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        """What to multiply with `image` to get the score, up to a constant."""
         kernel = self.dense.kernel[...]
         if kernel.shape[-1] == 1:
             return pooled * beside(kernel[:, 0], pooled)
         return pooled * beside(kernel[:, MATCH] - kernel[:, 1 - MATCH], pooled)
 
-    def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        """The other factor."""
-        return pooled
 
-
-class DotScore(nnx.Module):
-    """⟨text, image⟩ / √E: a dot product that starts at the same scale for every width."""
-
-    def __call__(
-        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
-    ) -> Float[Array, "P 1"]:
-        del key
-        return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
-
-    def text(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        return pooled * pooled.shape[-1] ** -0.5
-
-    def image(self, pooled: Float[Array, "*b E"]) -> Float[Array, "*b E"]:
-        return pooled
-
-
-class CosineScore(nnx.Module):
+class CosineScore(DotScore):
     """exp(log_scale) · cos(text, image), CLIP's.
 
     The scale starts at 1 / 0.07 and counts as at most 100 (Radford et al., 2021, arXiv 2103.00020,
@@ -89,12 +86,6 @@ class CosineScore(nnx.Module):
 
     def __init__(self):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
-
-    def __call__(
-        self, text: Float[Array, "P E"], image: Float[Array, "P E"], *, key: Key
-    ) -> Float32[Array, "P 1"]:
-        del key
-        return (self.text(text) * self.image(image)).sum(-1, keepdims=True)
 
     def text(self, pooled: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
         log = self.log_scale[...]
@@ -124,15 +115,7 @@ class Calibration(nnx.Module):
 def scored(
     out: Float32[Array, "*P L"], calibration: Calibration | None
 ) -> tuple[Float32[Array, "*P"], Float32[Array, "*P 2"]]:
-    """What a match head puts out, [..., 1] scores or [..., 2] logits → both.
-
-    Args:
-      out: of the head.
-      calibration: of scores, where these are what there is.
-
-    Returns:
-      Scores, higher = better match, and logits.
-    """
+    """Scores (higher = better match) and logits of [..., 2] logits, or of scores, calibrated."""
     if calibration is not None:
         return out[..., 0], calibration(out[..., 0])
     return out[..., MATCH] - out[..., 1 - MATCH], out

@@ -17,12 +17,10 @@ from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn import trace
 from mmt_jax.nn.primitives import ACTIVATIONS, LayerNorm, Linear, SampleNorm, dropout, split
-from mmt_jax.typing import Array, Key
+from mmt_jax.typing import Array, Key, KeysValues
 
-KeysValues = tuple[Float[Array, "B _ N H"], Float[Array, "B _ N H"]]
-Mask = (
-    Bool[Array, "B _"] | Bool[Array, "B _ _"]
-)  # of what is read, or of that by reader; True = real
+# Of what is read, or of that by reader; True = real.
+Mask = Bool[Array, "B _"] | Bool[Array, "B _ _"]
 Read = tuple[KeysValues, Mask]
 
 
@@ -93,11 +91,8 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """States after attention.
 
-        Args:
-          x: states.
-          read: of what is read, keys and values and their masks, over all of which goes one
-            softmax; or the mask of `x` itself, which then is what is read.
-          key: switches dropout on.
+        `read` has keys and values of all that is read, and their masks, under one softmax; or it is
+        the mask of `x` itself, which then is what is read.
         """
         key_weights, key_update = split(key, 2)
         inner = self.norm(x) if self.pre_norm else x
@@ -179,7 +174,6 @@ class Mlp(nnx.Module):
         self.norm = sizes.norm()
 
     def __call__(self, x: Float[Array, "*b D"], *, key: Key = None) -> Float[Array, "*b D"]:
-        """`key` switches dropout on."""
         inner = self.norm(x) if self.pre_norm else x
         x = x + dropout(self.out(self.activation(self.hidden(inner))), self.rate, key)
         return x if self.pre_norm else self.norm(x)
@@ -222,10 +216,7 @@ class Stack(nnx.Module):
     def __call__(
         self, x: Float[Array, "B S D"], mask: Mask, *, key: Key = None
     ) -> list[Float[Array, "B S D"]]:
-        """States before the first layer, after each, and after the last norm.
-
-        `key` switches dropout on.
-        """
+        """States before the first layer, after each, and after the last norm."""
         states = [trace.states(x)]
         for layer_key, layer in zip(split(key, len(self.layers)), numbered(self.layers)):
             states.append(recomputed(layer, self.remat)(states[-1], mask, key=layer_key))

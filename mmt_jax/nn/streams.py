@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float
 
 from mmt_jax.nn import trace
 from mmt_jax.nn.kinds import STREAMS, Kind, kinds
-from mmt_jax.nn.layers import KeysValues, Layer, Sizes, numbered, recomputed
+from mmt_jax.nn.layers import Layer, Sizes, numbered, recomputed
 from mmt_jax.nn.primitives import split
-from mmt_jax.typing import Array, Key
+from mmt_jax.typing import Array, Encoded, Key, KeysValues
+
+States = dict[str, Float[Array, "P _ D"]]  # by stream
 
 
 def other(stream: str) -> str:
@@ -91,21 +93,13 @@ class Streams(nnx.Module):
         return states, keys_values
 
     def fuse(
-        self,
-        states: dict[str, Float[Array, "P _ D"]],
-        masks: dict[str, Bool[Array, "P _"]],
-        keys_values: dict[str, dict[str, KeysValues]],
-        *,
-        key: Key,
-        only: Mapping[str, slice] | None = None,
-    ) -> list[dict[str, Float[Array, "P _ D"]]]:
-        """The layers from the first fused one on, over P pairs.
+        self, items: Mapping[str, Encoded], *, key: Key, only: Mapping[str, slice] | None = None
+    ) -> list[States]:
+        """The layers from the first fused one on, over P pairs, whose items are given by stream.
 
         Args:
-          states: by stream, after the stream's unimodal layers.
-          masks: by stream.
-          keys_values: by stream, what `encode` returned.
-          key: switches dropout on.
+          items: after the stream's unimodal layers, with the keys and values of `encode`.
+          key: of dropout.
           only: by stream, the states that are wanted after its last layer: the others are not
             computed there, and all that is left of the stream. None = all.
 
@@ -113,19 +107,19 @@ class Streams(nnx.Module):
           The states of both streams after each of these layers; a stream that is still unimodal
           there shows its states after the last unimodal one.
         """
-        after = []
+        after, states = [], {stream: item.states for stream, item in items.items()}
         keys = split(key, 2 * len(self.kinds))
         for i in range(self.first_fused, len(self.kinds)):
             kind, layer = self.kinds[i], self.layers[str(i)]
             fused = [stream for stream in STREAMS if i >= self.depth[stream]]
-            read = self._read(i, fused, states, keys_values)
+            read = self._read(i, fused, states, items)
             updated = {}
             for n, stream in enumerate(STREAMS):
                 if stream in fused and kind.reads(stream):
                     x = states[stream]
                     if only and not self._needed_after(i, stream):
                         x = x[:, only[stream]]
-                    sources = [(read[source], masks[source]) for source in kind.reads(stream)]
+                    sources = [(read[source], items[source].mask) for source in kind.reads(stream)]
                     update = trace.of(layer.of(stream), stream, *kind.reads(stream))
                     update = recomputed(update, self.remat)
                     updated[stream] = update(x, sources, key=keys[2 * i + n])
@@ -139,18 +133,13 @@ class Streams(nnx.Module):
         return any(kind.reads(stream) or kind.is_read(stream) for kind in later)
 
     def _read(
-        self,
-        number: int,
-        readers: list[str],
-        states: dict[str, Float[Array, "P _ D"]],
-        keys_values: dict[str, dict[str, KeysValues]],
+        self, number: int, readers: list[str], states: States, items: Mapping[str, Encoded]
     ) -> dict[str, KeysValues]:
         """Keys and values that layer `number` needs for `readers`, by the stream that is read."""
         kind, layer = self.kinds[number], self.layers[str(number)]
         return {
-            stream: known[str(number)]
-            if str(number) in (known := keys_values[stream])
-            else layer.keys_values(stream, states[stream])
+            stream: items[stream].keys_values.get(str(number))
+            or layer.keys_values(stream, states[stream])
             for stream in STREAMS
             if any(stream in kind.reads(reader) for reader in readers)
         }

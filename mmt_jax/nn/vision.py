@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float32
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, beside
-from mmt_jax.typing import Array, Key
+from mmt_jax.typing import Array, Image, Key
 
 # Mean and deviation of red, green and blue, of the photos that CLIP was trained on.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -17,18 +17,11 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def cubic_weights(centres: Float32[Array, "*b"], size: int) -> Float32[Array, "*b size"]:
-    """How much each of `size` cells in a row counts at given places: cubic convolution, a = -0.75.
+    """How much each of `size` cells in a row counts at places in 0..1, by cubic convolution.
 
-    Keys (1981, eq. 4) with PyTorch's coefficient; places beyond the border read its cells again.
-    On the centres of a row of n equal cells this is `interpolate(mode="bicubic")` from `size` to n
+    Keys (1981, eq. 4) with PyTorch's coefficient; places beyond the border read its cells again. On
+    the centres of a row of n equal cells this is `interpolate(mode="bicubic")` from `size` to n
     cells, with neither aligned corners nor antialiasing.
-
-    Args:
-      centres: in 0..1, along the whole row.
-      size: number of cells.
-
-    Returns:
-      What sums to 1 over the last axis.
     """
     a = -0.75
     place = centres * size - 0.5
@@ -44,7 +37,7 @@ def cubic_weights(centres: Float32[Array, "*b"], size: int) -> Float32[Array, "*
 
 
 def with_class(mask: Bool[Array, "B R"]) -> Bool[Array, "B R+1"]:
-    """The class in front of the patches is always real."""
+    """What stands in front for the whole photo, as CLIP's class, is always real."""
     return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
 
 
@@ -65,14 +58,12 @@ class VisionEncoder(nnx.Module):
         self.stack = Stack(sizes, depth)
         self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
-    def embed(
-        self, patches: Float[Array, "B R F"], boxes: Float[Array, "B R 5"]
-    ) -> Float[Array, "B R+1 D"]:
-        """States before the first layer; arguments as of the call."""
-        pixels = patches.reshape(*patches.shape[:-1], -1, 3)
+    def embed(self, image: Image) -> Float[Array, "B S D"]:
+        """States before the first layer."""
+        boxes = image.boxes
+        pixels = image.features.reshape(*image.features.shape[:-1], -1, 3)
         mean, std = (beside(jnp.asarray(of), pixels) for of in (PIXEL_MEAN, PIXEL_STD))
-        standard = (pixels - mean) / std
-        patches = standard.reshape(patches.shape)
+        patches = ((pixels - mean) / std).reshape(image.features.shape)
         rows = cubic_weights((boxes[..., 0] + boxes[..., 2]) / 2, self.grid)
         columns = cubic_weights((boxes[..., 1] + boxes[..., 3]) / 2, self.grid)
         positions = self.positions.embedding[...]
@@ -84,20 +75,9 @@ class VisionEncoder(nnx.Module):
         cls = jnp.broadcast_to(cls[None], (x.shape[0], 1, x.shape[-1]))
         return self.first_norm(jnp.concatenate([cls, x], axis=1)).astype(self.dtype)
 
-    def __call__(
-        self,
-        patches: Float[Array, "B R F"],
-        boxes: Float[Array, "B R 5"],
-        mask: Bool[Array, "B R+1"],
-        *,
-        key: Key = None,
-    ) -> list[Float[Array, "B R+1 D"]]:
-        """States after the embedding and each layer, without the last LayerNorm.
+    def __call__(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
+        """States after the embedding and each layer, the class first, without the last LayerNorm.
 
-        Args:
-          patches: pixels of each patch, row by row; red, green and blue in 0..1.
-          boxes: ymin, xmin, ymax, xmax in 0..1, then area.
-          mask: True = real; the class comes first.
-          key: switches dropout on.
+        Features are the pixels of each patch, row by row: red, green and blue in 0..1.
         """
-        return self.stack(self.embed(patches, boxes), mask, key=key)
+        return self.stack(self.embed(image), with_class(image.mask), key=key)

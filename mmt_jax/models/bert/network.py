@@ -8,7 +8,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
 from mmt_jax.models.base import Encoded
 from mmt_jax.models.mmt.network import StreamNetwork
-from mmt_jax.nn.heads import SentenceHead, WordHead
+from mmt_jax.nn.heads import SentenceHead
 from mmt_jax.typing import Array
 
 
@@ -16,13 +16,13 @@ class Bert(StreamNetwork):
     """Embeddings, language layers, word head; it scores no pairs."""
 
     itms = ("none",)
+    trains = ("mlm",)
     answers_on = (SENTENCE,)
 
     def __init__(self, config: Config):
         super().__init__(config)
         model = config.model
-        if config.objective.mlm:
-            self.word_head = WordHead(model.width, model.vocab_size)
+        self.build_masked(config)
         if model.num_answers:
             self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
 

@@ -7,6 +7,7 @@ linear map of the tower's states. Both streams read the other as it was before t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,11 +20,11 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.models.bridgetower.config import BridgeTowerConfig
 from mmt_jax.nn import trace
 from mmt_jax.nn.embed import Tables, TextEncoder
-from mmt_jax.nn.heads import AnswerHead, Calibration, RegionHead, WordHead, scored
+from mmt_jax.nn.heads import AnswerHead
 from mmt_jax.nn.kinds import STREAMS
 from mmt_jax.nn.layers import Attention, Mlp, Read, Sizes, recomputed
 from mmt_jax.nn.places import P
@@ -155,15 +156,13 @@ class BridgeTower(Network):
                 f"config.model.tied_words needs config.model.text_width={model.text_width} to be "
                 f"config.model.width={model.width}"
             )
-        if config.objective.hloss:
-            raise UsageError("config.objective.hloss is not for the family bridgetower; unset it")
 
     @classmethod
     def embeds(cls, config: Config) -> bool:
         return config.model.itc != "none"
 
     def __init__(self, config: Config):
-        model, objective = config.model, config.objective
+        model = config.model
         assert isinstance(model, BridgeTowerConfig)
         self.count, self.hf_itc = model.cross_layers, model.itc == "huggingface"
         text, image = model.text_width, model.image_width
@@ -194,17 +193,8 @@ class BridgeTower(Network):
         self.types = Table(1 + photos, model.width)
         self.text_cross = Stream(config, text)
         self.image_cross = Stream(config, image)
-        itm = objective.itm
-        two = itm == "classification"  # a softmax over candidates cancels a bias
-        self.match = None if itm == "none" else Linear(2 * model.width, 1 + two, bias=two)
-        self.calibration = Calibration() if itm == "contrastive" else None
-        if objective.mlm:
-            self.word_head = WordHead(
-                model.width, model.vocab_size, eps=model.head_eps, tied=model.tied_words
-            )
-        if objective.mrm:
-            parts = {"classes": model.num_classes, "features": model.regressed}
-            self.region_head = RegionHead(model.width, parts)
+        self.build_match(config, 2 * model.width)
+        self.build_masked(config, eps=model.head_eps, tied=model.tied_words)
         if model.num_answers:
             width = 2 * model.width * photos
             self.answer_head = AnswerHead(
@@ -219,16 +209,9 @@ class BridgeTower(Network):
             self.contrast_head = Contrast(model)
 
     def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T W"]]:
-        """States of the text tower after its embedding and each layer."""
-        segments = jnp.zeros_like(text.token_ids)
-        return self.text(text.token_ids, segments, text.mask, key=key)
-
-    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S W"]]:
-        """States of the image tower after its embedding and each layer.
-
-        The class comes first; the tower's last LayerNorm is not in them.
-        """
-        return self.image(image.features, image.boxes, with_class(image.mask), key=key)
+        """RoBERTa has one segment."""
+        one = dataclasses.replace(text, segment_ids=jnp.zeros_like(text.token_ids))
+        return self.text(one, key=key)
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         key_tower, key_cross = split(key, 2)
@@ -342,14 +325,10 @@ class BridgeTower(Network):
         return jnp.concatenate(pools, axis=-1)
 
     def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
-        """Without a match head nothing is scored (L = 0)."""
         last = self.cross_states(text, image, key=key, states=states)[-1]
         pooled = self.pooled(*last)
         shown = (last[0], last[1][:, 1:]) if states else (None, None)
-        if self.match is None:
-            return Fused(*shown, *unscored(pooled), pooled)
-        scores, logits = scored(self.match(pooled), self.calibration)
-        return Fused(*shown, scores[None], logits[None], pooled)
+        return self.judged(shown, self.matched(pooled), pooled)
 
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         """Unit vectors of the image–text contrast."""

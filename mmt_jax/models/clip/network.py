@@ -10,13 +10,12 @@ import math
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PHOTO
-from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.models.base import Encoded, Towers, sizes
 from mmt_jax.models.clip.config import ClipConfig
 from mmt_jax.nn import trace
 from mmt_jax.nn.heads import Calibration, LinearHead
@@ -36,17 +35,15 @@ class CausalEncoder(nnx.Module):
         self.stack = Stack(sizes, model.text_layers)
         self.last_norm = LayerNorm(sizes.width, sizes.eps)
 
-    def __call__(
-        self, token_ids: Int[Array, "B T"], mask: Bool[Array, "B T"], *, key: Key = None
-    ) -> list[Float[Array, "B T D"]]:
+    def __call__(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
         """States after the embedding and each layer, without the last LayerNorm."""
-        length = token_ids.shape[1]
-        x = self.tokens(token_ids) + self.positions(jnp.arange(length))[None]
-        before = jnp.arange(length)[:, None] >= jnp.arange(length)[None]
-        return self.stack(x.astype(self.dtype), mask[:, None] & before[None], key=key)
+        place = jnp.arange(text.token_ids.shape[1])
+        x = self.tokens(text.token_ids) + self.positions(place)[None]
+        before = place[:, None] >= place[None]
+        return self.stack(x.astype(self.dtype), text.mask[:, None] & before[None], key=key)
 
 
-class Clip(Network):
+class Clip(Towers):
     """Towers, projections, and a score that is a cosine times a learned scale.
 
     Reads captions as `[CLS] … [SEP]` by token ids alone (segments are ignored), and patches of the
@@ -54,23 +51,13 @@ class Clip(Network):
     """
 
     itms = ("contrastive", "none")
+    trains = ()
     answers_on = (PHOTO,)
 
     @classmethod
     def check(cls, config: Config) -> None:
-        model, objective = config.model, config.objective
-        checks.heads(model, "text", "image")
-        checks.grid(model)
-        for name in ("mlm", "mrm", "hloss"):
-            if getattr(objective, name):
-                raise UsageError(
-                    f"config.objective.{name} is {getattr(objective, name)}, but the family clip "
-                    f"is trained by contrast alone; set it to 0"
-                )
-
-    @classmethod
-    def separable(cls, config: Config) -> bool:
-        return config.objective.itm != "none"
+        checks.heads(config.model, "text", "image")
+        checks.grid(config.model)
 
     def __init__(self, config: Config):
         model = config.model
@@ -105,14 +92,6 @@ class Clip(Network):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
         self.calibration = Calibration()
 
-    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
-        """States after the embedding and each layer."""
-        return self.text(text.token_ids, text.mask, key=key)
-
-    def image_states(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
-        """States after the embedding and each layer; the class first."""
-        return self.image(image.features, image.boxes, with_class(image.mask), key=key)
-
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         """The one head is the unit vector."""
         states = self.text.last_norm(self.text_states(text, key=key)[-1])
@@ -132,19 +111,9 @@ class Clip(Network):
         """Of photos."""
         return item.states[:, 0]
 
-    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
-        del key, states  # the states are there
-        scores = (self.embed_text(text) * self.embed_image(image)).sum(-1)
-        logits = self.logits(scores)
-        return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
-
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         """The unit vector, times the scale."""
         return text.heads[0] * jnp.exp(self.log_scale[...])
-
-    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
-        """The unit vector."""
-        return image.heads[0]
 
 
 NETWORK = Clip

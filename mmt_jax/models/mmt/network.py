@@ -14,7 +14,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network, sizes, unscored
+from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.nn import trace
 from mmt_jax.nn.embed import Tables, TokenEmbed
 from mmt_jax.nn.heads import (
@@ -24,9 +24,6 @@ from mmt_jax.nn.heads import (
     LinearPooler,
     Pooler,
     ProductScore,
-    RegionHead,
-    WordHead,
-    scored,
 )
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
@@ -102,8 +99,7 @@ class StreamNetwork(Network):
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
-        x = self.text(text.token_ids, text.segment_ids, text.mask, key=key_embed)
-        return self._encode("text", x, text.mask, key_layers)
+        return self._encode("text", self.text(text, key=key_embed), text.mask, key_layers)
 
     def _encode(
         self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
@@ -119,6 +115,7 @@ class MMT(StreamNetwork):
     A task's head reads the product of the two pooled vectors, as ViLBERT's do.
     """
 
+    trains = ("itm", "mlm", "mrm", "hloss")
     answers_on = (PAIR, PAIR_OF_PHOTOS)
     places = (
         (r"pool_(text|image)/(dense/)?(kernel|bias)", P("data")),
@@ -155,28 +152,25 @@ class MMT(StreamNetwork):
         # What stands for an item is known as soon as it is encoded.
         self.apart = self.separable(config) and not self.hloss
         self.pooling, self.hidden = model.pooling, {"text": model.text_dropout, "image": 0.0}
-        self.build_score(config)
+        pooler, self.score = self.score_of(config)
+        width = model.width * (1 + (model.pooling == "mean+cls"))
+        self.pool_text, self.pool_image = (pooler(width, model.pooled_dim) for _ in STREAMS)
         self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
-            width = checks.photos(config) * model.pooled_dim
-            self.answer_head = AnswerHead(width, 2 * width, model.num_answers, eps=1e-12)
-        if objective.mlm:
-            self.word_head = WordHead(model.width, model.vocab_size)
-        if objective.mrm:
-            parts = {"classes": model.num_classes, "features": model.regressed}
-            self.region_head = RegionHead(model.width, parts)
+            read = checks.photos(config) * model.pooled_dim
+            self.answer_head = AnswerHead(read, 2 * read, model.num_answers, eps=1e-12)
+        self.build_masked(config)
 
-    def build_score(self, config: Config) -> None:
-        """Sets `pool_text`, `pool_image` and `score`, None where pairs are not scored."""
+    @staticmethod
+    def score_of(config: Config) -> tuple[Any, Any]:
+        """What pools a stream, and what scores two pooled vectors; None = pairs are not scored."""
         model, itm = config.model, config.objective.itm
-        pooler = LinearPooler if model.cosine else Pooler
-        self.pool_text, self.pool_image = self.poolers(config, pooler)
         if model.cosine:
-            self.score = CosineScore()
-            return
-        logits, rate = 1 if itm == "contrastive" else 2, model.dropout
-        none = itm == "none"
-        self.score: Any = None if none else ProductScore(model.pooled_dim, logits, dropout=rate)
+            return LinearPooler, CosineScore()
+        if itm == "none":
+            return Pooler, None
+        logits = 1 if itm == "contrastive" else 2
+        return Pooler, ProductScore(model.pooled_dim, logits, dropout=model.dropout)
 
     @classmethod
     def remembered(cls, config: Config) -> str | None:
@@ -185,13 +179,6 @@ class MMT(StreamNetwork):
         alone = cls.separable(config) and not (objective.hloss or objective.mlm or objective.mrm)
         contrastive = objective.itm == "contrastive" and not config.task.name
         return r"text/.*|streams/layers/\d+/text/.*" if alone and contrastive and not tied else None
-
-    @staticmethod
-    def poolers(config: Config, pooler: Any) -> tuple[nnx.Module, nnx.Module]:
-        """Of captions and of photos."""
-        model = config.model
-        width = model.width * (1 + (model.pooling == "mean+cls"))
-        return pooler(width, model.pooled_dim), pooler(width, model.pooled_dim)
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         if text.standing is None:
@@ -224,13 +211,9 @@ class MMT(StreamNetwork):
     def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         key_layers, key_score = split(key, 2)
         items = {"text": text, "image": image}
-        fused = self.streams.fuse(
-            {stream: item.states for stream, item in items.items()},
-            {stream: item.mask for stream, item in items.items()},
-            {stream: item.keys_values for stream, item in items.items()},
-            key=key_layers,
-            only=None if states else self._slots,
-        )
+        # Of each stream the state that stands for the whole item.
+        slots = {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
+        fused = self.streams.fuse(items, key=key_layers, only=None if states else slots)
         last = fused[-1] if fused else {s: item.states for s, item in items.items()}
         heads = [tuple(last[stream][:, self.heads[stream]] for stream in STREAMS)]
         if self.apart:
@@ -247,15 +230,9 @@ class MMT(StreamNetwork):
         product = pooled[-1][0] * pooled[-1][1]
         shown = (last["text"], last["image"]) if states else (None, None)
         if self.score is None:
-            return Fused(*shown, *unscored(product), product)
+            return self.judged(shown, None, product)
         outs = [self.score(*p, key=k) for p, k in zip(pooled, split(key_score, len(pooled)))]
-        scores, logits = scored(jnp.stack(outs), self.calibration)
-        return Fused(*shown, scores, logits, product)
-
-    @property
-    def _slots(self) -> dict[str, slice]:
-        """Of each stream the state that stands for the whole item."""
-        return {stream: slice(i, i + 1 or None) for stream, i in self.heads.items()}
+        return self.judged(shown, jnp.stack(outs), product)
 
     def _head(
         self, stream: str, item: Encoded, fused: list[dict[str, Array]], layer: int

@@ -9,7 +9,7 @@ from mmt_jax.configs.tasks import SENTENCE
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Network, sizes
 from mmt_jax.nn.embed import Tables, TextEncoder
-from mmt_jax.nn.heads import SentenceHead, WordHead
+from mmt_jax.nn.heads import SentenceHead
 from mmt_jax.typing import Array, Key, Text
 
 
@@ -17,6 +17,7 @@ class Roberta(Network):
     """Text encoder and word head; it scores no pairs."""
 
     itms = ("none",)
+    trains = ("mlm",)
     answers_on = (SENTENCE,)
 
     @classmethod
@@ -33,14 +34,9 @@ class Roberta(Network):
             model.text_layers,
             dtype=config.dtype,
         )
-        if config.objective.mlm:
-            self.word_head = WordHead(model.width, model.vocab_size, eps=model.eps)
+        self.build_masked(config, eps=model.eps)
         if model.num_answers:
             self.answer_head = SentenceHead(model.width, model.num_answers, dropout=model.dropout)
-
-    def text_states(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
-        """States after the embedding and each layer."""
-        return self.text(text.token_ids, text.segment_ids, text.mask, key=key)
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
         return Encoded(self.text_states(text, key=key)[-1], text.mask, {}, ())

@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
 from mmt_jax.configs.config import Config
-from mmt_jax.errors import UsageError
 from mmt_jax.models import checks
-from mmt_jax.models.base import Encoded, Fused, Network, sizes
+from mmt_jax.models.base import Encoded, Towers, sizes
 from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
-from mmt_jax.nn.heads import Calibration, RegionHead, WordHead
+from mmt_jax.nn.heads import Calibration
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import Linear, Table, average, split, unit
+from mmt_jax.nn.vision import with_class
 from mmt_jax.typing import Array, Image, Key, Text
 
 BOX = (1, 0, 3, 2, 4)  # of a record's box, in TERN's order: x1, y1, x2, y2, area
@@ -93,25 +93,15 @@ def _stack(sizes: Sizes, depth: int) -> Stack:
 class RegionEncoder(nnx.Module):
     """Regions and the photo's slot, embedded and reasoned about."""
 
-    def __init__(
-        self,
-        embed: Callable[[TernConfig], Callable[[Array, Array], Array]],
-        model: TernConfig,
-        sizes: Sizes,
-    ):
-        self.embed = embed(model)
+    def __init__(self, embed: Callable[..., Any], model: TernConfig, sizes: Sizes, *, dtype: str):
+        self.embed, self.dtype = embed(model), dtype
         self.stack = _stack(sizes, model.image_layers)
 
-    def __call__(
-        self,
-        features: Float[Array, "B R F"],
-        boxes: Float[Array, "B R 5"],
-        mask: Bool[Array, "B R+1"],
-        *,
-        key: Key = None,
-    ) -> list[Float[Array, "B R+1 D"]]:
+    def __call__(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
         """States of `stack`."""
-        return self.stack(self.embed(features, boxes), mask, key=key)
+        boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1).astype(self.dtype)
+        states = self.embed(image.features.astype(self.dtype), boxes)
+        return self.stack(states, with_class(image.mask), key=key)
 
 
 def first(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float[Array, "B D"]:
@@ -141,27 +131,18 @@ READINGS = {
 }
 
 
-class Tern(Network):
+class Tern(Towers):
     """Text encoder, region encoder, projections, shared layers; a score is a cosine."""
-
-    itms = ("contrastive",)
 
     @classmethod
     def check(cls, config: Config) -> None:
         checks.heads(config.model, "", "text", "image")
-        if config.objective.hloss:
-            raise UsageError("config.objective.hloss is not for the family tern; unset it")
-
-    @classmethod
-    def separable(cls, config: Config) -> bool:
-        del config
-        return True
 
     def __init__(self, config: Config):
         model = config.model
         assert isinstance(model, TernConfig)
         reading = READINGS[model.reading]
-        self.pooling, self.dtype = reading.pool, config.dtype
+        self.pooling = reading.pool
         self.text = TextEncoder(
             Tables(model.vocab_size, model.max_positions, segments=2, pad_id=model.pad_id),
             sizes(config, model.text_width, model.text_heads, model.text_mlp_dim),
@@ -172,16 +153,12 @@ class Tern(Network):
             config, model.image_width, model.image_heads, model.image_mlp_dim, **reading.norm
         )
         shared = sizes(config, model.width, model.heads, model.mlp_dim, **reading.norm)
-        self.image = RegionEncoder(reading.embed, model, own)
+        self.image = RegionEncoder(reading.embed, model, own, dtype=config.dtype)
         self.project_text = reading.project(model.text_width, model.width)
         self.project_image = reading.project(model.image_width, model.width)
         self.shared = _stack(shared, model.shared_layers)
         self.calibration = Calibration()
-        if config.objective.mlm:
-            self.word_head = WordHead(model.width, model.vocab_size, table_width=model.text_width)
-        if config.objective.mrm:
-            parts = {"classes": model.num_classes, "features": model.regressed}
-            self.region_head = RegionHead(model.width, parts)
+        self.build_masked(config, table_width=model.text_width)
 
     def text_states(self, text: Text, *, key: Key = None) -> list[Array]:
         """States of the text encoder, [B, T, text width], and of the shared layers, [B, T, D].
@@ -189,52 +166,23 @@ class Tern(Network):
         Of each part, those before its first layer and after each.
         """
         key_encoder, key_shared = split(key, 2)
-        states = self.text(text.token_ids, text.segment_ids, text.mask, key=key_encoder)
-        projected = self.project_text(states[-1])
-        return states + self.shared(projected, text.mask, key=key_shared)
+        states = self.text(text, key=key_encoder)
+        return states + self.shared(self.project_text(states[-1]), text.mask, key=key_shared)
 
     def image_states(self, image: Image, *, key: Key = None) -> list[Array]:
-        """States of the region layers, [B, 1 + R, image width], and of the shared ones.
-
-        The photo's slot comes first.
-        """
+        """States of the region layers, [B, 1 + R, image width], and of the shared ones."""
         key_encoder, key_shared = split(key, 2)
-        boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1)
-        mask = _with_slot(image.mask)
-        states = self.image(
-            image.features.astype(self.dtype), boxes.astype(self.dtype), mask, key=key_encoder
-        )
+        states, mask = self.image(image, key=key_encoder), with_class(image.mask)
         return states + self.shared(self.project_image(states[-1]), mask, key=key_shared)
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
-        """The embedding is the one head."""
         return self._encoded(self.text_states(text, key=key)[-1], text.mask)
 
     def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
-        """The embedding is the one head."""
-        return self._encoded(self.image_states(image, key=key)[-1], _with_slot(image.mask))
+        return self._encoded(self.image_states(image, key=key)[-1], with_class(image.mask))
 
     def _encoded(self, states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Encoded:
         return Encoded(states, mask, {}, (unit(self.pooling(states, mask)),))
-
-    def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
-        del key, states  # the states are there
-        scores = (text.heads[0] * image.heads[0]).sum(-1)
-        logits = self.logits(scores)
-        return Fused(text.states, image.states[:, 1:], scores[None], logits[None])
-
-    def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
-        """Unit vectors."""
-        return text.heads[0]
-
-    def embed_image(self, image: Encoded) -> Float32[Array, "B E"]:
-        """Unit vectors."""
-        return image.heads[0]
-
-
-def _with_slot(mask: Bool[Array, "B R"]) -> Bool[Array, "B R+1"]:
-    """The photo's slot in front is always real."""
-    return jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
 
 
 NETWORK = Tern

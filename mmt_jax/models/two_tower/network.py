@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmt_jax.configs.config import Config
 from mmt_jax.models.mmt.network import MMT
 from mmt_jax.nn.heads import DotScore, LinearPooler
@@ -10,12 +12,11 @@ from mmt_jax.nn.heads import DotScore, LinearPooler
 class TwoTower(MMT):
     """Linear projections; a dot product or cosine if contrastive, else a head on their product."""
 
-    def build_score(self, config: Config) -> None:
+    @staticmethod
+    def score_of(config: Config) -> tuple[Any, Any]:
         if config.objective.itm != "contrastive" or config.model.cosine:
-            super().build_score(config)
-            return
-        self.pool_text, self.pool_image = self.poolers(config, LinearPooler)
-        self.score = DotScore()
+            return MMT.score_of(config)
+        return LinearPooler, DotScore()
 
 
 NETWORK = TwoTower
