@@ -45,7 +45,7 @@ LOSSES: dict[str, Callable[[Array, Array], Array]] = {"soft": soft, "label": lab
 
 
 def logits(model: Model, params: Params, batch: Batch, *, key: Key = None) -> Float32[Array, "B A"]:
-    """Answers to B records; `key` switches dropout on."""
+    """Answers to B records."""
     keys = split(key, 4)
     photos = () if batch.image is None else (batch.image, *batch.more)
     images = model.encode_images(params, photos, key=keys[0]) if photos else ()
@@ -71,11 +71,7 @@ def metrics(
 ) -> dict[str, Metric]:
     """`answers`, the task's loss, and `answers_score`, what the likeliest answer is worth.
 
-    Args:
-      model: of the task.
-      answered: logits.
-      targets: what each answer is worth.
-      counted: True where an answer can be expected; None = everywhere.
+    `answered` are logits; `counted` is True where an answer can be expected, None = everywhere.
     """
     name = TASKS[model.config.task.name].loss
     losses = LOSSES[name](answered, targets)

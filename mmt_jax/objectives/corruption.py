@@ -100,10 +100,8 @@ def mask_regions(
       The photo with features zeroed, and the chosen regions.
     """
     choose, act = jax.random.split(key)
-    shape = image.mask.shape
-    is_region = image.mask & (jnp.arange(shape[1])[None, :] < shape[1] - global_region)
-    chosen = is_region & (jax.random.uniform(choose, shape) < rate)
-    zeroed = chosen & (jax.random.uniform(act, shape) < 0.9)
+    is_region, chosen = _chosen(image, rate, global_region, choose)
+    zeroed = chosen & (jax.random.uniform(act, chosen.shape) < 0.9)
     near = (iou(image.boxes) > OVERLAP) & zeroed[:, None, :]
     zeroed = zeroed | (is_region & near.any(axis=-1))
     features = jnp.where(zeroed[..., None], 0.0, image.features)
@@ -122,8 +120,7 @@ def mask_features(
     """
     choose, act, swap = jax.random.split(key, 3)
     batch, slots = image.mask.shape
-    is_region = image.mask & (jnp.arange(slots)[None, :] < slots - global_region)
-    chosen = is_region & (jax.random.uniform(choose, (batch, slots)) < rate)
+    is_region, chosen = _chosen(image, rate, global_region, choose)
     action = jax.random.uniform(act, (batch, slots))
     # Any real region of the batch will do: draws among all slots, padding never the largest.
     draws = jnp.where(is_region.reshape(-1), jax.random.uniform(swap, (batch * slots,)), -1.0)
@@ -136,6 +133,15 @@ def mask_features(
     features = jnp.where(kept[..., None], image.features, features)
     features = jnp.where((chosen & (action < 0.8))[..., None], 0.0, features)
     return dataclasses.replace(image, features=features), chosen
+
+
+def _chosen(
+    image: Image, rate: float, global_region: bool, key: jax.Array
+) -> tuple[Bool[Array, "B R"], Bool[Array, "B R"]]:
+    """The regions, without the global one, and those of them that a rate chooses."""
+    shape = image.mask.shape
+    is_region = image.mask & (jnp.arange(shape[1])[None, :] < shape[1] - global_region)
+    return is_region, is_region & (jax.random.uniform(key, shape) < rate)
 
 
 def iou(boxes: Float[Array, "B R _"]) -> Float[Array, "B R R"]:

@@ -41,16 +41,10 @@ def hinge(
 
     max(0, margin + s(i, j) - s(i, i)), for the hardest j (VSE++, Faghri et al., 2018, arXiv
     1707.05612; TERN, Messina et al., 2020, arXiv 2004.09144) or summed over all j (Kiros et al.,
-    2014, arXiv 1411.2539).
-
-    Args:
-      scores: of captions (rows) with photos, higher = better match.
-      labels: see the module.
-      margin: in units of the scores; 0.2 is VSE++'s, for cosines.
-      hardest: take the largest violation, in place of the sum of all.
+    2014, arXiv 1411.2539). The margin, in units of the scores, is VSE++'s for cosines.
 
     Returns:
-      Caption → photos and photo → captions.
+      Of captions (rows) → photos, and of photos → captions.
     """
     scores = scores.astype(jnp.float32)
     true = jnp.diagonal(scores)
@@ -71,14 +65,8 @@ def triplet(
     negatives are of both modalities, as kaylode/tern trains with pytorch-metric-learning's
     TripletMarginLoss, whose margin is the default here.
 
-    Args:
-      text: of captions.
-      image: of photos.
-      labels: see the module.
-      margin: in units of the distance.
-
     Returns:
-      By anchor, positive, negative; `mean` reduces them.
+      By anchor, positive, negative.
     """
     distances, positive, negative = _joined(text, image, labels)
     losses = jax.nn.relu(distances[:, :, None] - distances[:, None, :] + margin)
@@ -98,13 +86,6 @@ def contrastive(
     Captions and photos stand in one list, as in `triplet`. As kaylode/tern trains by default with
     pytorch-metric-learning's ContrastiveLoss: distances are not squared.
 
-    Args:
-      text: of captions.
-      image: of photos.
-      labels: see the module.
-      positive_margin: distance below which matching pairs no longer attract.
-      negative_margin: distance above which others no longer repel.
-
     Returns:
       What attracts and what repels; the loss is the sum of their `mean`s.
     """
@@ -121,14 +102,8 @@ def nt_xent(
     Captions and photos stand in one list, as in `triplet`. Other positives of an anchor do not
     count, as in pytorch-metric-learning's NTXentLoss, whose temperature is the default here.
 
-    Args:
-      text: of captions.
-      image: of photos.
-      labels: see the module.
-      temperature: divides the cosines.
-
     Returns:
-      By anchor and positive; `mean` reduces them.
+      By anchor and positive.
     """
     everything = unit(jnp.concatenate([text, image]))
     positive, negative = _relations(labels)
@@ -148,13 +123,7 @@ def convirt(
     """Softmax cross-entropy of the true pair in both directions (ConVIRT, arXiv 2010.00747).
 
     Zhang et al. (2020), eq. 2 to 4; the defaults are those of kaylode/tern's `custom_nxtent`.
-
-    Args:
-      text: of captions.
-      image: of photos.
-      labels: see the module.
-      temperature: divides the cosines.
-      weight: of photo → captions; the rest is that of caption → photos.
+    `weight` is of photo → captions, and the rest of caption → photos.
     """
     logits = unit(text) @ unit(image).T / temperature
     allowed = (labels[:, None] != labels[None, :]) | jnp.eye(len(labels), dtype=bool)

@@ -44,11 +44,8 @@ def total(
 ) -> Float32[Array, ""]:
     """The training loss: the weighted means of the terms that are trained.
 
-    Args:
-      objective: of the run.
-      losses: from `terms`.
-      counts: by name, what to divide a term's sum by; None = by its own count. Of a batch in parts
-        these are the counts of all parts, so that the parts' losses add up to that of the batch.
+    A term's sum is divided by its own count, or by `counts`: of a batch in parts the counts of all
+    parts, so that the parts' losses add up to that of the batch.
     """
     weights = {
         **dict.fromkeys(("itm", "attract", "repel"), 1.0),
@@ -73,12 +70,8 @@ def terms(
 ) -> Metrics:
     """What is trained and measured on one batch.
 
-    Args:
-      model: any model; its config's objective and task say which losses there are.
-      params: its parameters.
-      batch: B matched pairs, or records of the task.
-      key: random key of pairing, corruption and dropout.
-      dropout: off for evaluation.
+    The config's objective and task say which losses there are. `key` is of pairing, corruption and,
+    but for evaluation, dropout.
 
     Returns:
       `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained (LXMERT's `mrm` in its parts, the

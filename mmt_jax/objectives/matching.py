@@ -42,16 +42,9 @@ def candidates(
     key: Key,
 ) -> Metrics:
     """Contrastive ITM of B captions and photos, among `candidates` of each; `key`: dropout."""
-    if model.separable and not model.config.objective.hloss:  # a loss a layer needs the layers
-        return _by_embeddings(model, params, text, image, image_ids)
-    return _jointly(model, params, text, image, image_ids, key)
-
-
-def _by_embeddings(
-    model: Model, params: Params, text: Encoded, image: Encoded, image_ids: Int[Array, " B"]
-) -> Metrics:
-    """Contrastive ITM of B captions and photos, by products of their embeddings."""
     objective, num = model.config.objective, model.config.objective.candidates
+    if not model.separable or objective.hloss:  # a loss a layer needs the layers
+        return _jointly(model, params, text, image, image_ids, key)
     embeddings = model.embed_text(params, text), model.embed_image(params, image)
     allowed = pairing.distinct(image_ids, num=num)
     groups = (x.reshape(-1, num, x.shape[-1]) for x in embeddings)

@@ -1,4 +1,7 @@
-"""Who meets whom: which captions of a batch are fused with which of its photos."""
+"""Who meets whom: which captions of a batch are fused with which of its photos.
+
+`image_ids` are equal where two rows show the same photo.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,6 @@ def mismatched(image_ids: Int[Array, " B"], *, rate: float, key: jax.Array) -> P
     """B pairs, of which round(rate · B) get a photo that is not theirs.
 
     A caption that finds no other photo in the batch keeps its own and stays matched.
-
-    Args:
-      image_ids: equal where two rows show the same photo.
-      rate: share of mismatched pairs.
-      key: random key.
     """
     pick, draw = jax.random.split(key)
     batch = image_ids.shape[0]
@@ -46,12 +44,7 @@ def hard(logits: Float[Array, "B B"], image_ids: Int[Array, " B"], *, key: jax.A
 
     What is wrong is drawn by how well it seems to fit, as ALBEF does (Li et al., 2021, arXiv
     2107.07651): by the softmax of the contrast over what shows another photo. A row to which
-    nothing in the batch is wrong stays matched.
-
-    Args:
-      logits: of captions (rows) with photos.
-      image_ids: equal where two rows show the same photo.
-      key: random key.
+    nothing in the batch is wrong stays matched. `logits` are of captions (rows) with photos.
     """
     batch = image_ids.shape[0]
     rows = jnp.arange(batch)
@@ -83,18 +76,13 @@ def distinct(image_ids: Int[Array, " B"], *, num: int) -> Bool[Array, "G {num} {
 
     Raises:
       UsageError: the batch cannot be cut into groups of `num`.
-
     """
-    _check_groups(len(image_ids), num)
-    groups = image_ids.reshape(-1, num)
-    differs = groups[:, :, None] != groups[:, None, :]
-    return differs | jnp.eye(num, dtype=bool)[None]
-
-
-def _check_groups(batch: int, num: int) -> None:
-    if num < 2 or batch % num:
+    if num < 2 or len(image_ids) % num:
         raise UsageError(
             f"contrastive ITM with config.objective.candidates={num} needs at least 2 candidates "
             f"and a batch that is a multiple of them; here a batch (or the part of it that "
-            f"gradient accumulation sees) has {batch} pairs"
+            f"gradient accumulation sees) has {len(image_ids)} pairs"
         )
+    groups = image_ids.reshape(-1, num)
+    differs = groups[:, :, None] != groups[:, None, :]
+    return differs | jnp.eye(num, dtype=bool)[None]

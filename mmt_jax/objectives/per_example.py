@@ -22,14 +22,6 @@ def class_divergence(
 
     The probabilities that are given need not sum to 1: the rest is spread evenly over the other
     classes. Entries of probability 0 give none: they fill up shorter lists, and may repeat a class.
-
-    Args:
-      logits: of the model.
-      class_ids: of the detector, distinct where the probability is not 0.
-      class_probs: theirs.
-
-    Returns:
-      What is in nats.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     known = jnp.take_along_axis(log_probs, class_ids, axis=-1)
@@ -61,14 +53,9 @@ def smooth_l1(
 def contrastive(
     scores: Float[Array, "G K K"], allowed: Bool[Array, "G K K"]
 ) -> tuple[Float[Array, "G K"], Float[Array, "G K"]]:
-    """Softmax cross-entropy of the true pair among its K candidates, in both directions.
+    """Softmax cross-entropy of the true pairs, on the diagonal, among the candidates `allowed`.
 
-    Args:
-      scores: of captions (rows) with photos; the true pairs are on the diagonal.
-      allowed: the candidates that count.
-
-    Returns:
-      Caption → photos and photo → captions.
+    Of captions (rows) → photos, and of photos → captions.
     """
     scores = jnp.where(allowed, scores, -jnp.inf)
     true = jnp.diagonal(scores, axis1=1, axis2=2)
@@ -78,12 +65,7 @@ def contrastive(
 def soft_contrast(
     logits: Float[Array, "K B B"], image_ids: Int[Array, " B"]
 ) -> Float32[Array, "K B"]:
-    """Cross-entropy with what shows the same photo: every such column is as right as the others.
-
-    Args:
-      logits: K times B rows that look for their match among B columns.
-      image_ids: equal where two rows show the same photo.
-    """
+    """Cross-entropy of rows with the columns of the same photo, each as right as the others."""
     same = (image_ids[:, None] == image_ids[None, :]).astype(jnp.float32)
     target = same / same.sum(-1, keepdims=True)
     return -(target[None] * jax.nn.log_softmax(logits)).sum(-1)

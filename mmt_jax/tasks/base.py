@@ -57,11 +57,7 @@ class Entry:
 
 
 def accuracy(entries: Sequence[Entry], found: Answers) -> dict[str, float]:
-    """`accuracy`, what answers are worth on average, and that of each kind of entry.
-
-    Raises:
-      UsageError: as `check`.
-    """
+    """`accuracy`, what answers are worth on average, and that of each kind; see `check`."""
     check(entries, found)
     kinds: dict[str, list[float]] = {}
     for entry in filter(lambda entry: entry.counts, entries):
@@ -125,7 +121,8 @@ class Task:
     """What a task's file says of it.
 
     Attributes:
-      read: the published file of questions and, if `annotations`, that of answers → entries.
+      read: the published file of questions and, if `annotations`, that of answers → entries; raises
+        UsageError where one cannot be read, an entry lacks something, or they are of two splits.
       written: answers → the text of a file as the task's server or official script takes it.
       metrics: of entries and answers, by name, each in 0..1 but for correlations; the first of them
         is that of the task's row in `mmt_jax.configs.tasks`.

@@ -26,11 +26,8 @@ _LAYOUTS = {
 def read(path: str) -> Iterator[base.Entry]:
     """Reads a split of the binary version: `cifar-10-batches-bin:test`, `cifar-100-binary:test`.
 
-    Without a colon that is `train`. CIFAR-100's labels are the fine ones.
-
-    Raises:
-      UsageError: the folder holds something else (such as the Python version, which is pickles), or
-        a file is damaged.
+    Without a colon that is `train`. CIFAR-100's labels are the fine ones. The Python version, which
+    is pickles, is refused.
     """
     name, _, split = path.rpartition(":")
     if split not in ("train", "test"):

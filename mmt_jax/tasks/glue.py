@@ -60,15 +60,7 @@ TABLES = {
 
 
 def read(path: str | os.PathLike, *, task: str) -> Iterator[base.Entry]:
-    """Reads a table as published, such as `RTE/dev.tsv`; without labels it is a test table.
-
-    Args:
-      path: of the table.
-      task: a name in `TABLES`.
-
-    Raises:
-      UsageError: the file cannot be read, or a line is not what the task has.
-    """
+    """Reads a table as published, such as `RTE/dev.tsv`; without labels it is a test table."""
     about, table = TABLES[task], files.lines(path)
     first = next(table, None)
     if first is None:
@@ -108,11 +100,7 @@ def _worth(about: Table, cell: str, where: str) -> dict[str, float]:
 
 
 def metrics(entries: Sequence[base.Entry], found: base.Answers, *, task: str) -> dict[str, float]:
-    """The metrics that the benchmark reports for a task of `TABLES`.
-
-    Raises:
-      UsageError: as `base.check`.
-    """
+    """The metrics that the benchmark reports for a task of `TABLES`; see `base.check`."""
     base.check(entries, found)
     about = TABLES[task]
     right = [entry.best if about.classes else entry.value(VALUE) for entry in entries]

@@ -14,9 +14,6 @@ def read(path: str | os.PathLike) -> Iterator[base.Entry]:
 
     Their kind is "binary" or "open". As in the official evaluation balanced questions alone count,
     which in `*_all_questions.json` are the fewest.
-
-    Raises:
-      UsageError: the file cannot be read, or an entry lacks something.
     """
     for where, name, entry in files.json_entries(path):
         photo = files.field(entry, "imageId", str, where)

@@ -67,18 +67,13 @@ def known(workdir: str | os.PathLike) -> tuple[str, ...]:
 
 
 def stored(workdir: str | os.PathLike) -> tuple[str, ...]:
-    """The labels of a run.
-
-    Raises:
-      UsageError: it has none.
-    """
-    names = known(workdir)
-    if not names:
-        raise UsageError(
-            f"{workdir} has no {FILE}: it was not trained on a task; of imported weights, give "
-            f"the published list of answers as --labels"
-        )
-    return names
+    """The labels of a run, which must have some."""
+    if names := known(workdir):
+        return names
+    raise UsageError(
+        f"{workdir} has no {FILE}: it was not trained on a task; of imported weights, give the "
+        f"published list of answers as --labels"
+    )
 
 
 def store(names: Sequence[str], workdir: str | os.PathLike) -> None:

@@ -14,9 +14,6 @@ def read(path: str | os.PathLike) -> Iterator[base.Entry]:
     """Reads its sentences, such as `mscoco_train.json`: an entry for each of each photo.
 
     Questions of VQAv2, GQA and Visual Genome have answers, captions have none.
-
-    Raises:
-      UsageError: the file cannot be read, or an entry lacks something.
     """
     number = 0
     for where, _, entry in files.json_entries(path):

@@ -33,11 +33,7 @@ class Pair(base.Entry):
 
 
 def read(path: str | os.PathLike) -> Iterator[Pair]:
-    """Reads a split as published, such as `dev.json`, which has one object a line.
-
-    Raises:
-      UsageError: the file cannot be read, or a line lacks something.
-    """
+    """Reads a split as published, such as `dev.json`, which has one object a line."""
     for where, entry in files.json_lines(path):
         name = files.field(entry, "identifier", str, where)
         if not _IDENTIFIER.fullmatch(name):

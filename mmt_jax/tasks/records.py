@@ -60,17 +60,8 @@ class Records:
     ):
         """Lays entries out.
 
-        Args:
-          config: of the run.
-          entries: see `registry.read`.
-          names: the labels by number.
-          tokenizer: of the run.
-          corpora: hold the photos that entries name; none where these bring theirs along.
-          say: told how many entries are left out for photos that are in no corpus; None = such
-            entries are refused.
-
-        Raises:
-          UsageError: a photo is in no corpus, or in several.
+        `names` are the labels by number. The photos that entries name are each in one of `corpora`;
+        `say` is told how many entries are left out for want of theirs, None = these are refused.
         """
         self._config, self._reads = config, TASKS[config.task.name].reads
         self._photos = self._texts = None

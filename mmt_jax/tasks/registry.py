@@ -16,22 +16,14 @@ from mmt_jax.tasks.base import Answers, Entry, Task
 
 
 def get(name: str) -> Task:
-    """A task by name.
-
-    Raises:
-      UsageError: there is none.
-    """
+    """A task by name."""
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
     return importlib.import_module(f"mmt_jax.tasks.{name.partition('/')[0]}").TASKS[name]
 
 
 def scored(name: str) -> Task:
-    """A task that is evaluated.
-
-    Raises:
-      UsageError: there is none, or it is for pre-training alone.
-    """
+    """A task by name, which must not be for pre-training alone."""
     task = get(name)
     if not TASKS[name].metric:
         raise UsageError(f"{name} is for pre-training and has no metric; name another task")
@@ -41,11 +33,7 @@ def scored(name: str) -> Task:
 def read(
     name: str, questions: str | os.PathLike | None, annotations: str | os.PathLike | None = None
 ) -> list[Entry]:
-    """Entries of a task's published files.
-
-    Raises:
-      UsageError: no file is named, it has a fault, or it has no entry.
-    """
+    """Entries of a task's published files, of which there must be some."""
     task = get(name)
     if questions is None:
         raise UsageError(
@@ -61,11 +49,7 @@ def read(
 
 
 def write(name: str, path: str | os.PathLike, found: Answers) -> None:
-    """Writes answers as the task's server or official script takes them, whole or not at all.
-
-    Raises:
-      UsageError: the file exists or cannot be written, or the task is for pre-training.
-    """
+    """Writes answers as the task's server or official script takes them, to a new file."""
     text = scored(name).written(found)
     with whole(check_new(path)) as part:
         part.write_text(text, encoding="utf-8")

@@ -13,11 +13,7 @@ LABELS = ("contradiction", "neutral", "entailment")
 
 
 def read(path: str | os.PathLike) -> Iterator[base.Entry]:
-    """Reads a split as published, such as `snli_ve_dev.jsonl`; an entry's kind is its label.
-
-    Raises:
-      UsageError: the file cannot be read, or a line lacks something.
-    """
+    """Reads a split as published, such as `snli_ve_dev.jsonl`; an entry's kind is its label."""
     for where, entry in files.json_lines(path):
         label = files.field(entry, "gold_label", str, where)
         if label not in LABELS:

@@ -75,10 +75,6 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     If all annotators gave the same answer, it must be that to the letter; else the normal forms
     count. An answer that n of the others gave is worth min(n / 3, 1), averaged over leaving out
     each annotator in turn: of ten, 1, 2, 3 and 4 equal answers are worth .3, .6, .9 and 1.
-
-    Args:
-      prediction: the answer.
-      answers: those of the annotators, of whom a question of VQAv2 has ten.
     """
     form, worth = _agreement(answers)
     return worth.get(form(prediction), 0.0)
@@ -103,10 +99,6 @@ def read(
       questions: such as `v2_OpenEnded_mscoco_val2014_questions.json`.
       annotations: the answers of the same split (`v2_mscoco_val2014_annotations.json`), which are
         held in memory; None for test splits, and for LXMERT's, which have theirs in them.
-
-    Raises:
-      UsageError: a file cannot be read, an entry lacks something, or the two do not belong
-        together.
     """
     return _lxmert(questions) if files.is_list(questions) else _published(questions, annotations)
 
@@ -172,11 +164,7 @@ def _lxmert(path: str | os.PathLike) -> Iterator[Entry]:
 
 
 def scored(worth: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Answers that somebody has scored, in normal form; of those that become one, the best.
-
-    Raises:
-      UsageError: naming what is no number.
-    """
+    """Answers that somebody has scored, in normal form; of those that become one, the best."""
     found: dict[str, float] = {}
     for answer, value in worth.items():
         if not isinstance(value, int | float):
