@@ -143,11 +143,7 @@ class Steps:
     """Nothing, or a step from 1 on and how many from there."""
 
     def check(self, value: tuple[int, ...], path: str) -> None:
-        """Refuses others.
-
-        Raises:
-          UsageError: naming `path` and the value.
-        """
+        """Refuses others; the message names `path` and the value."""
         if value and (len(value) != 2 or min(value) < 1):
             raise UsageError(
                 f"{path} is {value}; give the first step and how many, such as (100,5), or ()"
@@ -289,10 +285,7 @@ def to_config_dict(config: Config) -> Any:
 def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config") -> Any:
     """Makes frozen dataclasses of nested mappings (a ConfigDict, or JSON that was read back).
 
-    Args:
-      values: fields by name; those left out keep their defaults.
-      cls: the dataclass to make.
-      path: how errors name the mapping.
+    Fields that are left out keep their defaults; `path` is how errors name the mapping.
 
     Raises:
       UsageError: a field is unknown (the nearest right name is given), has the wrong type or a
@@ -322,11 +315,7 @@ def field_types(cls: Any) -> dict[str, Any]:
 
 
 def field_type(cls: Any, name: str, *, path: str) -> Any:
-    """The type of a field of a config dataclass; `path` is how errors name the dataclass.
-
-    Raises:
-      UsageError: there is no such field; the nearest right name is given.
-    """
+    """The type of a field of a config dataclass, which errors name `path`."""
     known = field_types(cls)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

@@ -28,11 +28,7 @@ class Range:
     most: float = math.inf
 
     def check(self, value: float, path: str) -> None:
-        """Refuses a value outside.
-
-        Raises:
-          UsageError: naming `path`, the value and the range.
-        """
+        """Refuses a value outside; the message names `path`, the value and the range."""
         if not isinstance(value, int | float):
             raise UsageError(f"{path} must be a number, not {value!r}")
         if self.least <= value <= self.most and math.isfinite(value):
@@ -50,11 +46,7 @@ class Choice:
         self.names = names
 
     def check(self, value: str, path: str) -> None:
-        """Refuses another name.
-
-        Raises:
-          UsageError: naming `path`, the value and what there is.
-        """
+        """Refuses another name; the message names `path`, the value and what there is."""
         if value not in self.names:
             known = ", ".join(filter(None, self.names))
             raise UsageError(f"{path}={value!r} is unknown; there are {known}")
@@ -129,13 +121,7 @@ def _converted(value: Any, kind: Any, path: str) -> Any:
 def read(texts: Sequence[str], hint: Any, path: str) -> Any:
     """What is written on a command line as the type `hint`, by the rules of ml_collections.
 
-    Args:
-      texts: all that was written for one field: of a tuple they are joined, else the last counts.
-      hint: the field's type.
-      path: how errors name the field.
-
-    Raises:
-      UsageError: as `typed`.
+    Of several `texts` for one field those of a tuple are joined, else the last counts; see `typed`.
     """
     from absl import flags
     from ml_collections.config_flags import tuple_parser

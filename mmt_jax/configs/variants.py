@@ -19,24 +19,13 @@ from mmt_jax.configs.config import (
 )
 from mmt_jax.errors import UsageError
 
-CORPORA = {  # name in a tag → training sources, and how a mixture is sampled
-    "cc": (("cc",), "instance"),
-    "sbu": (("sbu",), "instance"),
-    "vg": (("vg",), "instance"),
-    "mscoco": (("mscoco",), "instance"),
-    "mscoco-narratives": (("mscoco-narratives",), "instance"),
-    "oi-narratives": (("oi-narratives",), "instance"),
-    "combined-instance": (
-        ("cc", "sbu", "vg", "mscoco", "mscoco-narratives", "oi-narratives"),
-        "instance",
-    ),
-    "combined-dataset": (
-        ("cc", "sbu", "vg", "mscoco", "mscoco-narratives", "oi-narratives"),
-        "dataset",
-    ),
-    "uniter-instance": (("mscoco", "vg", "cc", "sbu"), "instance"),
-    "uniter-dataset": (("mscoco", "vg", "cc", "sbu"), "dataset"),
-}
+_SINGLE = ("cc", "sbu", "vg", "mscoco", "mscoco-narratives", "oi-narratives")
+_MIXTURES = {"combined": _SINGLE, "uniter": ("mscoco", "vg", "cc", "sbu")}
+CORPORA = {name: ((name,), "instance") for name in _SINGLE} | {
+    f"{name}-{sampling}": (sources, sampling)
+    for name, sources in _MIXTURES.items()
+    for sampling in ("instance", "dataset")
+}  # name in a tag → training sources, and how a mixture is sampled
 
 # One corpus with more and more wrong captions, and with words ever further from the target's.
 DIALLED = tuple(

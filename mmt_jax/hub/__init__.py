@@ -61,8 +61,7 @@ def load(
     Args:
       source: a folder with `config.json`, the weights and the vocabulary, or a hub id.
       model: one of MODELS; "" = as `config.json` says.
-      task: what they were fine-tuned on, a name in `TASKS`; "" = as they tell themselves, if they
-        were.
+      task: what they were fine-tuned on, a name in `TASKS`; "" = as they tell, if they were.
       labels: a JSON list of their answers by number; None = as `config.json` or the task has them.
 
     Raises:
@@ -132,14 +131,9 @@ def save(
 ) -> None:
     """Writes a folder that the family's own library loads with `from_pretrained`.
 
-    Args:
-      config: of the run, sizes filled in.
-      params: its parameters, on the host.
-      tokenizer: its tokenizer.
-      out: the folder to make.
-      settings: how photos are prepared, as `preparation.read` gives it; None = as the family's are.
-      labels: what its answers are called, by number; () = it answers nothing, or nobody knows.
-      step, metrics: how long it was trained and what it has reached, for the card.
+    `settings` are of photos, as `preparation.read` gives them, None = the family's own. `labels`
+    are what its answers are called, by number; () = it answers nothing, or nobody knows. The card
+    says after which `step`, and with which `metrics`.
 
     Raises:
       UsageError: the family has no published counterpart, this model has parameters that the

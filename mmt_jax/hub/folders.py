@@ -30,11 +30,7 @@ _OTHERS = ("training_args", "optimizer", "scheduler")  # pickles that hold no we
 
 
 def folder(source: str | os.PathLike) -> pathlib.Path:
-    """The folder of a source: itself, or a download of the hub id `owner/name`.
-
-    Raises:
-      UsageError: no such folder, no such id, or no network.
-    """
+    """The folder of a source: itself, or a download of the hub id `owner/name`."""
     path = pathlib.Path(source)
     if path.is_dir():
         return path
@@ -64,11 +60,7 @@ def _download(name: str) -> pathlib.Path:
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The config of a folder.
-
-    Raises:
-      UsageError: it has none, or a damaged one.
-    """
+    """The config of a folder, which must have one."""
     file = path / CONFIG
     if not file.is_file():
         raise UsageError(
@@ -79,11 +71,7 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """The fields of a JSON file.
-
-    Raises:
-      UsageError: it is damaged, or holds no fields.
-    """
+    """The fields of a JSON file, which must hold some."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -211,11 +199,7 @@ def write(
 ) -> None:
     """Makes a folder, whole or not at all, that `from_pretrained` reads.
 
-    Args:
-      path: the folder; an empty one may be there.
-      config: for `config.json`.
-      arrays: by key.
-      others: content of other files by name.
+    `others` is the content of further files by name.
     """
     with optional("published weights need safetensors", "hf"):
         import safetensors.numpy

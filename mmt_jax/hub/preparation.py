@@ -37,11 +37,7 @@ _CLASSES = {"clip": "CLIPImageProcessor", "bridgetower": "BridgeTowerImageProces
 
 
 def read(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """What a folder says of photos; None = nothing.
-
-    Raises:
-      UsageError: its file is damaged.
-    """
+    """What a folder says of photos; None = nothing."""
     for name in (FILE, _WHOLE):
         file = pathlib.Path(folder) / name
         if not file.is_file():
@@ -54,15 +50,10 @@ def read(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def processor(settings: Mapping[str, Any], config: Config, *, name: str) -> Processor:
-    """The processor that a `preprocessor_config.json` describes.
-
-    Args:
-      settings: its content.
-      config: of the model, CLIP or BridgeTower.
-      name: what messages call the folder.
+    """The processor that a `preprocessor_config.json` describes, for CLIP or BridgeTower.
 
     Raises:
-      UsageError: photos are prepared in a way that is not known here.
+      UsageError: photos of the folder `name` are prepared in a way that is not known here.
     """
     usual = processors.of(config)
     for field, value in _FIXED.items():

@@ -37,11 +37,7 @@ _GLUE = {
 def asked(config: Config, foreign: Mapping[str, Any], task: str, *, name: str) -> Config:
     """The config with the task that its weights answer; without a head of answers, as it is.
 
-    Args:
-      config: of the weights, which may tell the task.
-      foreign: `config.json`, which may tell it too.
-      task: what the user says, "" = nothing.
-      name: what messages call the source.
+    The weights may tell it, `config.json` and the user; `name` is what messages call the source.
 
     Raises:
       UsageError: the task is unknown, at odds with the weights, or not told where it must be.
@@ -92,11 +88,7 @@ def labels(
 ) -> tuple[str, ...]:
     """What the answers of weights are called, by number; () = not known, or there are none.
 
-    Args:
-      config: of the weights, with their task.
-      foreign: `config.json`.
-      given: a JSON list, which counts before that; None = none.
-      name: what messages call the source.
+    The JSON list `given` counts before what `config.json` says.
 
     Raises:
       UsageError: a list that cannot be read, of another length, or not of the task's classes.

@@ -1,4 +1,4 @@
-"""What several families refuse in a config."""
+"""What several families refuse in a config, with a UsageError that names the fields."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from mmt_jax.errors import UsageError
 
 
 def heads(model: ModelConfig, *parts: str) -> None:
-    """Each part's width must be a multiple of its number of heads; "" is the part without a name.
-
-    Raises:
-      UsageError: naming the fields.
-    """
+    """Each part's width must be a multiple of its number of heads; "" is the one without a name."""
     for part in parts:
         names = (f"{part}_width", f"{part}_heads") if part else ("width", "heads")
         width, count = (getattr(model, name) for name in names)
@@ -27,11 +23,7 @@ def heads(model: ModelConfig, *parts: str) -> None:
 
 
 def grid(model: ModelConfig) -> None:
-    """The photos that positions are learned on must be cut into whole patches.
-
-    Raises:
-      UsageError: naming the fields.
-    """
+    """The photos that positions are learned on must be cut into whole patches."""
     if model.image_size % model.patch_size:
         raise UsageError(
             f"config.model.image_size is {model.image_size}; it must be a multiple of "
@@ -54,11 +46,7 @@ def asked_about(config: Config) -> int:
 
 
 def task(config: Config, answers_on: Collection[tuple[str, ...]]) -> None:
-    """The task must be one whose records the family answers questions on.
-
-    Raises:
-      UsageError: naming the field.
-    """
+    """The task must be one whose records the family answers questions on."""
     name = config.task.name
     if TASKS[name].reads not in answers_on:
         held = " or ".join(" and ".join(reads) for reads in answers_on) or "none at all"
@@ -73,12 +61,7 @@ def task(config: Config, answers_on: Collection[tuple[str, ...]]) -> None:
 def task_losses(config: Config, *, contrasts: bool) -> None:
     """The study's losses stand beside a task's only where a record is a sentence and a photo.
 
-    Args:
-      config: of the run.
-      contrasts: whether the model has an image–text contrast beside its score.
-
-    Raises:
-      UsageError: naming the field.
+    `contrasts`: whether the model has an image–text contrast beside its score.
     """
     objective, name = config.objective, config.task.name
     on = {

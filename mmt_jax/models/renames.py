@@ -30,12 +30,7 @@ def renamed(path: str) -> str:
 
 
 def current(params: Params, num_classes: int) -> Params:
-    """Parameters under today's names.
-
-    Args:
-      params: as they were stored.
-      num_classes: of the model's regions.
-    """
+    """Parameters under today's names, of a model with so many classes of regions."""
     flat = {}
     for path, leaf in params_lib.flatten(params).items():
         if not path.startswith(REGIONS):

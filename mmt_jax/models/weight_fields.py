@@ -43,19 +43,10 @@ def read(
     name: str,
     remedy: str = "take the one of these weights",
 ) -> dict[str, Any]:
-    """Values of our fields.
+    """Values of our fields, all of which must be there; no size can exceed the weights' own.
 
-    Args:
-      foreign: the `config.json`.
-      fields: which are read; all must be there.
-      arrays: the weights, which no size can exceed.
-      fixed: the one value that each of these must have where it is there.
-      name: the family of the model.
-      remedy: what to do where a field is missing.
-
-    Raises:
-      UsageError: a field is missing, at odds with another, has a value that cannot be read, or is
-        a size of which nothing may be built, for the weights have less.
+    `fixed` holds the one value that each of these must have where it is there, `remedy` says what
+    to do where a field is missing.
     """
     flat = flatten(foreign)
     if missing := sorted({theirs for _, theirs in fields} - flat.keys()):
@@ -90,11 +81,7 @@ def read(
 
 
 def typed(foreign: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """A field of a kind, or `default` where it is not there.
-
-    Raises:
-      UsageError: it is of another kind.
-    """
+    """A field, which must be of a kind, or `default` where it is not there."""
     value = foreign.get(name, default)
     if not isinstance(value, kind):
         raise UsageError(
@@ -105,11 +92,7 @@ def typed(foreign: Mapping[str, Any], name: str, kind: type, default: Any) -> An
 
 
 def attention_dropout(foreign: Mapping[str, Any], part: str = "") -> float | None:
-    """Dropout of attention weights as `config.json` says, of a part of it; None where it is silent.
-
-    Raises:
-      UsageError: it is no number.
-    """
+    """Dropout of attention weights as `config.json` says, of a part; None where it is silent."""
     name = f"{part}attention_probs_dropout_prob"
     value = flatten(foreign).get(name)
     if value is not None and not isinstance(value, int | float):
@@ -124,8 +107,7 @@ def _is_whole(value: Any, least: int) -> bool:
 def write(model: ModelConfig, fields: Fields) -> dict[str, Any]:
     """The inverse of `read`: fields of a `config.json` by name, to be nested.
 
-    Raises:
-      UsageError: two fields of ours that are one field there have different values.
+    Fields of ours that are one field there must have one value.
     """
     flat: dict[str, Any] = {}
     for ours, theirs in fields:

@@ -71,7 +71,8 @@ class Importer:
     """What is known of one family's published weights.
 
     Attributes:
-      config: `config.json` and the weights by name → our config, sizes filled in.
+      config: `config.json` and the weights by name → our config, sizes filled in; raises UsageError
+        where a field is missing, at odds with another, or has a value that cannot be read.
       table: of the names that `rename` gives.
       part: a subfolder, of another model within this one: where it is there, its `config.json` is a
         part of the config, its keys begin with its name, and its vocabulary is taken; "" = none.
@@ -81,7 +82,8 @@ class Importer:
       heads: what keys of heads begin with. Where there are such, Hugging Face's classes put the
         family's name in front of all others.
       save_config: our config → fields of `config.json`, with dots in names for those of its parts;
-        None = the family has no counterpart in transformers.
+        raises UsageError where the other library cannot hold the model. None = the family has no
+        counterpart in transformers.
     """
 
     config: Callable[[Mapping[str, Any], Arrays], Config]
@@ -140,12 +142,6 @@ def skip_layers(reason: str, *theirs: str) -> Table:
 def convert(arrays: Arrays, table: Table, wanted: Params, *, name: str) -> Params:
     """Foreign arrays → parameters in the shapes of `wanted`, float32.
 
-    Args:
-      arrays: by key, numpy.
-      table: what is what.
-      wanted: `Model.abstract()`.
-      name: what messages call the source.
-
     Raises:
       UsageError: a list of every key that is unknown, of no parameter, misshapen, not finite or at
         odds with its copy, and of every parameter that is filled twice or never.
@@ -199,10 +195,7 @@ def revert(params: Params, table: Table) -> dict[str, np.ndarray]:
     """The inverse of `convert`: parameters → foreign arrays by key.
 
     Of rows that fill the same parameter the first counts; copies are not written, for the foreign
-    library ties them itself.
-
-    Raises:
-      UsageError: a list of the parameters that no row takes.
+    library ties them itself. Parameters that no row takes are refused.
     """
     flat = params_lib.flatten(params)
     arrays: dict[str, np.ndarray] = {}

@@ -103,13 +103,8 @@ class Checkpoints:
     ) -> None:
         """Begins to write a checkpoint, and to remove those that are no longer to be kept.
 
-        `state` may be donated as soon as this returns; `wait` says when all is on disk.
-
-        Args:
-          state: after `step` steps.
-          step: its step.
-          position: of the data, before the next batch.
-          metrics: of the last window of the log, and of the evaluation if there was one.
+        `state` may be donated as soon as this returns; `wait` says when all is on disk. `position`
+        is that of the data before the next batch.
 
         Raises:
           UsageError: this one or the one before cannot be written.
@@ -129,11 +124,7 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
-
-        Raises:
-          UsageError: something cannot be written.
-        """
+        """Returns when all that was saved is on disk; raises UsageError where it cannot be."""
         with self._writing():
             self._manager.wait_until_finished()
         self._sweep()
@@ -255,12 +246,9 @@ def write(
     tokenizer: Tokenizer,
     others: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> None:
-    """Makes a workdir, whole or not at all, of parameters that no run has trained.
+    """Makes a workdir, in a folder that holds nothing, of parameters that no run has trained.
 
     `others` is the content of further files by name.
-
-    Raises:
-      UsageError: the folder holds something.
     """
     workdirs.check_free(workdir)
     with whole_folder(workdir) as part:
@@ -274,11 +262,7 @@ def write(
 
 
 def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:
-    """The model of a run and its parameters, on the first device of this process.
-
-    Args:
-      workdir: of a run, on whatever mesh it was trained.
-      which: "best" by the run's `eval.best`, or "last".
+    """The model of a run, on whatever mesh it was trained, on the first device of this process.
 
     Raises:
       UsageError: not a workdir, no checkpoint yet, or a damaged or foreign one.

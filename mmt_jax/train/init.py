@@ -142,12 +142,8 @@ def params(
     in a size (as with another detector's classes), begins fresh. A head of answers starts from what
     both have: see `_answers`.
 
-    Args:
-      workdirs: of the sources; of what several have, the last one's is taken.
-      model: to be trained.
-      key: of the parameters that the sources lack.
-      say: called with what was taken and what stayed fresh.
-      labels: the run's answers by number.
+    Of what several have, the last one's is taken. `key` is of the parameters that the sources lack;
+    `labels` are the run's answers by number; `say` is told what was taken and what stayed fresh.
 
     Raises:
       UsageError: not a workdir, or parameters are missing, extra or misshapen: sizes that differ

@@ -18,14 +18,9 @@ class Log:
     """Writes metrics as they come; below a bar on a terminal, else as lines."""
 
     def __init__(self, folder: pathlib.Path | None, steps: int, *, start: int, progress: bool):
-        """Opens the log of a run.
+        """Opens the log of a run that goes on from step `start`; without a folder, writes no files.
 
-        Args:
-          folder: the workdir; None writes no files.
-          steps: of the run.
-          start: the step that it goes on from. Lines of later steps, left by a run that was cut off
-            after its last checkpoint, are dropped.
-          progress: whether to speak at all; files are written in any case.
+        Lines of later steps, left by a run that was cut off after its last checkpoint, are dropped.
         """
         self._steps, self._progress = steps, progress
         self._file: TextIO | None = None

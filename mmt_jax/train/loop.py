@@ -45,10 +45,9 @@ def train(
     that was stopped and goes on ends with the parameters, bit for bit, of one that was not.
 
     Args:
-      config: of the run; sizes that come from the data may be unset.
+      config: sizes that come from the data may be unset.
       workdir: a new folder, or that of the same run.
-      evaluator: makes, of what the run is made of, a function of model and parameters that gives
-        values by name; that is called every `config.eval.every` steps and after the last.
+      evaluator: what it makes is called every `config.eval.every` steps and after the last.
       progress: whether to say on stderr how it goes.
 
     Returns:

@@ -36,11 +36,6 @@ class Program:
     def __init__(self, model: Model, config: Config, examples: Examples | Records):
         """Lays the state out, and compiles nothing of the step yet.
 
-        Args:
-          model: to be trained.
-          config: of the run.
-          examples: what batches are made of.
-
         Raises:
           UsageError: a mesh, an optimiser or an objective that cannot be.
         """

@@ -21,14 +21,8 @@ def workdir(source: str | os.PathLike) -> pathlib.Path:
     """The workdir that `source` is, or that is made of the published weights there.
 
     Made once for each content: it lies in `files.cache()`, under a name that the bytes of config,
-    weights and vocabulary decide, and this package's version.
-
-    Args:
-      source: a workdir, a folder of weights as `mmt import` takes it, or, where no folder `owner`
-        is there, a hub id owner/name. Anything else is given back as it is.
-
-    Raises:
-      UsageError: weights that cannot be read, or had from the hub.
+    weights and vocabulary decide, and this package's version. Weights are a folder as `mmt import`
+    takes it or, where no folder `owner` is there, a hub id owner/name. Anything else is given back.
     """
     path = pathlib.Path(source)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) and not path.parent.exists():

@@ -71,12 +71,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     """Reads what a config names, builds its model and lays it out on the devices.
 
     Nothing is written, so a config that does not fit spoils nothing, and nothing is compiled but
-    fresh parameters beside those of other runs.
-
-    Args:
-      config: of the run; sizes that come from the data may be unset.
-      workdir: a new folder, or that of the same run.
-      evaluator: see `loop.train`.
+    fresh parameters beside those of other runs. Arguments are as of `loop.train`.
 
     Raises:
       UsageError: what is named is not there, or does not fit the data, the devices or the folder.
@@ -146,9 +141,6 @@ def _sized(
     """The config with the sizes that its origins fix, which are sorted: words come first.
 
     Of a run that goes on it has them as they are stored.
-
-    Raises:
-      UsageError: an origin is no workdir.
     """
     if origins and (folder / workdirs.CONFIG).exists():
         return init.as_stored(config, workdirs.read_config(folder).model)

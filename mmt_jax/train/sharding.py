@@ -82,7 +82,7 @@ def mesh(config: Config) -> Mesh:
     if free:
         sizes[free[0]] = available // fixed
     part = sizes["data"] * config.grad_accum
-    if config.grad_accum < 1 or config.batch_size < 1 or config.batch_size % part:
+    if config.batch_size % part:
         raise UsageError(
             f"config.batch_size={config.batch_size} is not a multiple of {part}: "
             f"config.grad_accum={config.grad_accum} times {sizes['data']} devices on the data axis"

@@ -32,14 +32,9 @@ def build(
     alone, so a run that was resumed takes the steps of one that never stopped. The key is an
     argument, so that runs of other seeds can use what was compiled for this one.
 
-    Args:
-      model: scores pairs.
-      tx: from `optim.build`.
-      config: of the run. The batch is cut into `grad_accum` parts, whose sums and counts are added
-        before they are divided. Candidates of a contrastive loss and wrong captions come from
-        within a part.
-      whole: `sharding.whole` where parameters are cut over the axis of the batch: gathers them, and
-        their gradient before it is cut again.
+    The batch is cut into `grad_accum` parts, whose sums and counts are added before they are
+    divided. Candidates of a contrastive loss and wrong captions come from within a part. `whole`
+    (`sharding.whole`) gathers parameters, and their gradient, that are cut over the batch's axis.
 
     Returns:
       State, batch and the run's key (`state.keys`) → the next state, and the metrics of

@@ -71,11 +71,7 @@ def write_config(workdir: str | os.PathLike, config: Config) -> None:
 
 
 def check_free(folder: str | os.PathLike) -> None:
-    """Refuses a folder that holds something.
-
-    Raises:
-      UsageError: it does, or is a file.
-    """
+    """Refuses a folder that holds something, and a file."""
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
@@ -91,13 +87,7 @@ def has_checkpoint(workdir: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
-    """Makes the folder, and keeps it from other processes that would train there.
-
-    It does so as `files.lock` does.
-
-    Raises:
-      UsageError: another process trains there.
-    """
+    """Makes the folder, and keeps it, as `files.lock` does, from others that would train there."""
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "wb") as file:
@@ -136,11 +126,6 @@ def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
     return config, False
 
 
-def _may_differ(path: str) -> bool:
-    """Of a field of the config, or of a part of it."""
-    return path in MAY_DIFFER or path.split("/")[0] in MAY_DIFFER
-
-
 def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
     """`config` with the sizes of `stored`, if it may go on from there."""
     sizes = {
@@ -151,7 +136,7 @@ def _continued(config: Config, stored: Config, folder: pathlib.Path) -> Config:
     differ = [
         f"config.{path.replace('/', '.')} is {new[path]!r} and was {old[path]!r}"
         for path in new
-        if path in old and new[path] != old[path] and not _may_differ(path)
+        if path in old and new[path] != old[path] and not {path, path.split("/")[0]} & {*MAY_DIFFER}
     ]
     if differ:
         raise UsageError(

@@ -24,13 +24,7 @@ from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
 
 
 def attention(theirs: str, ours: str, *, inner: str = "self") -> Table:
-    """An attention with its output and LayerNorm.
-
-    Args:
-      theirs: what stands in front of its keys.
-      ours: its path.
-      inner: what holds query, key and value.
-    """
+    """An attention with its output and LayerNorm; `inner` holds query, key and value."""
     return (
         *(
             row
@@ -96,11 +90,7 @@ FIXED = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "position_embedding_type
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json` and of the weights beside it; a head is there if they have it.
-
-    Raises:
-      UsageError: a field is missing or has a value that cannot be read.
-    """
+    """Our config of a `config.json` and the weights beside it; a head is there if they have it."""
     values = fields.read(foreign, (*FIELDS, DEPTH), arrays, fixed=FIXED, name="bert")
     depth = values.pop(DEPTH[0])
     words, answers = "cls.predictions.bias" in arrays, np.size(arrays.get("classifier.bias", ()))
@@ -170,11 +160,7 @@ def zeros(config: Config) -> dict[str, np.ndarray]:
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a `BertForMaskedLM`, or of a BERT that answers.
-
-    Raises:
-      UsageError: the model has neither head, or both, or a part that is none of BERT's.
-    """
+    """The `config.json` of a `BertForMaskedLM`, or of a BERT that answers; it has one head."""
     model, words = config.model, bool(config.objective.mlm)
     architecture = TUNED if model.num_answers else "BertForMaskedLM"
     for wrong, what in (

@@ -77,11 +77,7 @@ CLASSIFIERS = {
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json` and of the weights beside it.
-
-    Raises:
-      UsageError: a field is missing, at odds with another, or has a value that cannot be read.
-    """
+    """Our config of a `config.json` and of the weights beside it."""
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="bridgetower")
     flat = fields.flatten(foreign)
     values["max_positions"] -= values["pad_id"] + 1
@@ -202,11 +198,7 @@ def _classifier(theirs: str) -> Table:
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a model.
-
-    Raises:
-      UsageError: the model has a part, or sizes, that Hugging Face's classes cannot have.
-    """
+    """The `config.json` of a model whose parts and sizes Hugging Face's classes have, too."""
     model, objective = config.model, config.objective
     for wrong, what in (
         (objective.itm == "contrastive", "a match head of one number"),

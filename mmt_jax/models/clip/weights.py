@@ -39,11 +39,7 @@ FIELDS = (
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json`.
-
-    Raises:
-      UsageError: a field is missing, or at odds with another.
-    """
+    """Our config of a `config.json`."""
     values = fields.read(foreign, FIELDS, arrays, fixed={}, name="clip")
     return Config(
         tag="clip",
@@ -110,11 +106,7 @@ TABLE: Table = (
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a `CLIPModel`.
-
-    Raises:
-      UsageError: the model is an image tower alone.
-    """
+    """The `config.json` of a `CLIPModel`, which is no image tower alone."""
     model = config.model
     if config.objective.itm == "none":
         raise UsageError("this model is an image tower alone, and CLIPModel has two towers")

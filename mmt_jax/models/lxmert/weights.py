@@ -59,11 +59,7 @@ TUNED = "logit_fc"  # the head of answers in the release's fine-tuned files
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json`, and of the weights where these were fine-tuned.
-
-    Raises:
-      UsageError: a field is missing, or has a value that this family cannot have.
-    """
+    """Our config of a `config.json`, and of the weights where these were fine-tuned."""
     if f"{TUNED}.3.bias" in arrays:
         return _tuned(foreign, arrays)
     # Which heads there are is told by the architecture.
@@ -129,11 +125,7 @@ def architecture(config: Config) -> str:
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a model.
-
-    Raises:
-      UsageError: Hugging Face has no class with just these heads.
-    """
+    """The `config.json` of a model whose heads are those of a class of Hugging Face's."""
     model, objective = config.model, config.objective
     if objective.itm == "contrastive":
         raise UsageError(

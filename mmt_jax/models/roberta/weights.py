@@ -44,11 +44,7 @@ TUNED = "RobertaForSequenceClassification"
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json` and of the weights beside it; a head is there if they have it.
-
-    Raises:
-      UsageError: a field is missing or has a value that cannot be read.
-    """
+    """Our config of a `config.json` and the weights beside it; a head is there if they have it."""
     values = fields.read(foreign, FIELDS, arrays, fixed=FIXED, name="roberta")
     words, answers = "lm_head.bias" in arrays, np.size(arrays.get("classifier.out_proj.bias", ()))
     values["max_positions"] -= values["pad_id"] + 1
@@ -75,11 +71,7 @@ TABLE: Table = (
 
 
 def save_config(config: Config) -> dict[str, Any]:
-    """The `config.json` of a `RobertaForMaskedLM`, or of a RoBERTa that answers.
-
-    Raises:
-      UsageError: the model has neither head, or both.
-    """
+    """The `config.json` of a `RobertaForMaskedLM`, or of a RoBERTa that answers: of one head."""
     model, words = config.model, bool(config.objective.mlm)
     if words == bool(model.num_answers):
         raise UsageError(

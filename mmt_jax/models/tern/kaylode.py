@@ -52,11 +52,7 @@ FIXED = {
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json`, with DistilBERT's as its part `bert`.
-
-    Raises:
-      UsageError: a field or DistilBERT is missing, or there is a value that cannot be read.
-    """
+    """Our config of a `config.json`, with DistilBERT's as its part `bert`."""
     if "bert" not in foreign:
         raise UsageError(
             "kaylode/tern's weights hold no text encoder; put a published DistilBERT, the one "

@@ -57,11 +57,7 @@ FIXED = {
 
 
 def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
-    """Our config of a `config.json`.
-
-    Raises:
-      UsageError: a field is missing, or has a value that cannot be read.
-    """
+    """Our config of a `config.json`."""
     if "args" in fields.typed(foreign, "model", Mapping, {}):
         return kaylode.config(foreign, arrays)
     remedy = "write TERN's yaml file as JSON, and the config of its BERT as `bert`"
