@@ -17,15 +17,10 @@ Processor = Callable[[np.ndarray], np.ndarray]  # [H, W, 3] uint8 → [side, sid
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """What is known of a corpus without its features.
+    """What is known of a corpus without its features."""
 
-    Attributes:
-      captions: one tuple of captions a photo; parsed when asked for, where they lie on disk.
-      regions: [N] i64, regions of each photo, the whole photo not counted.
-    """
-
-    captions: Sequence[tuple[str, ...]]
-    regions: np.ndarray
+    captions: Sequence[tuple[str, ...]]  # of each photo; parsed when asked for, where on disk
+    regions: np.ndarray  # [N] i64, regions of each photo, the whole photo not counted
 
     def all_captions(self) -> Iterator[str]:
         """One after the other."""
@@ -35,25 +30,17 @@ class Outline:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Photos(abc.ABC):
-    """What training and evaluation ask of a corpus, in memory or on disk.
+    """What training and evaluation ask of a corpus, in memory or on disk."""
 
-    Attributes:
-      name: what errors and tables call it.
-      image_ids: [N] i64, unique.
-      offsets: [N + 1] i64, ascending from 0: photo i has the rows `offsets[i]:offsets[i + 1]`, its
-        regions in any order and, last, the whole photo.
-      captions: one tuple of captions a photo; all of them in a tuple where they are in memory.
-      num_classes: of the detector; 0 where there is no class distribution.
-      num_attributes: likewise.
-      labels: names of classes by id, where they are known.
-    """
-
-    name: str
-    image_ids: np.ndarray
+    name: str  # what errors and tables call it
+    image_ids: np.ndarray  # [N] i64, unique
+    # [N + 1] i64, ascending from 0: photo i has the rows `offsets[i]:offsets[i + 1]`, its regions
+    # in any order and, last, the whole photo.
     offsets: np.ndarray
-    captions: Sequence[tuple[str, ...]]
-    num_classes: int = 0
-    num_attributes: int = 0
+    captions: Sequence[tuple[str, ...]]  # of each photo; all in a tuple where they are in memory
+    num_classes: int = 0  # of the detector; 0 where there is no class distribution
+    num_attributes: int = 0  # likewise
+    # Names of classes by id, where they are known.
     labels: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -66,11 +53,7 @@ class Photos(abc.ABC):
 
     @property
     def feature_dim(self) -> int:
-        """F.
-
-        Raises:
-          UsageError: these are photos without regions.
-        """
+        """F, of photos with regions."""
         if FEATURES not in self.shapes:
             raise no_regions(self.name)
         return self.shapes[FEATURES][0]
@@ -81,11 +64,7 @@ class Photos(abc.ABC):
         return self
 
     def picture(self, index: int) -> np.ndarray:
-        """[H, W, 3] uint8: a photo to be looked at.
-
-        Raises:
-          UsageError: it has no pixels, or its file is damaged.
-        """
+        """[H, W, 3] uint8: a photo to be looked at."""
         pixels = self.take(np.array([index])).pixels
         if pixels is None:
             raise UsageError(f"the photos of {self.name} have no pixels")
@@ -123,16 +102,12 @@ class Photos(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Corpus(Photos):
-    """Photos and captions in memory, column by column.
+    """Photos and captions in memory, column by column."""
 
-    Attributes:
-      rows: of all photos, by key, see `photo`; features f32 or f16, or uint8 companded as
-        `regions.encode` does.
-      pixels: [N, H, W, 3] uint8, or None.
-    """
-
+    # Of all photos, by key, see `photo`; features f32 or f16, or uint8 companded as
+    # `regions.encode` does.
     rows: Rows
-    pixels: np.ndarray | None = None
+    pixels: np.ndarray | None = None  # [N, H, W, 3] uint8
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -186,14 +161,9 @@ class AllCaptions(Sequence[str]):
 
 
 def agreed(parts: Iterable[tuple[str, Any]], field: str) -> int:
-    """The value that a field has in all the parts that have it; 0 = none has.
+    """The value that a field has in all the parts, by name, that have it; 0 = none has.
 
-    Args:
-      parts: the name and the corpus, or what else has the field, of each.
-      field: "feature_dim", or a number of `photo.LABELS`.
-
-    Raises:
-      UsageError: they differ.
+    `field` is "feature_dim", or a number of `photo.LABELS`. Values that differ are refused.
     """
     values = [(name, getattr(part, field)) for name, part in parts]
     if len({value for _, value in values} - {0}) > 1:

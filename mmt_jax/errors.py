@@ -31,16 +31,9 @@ def writing(
     of: type[Exception] = OSError,
     remedy: str = "make room there or name another",
 ) -> Iterator[None]:
-    """Around what writes to `path`.
+    """Around what writes to `path` itself or, there, `what`; raises NoRoomError where it cannot.
 
-    Args:
-      path: a file, or a folder.
-      what: is written there, such as "a checkpoint"; "" = `path` itself.
-      of: how what writes says that it cannot, where that is not as the system does.
-      remedy: what to do.
-
-    Raises:
-      NoRoomError: in place of these errors.
+    `of` is how what writes says that it cannot, where that is not as the system does.
     """
     try:
         yield
@@ -93,12 +86,7 @@ def reason(error: BaseException) -> str:
 def optional(need: str, extra: str) -> Iterator[None]:
     """Around the import of a package that not everybody has.
 
-    Args:
-      need: what needs which, such as "HDF5 files need h5py".
-      extra: of mmt_jax, with which it comes.
-
-    Raises:
-      UsageError: it cannot be imported.
+    `need` says what needs which, such as "HDF5 files need h5py"; it comes with mmt_jax[`extra`].
     """
     try:
         yield

@@ -27,11 +27,7 @@ def cache(name: str) -> pathlib.Path:
 
 
 def check_new(path: str | os.PathLike) -> pathlib.Path:
-    """A path, if nothing is there yet.
-
-    Raises:
-      UsageError: something is, or it leads through a file.
-    """
+    """A path, if nothing is there yet and it leads through no file."""
     path = pathlib.Path(path)
     if path.exists():
         raise UsageError(f"{path} exists and is not overwritten; remove it or name another")
@@ -43,22 +39,14 @@ def check_new(path: str | os.PathLike) -> pathlib.Path:
 def whole(path: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
     """A hidden file beside `path` to write to, which becomes it where the block ends well.
 
-    Folders above it are made where they are missing.
-
-    Raises:
-      NoRoomError: it cannot be written; what was written before goes.
+    Folders above it are made where they are missing. Where it cannot be written, which is a
+    NoRoomError, what was written before goes.
     """
     return _becomes(pathlib.Path(path), lambda part: part.unlink(missing_ok=True))
 
 
 def whole_folder(path: str | os.PathLike) -> contextlib.AbstractContextManager[pathlib.Path]:
-    """The name of a hidden folder to make, which becomes `path` where the block ends well.
-
-    `path` may be an empty folder, or a link to one.
-
-    Raises:
-      NoRoomError: it cannot be written; what was written before goes.
-    """
+    """As `whole`, of a folder to make; `path` may be an empty one, or a link to one."""
     place = pathlib.Path(os.path.realpath(path))
     return _becomes(place, lambda part: shutil.rmtree(part, ignore_errors=True))
 

@@ -65,21 +65,14 @@ _NAMED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """What becomes one photo of a region folder; `writer.FolderWriter` checks and stores it.
+    """What becomes one photo of a region folder; `writer.FolderWriter` checks and stores it."""
 
-    Attributes:
-      image_id: unique within a split.
-      captions: none where they are not known.
-      rows: by key, see `rows`; features f32 or f16, or uint8 companded as `regions.encode` does.
-      info: what else the photo's line says: width and height in pixels, file name, ….
-      pixels: [H, W, 3] uint8, of one size within a split, or None.
-    """
-
-    image_id: int
-    captions: tuple[str, ...]
-    rows: Rows
+    image_id: int  # unique within a split
+    captions: tuple[str, ...]  # none where they are not known
+    rows: Rows  # see `rows`; features f32 or f16, or uint8 companded as `regions.encode` does
+    # What else the photo's line says: width and height in pixels, file name, ….
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    pixels: np.ndarray | None = None
+    pixels: np.ndarray | None = None  # [H, W, 3] uint8, of one size within a split
 
 
 def rows(

@@ -1,7 +1,7 @@
 """Published task files, read entry by entry, so that the largest of them need little memory.
 
-Errors name the file, and the line or entry of the fault. Any of them may be packed by gzip, with
-`.gz` behind its name.
+A UsageError names the file, and the line or entry of the fault. Any of them may be packed by gzip,
+with `.gz` behind its name.
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ def byte_lines(path: str | os.PathLike, longest: int = MAX_LINE) -> Iterator[tup
     """Place (`FILE:LINE`) and content of the lines of a file, without what ends them.
 
     Of a line of more than `longest` bytes only the beginning is there.
-
-    Raises:
-      UsageError: there is no such file, or it cannot be unpacked.
     """
     with contextlib.closing(_File(path)) as file:
         for number in itertools.count(1):
@@ -61,11 +58,7 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
 
 
 def json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file that holds one a line, and where each is; empty lines are passed over.
-
-    Raises:
-      UsageError: as `lines`, or a line is no JSON object.
-    """
+    """The objects of a file that holds one a line, and where each is; empty lines are left out."""
     for where, line in lines(path):
         if line.strip():
             yield where, parsed(line, where)
@@ -94,9 +87,6 @@ def json_entries(
 
     Yields:
       Where an entry is, its name (that of a member of an object; "" in a list), and the entry.
-
-    Raises:
-      UsageError: there is no such file, it is not JSON, has no `key`, or an entry is no object.
     """
     for number, (name, entry) in enumerate(_json(path, key)):
         where = f"{path}, entry {number}"
@@ -108,11 +98,10 @@ def json_entries(
 def json_members(path: str | os.PathLike, keys: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """The elements of some of the lists in a JSON file's object, one list after the other.
 
+    Keys that the file lacks have no elements.
+
     Yields:
       Where an element is, the key of its list, and the element, which may be anything.
-
-    Raises:
-      UsageError: as `json_entries`; keys that the file lacks have no elements.
     """
     for key in keys:
         for number, (_, element) in enumerate(_json(path, key, needed=False)):

@@ -22,19 +22,12 @@ PAIR, PAIR_OF_PHOTOS, SENTENCE, PHOTO = (
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A row.
+    """A row."""
 
-    Attributes:
-      reads: what a record holds, in order.
-      loss: a name in `mmt_jax.objectives.answers.LOSSES`.
-      metric: the one by which the best checkpoint is chosen; "" = of pre-training, without any.
-      least: how often an answer is given where it is one of the field's usual classes.
-    """
-
-    reads: tuple[str, ...]
-    loss: str = "label"
-    metric: str = "accuracy"
-    least: int = 9
+    reads: tuple[str, ...]  # what a record holds, in order
+    loss: str = "label"  # a name in `mmt_jax.objectives.answers.LOSSES`
+    metric: str = "accuracy"  # chooses the best checkpoint; "" = of pre-training, without any
+    least: int = 9  # how often an answer is given where it is one of the field's usual classes
 
     @property
     def photos(self) -> bool:

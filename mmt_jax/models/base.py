@@ -333,10 +333,7 @@ def _structure(network: type[Network], config: Config) -> tuple[nnx.GraphDef, Pa
 
 
 def sizes(config: Config, width: int, heads: int, mlp_dim: int, **own: Any) -> Sizes:
-    """Sizes of a stack of a run's model, with what all its stacks have in common.
-
-    `own`: fields of `Sizes` that are the stack's own, in place of these.
-    """
+    """Sizes of a stack; `own` are fields of `Sizes` that not all stacks of a run's model share."""
     model = config.model
     common = {
         "dropout": model.dropout,

@@ -45,21 +45,13 @@ SPLIT_TRANSPOSE = Transform(
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One foreign key, with what it fills.
+    """One foreign key, with what it fills."""
 
-    Attributes:
-      theirs: the key; `{i}` and other names in braces stand for numbers.
-      ours: a path, or several of which each gets a part; empty if the key is skipped.
-      transform: from theirs to ours.
-      skip: why the key is not used.
-      copy: the key repeats what another one holds (tied weights): it is compared, not written.
-    """
-
-    theirs: str
-    ours: tuple[str, ...] = ()
+    theirs: str  # `{i}` and other names in braces stand for numbers
+    ours: tuple[str, ...] = ()  # a path, or several of which each gets a part; () if it is skipped
     transform: Transform = SAME
-    skip: str = ""
-    copy: bool = False
+    skip: str = ""  # why the key is not used
+    copy: bool = False  # repeats what another key holds (tied weights): compared, not written
 
 
 Table = tuple[Row, ...]
@@ -70,29 +62,25 @@ Arrays = Mapping[str, np.ndarray]  # weights by key
 class Importer:
     """What is known of one family's published weights.
 
-    Attributes:
-      config: `config.json` and the weights by name → our config, sizes filled in; raises UsageError
-        where a field is missing, at odds with another, or has a value that cannot be read.
-      table: of the names that `rename` gives.
-      part: a subfolder, of another model within this one: where it is there, its `config.json` is a
-        part of the config, its keys begin with its name, and its vocabulary is taken; "" = none.
-      fresh: parameters of ours that these weights lack by nature, as they begin.
-      rename: a foreign key, of whatever release → the name that the table has for it.
-      zeros: arrays by names of the table that theirs have and ours need not.
-      heads: what keys of heads begin with. Where there are such, Hugging Face's classes put the
-        family's name in front of all others.
-      save_config: our config → fields of `config.json`, with dots in names for those of its parts;
-        raises UsageError where the other library cannot hold the model. None = the family has no
-        counterpart in transformers.
+    Functions raise UsageError where a field of `config.json` is missing, at odds with another or
+    cannot be read, or where the other library cannot hold the model.
     """
 
-    config: Callable[[Mapping[str, Any], Arrays], Config]
-    table: Callable[[Config], Table]
+    config: Callable[[Mapping[str, Any], Arrays], Config]  # of `config.json` and the weights
+    table: Callable[[Config], Table]  # of the names that `rename` gives
+    # A subfolder, of another model within this one: where it is there, its `config.json` is a part
+    # of the config, its keys begin with its name, and its vocabulary is taken.
     part: str = ""
+    # Parameters of ours that these weights lack by nature, as they begin.
     fresh: Callable[[Config], Params] = lambda config: {}
-    rename: Callable[[str], str] = str
+    rename: Callable[[str], str] = str  # a key, of whatever release → its name in the table
+    # Arrays by names of the table that theirs have and ours need not.
     zeros: Callable[[Config], dict[str, np.ndarray]] = lambda config: {}
+    # What keys of heads begin with: where there are such, Hugging Face's classes put the family's
+    # name in front of all others.
     heads: tuple[str, ...] = ()
+    # Fields of `config.json`, with dots in names for those of its parts; None = the family has no
+    # counterpart in transformers.
     save_config: Callable[[Config], dict[str, Any]] | None = None
 
 

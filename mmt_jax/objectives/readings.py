@@ -10,21 +10,14 @@ from mmt_jax.objectives import corruption
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """A row.
-
-    Attributes:
-      hide_words: as `corruption.mask_words`.
-      hide_regions: as `corruption.mask_regions`.
-      mismatched: masked losses count on mismatched pairs too.
-      detector: masked regions are learned by LXMERT's sum of three losses (`losses`).
-      apart: pairs are told apart in a pass of their own, in which nothing is hidden; in the other
-        all pairs are matched.
-    """
+    """A row."""
 
     hide_words: Callable = corruption.mask_tokens
     hide_regions: Callable = corruption.mask_regions
-    mismatched: bool = False
-    detector: bool = False
+    mismatched: bool = False  # masked losses count on mismatched pairs too
+    detector: bool = False  # masked regions are learned by LXMERT's sum of three losses (`losses`)
+    # Pairs are told apart in a pass of their own, in which nothing is hidden; in the other all
+    # pairs are matched.
     apart: bool = False
 
 

@@ -18,32 +18,20 @@ Answers = Mapping[Any, Any]  # key of an entry → a label, or the number that i
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One record: what is shown and asked, and what answers are worth.
+    """One record: what is shown and asked, and what answers are worth."""
 
-    Attributes:
-      key: names it in files of answers.
-      sentences: none, one or two.
-      photos: names or ids of what it shows, in order.
-      worth: answer → what it is worth in 0..1, or the one label → the number that is asked for;
-        {} = none is worth anything, None = nobody has published what is right.
-      form: of an answer, by which it is found in `worth`.
-      kind: of the question, for metrics by kind; "" = none.
-      consensus: the answer that counts for lists of the frequent ones; "" = the worthiest.
-      counts: whether metrics count it.
-      pixels: [H, W, 3] uint8 of a task that brings its photos along.
-      where: the file and line that it was read from.
-    """
-
-    key: int | str
-    sentences: tuple[str, ...] = ()
-    photos: tuple[int | str, ...] = ()
+    key: int | str  # names it in files of answers
+    sentences: tuple[str, ...] = ()  # none, one or two
+    photos: tuple[int | str, ...] = ()  # names or ids of what it shows, in order
+    # Answer → what it is worth in 0..1, or the one label → the number that is asked for; {} = none
+    # is worth anything, None = nobody has published what is right.
     worth: Mapping[str, float] | None = None
-    form: Callable[[str], str] = str
-    kind: str = ""
-    consensus: str = ""
-    counts: bool = True
-    pixels: np.ndarray | None = None
-    where: str = dataclasses.field(default="", compare=False)
+    form: Callable[[str], str] = str  # of an answer, by which it is found in `worth`
+    kind: str = ""  # of the question, for metrics by kind
+    consensus: str = ""  # the answer that counts for lists of the frequent ones; "" = the worthiest
+    counts: bool = True  # whether metrics count it
+    pixels: np.ndarray | None = None  # [H, W, 3] uint8 of a task that brings its photos along
+    where: str = dataclasses.field(default="", compare=False)  # file and line it was read from
 
     def value(self, answer: str) -> float:
         """What an answer is worth, to the metric and as a target of training alike."""
@@ -118,25 +106,19 @@ def frequent(
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task's file says of it.
+    """What a task's file says of it."""
 
-    Attributes:
-      read: the published file of questions and, if `annotations`, that of answers → entries; raises
-        UsageError where one cannot be read, an entry lacks something, or they are of two splits.
-      written: answers → the text of a file as the task's server or official script takes it.
-      metrics: of entries and answers, by name, each in 0..1 but for correlations; the first of them
-        is that of the task's row in `mmt_jax.configs.tasks`.
-      classes: the labels by number, where the task has them from the start.
-      listed: entries, and how often a label must be given → the labels, where it has not.
-      annotations: whether the answers may be in a file of their own.
-    """
-
+    # The published file of questions and, if `annotations`, that of answers → entries. Raises
+    # UsageError where one cannot be read, an entry lacks something, or they are of two splits.
     read: Callable[..., Iterator[Entry]]
+    # Answers → the text of a file as the task's server or official script takes it.
     written: Callable[[Answers], str] = str
+    # By name, each in 0..1 but for correlations; that of the task's row in `configs.tasks` first.
     metrics: Callable[[Sequence[Any], Answers], dict[str, float]] = accuracy
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # the labels by number, where it has them from the start
+    # Entries, and how often a label must be given → the labels, where it has not.
     listed: Callable[[Sequence[Entry], int], tuple[str, ...]] = frequent
-    annotations: bool = False
+    annotations: bool = False  # whether the answers may be in a file of their own
 
 
 def rows(key: str, answer: str) -> Callable[[Answers], str]:

@@ -25,23 +25,14 @@ VALUE = "score"  # what stands for the label where a number is asked for
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a task's tables hold.
+    """What a task's tables hold."""
 
-    Attributes:
-      sentences: names of the columns with the one or two sentences.
-      label: that of the label.
-      classes: the labels; () = the label is a number.
-      also: metrics that the benchmark reports beside that of the task's row in `configs.tasks`.
-      header: columns of train and dev where their first line does not name them, as in CoLA.
-      gaps: whether published tables hold broken lines, which are left out; QQP's do.
-    """
-
-    sentences: tuple[str, ...]
-    label: str = "label"
-    classes: tuple[str, ...] = _BINARY
-    also: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    gaps: bool = False
+    sentences: tuple[str, ...]  # names of the columns with the one or two sentences
+    label: str = "label"  # that of the label
+    classes: tuple[str, ...] = _BINARY  # the labels; () = the label is a number
+    also: tuple[str, ...] = ()  # metrics reported beside that of the task's row in `configs.tasks`
+    header: tuple[str, ...] = ()  # where the first line does not name the columns, as in CoLA
+    gaps: bool = False  # whether published tables hold broken lines, which are left out; QQP's do
 
 
 _TWO = ("sentence1", "sentence2")

@@ -17,13 +17,9 @@ _DIRECTORY = re.compile(r"\d*")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pair(base.Entry):
-    """A sentence about two photos; its key is such as "dev-850-0-0": split, set, pair, sentence.
+    """A sentence about two photos; its key is such as "dev-850-0-0": split, set, pair, sentence."""
 
-    Attributes:
-      directory: of train, the folder of its photos; "" elsewhere.
-    """
-
-    directory: str = ""
+    directory: str = ""  # of train, the folder of its photos
 
     @property
     def sentence_id(self) -> str:
