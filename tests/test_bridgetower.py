@@ -210,6 +210,7 @@ def test_a_step_of_training_is_finite(dtype):
     assert not np.isclose(value, again, atol=1e-6)  # other words, pairs and dropout
 
 
+@pytest.mark.slow
 def test_padding_behind_a_caption_changes_nothing():
     built = model()
     params, pixels = tiny.params(built, std=0.2), photos(2)

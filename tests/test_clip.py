@@ -149,6 +149,7 @@ def test_equals_pytorch(tmp_path, changes):
         near(trees.flatten(grads)[path], grad, path)
 
 
+@pytest.mark.slow
 def test_an_imported_model_ranks_as_the_pytorch_model(tmp_path):
     theirs = published(tmp_path / "in")
     workdir = tmp_path / "run"

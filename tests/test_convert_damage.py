@@ -414,6 +414,7 @@ def test_damaged_coco(tmp_path, source):
 # Boxes.
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=100, derandomize=True, deadline=None, database=None)
 @hypothesis.given(
     size=st.tuples(st.integers(5, 5000), st.integers(5, 5000)),

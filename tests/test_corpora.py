@@ -83,6 +83,7 @@ def test_copies_are_near_and_other_photos_far():
     check_distances([samples.pixels(seed, (320, 240)) for seed in range(8)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COCO.is_dir(), reason="the photos are not here")
 def test_copies_of_real_photos_are_near():
     paths = sorted(COCO.glob("*.jpg"))[:15]

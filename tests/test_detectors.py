@@ -290,6 +290,7 @@ def test_clip_patches_are_regions_of_a_photo_seen_whole(grid):
     assert before.features.shape == (37, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 def test_mobilenet_knows_real_photos():
     pytest.importorskip("tensorflow")

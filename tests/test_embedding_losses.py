@@ -181,6 +181,7 @@ def total(name, text, image, labels):
     return added(embedding.LOSSES[name](text, image, labels))
 
 
+@pytest.mark.slow
 def test_losses_by_name_are_means():
     unit = jnp.eye(3)
     close(added(embedding.LOSSES["hinge"](SCORES, unit, RUNNING)), (0.1 + 0.3 + 0.5 + 0.1) / 3)

@@ -178,6 +178,7 @@ def test_text_encoder_equals_pytorch(kind, eps, depth, act, masked):
     assert used == {name for name, _ in reference.named_parameters()}
 
 
+@pytest.mark.slow
 def test_vision_encoder_equals_pytorch():
     config = transformers.CLIPVisionConfig(
         hidden_size=WIDTH,

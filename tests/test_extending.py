@@ -101,6 +101,7 @@ def test_a_detector_is_a_module_with_load(tmp_path, monkeypatch):
     np.testing.assert_allclose(features[:2], [[0, 0, 0], [5, 10, 15]], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_claim_is_a_row(tmp_path, monkeypatch):
     row = eval(pages.code(PAGE, "in mmt_jax/study/claims.py"), vars(claims))
     monkeypatch.setitem(claims.CLAIMS, row.id, row)

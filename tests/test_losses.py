@@ -167,6 +167,7 @@ def test_masked_losses_count_on_matched_pairs_only():
     assert_metric(terms["mrm"], regions_of(matched, params, image))
 
 
+@pytest.mark.slow
 def test_no_masked_loss_counts_where_no_pair_is_matched():
     model = tiny.model(objective={**ALL_HIDDEN, "mismatch": 1.0})
     loss, terms = computed(model, tiny.params(model))
@@ -308,6 +309,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(itm):
     assert ({*CALIBRATION} <= {*means}) == (itm == "contrastive")
 
 
+@pytest.mark.slow
 def test_loss_is_a_function_of_the_key_and_dropout_of_its_switch():
     model = tiny.model(objective={**NO_MASKING, "mismatch": 0.0}, dropout=0.5)
     params = tiny.params(model)

@@ -275,6 +275,7 @@ def test_beam_makes_the_same(tmp_path, monkeypatch):
     assert [path.name for path in beam.iterdir()] == ["mmt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["local", "DirectRunner"])
 def test_what_was_stopped_goes_on_with_the_shards_that_are_missing(
     tmp_path, monkeypatch, capsys, runner

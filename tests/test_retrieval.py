@@ -124,6 +124,7 @@ def test_evaluate_ranks_the_scores_of_the_model():
     np.testing.assert_array_equal(found.image_ranks, ahead)
 
 
+@pytest.mark.slow
 def test_photos_are_read_when_their_turn_comes(monkeypatch):
     model, params = small_models.build(MODEL_JOINT)
     data = examples()
@@ -153,6 +154,7 @@ def test_folds_rank_within_themselves():
     assert found.metrics["image_retrieval"]["r@1"] == pytest.approx(5 / 6)
 
 
+@pytest.mark.slow
 def test_evaluate_in_folds_is_evaluating_each():
     model, params = small_models.build(MODEL)
     found = retrieval.evaluate(model, params, examples(), fold=2)

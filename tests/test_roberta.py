@@ -146,6 +146,7 @@ def bridged(**sizes):
     )
 
 
+@pytest.mark.slow
 def test_bridgetower_starts_from_both(towers):
     workdirs, expected = towers
     model, said = bridged(), []

@@ -314,6 +314,7 @@ def test_the_table_of_the_docstring_is_that_of_the_recipes():
         assert f"{row}| {recipe.wrong:.0%} |".replace("%", " %") in corpora.__doc__
 
 
+@pytest.mark.slow
 def test_vocabulary_captions_are_of_every_corpus():
     captions = scenes.vocabulary_captions()
     assert len(captions) == 7 * corpora.VOCABULARY_CAPTIONS

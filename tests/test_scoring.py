@@ -63,6 +63,7 @@ def test_every_pair_gets_the_score_of_the_model(pairs):
     assert np.unique(expected.round(3)).size > 20  # scores that differ, or order goes untested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -111,6 +112,7 @@ def test_photos_are_fetched_when_their_turn_comes():
     assert fetched == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_logits_of_rows_are_those_of_all_pairs():
     model, params = small_models.build(small_models.config(MERGED))
     predictor, captions, photos = Predictor(model, params), texts(70), images(70)
@@ -223,6 +225,7 @@ class Embedding(MMT):
         return image.states[:, -1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [3, 1024])
 def test_rerank_scores_the_best_of_each_caption_and_each_photo(pairs):
     joint, params = small_models.build(small_models.config(MERGED))

@@ -194,6 +194,7 @@ def test_attention_of_many_captions_is_that_of_each():
     assert attended(Predictor(apart, tiny.params(apart)), TOKENIZER, captions, images) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
@@ -393,6 +394,7 @@ def test_a_view_of_many_regions_draws_some(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_white_space_moves_no_word():
     letters = vocabulary.train(["a red cube"], 300, "bpe")  # blanks are pieces too
     config = small_models.config(("single", "merged"))

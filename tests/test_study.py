@@ -558,6 +558,7 @@ def test_a_folder_without_a_test_split(tmp_path):
     assert "These are the same photos" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("data", 6), ("noise", 13)])
 def test_corpora_are_described_where_a_study_has_them(name, count, tmp_path, monkeypatch):
     from mmt_jax.study import corpora

@@ -254,6 +254,7 @@ def test_bits_of_another_generator_give_another_run_from_the_same_weights(whole,
         run(tmp_path)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     folder = tmp_path / "run"
     wrong = {

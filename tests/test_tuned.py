@@ -175,6 +175,7 @@ def released(key):
     return key.replace("lxmert.", "lxrt_encoder.model.module.bert.", 1)
 
 
+@pytest.mark.slow
 def test_lxmerts_best_on_questions(tmp_path):
     theirs = lxmert.published("LxmertForQuestionAnswering")
     names = ["yes", "no", "red", "2", "a dog", "left"]
