@@ -92,6 +92,11 @@ def linear(theirs: str, ours: str) -> Table:
     )
 
 
+def linears(theirs: str, ours: str, names: Mapping[str, str]) -> Table:
+    """Several of them, by the ends of their names and of our paths."""
+    return tuple(row for name, own in names.items() for row in linear(theirs + name, ours + own))
+
+
 def norm(theirs: str, ours: str) -> Table:
     """A `torch.nn.LayerNorm`, or an older one whose parameters are called gamma and beta."""
     return (
@@ -115,6 +120,11 @@ def multihead(theirs: str, ours: str) -> Table:
         Row(f"{theirs}.in_proj_bias", tuple(f"{p}/bias" for p in parts), SPLIT),
         *linear(f"{theirs}.out_proj", f"{ours}/out"),
     )
+
+
+def uncalibrated() -> Params:
+    """A match probability that the weights do not have: it begins as the sigmoid of the score."""
+    return {"calibration": {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}}
 
 
 def skip(reason: str, *theirs: str) -> Table:

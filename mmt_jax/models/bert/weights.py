@@ -26,10 +26,8 @@ from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
 def attention(theirs: str, ours: str, *, inner: str = "self") -> Table:
     """An attention with its output and LayerNorm; `inner` holds query, key and value."""
     return (
-        *(
-            row
-            for name in ("query", "key", "value")
-            for row in engine.linear(f"{theirs}.{inner}.{name}", f"{ours}/{name}")
+        *engine.linears(
+            f"{theirs}.{inner}.", f"{ours}/", {n: n for n in ("query", "key", "value")}
         ),
         *engine.linear(f"{theirs}.output.dense", f"{ours}/out"),
         *engine.norm(f"{theirs}.output.LayerNorm", f"{ours}/norm"),

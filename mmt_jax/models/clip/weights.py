@@ -6,15 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.clip.config import ClipConfig
 from mmt_jax.models.weights import Arrays, Importer, Row, Table, Transform
-from mmt_jax.typing import Params
 
 # Our field, and the one of `config.json` that it is read from.
 FIELDS = (
@@ -49,12 +46,6 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
     )
 
 
-def fresh(config: Config) -> Params:
-    """A match probability is none of CLIP's: it begins as the sigmoid of the score."""
-    del config
-    return {"calibration": {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}}
-
-
 # [D, colour, row, column] ↔ [row · column · colour, D]
 PATCHES = Transform(
     lambda x: [x.transpose(2, 3, 1, 0).reshape(-1, len(x))],
@@ -77,11 +68,7 @@ def tower(theirs: str, ours: str) -> Table:
     block, layer = f"{theirs}.encoder.layers.{{i}}", f"{ours}/stack/layers/{{i}}"
     projections = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
     return (
-        *(
-            row
-            for name, own in projections.items()
-            for row in engine.linear(f"{block}.self_attn.{name}", f"{layer}/attention/{own}")
-        ),
+        *engine.linears(f"{block}.self_attn.", f"{layer}/attention/", projections),
         *engine.norm(f"{block}.layer_norm1", f"{layer}/attention/norm"),
         *engine.linear(f"{block}.mlp.fc1", f"{layer}/mlp/hidden"),
         *engine.linear(f"{block}.mlp.fc2", f"{layer}/mlp/out"),
@@ -125,6 +112,6 @@ def save_config(config: Config) -> dict[str, Any]:
 IMPORTER = Importer(
     config=config,
     table=lambda config: TABLE,
-    fresh=fresh,
+    fresh=lambda config: engine.uncalibrated(),
     save_config=save_config,
 )

@@ -22,7 +22,7 @@ from mmt_jax.models.weights import Arrays, Row, Table, Transform
 from mmt_jax.typing import Params
 
 READING = "kaylode"
-TEXT_LENGTH, MAX_REGIONS = 64, 36
+TEXT_LENGTH, MAX_REGIONS = 64, 36  # the longest of COCO's captions is shorter
 FEATURES = 2048  # of a region, fixed in its code
 FIELDS = (
     ("width", "model.args.d_embed"),
@@ -63,10 +63,14 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
         tag="tern",
         model=TernConfig(**values, reading=READING, feature_dim=FEATURES, num_classes=0),
         objective=ObjectiveConfig(itm="contrastive", mlm=0.0, mrm=0.0),
-        data=DataConfig(
-            text_length=min(TEXT_LENGTH, values["max_positions"]), max_regions=MAX_REGIONS
-        ),
+        data=data(values),
     )
+
+
+def data(values: Mapping[str, Any]) -> DataConfig:
+    """What either implementation reads."""
+    length = min(TEXT_LENGTH, values["max_positions"])
+    return DataConfig(text_length=length, max_regions=MAX_REGIONS)
 
 
 def fresh(config: Config) -> Params:
@@ -82,19 +86,13 @@ def _norm(theirs: str, ours: str) -> Table:
     )
 
 
-def _linears(theirs: str, ours: str, names: Mapping[str, str]) -> Table:
-    return tuple(
-        row for name, own in names.items() for row in engine.linear(theirs + name, ours + own)
-    )
-
-
 def _text_layer(theirs: str, ours: str) -> Table:
     """A layer of DistilBERT."""
     attention = {"q_lin": "query", "k_lin": "key", "v_lin": "value", "out_lin": "out"}
     return (
-        *_linears(f"{theirs}.attention.", f"{ours}/attention/", attention),
+        *engine.linears(f"{theirs}.attention.", f"{ours}/attention/", attention),
         *engine.norm(f"{theirs}.sa_layer_norm", f"{ours}/attention/norm"),
-        *_linears(f"{theirs}.ffn.", f"{ours}/mlp/", {"lin1": "hidden", "lin2": "out"}),
+        *engine.linears(f"{theirs}.ffn.", f"{ours}/mlp/", {"lin1": "hidden", "lin2": "out"}),
         *engine.norm(f"{theirs}.output_layer_norm", f"{ours}/mlp/norm"),
     )
 
@@ -103,9 +101,9 @@ def _region_layer(theirs: str, ours: str) -> Table:
     attention = {"q_linear": "query", "k_linear": "key", "v_linear": "value", "out": "out"}
     return (
         *_norm(f"{theirs}.norm_1", f"{ours}/attention/norm"),
-        *_linears(f"{theirs}.attn.", f"{ours}/attention/", attention),
+        *engine.linears(f"{theirs}.attn.", f"{ours}/attention/", attention),
         *_norm(f"{theirs}.norm_2", f"{ours}/mlp/norm"),
-        *_linears(f"{theirs}.ff.", f"{ours}/mlp/", {"w_1": "hidden", "w_2": "out"}),
+        *engine.linears(f"{theirs}.ff.", f"{ours}/mlp/", {"w_1": "hidden", "w_2": "out"}),
     )
 
 
@@ -126,6 +124,6 @@ TABLE: Table = (
     *engine.linear("encoder_v.loc_embed.linear", "image/embed/boxes"),
     *_region_layer("reasoning_v.layers.{i}", "image/stack/layers/{i}"),
     *_norm("reasoning_v.norm", "image/stack/last_norm"),
-    *_linears("cap_proj.model.", "project_text/mlp/", {"0": "hidden", "2": "out"}),
-    *_linears("img_proj.model.", "project_image/mlp/", {"0": "hidden", "2": "out"}),
+    *engine.linears("cap_proj.model.", "project_text/mlp/", {"0": "hidden", "2": "out"}),
+    *engine.linears("img_proj.model.", "project_image/mlp/", {"0": "hidden", "2": "out"}),
 )

@@ -12,9 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
+from mmt_jax.configs.config import Config, ObjectiveConfig
 from mmt_jax.models import weight_fields as fields
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
@@ -22,8 +20,6 @@ from mmt_jax.models.tern import kaylode
 from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.models.weights import Arrays, Importer, Table
 from mmt_jax.typing import Params
-
-TEXT_LENGTH, MAX_REGIONS = 64, 36  # the longest of COCO's captions is shorter
 
 # Our field, and the one of `config.json`.
 FIELDS = (
@@ -66,9 +62,7 @@ def config(foreign: Mapping[str, Any], arrays: Arrays) -> Config:
         tag="tern",
         model=TernConfig(**values, num_classes=0),
         objective=ObjectiveConfig(itm="contrastive", mlm=0.0, mrm=0.0),
-        data=DataConfig(
-            text_length=min(TEXT_LENGTH, values["max_positions"]), max_regions=MAX_REGIONS
-        ),
+        data=kaylode.data(values),
     )
 
 
@@ -79,10 +73,9 @@ def rename(key: str) -> str:
 
 
 def fresh(config: Config) -> Params:
-    """A match probability is none of TERN's: it begins as the sigmoid of the cosine."""
-    scale = {"scale": np.ones((), np.float32), "bias": np.zeros((), np.float32)}
+    """What either implementation lacks."""
     more = kaylode.fresh(config) if config.model.reading == kaylode.READING else {}
-    return {"calibration": scale, **more}
+    return engine.uncalibrated() | more
 
 
 def layer(theirs: str, ours: str) -> Table:
