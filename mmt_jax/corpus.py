@@ -58,9 +58,14 @@ class Photos(abc.ABC):
             raise no_regions(self.name)
         return self.shapes[FEATURES][0]
 
-    def shown(self, processor: Processor) -> Photos:
-        """The same photos as a model is shown them; pixels that are stored stay as they are."""
-        del processor
+    def shown(self, processor: Processor, augment: Any = None) -> Photos:
+        """The same photos as a model is shown them; pixels that are stored stay as they are.
+
+        Args:
+          processor: see `photos.processors`.
+          augment: a `photos.augment.Recipe`, which those that are `drawn` are changed by.
+        """
+        del processor, augment
         return self
 
     def picture(self, index: int) -> np.ndarray:
@@ -85,6 +90,16 @@ class Photos(abc.ABC):
 
         Captions come along only where they are in memory.
         """
+
+    def drawn(self, photos: np.ndarray, keys: np.ndarray) -> Corpus:
+        """As `take`, for a step of training, which may change photos; see `shown`.
+
+        Args:
+          photos: [n].
+          keys: [n, k] of each of them; what is random is a function of its own.
+        """
+        del keys
+        return self.take(photos)
 
     def head(self, count: int) -> Self:
         """The first `count` photos, their captions in memory; nothing else is copied."""

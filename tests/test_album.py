@@ -6,8 +6,10 @@ import shutil
 import tarfile
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from mmt_jax.cli import main
 from mmt_jax.data import album, feed, sources
@@ -15,6 +17,7 @@ from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.params import flatten
 from mmt_jax.photo import image_id
+from mmt_jax.photos.augment import RECIPES
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, loop, workdir
@@ -167,6 +170,45 @@ def test_shards_are_read_where_members_lie_and_damage_is_counted(tmp_path, capsy
     assert "left out 1 damaged shards" in told
 
 
+def columns(names, photos):
+    """Of a parquet file as img2dataset writes it, with what else it tells."""
+    return {
+        "key": [f"00000{i:04d}" for i in range(len(names))],
+        "caption": [SAID[name][0] for name in names],
+        "status": ["success" if photo else "failed_to_download" for photo in photos],
+        "jpg": photos,
+    }
+
+
+def test_parquet_files_are_read_row_by_row_and_damage_is_counted(tmp_path, capsys):
+    folder = tmp_path / "sbu"
+    folder.mkdir()
+    files = [jpeg(drawn(name)) for name in NAMES]
+    kept = [*files[:5], None, files[6][:300], b"nothing"]
+    held = pyarrow.table(columns(NAMES, kept))
+    parquet.write_table(held, folder / "00000.parquet", row_group_size=3)
+    parquet.write_table(held.drop_columns("jpg"), folder / "00001.parquet")
+    whole = (folder / "00000.parquet").read_bytes()
+    (folder / "00002.parquet").write_bytes(whole[:-40])
+    (found,) = sources.load(f"photos:{folder}", "train")
+    assert found.captions == tuple((SAID[name][0],) for name in NAMES[:5])
+    assert found.photo_name(4) == "00000/000000004.jpg"
+    for index in (4, 0, 3, 1):
+        own = np.array(Image.open(io.BytesIO(files[index])))
+        np.testing.assert_array_equal(found.picture(index), own)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "left out 1 members without photo" in told
+    assert "left out 2 damaged photos" in told
+    assert "left out 2 damaged shards" in told
+    assert "00001.parquet has no column of photos, such as jpg; it has key, caption" in told
+
+
+def test_parquet_files_beside_pictures_only_tell_about_them(tmp_path):
+    folder = photos(tmp_path, texts)
+    parquet.write_table(pyarrow.table({"key": [1]}), folder / "00000.parquet")
+    assert len(sources.load(f"photos:{folder}", "train")[0]) == len(NAMES)
+
+
 def test_photos_are_turned_and_processed_as_they_are_drawn(tmp_path):
     folder = photos(tmp_path)
     exif = Image.Exif()
@@ -200,6 +242,48 @@ def test_workers_draw_the_same_batches(tmp_path):
         np.testing.assert_array_equal(one.text.token_ids, other.text.token_ids)
 
 
+def augmented(folder, name):
+    (found,) = sources.load(f"photos:{folder}", "train")
+    words = vocabulary.train([c for own in SAID.values() for c in own], 60)
+    return Examples([found.shown(Processor(16), RECIPES[name])], words, patch_size=8)
+
+
+def patches(examples, *, first=0, workers=0, seed=3):
+    batches = feed.batches(examples, seed=seed, batch_size=4, workers=workers)
+    batches.set_state({"next_index": first})
+    drawn = [next(batches).image.features for _ in range(first, 4)]
+    batches.close()
+    return drawn
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_changes_of_photos_know_neither_workers_nor_stops(tmp_path, workers):
+    examples = augmented(photos(tmp_path), "blip_randaug_wc")
+    whole = patches(examples)
+    np.testing.assert_array_equal(patches(examples, first=2, workers=workers), whole[2:])
+    assert not np.array_equal(patches(examples, seed=4)[0], whole[0])
+
+
+def test_photos_are_changed_where_they_train_and_nowhere_else(tmp_path):
+    folder = photos(tmp_path)
+    examples, rows = augmented(folder, "blip_randaug"), np.array([1, 1])
+    (plain,) = sources.load(f"photos:{folder}", "train")
+    expected = plain.shown(Processor(16)).take(rows).pixels / np.float32(255)
+    np.testing.assert_array_equal(examples.pixels(rows), expected)
+    keys = np.array([[3, 0, 0, 1], [3, 0, 1, 1]])
+    one, other = examples.pixels(rows, keys)
+    assert not np.array_equal(one, other)  # one photo, twice in a batch
+    np.testing.assert_array_equal(examples.pixels(rows[1:], keys[1:])[0], other)
+
+
+def test_what_cannot_be_changed_is_refused(tmp_path, capsys):
+    asked = ["--config=data_cc,scale=pilot", "--config.data.augment=clip_randaug"]
+    asked += ["--config.data.size=40", f"--workdir={tmp_path / 'run'}"]
+    assert main.main(["train", *asked]) == 2
+    assert "config.data.source=photos:FOLDER" in capsys.readouterr().err
+
+
 def run(*arguments):
     assert main.main([*map(str, arguments)]) == 0
 
@@ -213,6 +297,7 @@ def trained(tmp_path_factory):
     run(
         *("train", f"--config={TINY}", f"--config.data.source=photos:{folder}", *sizes),
         *("--config.data.split=train[:60%]", "--config.eval.split=train[60%:]"),
+        "--config.data.augment=blip_randaug_wohf",
         *("--config.checkpoint_every=1", "--config.keep=2", "--config.steps=2"),
         f"--workdir={place / 'whole'}",
     )

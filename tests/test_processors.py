@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 from transformers.models.bridgetower.image_processing_pil_bridgetower import (
     BridgeTowerImageProcessorPil,
 )
@@ -9,6 +10,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, MMTConfig
+from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.photos import processors
@@ -16,7 +18,6 @@ from mmt_jax.photos import processors
 pytestmark = pytest.mark.torch
 
 SHAPES = [(37, 61), (61, 37), (40, 40), (7, 7), (91, 40), (40, 110), (300, 200)]
-STEP = 1 / 255  # one of 8 bits, which libraries may round differently
 
 
 def picture(shape, seed=0):
@@ -24,9 +25,12 @@ def picture(shape, seed=0):
 
 
 def theirs(processor, photo):
-    """Theirs with the colours' normalisation, which is in our models, undone."""
-    values = processor(photo, return_tensors="np", do_convert_rgb=True)["pixel_values"][0]
-    return values.transpose(1, 2, 0) * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
+    return processor(photo, return_tensors="np", do_convert_rgb=True)["pixel_values"][0]
+
+
+def normalised(pixels):
+    """[H, W, 3] in 0..1 as models normalise it, channels first."""
+    return ((pixels - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)).transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -35,7 +39,7 @@ def test_clip_sees_what_hugging_face_shows_it(shape):
     ours = processors.of(Config(model=ClipConfig(image_size=32)))(picture(shape))
     assert ours.shape == (32, 32, 3)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, theirs(reference, picture(shape)), atol=1.01 * STEP)
+    np.testing.assert_allclose(normalised(ours), theirs(reference, picture(shape)), atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [96, 102])
@@ -45,7 +49,45 @@ def test_bridgetower_sees_what_hugging_face_shows_it(shape, side):
     reference = BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
     config = Config(model=BridgeTowerConfig(image_size=side, patch_size=6))
     ours = processors.of(config)(picture(shape))
-    np.testing.assert_allclose(ours, theirs(reference, picture(shape)), atol=1.01 * STEP)
+    np.testing.assert_allclose(normalised(ours), theirs(reference, picture(shape)), atol=1e-6)
+
+
+def odd_photos(folder):
+    """Photos of every kind that people have."""
+    folder.mkdir()
+    colours = Image.fromarray(picture((75, 50)))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colours.save(folder / "portrait.jpg", quality=90)
+    colours.rotate(90, expand=True).save(folder / "landscape.png")
+    colours.save(folder / "turned.jpg", exif=turned)
+    colours.resize((5, 4)).save(folder / "tiny.png")
+    colours.convert("L").save(folder / "grey.jpg")
+    clear = Image.fromarray(np.dstack([picture((50, 75)), picture((50, 75), 1)[..., 0]]))
+    clear.save(folder / "transparent.png")
+    colours.quantize(40).save(folder / "palette.png")
+    colours.quantize(40).save(folder / "palette_and_clear.gif", transparency=3)
+    colours.convert("CMYK").save(folder / "print.jpg")
+
+
+@pytest.mark.parametrize("family", ["clip", "bridgetower"])
+def test_a_source_of_photos_gives_a_model_what_hugging_face_would(tmp_path, family):
+    odd_photos(folder := tmp_path / "photos")
+    edge = {"shortest_edge": 64}
+    if family == "clip":
+        reference, model = CLIPImageProcessorPil(size=edge, crop_size=64), ClipConfig(image_size=64)
+    else:
+        reference = BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
+        model = BridgeTowerConfig(image_size=64)
+    (found,) = sources.load(f"photos:{folder}", "train", bare=True)
+    assert len(found) == 9
+    shown = found.shown(processors.of(Config(model=model))).take(np.arange(9)).pixels
+    for index, pixels in enumerate(shown):
+        name = found.photo_name(index)
+        upright = ImageOps.exif_transpose(Image.open(folder / name))
+        expected = theirs(reference, upright)
+        ours = normalised(pixels.astype(np.float32) / np.float32(255))
+        np.testing.assert_allclose(ours, expected, atol=1e-6, err_msg=name)
 
 
 def test_a_divisor_leaves_a_black_border_and_none_leaves_none():

@@ -47,6 +47,16 @@ Moment = Annotated[float, Range(0.0, 0.9999999)]  # at 1, moments would learn no
 # batch, by its name in mmt_jax.objectives.embedding.
 LOSSES = ("softmax", "hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
 
+# BridgeTower's changes of photos, by name in mmt_jax.photos.augment: `blip` crops at random and
+# flips, `wc` changes colours too, `wohf` does not flip, `clip` neither crops nor flips.
+AUGMENTS = (
+    "clip_randaug",
+    "blip_randaug",
+    "blip_randaug_pretrain",
+    "blip_randaug_wc",
+    "blip_randaug_wohf",
+)
+
 # Whose masking, by its name in mmt_jax.objectives.readings.
 READINGS = ("study", "lxmert", "bridgetower")
 
@@ -91,6 +101,8 @@ class DataConfig(Checked):
     size: Count | None = None  # photos of a generated corpus; None = its own size
     # Pixels a side of photos as models see them; None = the model's own size.
     image_size: Count | None = None
+    # How photos that train are changed at random: "" = not at all, or BridgeTower's name for it.
+    augment: Annotated[str, Choice("", *AUGMENTS)] = ""
     workers: Whole = 0  # processes that read records; 0 = threads
     # (T, R) sizes that batches are cut to, which groups pairs of like size; none = neither
     buckets: tuple[tuple[int, int], ...] = ()

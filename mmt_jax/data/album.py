@@ -24,6 +24,7 @@ from mmt_jax.data.source import Source, Spec, portion, within
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import PIXELS, image_id
 from mmt_jax.photos import pictures
+from mmt_jax.photos.augment import Recipe
 from mmt_jax.text.base import prepare
 
 
@@ -37,6 +38,7 @@ class Album(Photos):
       data: the bytes of a photo's file.
       processor: makes of a photo what a model is shown; None = `picture` alone is asked for.
       side: of what it makes.
+      augment: how photos that are `drawn` are changed; None = not at all.
     """
 
     entries: Sequence[Any]
@@ -44,14 +46,16 @@ class Album(Photos):
     data: Callable[[Any], bytes]
     processor: Processor | None = None
     side: int = 0
+    augment: Recipe | None = None
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {PIXELS: (self.side, self.side, 3)} if self.processor else {}
 
-    def shown(self, processor: Any) -> Album:
-        """As `processor`, a `photos.processors.Processor`, shows them."""
-        return dataclasses.replace(self, processor=processor.cut, side=processor.side)
+    def shown(self, processor: Any, augment: Recipe | None = None) -> Album:
+        return dataclasses.replace(
+            self, processor=processor.cut, side=processor.side, augment=augment
+        )
 
     def photo_name(self, index: int) -> str:
         return self.names[index]
@@ -62,12 +66,25 @@ class Album(Photos):
         return pictures.decode(io.BytesIO(self.data(self.entries[index])), where)
 
     def take(self, photos: np.ndarray) -> Corpus:
-        if self.processor is None:
+        return self._made(photos, (None,) * len(photos))
+
+    def drawn(self, photos: np.ndarray, keys: np.ndarray) -> Corpus:
+        return self._made(photos, keys)
+
+    def _made(self, photos: np.ndarray, keys: Sequence[np.ndarray | None]) -> Corpus:
+        if (cut := self.processor) is None:
             raise UsageError(
                 f"{self.name} holds photos as they are, of any size; a model that reads pixels "
                 f"takes them, and `mmt features` makes records of them"
             )
-        pixels = [self.processor(self.picture(int(photo))) for photo in photos]
+        pixels = []
+        for photo, key in zip(photos, keys, strict=True):
+            picture = self.picture(int(photo))
+            if key is None or self.augment is None:
+                pixels.append(cut(picture))
+            else:
+                rng = np.random.default_rng(key)
+                pixels.append(self.augment(picture, cut, self.side, rng))
         shape = (len(photos), *self.shapes[PIXELS])
         return Corpus(
             name=self.name,

@@ -130,19 +130,21 @@ class _Draw:
     def __call__(self, step: int) -> Batch:
         if not self._sizes:
             images = self._order[step]
-            return self._batch(images, self._captions(images, step))
+            return self._batch(images, self._captions(images, step), step)
         window, place = divmod(step, self._together)
         known = self._window  # once, for another thread may replace it
         if known[0] != window:
             known = self._window = window, self._grouped(window)
         images, captions, size = known[1][place]
-        return self._examples.cut(self._batch(images, captions), size)
+        return self._examples.cut(self._batch(images, captions, step), size)
 
     def _captions(self, images: np.ndarray, step: int) -> np.ndarray:
         return self._examples.random_captions(images, np.random.default_rng([self._seed, step]))
 
-    def _batch(self, images: np.ndarray, captions: np.ndarray) -> Batch:
-        return self._examples.batch(images[self._rows], captions[self._rows])
+    def _batch(self, images: np.ndarray, captions: np.ndarray, step: int) -> Batch:
+        # numpy reads no zeros at the end: without the 1, row 0 would be drawn as captions are.
+        keys = np.array([(self._seed, step, row, 1) for row in range(len(images))], np.int64)
+        return self._examples.batch(images[self._rows], captions[self._rows], keys[self._rows])
 
     def _grouped(self, window: int) -> list[tuple[np.ndarray, np.ndarray, Size]]:
         """Photos, captions and size of each batch of a window."""

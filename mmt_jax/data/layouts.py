@@ -5,6 +5,7 @@
 | pictures, and files of captions as `data.captions` reads them | in the folder, in `annotations`, or beside the folder | by name of the file; Karpathy's three |
 | pictures, a `.txt` of the same name beside each | a caption a line | by a folder named so |
 | shards `NAME.tar` as img2dataset and webdataset write them | the member `.txt`, or `caption` of the member `.json` | by name of the shard |
+| `NAME.parquet` as img2dataset writes it, where there are no pictures beside | the column `caption`, or `txt` or `text` | likewise |
 
 A split is what a name says as a word (`captions_train2017.json`, `val-00000.tar`), else "train".
 """  # noqa: E501
@@ -21,7 +22,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 
 from mmt_jax import photo as naming
-from mmt_jax.data import captions
+from mmt_jax.data import captions, parquet
 from mmt_jax.errors import UsageError, reason
 from mmt_jax.photos import pictures
 from mmt_jax.text.base import prepare
@@ -40,6 +41,7 @@ class Found:
       captions: none where it has none.
       file: that holds its bytes.
       start, size: where they lie in it; a size of -1 is the whole file.
+      group: of a parquet file, in which `start` is the row; else -1.
     """
 
     image_id: int
@@ -48,6 +50,7 @@ class Found:
     file: pathlib.Path
     start: int = 0
     size: int = -1
+    group: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +80,7 @@ def splits(
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     found: dict[str, list[pathlib.Path]] = {}
-    shards = sorted(folder.rglob("*.tar"))
-    if shards and given is None:
+    if given is None and (shards := _shards(folder)):
         for path in shards:
             found.setdefault(_split(path.relative_to(folder).as_posix()), []).append(path)
         return found
@@ -92,6 +94,15 @@ def splits(
     return found
 
 
+def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Tar files, or else parquet files, which beside pictures only tell about these."""
+    if found := sorted(folder.rglob("*.tar")):
+        return found
+    found = sorted(folder.rglob("*.parquet"))
+    paths = folder.rglob("*") if found else ()
+    return [] if any(path.suffix.lower() in naming.PICTURES for path in paths) else found
+
+
 def entries(folder: pathlib.Path, split: str, files: list[pathlib.Path], *, only: bool) -> Entries:
     """The photos of a split, and what is left out of it.
 
@@ -99,9 +110,9 @@ def entries(folder: pathlib.Path, split: str, files: list[pathlib.Path], *, only
       folder, split, files: as `splits` has them.
       only: whether the folder has no other split, so that photos without captions are of this one.
     """
-    if files and files[0].suffix == ".tar":
+    if files and (read := {".tar": _tar, ".parquet": _parquet}.get(files[0].suffix)):
         for path in files:
-            yield from _tar(folder, path)
+            yield from read(folder, path)
     elif files:
         yield from _captioned(folder, split, files, only)
     else:
@@ -212,6 +223,21 @@ def _sample(path: pathlib.Path, name: str, members: Iterable[tarfile.TarInfo]) -
     yield _checked(Found(number, name + ending, said, path, photo.offset_data, photo.size))
 
 
+def _parquet(folder: pathlib.Path, path: pathlib.Path) -> Entries:
+    shard = path.relative_to(folder).with_suffix("").as_posix()
+    try:
+        for group, row, key, said, photo in parquet.rows(path):
+            if photo is None:
+                yield Left("members without photo", f"{path}: {key} has no picture")
+                continue
+            name = f"{shard}/{key}"
+            number, own = naming.image_id(name), _texts(said)
+            found = Found(number, f"{name}.jpg", own, path, row, -1, group)
+            yield _checked(found, photo)
+    except UsageError as error:
+        yield Left("damaged shards", str(error))
+
+
 def _lines(data: bytes, ending: str = ".txt") -> tuple[str, ...]:
     """The captions of a text, one a line, or of a JSON object; () where there is none."""
     try:
@@ -221,15 +247,22 @@ def _lines(data: bytes, ending: str = ".txt") -> tuple[str, ...]:
             text = held.get("caption") or held.get("text") if isinstance(held, dict) else None
     except ValueError:  # UnicodeDecodeError too
         return ()
+    return _texts(text)
+
+
+def _texts(text: object) -> tuple[str, ...]:
+    """The captions among the lines of a text, or in a list."""
     said = text.splitlines() if isinstance(text, str) else text
     said = said if isinstance(said, list) else []
     return tuple(line.strip() for line in said if isinstance(line, str) and prepare(line))
 
 
-def _checked(found: Found) -> Found | Left:
-    """A photo, if the head and the end of its file are those of one."""
+def _checked(found: Found, held: bytes | None = None) -> Found | Left:
+    """A photo, if the head and the end of its file are those of one; `held` are its bytes."""
     try:
-        pictures.check(io.BytesIO(data(found)), f"{found.file.parent / found.name}")
+        pictures.check(
+            io.BytesIO(data(found) if held is None else held), f"{found.file.parent / found.name}"
+        )
     except UsageError as error:
         return Left("damaged photos", str(error))
     return found
@@ -241,6 +274,8 @@ def data(found: Found) -> bytes:
     Raises:
       UsageError: it cannot be read.
     """
+    if found.group >= 0:
+        return parquet.photo(found.file, found.group, found.start)
     try:
         with open(found.file, "rb") as file:
             file.seek(found.start)

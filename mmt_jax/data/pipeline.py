@@ -19,7 +19,7 @@ from mmt_jax.data import regions, schema
 from mmt_jax.data.buckets import Size
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, LABELS, PIXELS, PROBS
-from mmt_jax.photos import processors
+from mmt_jax.photos import augment, processors
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
@@ -103,7 +103,8 @@ class Examples:
         wanted = None if config.model.pixels else config.model.feature_dim
         if config.model.pixels and any(PIXELS not in corpus.shapes for corpus in corpora):
             processor = processors.of(config)
-            corpora = [corpus.shown(processor) for corpus in corpora]
+            recipe = augment.RECIPES.get(config.data.augment)
+            corpora = [corpus.shown(processor, recipe) for corpus in corpora]
         for corpus in corpora:
             if wanted and wanted != corpus.feature_dim:
                 raise UsageError(
@@ -192,28 +193,35 @@ class Examples:
     def _laid_out(self, encoded: Sequence[Sequence[int]]) -> Text:
         return self._tokenizer.layout(encoded, length=self._length, layout=self._layout)
 
-    def images(self, indices: np.ndarray) -> Image:
-        """Photos [B] of 0 ≤ index < N as numpy arrays."""
+    def images(self, indices: np.ndarray, keys: np.ndarray | None = None) -> Image:
+        """Photos [B] of 0 ≤ index < N as numpy arrays; `keys` as of `batch`."""
         if self._patch_size:
             return regions.pixel_image(
-                self.pixels(indices), self._patch_size, global_region=self._global_region
+                self.pixels(indices, keys), self._patch_size, global_region=self._global_region
             )
         taken = self._taken(indices)
         return schema.to_image(self._reading.batch(taken, self._shapes, self._width))
 
-    def pixels(self, indices: np.ndarray) -> np.ndarray:
+    def pixels(self, indices: np.ndarray, keys: np.ndarray | None = None) -> np.ndarray:
         """[B, H, W, 3] f32 in 0..1 of photos, where records are patches of these."""
         pixels = np.zeros((len(indices), *self._shape), np.float32)
-        for place, photos in self._taken(indices):
+        for place, photos in self._taken(indices, keys):
             pixels[place] = photos.pixels
         return pixels / 255
 
-    def _taken(self, indices: np.ndarray) -> list[tuple[np.ndarray, Corpus]]:
+    def _taken(
+        self, indices: np.ndarray, keys: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, Corpus]]:
         """What each corpus has of photos, and their places among them."""
         owner = np.searchsorted(self._starts, indices, side="right") - 1
         places = [np.flatnonzero(owner == part) for part in range(len(self.sizes))]
+
+        def of(corpus: Photos, place: np.ndarray, start: int) -> Corpus:
+            own = indices[place] - start
+            return corpus.take(own) if keys is None else corpus.drawn(own, keys[place])
+
         return [
-            (place, corpus.take(indices[place] - start))
+            (place, of(corpus, place, start))
             for place, corpus, start in zip(places, self._corpora, self._starts, strict=False)
             if len(place)
         ]
@@ -253,11 +261,22 @@ class Examples:
         """A batch without the padding beyond `size`, which holds its pairs."""
         return buckets_lib.cut(batch, size, self._layout)
 
-    def batch(self, image_indices: np.ndarray, caption_indices: np.ndarray) -> Batch:
-        """Pairs of photo and caption, row by row."""
-        return Batch(
-            self.texts(caption_indices), self.images(image_indices), self._photo_ids[image_indices]
-        )
+    def batch(
+        self,
+        image_indices: np.ndarray,
+        caption_indices: np.ndarray,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        """Pairs of photo and caption, row by row.
+
+        Args:
+          image_indices: [B].
+          caption_indices: [B].
+          keys: [B, k] whole numbers that `config.data.augment` changes photos by; None = it does
+            not.
+        """
+        images = self.images(image_indices, keys)
+        return Batch(self.texts(caption_indices), images, self._photo_ids[image_indices])
 
     def random_captions(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One caption [B] for each of the photos [B], uniformly among its own."""

@@ -55,8 +55,11 @@ class Processor:
         if not self.divisor:
             long = int(self.side * longer / shorter)
             return (self.side, long) if height <= width else (long, self.side)
-        scale = min(self.side / shorter, int(_LONGEST * self.side) / longer)
-        rounded = [int(n * scale + 0.5) // self.divisor * self.divisor for n in (height, width)]
+        # Step by step as theirs, or what lies between two pixels would be rounded otherwise.
+        sides = [self.side / shorter * n if n > shorter else self.side for n in (height, width)]
+        if max(sides) > (most := int(_LONGEST * self.side)):
+            sides = [most / max(sides) * n for n in sides]
+        rounded = [int(n + 0.5) // self.divisor * self.divisor for n in sides]
         return max(rounded[0], self.divisor), max(rounded[1], self.divisor)
 
 

@@ -84,10 +84,15 @@ class Records:
         del rng
         return rows
 
-    def batch(self, rows: np.ndarray, sentences: np.ndarray | None = None) -> Batch:
-        """Entries [B] as numpy arrays."""
+    def batch(
+        self,
+        rows: np.ndarray,
+        sentences: np.ndarray | None = None,
+        keys: np.ndarray | None = None,
+    ) -> Batch:
+        """Entries [B] as numpy arrays; `keys` as of `Examples.batch`."""
         del sentences
-        images = [self._images(rows, place) for place in range(self._reads.count("image"))]
+        images = [self._images(rows, place, keys) for place in range(self._reads.count("image"))]
         text = None
         if self._texts is not None:
             text = jax.tree.map(lambda values: values[rows], self._texts)
@@ -95,9 +100,11 @@ class Records:
         targets = self._targets([self.entries[row] for row in rows])
         return Batch(text, images[0] if images else None, first, tuple(images[1:]), targets)
 
-    def _images(self, rows: np.ndarray, place: int) -> Image:
+    def _images(self, rows: np.ndarray, place: int, keys: np.ndarray | None) -> Image:
         if self._photos is not None:
-            return self._photos.images(self._numbers[rows, place])
+            # Two photos of an entry are changed each in its own way.
+            keys = None if keys is None else keys + np.eye(1, keys.shape[1], 3, int) * place
+            return self._photos.images(self._numbers[rows, place], keys)
         model = self._config.model
         processor = processors.Processor(model.image_size)
         pixels = [processor(self.entries[row].pixels) for row in rows]

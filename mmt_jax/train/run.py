@@ -12,6 +12,7 @@ import jax
 from mmt_jax.configs.config import Config, grouped, with_spec
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.data import sources
+from mmt_jax.data.album import Album
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
@@ -186,6 +187,11 @@ def _examples(
             size=config.data.size,
             pixels=config.model.pixels,
             bare=labels is not None,  # the entries' sentences are not the photos' captions
+        )
+    if config.data.augment and not (corpora and all(isinstance(part, Album) for part in corpora)):
+        raise UsageError(
+            f"config.data.augment={config.data.augment} changes photos as they are decoded; it "
+            f"needs a model that reads pixels and config.data.source=photos:FOLDER"
         )
     if labels is None:
         return Examples.of(config, corpora, tokenizer)
