@@ -58,14 +58,15 @@ class Photos(abc.ABC):
             raise no_regions(self.name)
         return self.shapes[FEATURES][0]
 
-    def shown(self, processor: Processor, augment: Any = None) -> Photos:
+    def shown(self, processor: Processor, augment: Any = None, cache: Any = None) -> Photos:
         """The same photos as a model is shown them; pixels that are stored stay as they are.
 
         Args:
           processor: see `photos.processors`.
           augment: a `photos.augment.Recipe`, which those that are `drawn` are changed by.
+          cache: a folder to keep them in as they are shown; see `data.decoded`.
         """
-        del processor, augment
+        del processor, augment, cache
         return self
 
     def picture(self, index: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from mmt_jax.cli import main
+from mmt_jax.configs.config import Config, DataConfig, TaskConfig
+from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.data import album, feed, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
@@ -19,6 +21,8 @@ from mmt_jax.params import flatten
 from mmt_jax.photo import image_id
 from mmt_jax.photos.augment import RECIPES
 from mmt_jax.photos.processors import Processor
+from mmt_jax.tasks import records
+from mmt_jax.tasks.base import Entry
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, loop, workdir
 
@@ -275,6 +279,48 @@ def test_photos_are_changed_where_they_train_and_nowhere_else(tmp_path):
     one, other = examples.pixels(rows, keys)
     assert not np.array_equal(one, other)  # one photo, twice in a batch
     np.testing.assert_array_equal(examples.pixels(rows[1:], keys[1:])[0], other)
+
+
+def test_two_photos_of_an_entry_are_changed_each_in_its_own_way(tmp_path):
+    corpora = sources.load(f"photos:{photos(tmp_path)}", "train")
+    words = vocabulary.train([c for own in SAID.values() for c in own], 60)
+    config = Config(
+        model=BridgeTowerConfig(image_size=16, patch_size=8),
+        data=DataConfig(augment="blip_randaug_wc"),
+        task=TaskConfig(name="nlvr2"),
+    )
+    entry = Entry("a", sentences=("both red",), photos=(NAMES[0], NAMES[0]), worth={"True": 1.0})
+    held = records.Records(config, [entry], ("False", "True"), words, corpora)
+    row, key = np.zeros(1, np.int64), np.array([[0, 5, 0, 1]])
+    plain, changed = held.batch(row), held.batch(row, None, key)
+    np.testing.assert_array_equal(plain.image.features, plain.more[0].features)
+    assert not np.array_equal(changed.image.features, changed.more[0].features)
+    again = held.batch(row, None, key)
+    np.testing.assert_array_equal(changed.more[0].features, again.more[0].features)
+
+
+def test_decoded_photos_are_kept_whole_and_refused_where_a_photo_changed(tmp_path, monkeypatch):
+    folder, cache = photos(tmp_path), tmp_path / "cache"
+    (found,) = sources.load(f"photos:{folder}", "train")
+    expected = found.shown(Processor(16)).take(np.arange(8)).pixels
+    torn = folder / "below" / f"{NAMES[5]}.jpg"
+    held = torn.read_bytes()
+    torn.write_bytes(held[:200])
+    with pytest.raises(UsageError, match="cannot be decoded"):
+        found.shown(Processor(16), cache=cache)
+    assert not [*cache.iterdir()]
+    torn.write_bytes(held)
+    np.testing.assert_array_equal(
+        found.shown(Processor(16), cache=cache).take(np.arange(8)).pixels, expected
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(album.pictures, "decode", lambda *_: pytest.fail("it decodes one"))
+        again = found.shown(Processor(16), cache=cache)
+        np.testing.assert_array_equal(again.take(np.array([3, 0])).pixels, expected[[3, 0]])
+    assert found.shown(Processor(24), cache=cache).take(np.array([1])).pixels.shape[1] == 24
+    torn.write_bytes(jpeg(drawn(NAMES[2], size=(30, 30))))
+    with pytest.raises(UsageError, match=f"changed since .* remove {cache}"):
+        found.shown(Processor(16), cache=cache)
 
 
 def test_what_cannot_be_changed_is_refused(tmp_path, capsys):

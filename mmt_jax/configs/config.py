@@ -103,6 +103,7 @@ class DataConfig(Checked):
     image_size: Count | None = None
     # How photos that train are changed at random: "" = not at all, or BridgeTower's name for it.
     augment: Annotated[str, Choice("", *AUGMENTS)] = ""
+    cache: str | None = None  # folder to keep decoded photos in, 3 · image_size² bytes each
     workers: Whole = 0  # processes that read records; 0 = threads
     # (T, R) sizes that batches are cut to, which groups pairs of like size; none = neither
     buckets: tuple[tuple[int, int], ...] = ()

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import io
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from mmt_jax import progress
 from mmt_jax.corpus import Corpus, Photos, Processor, no_regions
-from mmt_jax.data import layouts, prepared
+from mmt_jax.data import decoded, layouts, prepared
 from mmt_jax.data.layouts import Found, Left
 from mmt_jax.data.source import Source, Spec, portion, within
 from mmt_jax.errors import UsageError
@@ -35,27 +36,42 @@ class Album(Photos):
     Attributes:
       entries: of each photo, what `data` reads its file by.
       names: of each photo, its path within the folder.
+      files: of each photo, the file that changes where it does.
       data: the bytes of a photo's file.
       processor: makes of a photo what a model is shown; None = `picture` alone is asked for.
       side: of what it makes.
       augment: how photos that are `drawn` are changed; None = not at all.
+      cache: holds what the processor made, see `decoded`; None = it is made when it is taken.
     """
 
     entries: Sequence[Any]
     names: Sequence[str]
+    files: Sequence[pathlib.Path]
     data: Callable[[Any], bytes]
     processor: Processor | None = None
     side: int = 0
     augment: Recipe | None = None
+    cache: pathlib.Path | None = None
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {PIXELS: (self.side, self.side, 3)} if self.processor else {}
 
-    def shown(self, processor: Any, augment: Recipe | None = None) -> Album:
-        return dataclasses.replace(
-            self, processor=processor.cut, side=processor.side, augment=augment
-        )
+    def shown(
+        self, processor: Any, augment: Recipe | None = None, cache: str | os.PathLike | None = None
+    ) -> Album:
+        cut, side, path = processor.cut, processor.side, None
+        if cache:
+            names = [self.name, *self.names]
+            path = decoded.kept(
+                cache,
+                names,
+                self.files,
+                how=repr(processor),
+                side=side,
+                decode=lambda index: cut(self.picture(index)),
+            )
+        return dataclasses.replace(self, processor=cut, side=side, augment=augment, cache=path)
 
     def photo_name(self, index: int) -> str:
         return self.names[index]
@@ -79,10 +95,13 @@ class Album(Photos):
             )
         pixels = []
         for photo, key in zip(photos, keys, strict=True):
-            picture = self.picture(int(photo))
             if key is None or self.augment is None:
-                pixels.append(cut(picture))
+                kept = self.cache
+                pixels.append(
+                    decoded.opened(kept)[photo] if kept else cut(self.picture(int(photo)))
+                )
             else:
+                picture = self.picture(int(photo))
                 rng = np.random.default_rng(key)
                 pixels.append(self.augment(picture, cut, self.side, rng))
         shape = (len(photos), *self.shapes[PIXELS])
@@ -107,6 +126,8 @@ class Album(Photos):
             captions=tuple(self.captions[photo] for photo in photos),
             entries=[self.entries[photo] for photo in photos],
             names=[self.names[photo] for photo in photos],
+            files=[self.files[photo] for photo in photos],
+            cache=None,  # whose rows are those of all
         )
 
 
@@ -200,6 +221,7 @@ def _of_examples(
     if not examples.photos:
         raise UsageError(f"{folder} has no feature that is an image")
     texts = prepared.caption_feature(examples.names)
+    about = prepared.find(folder) / prepared.INFO
     for index, example in enumerate(examples):
         said = example.get(texts, ()) if texts else ()
         said = tuple(text for text in ([said] if isinstance(said, str) else said) if prepare(text))
@@ -208,7 +230,7 @@ def _of_examples(
             name = str(
                 example.get(f"{of}/id", index if len(examples.photos) == 1 else f"{index}-{of}")
             )
-            yield (index, photo), Found(image_id(name), name, said, folder)
+            yield (index, photo), Found(image_id(name), name, said, about)
 
 
 @functools.lru_cache(maxsize=8)
@@ -240,5 +262,6 @@ def _album(source: _Albums, split: str, changed: tuple[int, ...]) -> Album:
         captions=tuple(photo.captions for photo in photos),
         entries=entries,
         names=tuple(photo.name for photo in photos),
+        files=tuple(photo.file for photo in photos),
         data=data,
     )

@@ -104,7 +104,8 @@ class Examples:
         if config.model.pixels and any(PIXELS not in corpus.shapes for corpus in corpora):
             processor = processors.of(config)
             recipe = augment.RECIPES.get(config.data.augment)
-            corpora = [corpus.shown(processor, recipe) for corpus in corpora]
+            cache = None if recipe else config.data.cache
+            corpora = [corpus.shown(processor, recipe, cache) for corpus in corpora]
         for corpus in corpora:
             if wanted and wanted != corpus.feature_dim:
                 raise UsageError(

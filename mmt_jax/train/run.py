@@ -193,6 +193,11 @@ def _examples(
             f"config.data.augment={config.data.augment} changes photos as they are decoded; it "
             f"needs a model that reads pixels and config.data.source=photos:FOLDER"
         )
+    if config.data.augment and config.data.cache:
+        raise UsageError(
+            "config.data.cache keeps photos as they are shown, and config.data.augment changes "
+            "them as they are decoded; leave one out"
+        )
     if labels is None:
         return Examples.of(config, corpora, tokenizer)
     return Records(config, entries, labels, tokenizer, corpora, say=said.append)
