@@ -85,7 +85,7 @@ class Album(Photos):
         return self._made(photos, (None,) * len(photos))
 
     def drawn(self, photos: np.ndarray, keys: np.ndarray) -> Corpus:
-        return self._made(photos, keys)
+        return self._made(photos, list(keys))
 
     def _made(self, photos: np.ndarray, keys: Sequence[np.ndarray | None]) -> Corpus:
         if (cut := self.processor) is None:

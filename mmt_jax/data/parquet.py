@@ -30,7 +30,7 @@ def rows(path: str | os.PathLike) -> Iterator[tuple[int, int, str, Any, bytes | 
         names, groups = file.schema_arrow.names, file.num_row_groups
     column = _photos(names, path)
     said = next((name for name in _CAPTIONS if name in names), None)
-    wanted = [name for name in ("key", said) if name in names]
+    wanted = [name for name in ("key", said) if name and name in names]
     for group in range(groups):
         *told, photos = _read(path, group, [*wanted, column])
         texts = told[-1] if said else [None] * len(photos)

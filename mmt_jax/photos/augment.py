@@ -97,7 +97,7 @@ def _crop(picture: np.ndarray, area: float, side: int, rng: np.random.Generator)
     tall, wide = picture.shape[:2]
     for _ in range(_TRIES):
         kept = tall * wide * rng.uniform(area, 1)
-        ratio = math.exp(rng.uniform(*map(math.log, _RATIOS)))
+        ratio = math.exp(rng.uniform(math.log(_RATIOS[0]), math.log(_RATIOS[1])))
         height, width = round(math.sqrt(kept / ratio)), round(math.sqrt(kept * ratio))
         if 0 < height <= tall and 0 < width <= wide:
             top, left = rng.integers(tall - height + 1), rng.integers(wide - width + 1)
@@ -189,7 +189,7 @@ def _solarize(image: Image.Image, level: int, rng: np.random.Generator) -> Image
     del rng
     from PIL import ImageOps
 
-    return ImageOps.solarize(image, _between(0, 256, 30, level))
+    return ImageOps.solarize(image, math.ceil(_between(0, 256, 30, level)))
 
 
 def _solarize_add(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
