@@ -411,6 +411,10 @@ def test_initial_values_are_as_the_shapes_say_and_follow_the_key():
         ({"layers": ("text", "image"), "objective": {"hloss": True}}, r"config\.objective\.hloss"),
         ({"layout": "cls_last"}, r"config\.model\.layout='cls_last'.*release, cls_first"),
         ({"family": "bert"}, r"config\.objective\.itm='classification'.*bert; it has none"),
+        (
+            {"family": "bert", "objective": {"itm": "none", "mrm": 1.0}},
+            r"config\.objective\.mrm is 1\.0, but the family bert is trained by mlm alone; set",
+        ),
     ],
 )
 def test_wrong_config_gets_a_remedy(fields, message):
