@@ -324,10 +324,12 @@ def test_decoded_photos_are_kept_whole_and_refused_where_a_photo_changed(tmp_pat
 
 
 def test_what_cannot_be_changed_is_refused(tmp_path, capsys):
-    asked = ["--config=data_cc,scale=pilot", "--config.data.augment=clip_randaug"]
-    asked += ["--config.data.size=40", f"--workdir={tmp_path / 'run'}"]
-    assert main.main(["train", *asked]) == 2
+    run_of = ["train", f"--workdir={tmp_path / 'run'}", "--config.data.augment=clip_randaug"]
+    assert main.main([*run_of, "--config=data_cc,scale=pilot"]) == 2
     assert "config.data.source=photos:FOLDER" in capsys.readouterr().err
+    pixels = [f"--config={TINY}", f"--config.data.source=photos:{photos(tmp_path)}"]
+    assert main.main([*run_of, *pixels, f"--config.data.cache={tmp_path / 'cache'}"]) == 2
+    assert "leave one out" in capsys.readouterr().err
 
 
 def run(*arguments):

@@ -12,7 +12,6 @@ import jax
 from mmt_jax.configs.config import Config, grouped, with_spec
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.data import sources
-from mmt_jax.data.album import Album
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
@@ -83,6 +82,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             "empty"
         )
     _check_attention(config)
+    _check_changes(config)
     if config.eval.patience and not config.eval.every:
         raise UsageError(
             f"config.eval.patience={config.eval.patience} counts evaluations during training, and "
@@ -171,6 +171,23 @@ def _check_attention(config: Config) -> None:
         )
 
 
+def _check_changes(config: Config) -> None:
+    """Photos are changed at random only where they are decoded for it."""
+    parts = sources.parse(config.data.source)
+    if config.data.augment and not (
+        config.model.pixels and all(part.kind in ("photos", "tfds") for part in parts)
+    ):
+        raise UsageError(
+            f"config.data.augment={config.data.augment} changes photos as they are decoded; it "
+            f"needs a model that reads pixels and config.data.source=photos:FOLDER"
+        )
+    if config.data.augment and config.data.cache:
+        raise UsageError(
+            "config.data.cache keeps photos as they are shown, and config.data.augment changes "
+            "them as they are decoded; leave one out"
+        )
+
+
 def _examples(
     config: Config,
     tokenizer: Tokenizer,
@@ -187,16 +204,6 @@ def _examples(
             size=config.data.size,
             pixels=config.model.pixels,
             bare=labels is not None,  # the entries' sentences are not the photos' captions
-        )
-    if config.data.augment and not (corpora and all(isinstance(part, Album) for part in corpora)):
-        raise UsageError(
-            f"config.data.augment={config.data.augment} changes photos as they are decoded; it "
-            f"needs a model that reads pixels and config.data.source=photos:FOLDER"
-        )
-    if config.data.augment and config.data.cache:
-        raise UsageError(
-            "config.data.cache keeps photos as they are shown, and config.data.augment changes "
-            "them as they are decoded; leave one out"
         )
     if labels is None:
         return Examples.of(config, corpora, tokenizer)
