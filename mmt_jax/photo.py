@@ -22,6 +22,7 @@ BOXES = "image/bboxes"  # [R, 5] f32: ymin, xmin, ymax, xmax in 0..1, then the a
 FEATURES = "image/detection_features"  # [R, F]
 SCORES = "image/scores"  # [R] f32: of the best class that is not background
 PIXELS = "image/pixels"  # [H, W, 3]
+IMAGE_PADDING = "image/padding_mask"  # [R]: 1 where a row is no region
 
 # What a record file holds for people, and no model reads.
 PICTURE = "photo/picture"  # [H, W, 3] uint8

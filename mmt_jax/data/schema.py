@@ -15,11 +15,10 @@ from jaxtyping import Bool, Int
 
 from mmt_jax.data.npz import Npz
 from mmt_jax.errors import UsageError
-from mmt_jax.photo import BOXES, FEATURES, IDS, PIXELS, PROBS
+from mmt_jax.photo import BOXES, FEATURES, IDS, IMAGE_PADDING, PIXELS, PROBS
 from mmt_jax.text.base import MASK
 from mmt_jax.typing import Array, Image, Text
 
-IMAGE_PADDING = "image/padding_mask"
 MASKED_TOKENS = "masked_tokens"
 SEGMENT_IDS = "text/segment_ids"
 TOKEN_IDS = "text/token_ids"

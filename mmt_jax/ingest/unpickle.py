@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 
 from mmt_jax.data import npz
-from mmt_jax.data.schema import IMAGE_PADDING
 from mmt_jax.errors import UsageError
+from mmt_jax.photo import IMAGE_PADDING
 
 _ADMITTED = {
     ("numpy", "ndarray"),

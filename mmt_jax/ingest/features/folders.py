@@ -17,7 +17,6 @@ from collections.abc import Callable
 import numpy as np
 
 from mmt_jax.data.npz import Npz
-from mmt_jax.data.schema import IMAGE_PADDING
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest import unpickle
@@ -25,7 +24,7 @@ from mmt_jax.ingest.features import detections
 from mmt_jax.ingest.features.detections import Detections, Format, Names
 from mmt_jax.ingest.features.stores import MMF
 from mmt_jax.ingest.guarded import Entries
-from mmt_jax.photo import BOXES, FEATURES
+from mmt_jax.photo import BOXES, FEATURES, IMAGE_PADDING
 
 NPZ = {"features": "x", "boxes": "bbox", "width": "image_w", "height": "image_h"}
 NPZ |= {"count": "num_bbox", "class_probs": "cls_prob"}
