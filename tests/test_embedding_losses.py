@@ -102,6 +102,28 @@ def test_triplet_by_hand():
     assert losses.shape == (4, 4, 4)
 
 
+def test_distances_may_be_those_of_cosines():
+    text, image, labels = by_angle(0, 90), by_angle(60, 90), jnp.array([5, 6])
+    attract, repel = embedding.contrastive(text, image, labels, distance="cosine")
+    assert float(attract[0, 2]) == pytest.approx(1 - math.cos(math.radians(60)))
+    assert float(repel[2, 1]) == pytest.approx(math.cos(math.radians(30)))  # of what is 1 apart
+    losses = embedding.triplet(text, image, labels, margin=0.0, distance="cosine")
+    assert float(losses[2, 0, 1]) == pytest.approx(math.cos(math.pi / 6) - math.cos(math.pi / 3))
+
+
+def test_miners_choose_triplets_by_their_negatives():
+    # Anchor caption 0 (0°): its photo is 30° away, caption 1 is 25° and photo 1 is 35° away.
+    pairs = by_angle(0, 25), by_angle(30, 35), jnp.array([0, 1])
+    found = {
+        miner: embedding.triplet(*pairs, margin=0.2, miner=miner)[0, 2]
+        for miner in ("all", "hard", "semihard")
+    }
+    nearer, farther = (0.2 + chord(30) - chord(angle) for angle in (25, 35))
+    close(found["all"], [0, nearer, 0, farther])
+    close(found["hard"], [0, nearer, 0, 0])
+    close(found["semihard"], [0, 0, 0, farther])
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [4, 9, 4, 9]])
 def test_pairs_and_triplets_are_those_of_the_labels(labels):
     text, image = embeddings()

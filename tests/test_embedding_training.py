@@ -110,15 +110,17 @@ def test_two_towers_learn_by_it(name):
 
 
 @pytest.mark.slow
-def test_hinge_by_hand_of_the_whole_batch():
+@pytest.mark.parametrize("margin", [None, 0.5])
+def test_hinge_by_hand_of_the_whole_batch(margin):
     """Candidates cut the batch for the accuracy alone."""
-    model = two_tower(loss="hinge", candidates=2)
+    model = two_tower(loss="hinge", candidates=2, margin=margin)
     _, terms, _, params = trained(model)
     text, image = embeddings(model, params)
     scores = np.float64(text) @ np.float64(image).T
     true = np.diag(scores)
-    of_captions = np.where(WRONG, np.maximum(0, 0.2 + scores - true[:, None]), 0).max(axis=1)
-    of_photos = np.where(WRONG, np.maximum(0, 0.2 + scores - true[None]), 0).max(axis=0)
+    margin = margin or 0.2  # VSE++'s
+    of_captions = np.where(WRONG, np.maximum(0, margin + scores - true[:, None]), 0).max(axis=1)
+    of_photos = np.where(WRONG, np.maximum(0, margin + scores - true[None]), 0).max(axis=0)
     np.testing.assert_allclose(terms["itm"].mean, (of_captions + of_photos).mean(), rtol=1e-4)
     right = (scores[0, 0] > scores[0, 1], scores[1, 1] > scores[1, 0])
     right += (scores[2, 2] > scores[2, 3], scores[3, 3] > scores[3, 2])
@@ -128,6 +130,8 @@ def test_hinge_by_hand_of_the_whole_batch():
 def test_an_unknown_loss_is_refused_with_the_names_there_are():
     with pytest.raises(UsageError, match=r"config\.objective\.loss='hing' .* hinge, hinge_sum"):
         two_tower(loss="hing")
+    with pytest.raises(UsageError, match="temperature is no setting of the loss 'hinge', which ha"):
+        two_tower(loss="hinge", temperature=0.1)
 
 
 @pytest.mark.parametrize(

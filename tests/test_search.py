@@ -66,7 +66,7 @@ def texts():
 
 
 def photos(found):
-    return [[hit.photo for hit in hits] for hits in found]
+    return [[hit.place for hit in hits] for hits in found.hits]
 
 
 # ---- Indices -------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_inner_products_rank_as_the_model_scores(towers, examples, texts):
     found = index.search(*towers, texts, top=7)
     scores = Predictor(*towers).score(texts, examples.images(np.arange(PHOTOS)))
     assert photos(found) == np.argsort(-scores, axis=1)[:, :7].tolist()
-    best = [[hit.score for hit in hits] for hits in found]
+    best = [[hit.score for hit in hits] for hits in found.hits]
     np.testing.assert_allclose(best, -np.sort(-scores, axis=1)[:, :7], rtol=1e-4)
     assert index.image_ids[:3] == (100, 107, 114)
     assert index.captions[1] == ("two green balls", "a cube left of a ball <b>&")
@@ -90,7 +90,7 @@ def test_cosines_leave_lengths_aside(towers, examples, texts):
     lengths = np.linalg.norm(captions, axis=1)[:, None] * np.linalg.norm(images, axis=1)
     cosines = captions @ images.T / lengths
     assert photos(found) == np.argsort(-cosines, axis=1)[:, :5].tolist()
-    np.testing.assert_allclose(found[0][0].score, cosines[0].max(), rtol=1e-4)
+    np.testing.assert_allclose(found.hits[0][0].score, cosines[0].max(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("metric", indices.METRICS)
@@ -229,10 +229,10 @@ def test_the_table_and_its_json(mmt, folder, tmp_path, towers, examples, texts):
     rows = json.loads(text)
     assert [row["caption"] for row in rows] == list(QUERIES)
     found = indices.build(*towers, examples).search(*towers, texts, top=3)
-    for row, hits in zip(rows, found, strict=True):
+    for row, hits in zip(rows, found.hits, strict=True):
         assert [photo["rank"] for photo in row["photos"]] == [1, 2, 3]
-        assert [photo["image_id"] for photo in row["photos"]] == [100 + 7 * h.photo for h in hits]
-        assert row["photos"][0]["captions"] == list(corpus().captions[hits[0].photo])
+        assert [photo["image_id"] for photo in row["photos"]] == [100 + 7 * h.place for h in hits]
+        assert row["photos"][0]["captions"] == list(corpus().captions[hits[0].place])
     status, table, _ = mmt(*asked, captions[0])
     first = rows[0]["photos"][0]
     cells = ["1", f"{first['score']:.3f}", f"{first['image_id']}", *first["captions"][0].split()]
@@ -264,7 +264,7 @@ def test_the_page_escapes_whatever_an_index_holds(towers, examples):
     index = indices.build(*towers, examples)
     ids = ("<script>x</script>",) * PHOTOS
     index = dataclasses.replace(index, image_ids=ids)
-    page = sheet.render(index, ["<i>"], [[indices.Hit(0, 1.0)]], pixels={}, note="<u>")
+    page = sheet.render(index, [("<i>", None)], [[indices.Hit(0, 1.0)]], pixels={}, note="<u>")
     assert not {"<script>", "<i>", "<u>"} & set(re.findall(r"<[^>]*>", page))
 
 

@@ -1,12 +1,14 @@
-"""Writes the embeddings of a source's photos as an index for `mmt search`.
+"""Writes the embeddings of a source's photos, or of its captions, as an index for `mmt search`.
 
-usage: mmt index --workdir=DIR --data=SOURCE --split=SPLIT --out=INDEX [--kind=KIND]
+usage: mmt index --workdir=DIR --data=SOURCE --split=SPLIT --out=INDEX [--side=SIDE] [--kind=KIND]
 
   mmt index --workdir=work/towers --data=scenes --split=test --out=work/index
+  mmt index --workdir=work/towers --data=scenes --split=test --side=captions --out=work/captions
 
 The model must have embeddings, as those of two towers do; the workdir's best checkpoint is taken.
-The kind says how photos are found: `flat` compares with each of them, `ivf` with those of the
-nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss a photo. The
+An index of images is searched with captions or photos, one of captions with photos.
+The kind says how they are found: `flat` compares with each of them, `ivf` with those of the
+nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss one. The
 metric `ip` ranks by the inner product, which is the score of a model of two towers; `cosine` leaves
 the lengths of the embeddings aside.
 
@@ -25,14 +27,16 @@ FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "SPLIT", "such as test", required=True),
     flags.Flag("out", "INDEX", "the new folder; nothing is overwritten", required=True),
-    flags.Flag("kind", "flat|ivf|hnsw", "how photos are found; flat by default", "flat"),
+    flags.Flag("side", "images|captions", "what is indexed; images by default", "images"),
+    flags.Flag("kind", "flat|ivf|hnsw", "how they are found; flat by default", "flat"),
     flags.Flag("metric", "ip|cosine", "what a score is; ip by default", "ip"),
 )
 
 
 def run(args: types.SimpleNamespace) -> None:
     """Embeds and writes."""
-    progress.stage(f"embedding the photos of {args.data}, split {args.split}")
+    what = "captions" if args.side == "captions" else "photos"
+    progress.stage(f"embedding the {what} of {args.data}, split {args.split}")
 
     from mmt_jax.data import sources
     from mmt_jax.data.pipeline import Examples
@@ -50,6 +54,7 @@ def run(args: types.SimpleNamespace) -> None:
         trained.model,
         trained.params,
         Examples.of(config, corpora, tokenizer, bare=True),
+        side=args.side,
         kind=args.kind,
         metric=args.metric,
         workdir=workdir,
@@ -58,6 +63,6 @@ def run(args: types.SimpleNamespace) -> None:
     )
     index.write(built, args.out)
     print(
-        f"{len(built)} photos of {args.data}, split {args.split}, {built.vectors.d} numbers each, "
+        f"{len(built)} {what} of {args.data}, split {args.split}, {built.vectors.d} numbers each, "
         f"in {args.out}"
     )

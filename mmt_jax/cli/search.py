@@ -1,13 +1,20 @@
-"""Finds the photos of an index that fit a caption best.
+"""Finds the photos of an index that fit a caption best, or the photos or captions that fit a photo.
 
 usage: mmt search --index=INDEX --caption=TEXT ... [--top=N] [--json] [--html=FILE] [--workdir=DIR]
+       mmt search --index=INDEX --image=FILE|--record=FILE.npz ... [--detector=NAME:MODEL]
 
   mmt search --index=work/index --caption="a red circle" --caption="two stars"
   mmt search --index=work/index --caption="a red circle" --top=50 --html=work/found.html
+  mmt search --index=work/captions --image=dog.jpg
 
-`mmt index` writes an index. The captions are embedded by the model that wrote it, which is looked
-for where it was then, or in --workdir; captions that are too long are cut, as in training. --html
-writes a page that needs nothing beside it, with pictures where the source's photos have pixels.
+`mmt index` writes an index, of photos or of captions (--side). Queries are embedded by the model
+that wrote it, which is looked for where it was then, or in --workdir; captions that are too long
+are cut, as in training. A photo is taken as `mmt score` takes it. --html writes a page that needs
+nothing beside it, with pictures where the source's photos have pixels.
+
+A score ranks: it is the cosine or the inner product of two embeddings. The probability of a match
+stands beside it where the model has learned one: of two towers, or of a model that embeds and also
+scores pairs jointly. It is that of a pair drawn as in training, where half of them match.
 
 Needs FAISS: pip install 'mmt_jax[retrieval]'.
 """
@@ -18,90 +25,144 @@ import json
 import types
 import typing
 
-from mmt_jax.cli import flags
+from mmt_jax.cli import flags, photo
 from mmt_jax.errors import UsageError
 
 if typing.TYPE_CHECKING:
     import numpy as np
 
-    from mmt_jax.infer.search.index import Index
+    from mmt_jax.infer.scorer import Scorer
+    from mmt_jax.infer.search.index import Found, Index
 
 _SIDE = 320  # pixels, at most, of a picture on the page
 
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
-    flags.Flag("caption", "TEXT", "what is looked for", (), required=True),
-    flags.Flag("top", "N", "photos for each caption; 10 by default", default=10),
+    flags.Flag("caption", "TEXT", "what is looked for", ()),
+    flags.Flag("image", "FILE", "a photo that is looked for, in place of a caption", ()),
+    flags.Flag("record", "FILE.npz", "a photo's record, likewise", ()),
+    photo.DETECTOR,
+    flags.Flag("top", "N", "how many for each of these; 10 by default", default=10),
     flags.JSON,
-    flags.Flag("html", "FILE", "a page of the photos found; nothing is overwritten"),
+    flags.Flag("html", "FILE", "a page of what was found; nothing is overwritten"),
     flags.Flag("workdir", "DIR", "the model's, where it has been moved since"),
 )
 
 
 def run(args: types.SimpleNamespace) -> None:
     """Searches, prints and writes."""
+    if sum(map(bool, (args.caption, args.image, args.record))) != 1:
+        raise UsageError("give one of --caption, --image and --record, once or more; see --help")
+    if args.detector and not args.image:
+        raise UsageError("--detector is for a photo that --image names; leave it out")
+
     from mmt_jax.files import check_new, whole
+    from mmt_jax.infer import api
     from mmt_jax.infer.search import index as indices
     from mmt_jax.infer.search import sheet
-    from mmt_jax.text import store
-    from mmt_jax.train import checkpoint, published
+    from mmt_jax.train import published
 
     index = indices.read(args.index)
     if args.html:
         check_new(args.html)
-    workdir = published.workdir(args.workdir or index.about.workdir)
-    trained = checkpoint.load(workdir)
-    config = trained.config
-    texts = store.stored_tokenizer(workdir).texts(
-        args.caption, length=config.data.text_length, layout=config.model.layout
-    )
-    found = index.search(trained.model, trained.params, texts, top=args.top)
+    scorer = api.of_workdir(published.workdir(args.workdir or index.about.workdir))
+    queries = args.caption or args.image or args.record
+    found, meaning = _found(args, index, scorer)
     if args.html:
-        pixels, note = _pictures(index, sorted({hit.photo for hits in found for hit in hits}))
-        page = sheet.render(index, args.caption, found, pixels=pixels, note=note)
+        shown = [(name, None if args.caption else _shown(name)) for name in queries]
+        wanted = {index.image_ids[hit.place] for hits in found.hits for hit in hits}
+        pixels, missing = _pictures(index, sorted(wanted))
+        note = " ".join(filter(None, (meaning, missing)))
+        page = sheet.render(index, shown, found.hits, pixels=pixels, note=note)
         with whole(args.html) as part:
             part.write_text(page, encoding="utf-8")
-    rows = [
-        [
-            {
-                "rank": rank,
-                "score": hit.score,
-                "image_id": index.image_ids[hit.photo],
-                "name": index.names[hit.photo],
-                "captions": index.captions[hit.photo],
-            }
-            for rank, hit in enumerate(hits, 1)
-        ]
-        for hits in found
-    ]
-    answers = list(zip(args.caption, rows, strict=True))
+    captions = index.about.side == "captions"
+    answers = []
+    for query, hits in zip(queries, found.hits, strict=True):
+        rows: list[dict[str, typing.Any]] = []
+        for rank, hit in enumerate(hits, 1):
+            said = index.captions[hit.place]
+            chance = {} if hit.probability is None else {"probability": hit.probability}
+            rows.append(
+                {
+                    "rank": rank,
+                    "score": hit.score,
+                    **chance,
+                    "image_id": index.image_ids[hit.place],
+                    "name": index.names[hit.place],
+                    **({"caption": said[0]} if captions else {"captions": said}),
+                }
+            )
+        answers.append((query, rows, sheet.nothing_fits(hits)))
     if args.json:
-        print(json.dumps([{"caption": c, "photos": photos} for c, photos in answers], indent=1))
+        asked, key = "caption" if args.caption else "photo", "captions" if captions else "photos"
+        lines = [{asked: q, "score_is": found.score, key: rows} for q, rows, _ in answers]
+        print(json.dumps(lines, indent=1))
         return
-    for caption, photos in answers:
+    for query, rows, nothing in answers:
+        chances = ["probability"] * any("probability" in row for row in rows)
         cells = [
-            [f"{p['rank']}", f"{p['score']:.3f}", p["name"], next(iter(p["captions"]), "")]
-            for p in photos
+            [
+                f"{row['rank']}",
+                f"{row['score']:.3f}",
+                *(f"{row[name]:.3f}" for name in chances),
+                row["name"],
+                row["caption"] if captions else next(iter(row["captions"]), ""),
+            ]
+            for row in rows
         ]
-        print(f"{caption}\n{flags.table(['rank', 'score', 'photo', 'its caption'], cells)}\n")
+        header = ["rank", "score", *chances, "photo", "its caption"]
+        print(f"{query}\n{flags.table(header, cells)}\n" + f"{sheet.NOTHING}\n" * nothing)
+    print(meaning)
 
 
-def _pictures(index: Index, photos: list[int]) -> tuple[dict[int, np.ndarray], str]:
-    """Pixels of some photos of the index's source, by place in the index; or why there are none."""
-    import numpy as np
+def _found(args: types.SimpleNamespace, index: Index, scorer: Scorer) -> tuple[Found, str]:
+    """What was found, and a sentence on what its scores are."""
+    from mmt_jax.data import schema
+    from mmt_jax.infer.export import signature
+    from mmt_jax.infer.search import source
 
-    from mmt_jax.corpus import starts
-    from mmt_jax.data import sources
+    predictor = scorer.predictor
+    assert predictor is not None
+    if args.caption:
+        items = schema.to_text(scorer.texts(args.caption, truncate=True))
+    else:
+        read = scorer.images(args.image or args.record, args.detector)
+        items = signature.image(scorer.config, read)
+    found = index.search(predictor.model, predictor.params, items, top=args.top)
+    told = f"score: {found.score} of the embeddings"
+    if not args.caption and index.about.side == "images":
+        return found, f"{told}; it ranks photos by likeness, and is no probability."
+    if not predictor.model.separable and predictor.fitted:
+        try:
+            found = found._replace(hits=source.judged(index, scorer, items, found.hits))
+        except UsageError as error:
+            return found, f"{told}; it ranks. There are no probabilities: {error}."
+    if all(hit.probability is None for hits in found.hits for hit in hits):
+        return found, f"{told}; it ranks, and is no probability, for the model has learned none."
+    return found, f"{told}. probability: of a match, were half of all pairs matches."
+
+
+def _shown(path: str) -> np.ndarray | None:
+    """The picture of a photo, or of its record, that was looked for; None = it has none."""
+    from mmt_jax.data import schema
+    from mmt_jax.photo import PICTURE
+    from mmt_jax.photos import pictures
+
+    if not path.endswith(".npz"):
+        return pictures.at_most(pictures.read(path), _SIDE)
+    record = schema.read_record(path)
+    pixels = record.get(PICTURE, record.get(schema.PIXELS))
+    return None if pixels is None else pictures.at_most(pictures.given(pixels)[0], _SIDE)
+
+
+def _pictures(index: Index, image_ids: list[int]) -> tuple[dict[int, np.ndarray], str]:
+    """Pixels of some photos of the index's source, by id; or why there are none."""
+    from mmt_jax.infer.search import source
     from mmt_jax.photos import pictures
 
     try:
-        corpora = sources.load(index.about.source, index.about.split, pixels=True, bare=True)
-        if tuple(i for corpus in corpora for i in corpus.image_ids.tolist()) != index.image_ids:
-            raise UsageError(f"{index.about.source} has other photos than when it was indexed")
-        ends, found = starts([len(corpus) for corpus in corpora]), {}
-        for photo in photos:
-            part = int(np.searchsorted(ends, photo, side="right")) - 1
-            found[photo] = pictures.at_most(corpora[part].picture(photo - int(ends[part])), _SIDE)
+        photos = source.Source(index)
+        return {i: pictures.at_most(photos.picture(i), _SIDE) for i in image_ids}, ""
     except UsageError as error:
         return {}, f"There are no pictures: {error}."
-    return found, ""

@@ -44,8 +44,16 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]  # jax's keys read 32 bits: more woul
 Moment = Annotated[float, Range(0.0, 0.9999999)]  # at 1, moments would learn nothing
 
 # What contrastive ITM trains: the softmax over candidates, or a loss on the embeddings of the whole
-# batch, by its name in mmt_jax.objectives.embedding.
-LOSSES = ("softmax", "hinge", "hinge_sum", "triplet", "pairs", "nt_xent", "convirt")
+# batch, by its name in mmt_jax.objectives.embedding; and those of its settings that are fields.
+LOSSES = {
+    "softmax": (),
+    "hinge": ("margin",),
+    "hinge_sum": ("margin",),
+    "triplet": ("margin", "distance", "miner"),
+    "pairs": ("positive_margin", "negative_margin", "distance"),
+    "nt_xent": ("temperature",),
+    "convirt": ("temperature",),
+}
 
 # BridgeTower's changes of photos, by name in mmt_jax.photos.augment: `blip` crops at random and
 # flips, `wc` changes colours too, `wohf` does not flip, `clip` neither crops nor flips.
@@ -81,7 +89,31 @@ class ObjectiveConfig(Checked):
     # ITM's wrong pairs: hard ones are drawn by the image–text contrast.
     negatives: Annotated[str, Choice("random", "hard")] = "random"
 
+    # Settings of `loss`; None = its own, see mmt_jax.objectives.embedding.
+    margin: Weight | None = None
+    positive_margin: Weight | None = None
+    negative_margin: Weight | None = None
+    temperature: Annotated[float, Range(1e-3)] | None = None
+    distance: Annotated[str, Choice("euclidean", "cosine")] | None = None
+    miner: Annotated[str, Choice("all", "semihard", "hard")] | None = None
+
     path: ClassVar[str] = "config.objective"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = LOSSES[self.loss]
+        for name in sorted({name for names in LOSSES.values() for name in names} - {*own}):
+            if getattr(self, name) is not None:
+                raise UsageError(
+                    f"config.objective.{name} is no setting of the loss {self.loss!r}, which has "
+                    f"{', '.join(own) or 'none'}; leave it out"
+                )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of `loss`, those that are set."""
+        values = {name: getattr(self, name) for name in LOSSES[self.loss]}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)

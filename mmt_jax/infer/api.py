@@ -63,7 +63,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     if (folder / "config.json").is_file():
         if vocab is not None:
             raise UsageError(f"{path} is a workdir, which has its vocabulary; leave vocab= out")
-        return _of_workdir(folder)
+        return of_workdir(folder)
     problem = "is neither a training workdir nor a SavedModel nor published weights"
     raise UsageError(
         f"{path} {problem if folder.exists() else 'does not exist'}; give the --workdir of "
@@ -97,7 +97,12 @@ def data_spec(config: Config) -> DataSpec:
     return RELEASE_SPEC
 
 
-def _of_workdir(workdir: pathlib.Path) -> Scorer:
+def of_workdir(workdir: pathlib.Path) -> Scorer:
+    """As `load`, of a training workdir.
+
+    Raises:
+      UsageError: it is none.
+    """
     from mmt_jax.train import checkpoint
 
     trained, settings = checkpoint.load(workdir), preparation.read(workdir)

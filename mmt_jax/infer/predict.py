@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int
+from scipy import special
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
@@ -91,6 +92,25 @@ class Predictor:
         for part, row in zip(parts, rows, strict=True):
             out[part.index] = row[: len(part.index)]
         return out
+
+    def calibrated(self, products: Float32[np.ndarray, "*P"]) -> Float32[np.ndarray, "*P"] | None:
+        """Inner products of captions' with photos' embeddings → probabilities of a match.
+
+        None of models that score otherwise, or that have learned none, such as those whose weights
+        were published without a calibration. They hold where half of the pairs match, as in
+        training.
+        """
+        if not (self.model.separable and self.fitted):
+            return None
+        return special.expit(self._fetch(self._run(_calibrated, products)))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether match probabilities have been learned."""
+        if self.model.config.objective.itm == "contrastive":
+            scale = self.params["calibration"]  # as it is born, see `nn.heads.Calibration`
+            return (float(scale["scale"]), float(scale["bias"])) != (1.0, 0.0)
+        return self.model.config.objective.itm != "none"
 
     def matches(self, texts: Text, images: Image) -> Float32[np.ndarray, " P"]:
         """Row p of `texts` meets row p of `images`: the scores of `score`, of these pairs alone."""
@@ -204,6 +224,11 @@ def _score(model: Model, params: Params, text: Encoded, image: Encoded) -> Float
 def _odds(model: Model, params: Params, text: Encoded, image: Encoded) -> Float32[Array, " P"]:
     logits = scored(model, params, text, image)[1]
     return logits[:, 0] - logits[:, 1]
+
+
+def _calibrated(model: Model, params: Params, products: Array) -> Array:
+    logits = model.logits(params, products)
+    return logits[..., 0] - logits[..., 1]
 
 
 def _all_pairs(

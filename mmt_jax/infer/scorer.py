@@ -34,10 +34,15 @@ class Answer(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A photo by its place in the list that was searched, and its score."""
+    """A photo or caption by its place in the list that was searched, and its score."""
 
-    photo: int
+    place: int
     score: float
+
+    @property
+    def photo(self) -> int:
+        """The place, of a photo."""
+        return self.place
 
 
 class Scorer(Reader):
@@ -195,29 +200,40 @@ class Scorer(Reader):
 
     def search(
         self,
-        records: Sequence[Record],
-        caption: str,
+        records: Sequence[Record] | Sequence[str],
+        caption: str | None = None,
         *,
+        photo: Record | None = None,
         top: int = 5,
         truncate: bool = False,
         detector: str | Detector | None = None,
         size_divisor: int | None = None,
     ) -> list[Found]:
-        """The `top` photos that a sentence fits best, best first; arguments as of `score`.
+        """The `top` photos that a sentence fits best, or captions that fit a photo; best first.
 
         Their scores are those of `Predictor.score`: a match head's or, of two towers, inner
         products of embeddings.
+
+        Args:
+          records: photos, as `score` takes them; captions where `photo` is given.
+          caption: the sentence.
+          photo: in place of the sentence, `search(captions, photo=photo)`.
+          top: how many.
+          truncate, detector, size_divisor: as of `score`.
 
         Raises:
           UsageError: the model neither scores pairs nor has embeddings, or as `score`.
         """
         predictor = self._own if self.config.objective.itm != "none" else self._embeds()
         if top < 1:
-            raise UsageError(f"the number of photos is {top}; ask for 1 or more")
-        text = schema.to_text(self.texts([caption], truncate=truncate))
-        (scores,) = predictor.score(text, self._image(records, detector, size_divisor))
+            raise UsageError(f"the number to be found is {top}; ask for 1 or more")
+        if (caption is None) == (photo is None):
+            raise UsageError("search photos with a caption, or captions with photo=")
+        captions, photos = (records, [photo]) if caption is None else ([caption], records)
+        text = schema.to_text(self.texts(captions, truncate=truncate))
+        scores = predictor.score(text, self._image(photos, detector, size_divisor)).ravel()
         best = np.argsort(-scores, kind="stable")[:top]
-        return [Found(int(photo), float(scores[photo])) for photo in best]
+        return [Found(int(place), float(scores[place])) for place in best]
 
     def answer(
         self,

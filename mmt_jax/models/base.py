@@ -160,7 +160,7 @@ class Network(nnx.Module):
         return self.answer_head(pooled, key=key)
 
     def logits(self, scores: Float[Array, "*P"]) -> Float32[Array, "*P 2"]:
-        """Scores of a contrastive model → match logits, index 0 = match."""
+        """Scores of a contrastive model, or products of embeddings → match logits, 0 = match."""
         assert self.calibration is not None
         return self.calibration(scores)
 

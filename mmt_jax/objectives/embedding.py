@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,20 +58,33 @@ def hinge(
 
 
 def triplet(
-    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], *, margin: float = 0.05
+    text: Embeddings,
+    image: Embeddings,
+    labels: Int[Array, " B"],
+    *,
+    margin: float = 0.05,
+    distance: str = "euclidean",
+    miner: str = "all",
 ) -> Float32[Array, "2*B 2*B 2*B"]:
-    """max(0, d(a, p) - d(a, n) + margin) of every triplet (FaceNet, Schroff et al., 2015).
+    """max(0, d(a, p) - d(a, n) + margin) of triplets (FaceNet, Schroff et al., 2015).
 
-    Distances are Euclidean between unit vectors. Captions and photos stand in one list, so that
-    negatives are of both modalities, as kaylode/tern trains with pytorch-metric-learning's
-    TripletMarginLoss, whose margin is the default here.
+    Captions and photos stand in one list, so that negatives are of both modalities, as kaylode/tern
+    trains with pytorch-metric-learning's TripletMarginLoss, whose margin is the default here.
+
+    Args:
+      margin: in units of the distance.
+      distance: of unit vectors, see `DISTANCES`.
+      miner: which triplets count: "all"; "hard" ones, whose negative is no farther than the
+        positive; "semihard" ones, whose negative is farther, but by less than the margin.
 
     Returns:
       By anchor, positive, negative.
     """
-    distances, positive, negative = _joined(text, image, labels)
-    losses = jax.nn.relu(distances[:, :, None] - distances[:, None, :] + margin)
-    return jnp.where(positive[:, :, None] & negative[:, None, :], losses, 0.0)
+    distances, positive, negative = _joined(text, image, labels, distance)
+    farther = distances[:, None, :] - distances[:, :, None]  # negatives than positives
+    mined = {"all": True, "hard": farther <= 0, "semihard": farther > 0}[miner]
+    counted = positive[:, :, None] & negative[:, None, :] & mined
+    return jnp.where(counted, jax.nn.relu(margin - farther), 0.0)
 
 
 def contrastive(
@@ -80,16 +94,22 @@ def contrastive(
     *,
     positive_margin: float = 0.0,
     negative_margin: float = 1.0,
+    distance: str = "euclidean",
 ) -> tuple[Float32[Array, "2*B 2*B"], Float32[Array, "2*B 2*B"]]:
     """Matching pairs attract, others repel, each up to a margin (Hadsell et al., 2006).
 
     Captions and photos stand in one list, as in `triplet`. As kaylode/tern trains by default with
     pytorch-metric-learning's ContrastiveLoss: distances are not squared.
 
+    Args:
+      positive_margin: distance below which matching pairs no longer attract.
+      negative_margin: distance above which others no longer repel.
+      distance: of unit vectors, see `DISTANCES`.
+
     Returns:
       What attracts and what repels; the loss is the sum of their `mean`s.
     """
-    distances, positive, negative = _joined(text, image, labels)
+    distances, positive, negative = _joined(text, image, labels, distance)
     attract = jnp.where(positive, jax.nn.relu(distances - positive_margin), 0.0)
     return attract, jnp.where(negative, jax.nn.relu(negative_margin - distances), 0.0)
 
@@ -134,27 +154,40 @@ def convirt(
 
 
 def _hinge(
-    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], **options: bool
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], **settings: Any
 ) -> Metrics:
     """Of the model's own scores, which are cosines where its embeddings are unit vectors."""
-    of_captions, of_photos = hinge(text @ image.T, labels, **options)
+    of_captions, of_photos = hinge(text @ image.T, labels, **settings)
     return {"itm": Metric.of(of_captions + of_photos)}
 
 
-def _contrastive(text: Embeddings, image: Embeddings, labels: Int[Array, " B"]) -> Metrics:
-    attract, repel = contrastive(text, image, labels)
+def _contrastive(*pairs: Array, **settings: Any) -> Metrics:
+    attract, repel = contrastive(*pairs, **settings)
     return {"attract": mean(attract), "repel": mean(repel)}
 
 
-# By name: embeddings [B, E] of captions and photos, and labels → terms whose means are added.
-LOSSES: dict[str, Callable[[Array, Array, Array], Metrics]] = {
+# By name: embeddings [B, E] of captions and photos, labels, settings by name → terms, whose means
+# are added.
+LOSSES: dict[str, Callable[..., Metrics]] = {
     "hinge": _hinge,
     "hinge_sum": functools.partial(_hinge, hardest=False),
-    "triplet": lambda *pairs: {"itm": mean(triplet(*pairs))},
+    "triplet": lambda *pairs, **settings: {"itm": mean(triplet(*pairs, **settings))},
     "pairs": _contrastive,
-    "nt_xent": lambda *pairs: {"itm": mean(nt_xent(*pairs))},
-    "convirt": lambda *pairs: {"itm": Metric.of(convirt(*pairs))},
+    "nt_xent": lambda *pairs, **settings: {"itm": mean(nt_xent(*pairs, **settings))},
+    "convirt": lambda *pairs, **settings: {"itm": Metric.of(convirt(*pairs, **settings))},
 }
+
+
+def _euclidean(cosines: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    squared = 2.0 - 2.0 * cosines
+    apart = squared > _TINY  # the root has no gradient at 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+
+
+# By name: cosines → distances of unit vectors. With 1 - cosine, pairs and triplets have the losses
+# of pytorch-metric-learning's CosineSimilarity, of which a margin m is 1 - m here where it is one
+# of similarity.
+DISTANCES = {"euclidean": _euclidean, "cosine": lambda cosines: 1.0 - cosines}
 
 
 def _relations(labels: Int[Array, " B"]) -> tuple[Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
@@ -165,11 +198,8 @@ def _relations(labels: Int[Array, " B"]) -> tuple[Bool[Array, "2*B 2*B"], Bool[A
 
 
 def _joined(
-    text: Embeddings, image: Embeddings, labels: Int[Array, " B"]
+    text: Embeddings, image: Embeddings, labels: Int[Array, " B"], distance: str
 ) -> tuple[Float32[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"], Bool[Array, "2*B 2*B"]]:
     """Distances of 2B captions and photos, and their `_relations`."""
     everything = unit(jnp.concatenate([text, image]))
-    squared = 2.0 - 2.0 * everything @ everything.T
-    apart = squared > _TINY  # the root has no gradient at 0
-    distances = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
-    return distances, *_relations(labels)
+    return DISTANCES[distance](everything @ everything.T), *_relations(labels)

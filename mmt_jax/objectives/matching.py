@@ -52,7 +52,7 @@ def candidates(
     losses = _contrastive(scores, model.logits(params, scores), allowed)
     if objective.loss != "softmax":
         del losses["itm"]
-        losses |= embedding.LOSSES[objective.loss](*embeddings, image_ids)
+        losses |= embedding.LOSSES[objective.loss](*embeddings, image_ids, **objective.settings)
     return losses
 
 

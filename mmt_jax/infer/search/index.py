@@ -1,8 +1,8 @@
-"""Photos as embeddings in a FAISS index: a caption finds its best photos without scoring them all.
+"""Photos or captions as embeddings in a FAISS index: the best are found without scoring them all.
 
-An index is a folder: `index.faiss` (vectors of N photos), `photos.jsonl` (image_id, name and
-captions of each, in the same order) and `index.json` (an `About`: how it was built, and by which
-model).
+An index is a folder: `index.faiss` (N vectors), `photos.jsonl` (image_id, name and captions of the
+photo of each, in the same order; in an index of captions the one caption) and `index.json` (an
+`About`: how it was built, and by which model).
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
-from mmt_jax.typing import Params, Text
+from mmt_jax.typing import Image, Params, Text
 
 KINDS = ("flat", "ivf", "hnsw")
 METRICS = ("ip", "cosine")
+SIDES = ("images", "captions")
 
 _ABOUT, _VECTORS, _PHOTOS = "index.json", "index.faiss", "photos.jsonl"
-_POINTS = 39  # photos that FAISS wants for each list of an inverted file
+_POINTS = 39  # vectors that FAISS wants for each list of an inverted file
 _NEIGHBOURS = 32  # of a node of the HNSW graph
 _VISITED = 128  # of its nodes, at least, in a search
+_EQUAL = 1e-3  # lengths of vectors that differ by no more of themselves count as one
 
 
 @dataclasses.dataclass(frozen=True)
 class About:
     """How an index was built.
 
-    The kind "flat" compares with every photo; "ivf" with those of the nearest lists, "hnsw" along a
-    graph of neighbours: both faster, and both may miss a photo. The metric "ip", the inner product,
+    The kind "flat" compares with every vector; "ivf" with those of the nearest lists, "hnsw" along
+    a graph of neighbours: both faster, and both may miss one. The metric "ip", the inner product,
     ranks as the score of a model of two towers does; "cosine" leaves embeddings' lengths aside.
     """
 
@@ -51,54 +53,97 @@ class About:
     workdir: str = ""  # where the model was
     source: str = ""  # where the photos came from
     split: str = ""
+    side: str = "images"  # whose vectors these are
+    length: float = 0.0  # of the model's embeddings of that side; 0 = they differ, or not known
 
 
 class Hit(NamedTuple):
-    """A photo that was found."""
+    """A photo or caption that was found."""
 
-    photo: int  # its place in the index
+    place: int  # in the index
     score: float
+    probability: float | None = None  # of a match, where the model has learned one
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """An index of N photos in memory."""
+    """An index of N photos or captions in memory."""
 
     about: About
     image_ids: tuple[int, ...]  # [N]
-    captions: tuple[tuple[str, ...], ...]  # [N], of each photo
+    captions: tuple[tuple[str, ...], ...]  # [N], of each photo; or each caption alone
     vectors: Any  # the FAISS index
     names: tuple[str, ...]  # [N], what people call each photo
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def search(self, model: Model, params: Params, texts: Text, *, top: int) -> list[list[Hit]]:
-        """The best photos of each caption, best first.
+    def search(self, model: Model, params: Params, items: Text | Image, *, top: int) -> Found:
+        """What fits each of Q captions or photos best.
 
         Args:
           model, params: what wrote the index.
-          texts: Q captions, numpy.
-          top: photos at most for each; an index that is not flat may find fewer.
+          items: captions for an index of photos, photos for either; numpy.
+          top: how many at most for each; an index that is not flat may find fewer.
 
         Raises:
-          UsageError: the index is another model's, or `top` is no number of photos.
+          UsageError: the index is another model's or of the other side, or `top` is no number.
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be at least 1")
+        across = isinstance(items, Text) != (self.about.side == "captions")
+        if isinstance(items, Text) and not across:
+            raise UsageError(
+                "the index is one of captions, which are compared with photos: look for them with "
+                "--image or --record, or write an index with --side=images"
+            )
         if fingerprint(params) != self.about.fingerprint:
             raise UsageError(
                 f"the index was written by another model (by what was in {self.about.workdir} "
                 f"then); search with that one, or write a new index"
             )
-        queries = _prepared(Predictor(model, params).embed(texts), self.about.metric)
+        predictor = Predictor(model, params)
+        rows = predictor.embed(items)
         if self.about.kind == "hnsw":
             self.vectors.hnsw.efSearch = max(_VISITED, top)
-        scores, photos = self.vectors.search(queries, min(top, len(self)))
-        return [
-            [Hit(int(photo), float(score)) for photo, score in zip(*row) if photo >= 0]
-            for row in zip(photos, scores)
+        scores, places = self.vectors.search(
+            _prepared(rows, self.about.metric), min(top, len(self))
+        )
+        cosine = self.about.metric == "cosine"
+        factor = self.about.length * _length(rows)  # products are so many times the cosines
+        products = scores * factor if cosine else scores
+        known = across and (factor or not cosine)
+        chances = predictor.calibrated(products) if known else None
+        chances = np.full(scores.shape, None) if chances is None else chances
+        hits = [
+            [
+                Hit(int(place), float(score), None if chance is None else float(chance))
+                for place, score, chance in zip(*row)
+                if place >= 0
+            ]
+            for row in zip(places, scores, chances)
         ]
+        return Found(hits, _name(1.0 if cosine else factor))
+
+
+class Found(NamedTuple):
+    """What a search found, best first, for each query; and what its scores are."""
+
+    hits: list[list[Hit]]
+    score: str
+
+
+def _name(factor: float) -> str:
+    """What scores are that are `factor` times a cosine; 0 = no one factor is known."""
+    if not factor:
+        return "inner product"
+    return "cosine" if abs(factor - 1) < _EQUAL else f"{factor:.4g} × cosine"
+
+
+def _length(rows: np.ndarray) -> float:
+    """The length that all vectors [n, E] have; 0 = they differ."""
+    lengths = np.linalg.norm(rows, axis=1)
+    return float(lengths.mean()) if np.ptp(lengths) <= _EQUAL * lengths.mean() else 0.0
 
 
 def build(
@@ -106,34 +151,48 @@ def build(
     params: Params,
     examples: Examples,
     *,
+    side: str = "images",
     kind: str = "flat",
     metric: str = "ip",
     workdir: str | os.PathLike = "",
     source: str = "",
     split: str = "",
 ) -> Index:
-    """Embeds all photos of `examples`; the other arguments are those of `About`.
+    """Embeds all photos, or all captions, of `examples`; other arguments are those of `About`.
 
     Raises:
-      UsageError: the model has no embeddings, an unknown kind or metric, or FAISS is not installed.
+      UsageError: the model has no embeddings, an unknown side, kind or metric, there are no
+        captions, or FAISS is not installed.
     """
     if not model.embeds:
         raise UsageError(
             f"{model.config.tag or 'this model'} has no embeddings to be indexed; take a model of "
             f"two towers, such as baseline_baseline, or rank with `mmt eval` if it scores pairs"
         )
-    for name, value, known in (("kind", kind, KINDS), ("metric", metric, METRICS)):
+    asked = (("side", side, SIDES), ("kind", kind, KINDS), ("metric", metric, METRICS))
+    for name, value, known in asked:
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
     faiss = _faiss()
-    rows = Predictor(model, params).embed(Items(examples.masks, examples.images))
-    starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
+    if side == "images":
+        starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
+        photos = np.arange(len(examples))
+        captions = tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts))
+        items = Items(examples.masks, examples.images)
+    else:
+        photos = examples.caption_to_image
+        captions = tuple((caption,) for caption in examples.captions)
+        if not captions:
+            raise UsageError(f"{source or 'the source'} has no captions to be indexed")
+        items = Items.of(examples.texts(np.arange(len(captions))))
+    rows = Predictor(model, params).embed(items)
+    mark, names = fingerprint(params), examples.photo_names
     return Index(
-        About(kind, metric, fingerprint(params), os.fspath(workdir), source, split),
-        tuple(examples.image_ids.tolist()),
-        tuple(tuple(examples.captions[a:b]) for a, b in itertools.pairwise(starts)),
+        About(kind, metric, mark, os.fspath(workdir), source, split, side, _length(rows)),
+        tuple(examples.image_ids[photos].tolist()),
+        captions,
         _vectors(faiss, _prepared(rows, metric), kind),
-        examples.photo_names,
+        tuple(names[photo] for photo in photos),
     )
 
 

@@ -10,46 +10,65 @@ import numpy as np
 from mmt_jax.infer import document
 from mmt_jax.infer.search.index import Hit, Index
 
+NOTHING = "nothing fits: not one of these is more likely a match than not"
+
 _STYLE = """
 h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; } small { color: #68707a; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   list-style: none; padding: 0; }
 li { border: 1px solid #e2e5e9; border-radius: .4rem; overflow: hidden; }
 img { display: block; width: 100%; }
+.query { max-width: 16rem; margin-bottom: 1rem; }
 p { margin: .5rem .7rem; font-size: .86rem; } b { font-variant-numeric: tabular-nums; }
 """
 
 
 def render(
     index: Index,
-    captions: Sequence[str],
+    queries: Sequence[tuple[str, np.ndarray | None]],
     found: Sequence[Sequence[Hit]],
     *,
     pixels: Mapping[int, np.ndarray],
     note: str = "",
 ) -> str:
-    """The sheet: for each caption its photos, best first.
+    """The sheet: for each query what was found, best first.
 
     Args:
       index: that was searched.
-      captions: that were looked for.
+      queries: captions, or names of photos; of a photo also its pixels, [H, W, 3] u8.
       found: by `Index.search`.
-      pixels: of photos, [H, W, 3] u8 each, by their place in the index; others get no picture.
+      pixels: of photos, [H, W, 3] u8 each, by image id; others get no picture.
       note: a line below the title.
     """
-    title = f"Photos of {index.about.source or 'an index'}"
+    what = "Photos" if index.about.side == "images" else "Captions"
+    title = f"{what} of {index.about.source or 'an index'}"
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="soft">{html.escape(note)}</p>']
-    for caption, hits in zip(captions, found, strict=True):
-        body.append(f"<h2>{html.escape(caption)}</h2>\n<ol>")
-        body += [_card(index, rank, hit, pixels.get(hit.photo)) for rank, hit in enumerate(hits, 1)]
+    for (name, picture), hits in zip(queries, found, strict=True):
+        shown = "" if picture is None else f'<div class="query">{_picture(picture)}</div>'
+        body.append(f"<h2>{html.escape(name)}</h2>{shown}")
+        if nothing_fits(hits):
+            body.append(f'<p class="soft">{NOTHING}</p>')
+        body.append("<ol>")
+        for rank, hit in enumerate(hits, 1):
+            body.append(_card(index, rank, hit, pixels.get(index.image_ids[hit.place])))
         body.append("</ol>")
     return document.page(title, _STYLE, body)
 
 
+def nothing_fits(hits: Sequence[Hit]) -> bool:
+    """Whether all that was found is more likely no match than one; False = not known."""
+    chances = [hit.probability for hit in hits if hit.probability is not None]
+    return bool(chances) and max(chances) < 0.5
+
+
 def _card(index: Index, rank: int, hit: Hit, pixels: np.ndarray | None) -> str:
-    picture = "" if pixels is None else f'<img src="{document.picture(pixels)}" alt="">'
-    captions = "<br>".join(html.escape(caption) for caption in index.captions[hit.photo])
+    captions = "<br>".join(html.escape(caption) for caption in index.captions[hit.place])
+    chance = "" if hit.probability is None else f" · p = {hit.probability:.2f}"
     return (
-        f"<li>{picture}<p><b>{rank}. {hit.score:.3f}</b> "
-        f"<small>{html.escape(index.names[hit.photo])}</small><br>{captions}</p></li>"
+        f"<li>{'' if pixels is None else _picture(pixels)}<p><b>{rank}. {hit.score:.3f}{chance}</b>"
+        f" <small>{html.escape(index.names[hit.place])}</small><br>{captions}</p></li>"
     )
+
+
+def _picture(pixels: np.ndarray) -> str:
+    return f'<img src="{document.picture(pixels)}" alt="">'

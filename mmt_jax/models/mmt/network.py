@@ -18,6 +18,7 @@ from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.nn import trace
 from mmt_jax.nn.embed import Tables, TokenEmbed
 from mmt_jax.nn.heads import (
+    MATCH,
     AnswerHead,
     Calibration,
     CosineScore,
@@ -145,6 +146,10 @@ class MMT(StreamNetwork):
         table = kinds(config.model.layers)
         return all(unimodal_depth(table, stream) == len(table) for stream in STREAMS)
 
+    @classmethod
+    def embeds(cls, config: Config) -> bool:
+        return cls.separable(config) and config.objective.itm != "none"
+
     def __init__(self, config: Config):
         super().__init__(config)
         model, objective = config.model, config.objective
@@ -241,6 +246,12 @@ class MMT(StreamNetwork):
         if layer < self.streams.depth[stream]:
             return item.heads[layer + 1]
         return fused[layer - self.streams.first_fused][stream][:, self.heads[stream]]
+
+    def logits(self, scores: Float[Array, "*P"]) -> Float32[Array, "*P 2"]:
+        if self.calibration is not None:
+            return super().logits(scores)
+        bias = self.score.dense.bias[...]  # the constant that products leave out
+        return jnp.stack([scores + bias[MATCH], jnp.full_like(scores, bias[1 - MATCH])], axis=-1)
 
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         return self.score.text(self.pool_text(self._last("text", text)))
