@@ -109,6 +109,7 @@ class Index:
         scores, places = self.vectors.search(
             _prepared(rows, self.about.metric), min(top, len(self))
         )
+        scores = np.where(places < 0, 0, scores)  # where too few were found
         cosine = self.about.metric == "cosine"
         factor = self.about.length * _length(rows)  # products are so many times the cosines
         products = scores * factor if cosine else scores
