@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int
-from scipy import special
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
 from mmt_jax.infer import trace
 from mmt_jax.infer.pairs import Items
 from mmt_jax.models.base import Encoded, Model, take
+from mmt_jax.nn.heads import MATCH
 from mmt_jax.objectives import answers
 from mmt_jax.typing import Array, Batch, Image, Params, Text
 
@@ -102,7 +102,7 @@ class Predictor:
         """
         if not (self.model.separable and self.fitted):
             return None
-        return special.expit(self._fetch(self._run(_calibrated, products)))
+        return self._fetch(self._run(_calibrated, products))
 
     @property
     def fitted(self) -> bool:
@@ -227,8 +227,7 @@ def _odds(model: Model, params: Params, text: Encoded, image: Encoded) -> Float3
 
 
 def _calibrated(model: Model, params: Params, products: Array) -> Array:
-    logits = model.logits(params, products)
-    return logits[..., 0] - logits[..., 1]
+    return jax.nn.softmax(model.logits(params, products))[..., MATCH]
 
 
 def _all_pairs(
