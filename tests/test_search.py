@@ -235,7 +235,8 @@ def test_the_table_and_its_json(mmt, folder, tmp_path, towers, examples, texts):
         assert row["photos"][0]["captions"] == list(corpus().captions[hits[0].place])
     status, table, _ = mmt(*asked, captions[0])
     first = rows[0]["photos"][0]
-    cells = ["1", f"{first['score']:.3f}", f"{first['image_id']}", *first["captions"][0].split()]
+    numbers = [f"{first[name]:.3f}" for name in ("score", "probability")]
+    cells = ["1", *numbers, f"{first['image_id']}", *first["captions"][0].split()]
     assert table.splitlines()[0] == QUERIES[0]
     assert table.splitlines()[3].split() == cells
 
