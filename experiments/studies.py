@@ -112,6 +112,14 @@ STUDIES: dict[str, Study] = {
             "baseline_baseline-no-bert-transfer",
         ),
         _study("data", *_DATA, "data_cc-with-bert"),
+        # The same without mixtures, of which no claim speaks, and with C3's baselines.
+        _study(
+            "corpora",
+            *_CORPORA,
+            "data_cc-with-bert",
+            "baseline_baseline",
+            "baseline_baseline-no-bert-transfer",
+        ),
         _study("noise", *_CORPORA, *DIALLED),
         _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality", scale="tiny"),
         _study("heads", "data_cc", *_HEADS, *_KINDS),
