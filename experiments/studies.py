@@ -112,10 +112,11 @@ STUDIES: dict[str, Study] = {
             "baseline_baseline-no-bert-transfer",
         ),
         _study("data", *_DATA, "data_cc-with-bert"),
-        # The same without mixtures, of which no claim speaks, and with C3's baselines.
+        # The same without mixtures, of which no claim speaks.
+        _study("corpora", *_CORPORA),
         _study(
-            "corpora",
-            *_CORPORA,
+            "bert",
+            "data_cc",
             "data_cc-with-bert",
             "baseline_baseline",
             "baseline_baseline-no-bert-transfer",

@@ -577,7 +577,7 @@ def test_corpora_are_described_where_a_study_has_them(name, count, tmp_path, mon
 
 def test_named_studies():
     names = {"demo", "attention", "losses", "data", "depth", "heads", "baselines", "systems"}
-    assert set(STUDIES) == names | {"corpora", "noise", "longer", "systems-regions", "full"}
+    assert set(STUDIES) == names | {"bert", "corpora", "noise", "longer", "systems-regions", "full"}
     assert set(STUDIES["full"].tags) == set(variants.VARIANTS)
     for study in STUDIES.values():
         assert plan(amend(study, seeds=1), "nowhere")
@@ -591,7 +591,8 @@ def test_named_studies():
         ("attention", {"C5", "C6"}),
         ("losses", {"C9", "C10"}),
         ("data", {"C1", "C2", "C4"}),
-        ("corpora", {"C1", "C2", "C3", "C4"}),
+        ("corpora", {"C1", "C2", "C4"}),
+        ("bert", {"C3"}),
         ("depth", {"C7"}),
         ("heads", {"C8"}),
         ("baselines", {"C11"}),
