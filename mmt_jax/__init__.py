@@ -22,9 +22,9 @@ sys.meta_path.append(renamed.Finder)  # pyright: ignore[reportArgumentType]
 def __getattr__(name: str) -> Any:
     """`load` and `build` on first use, for they load JAX, which importing the package does not."""
     if name == "__version__":
-        from importlib import metadata
+        from mmt_jax.version import version
 
-        return metadata.version("mmt_jax")
+        return version()
     if name in __all__:
         from mmt_jax.infer import api
 

@@ -372,10 +372,15 @@ def test_a_record_may_be_one_of_the_releases_pickles(scorer, tmp_path):
         (pickle.dumps([1]), "photo.pkl holds a list"),
         (pickle.dumps(print), "asks for builtins.print"),
         (pickle.dumps({}), r"photo.pkl: the key 'image/detection_features' is missing"),
+        (pickle.dumps({schema.BOXES: np.array([["a"]])}), "photo.pkl is damaged .*could not"),
     ):
         path.write_bytes(content)
         with pytest.raises(UsageError, match=message):
             scorer.score(path, small.CAPTIONS)
+    folder = tmp_path / "folder.pkl"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"folder.pkl cannot be read: Is a directory"):
+        scorer.score(folder, small.CAPTIONS)
 
 
 def test_photos_in_a_list_are_told_apart(pixel_scorer):

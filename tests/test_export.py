@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import re
 import shutil
@@ -10,16 +11,18 @@ import jax
 import numpy as np
 import pytest
 import small_models as small
+import zoo
 from scipy import special
 
 import mmt_jax
 from mmt_jax.cli import main as cli
 from mmt_jax.configs import config as config_lib
-from mmt_jax.configs.config import EvalConfig, ObjectiveConfig
+from mmt_jax.configs.config import DataConfig, EvalConfig, ObjectiveConfig
 from mmt_jax.configs.tasks import TaskConfig
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
+from mmt_jax.hub import card as card_lib
 from mmt_jax.infer.export import savedmodel, serialization, signature
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
@@ -413,6 +416,64 @@ def test_hugging_face_reads_the_card(asked):
     called = called.replace("FOLDER", str(asked("vqa")[1]))
     compile(called, "card", "exec")
     assert 'module.signatures["answer"]' in called
+
+
+def written(config, **how):
+    """The card of a model of that config."""
+    how = {"step": 3, "metrics": {}, "library": "x"} | how
+    return card_lib.text(registry.build(config), {}, "", **how)
+
+
+def test_a_card_tells_what_was_trained():
+    def learned(*args, **how):
+        return re.search("- learned: (.*)", written(zoo.config(*args, **how)))[1]
+
+    weights = {"itc": 0.5, "mlm": 0.0}
+    assert learned("mmt", objective=weights) == "itm (classification) × 1, mrm × 1"
+    assert learned("bert") == "mlm × 1"
+    told = learned("bridgetower", objective={"itc": 0.5, "mrm": 0.0})
+    assert told == "itm (classification) × 1, itc × 0.5, mlm × 1"
+    assert learned("two_tower", objective={"loss": "triplet"}) == "itm (contrastive, triplet) × 1"
+    config = small.config(("text", "merged"), num_answers=3)
+    config = dataclasses.replace(config, task=TaskConfig(name="vqa"))
+    assert "answers to vqa × 1, itm (classification) × 1, mlm × 1" in written(config)
+
+
+def test_a_card_names_no_folder_of_the_machine_it_was_written_on():
+    data = DataConfig(source="regions:/home/NAME/coco, scenes/cc")
+    config = dataclasses.replace(
+        CONFIGS["joint"],
+        data=data,
+        init_from="/home/NAME/runs/first,google/bert",
+        eval=EvalConfig(best="loss"),
+    )
+    text = written(config, metrics={"loss": 1.0})
+    assert "NAME" not in text
+    assert "`regions:coco, scenes/cc`" in text
+    assert "`first, google/bert`" in text
+    assert '"type": "regions:coco, scenes/cc"' in text
+
+
+def test_a_card_tells_what_its_task_reads():
+    config = zoo.config(
+        "clip",
+        model={"num_answers": 3},
+        objective={"itm": "none"},
+        task=TaskConfig(name="cifar"),
+    )
+    assert "it reads photos in patches of 4 × 4 pixels." in " ".join(written(config).split())
+    assert "AutoImageProcessor" in card_lib.transformers("CLIPModel", photos=True)
+    assert "AutoImageProcessor" not in card_lib.transformers("BertModel", photos=False)
+
+
+def test_a_card_is_written_where_nothing_is_installed(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert mmt_jax.__version__ == "unknown"
+    assert "made with mmt_jax unknown" in written(CONFIGS["joint"])
+    assert savedmodel._description(CONFIGS["joint"], 0)["versions"]["mmt_jax"] == "unknown"
 
 
 @pytest.fixture

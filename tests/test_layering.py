@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # The rooms of the house from the ground up: each may import those before it, and none after.
 FLOORS = [
-    *["renamed", "errors", "typing", "params", "photo", "files", "readers", "corpus"],
+    *["renamed", "errors", "version", "typing", "params", "photo", "files", "readers", "corpus"],
     *["placement", "progress"],
     *["configs", "text", "photos", "scenes", "data"],
     *["nn", "models", "objectives", "tasks", "hub", "ingest"],

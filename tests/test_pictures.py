@@ -1,7 +1,9 @@
 """Photos of every kind come out upright, in 8-bit RGB; what is no photo is refused by name."""
 
+import http.server
 import pathlib
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -205,6 +207,39 @@ def test_a_crop_is_the_part_it_names():
     quarter = pictures.crop(BLOCKS, np.array([0.5, 0, 1, 0.5]), (4, 6))
     assert quarter.reshape(-1, 3).tolist() == [list(BLUE)] * 24
     assert pictures.crop(BLOCKS[:1, :1], np.array([0, 0, 0.3, 0.3]), (4, 6)).shape == (4, 6, 3)
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/short":
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+        else:
+            self.send_response(302)
+            self.send_header(
+                "Location", {"/on": "/short", "/away": "ftp://127.0.0.1:1/x"}[self.path]
+            )
+        self.end_headers()
+        self.wfile.write(b"half")
+
+    def log_message(self, *_):
+        """Nothing on stderr."""
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("short", "short cannot be fetched .*4 bytes read, 5 more expected"),
+        ("on", "on cannot be fetched .*4 bytes read, 5 more expected"),
+        ("away", r"away cannot be fetched \(it leads to ftp://127.0.0.1:1/x\)"),
+    ],
+)
+def test_half_an_answer_and_ways_off_the_web_are_refused(path, message):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match=message):
+            pictures.fetch(f"http://127.0.0.1:{server.server_port}/{path}")
+        server.shutdown()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared photos are not here")

@@ -23,11 +23,11 @@ import os
 import sys
 import types
 from collections.abc import Sequence
-from importlib import metadata
 
 from mmt_jax import errors, progress
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
+from mmt_jax.version import version
 
 COMMANDS = (
     "list",
@@ -104,7 +104,7 @@ def commands() -> dict[str, types.ModuleType]:
 def _dispatch(argv: list[str]) -> int:
     module, name = sys.modules[__name__], "mmt"
     if argv[:1] == ["--version"]:
-        print(f"mmt_jax {metadata.version('mmt_jax')}")
+        print(f"mmt_jax {version()}")
         return 0
     if argv[:1] == ["help"]:  # as `mmt COMMAND --help`
         argv = [*argv[1:], "--help"]

@@ -160,8 +160,9 @@ def save(
     if config.model.pixels:
         settings = settings or preparation.settings(config)
         others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
-    usage = card.transformers(foreign["architectures"][0])
-    about = card.text(config, params, usage, library="transformers", step=step, metrics=metrics)
+    usage = card.transformers(foreign["architectures"][0], photos=preparation.FILE in others)
+    model = registry.build(config)
+    about = card.text(model, params, usage, library="transformers", step=step, metrics=metrics)
     others[card.FILE] = about.encode()
     hub.write(pathlib.Path(out), foreign, arrays, others=others)
 

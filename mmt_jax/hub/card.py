@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
+import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.models import checks
+from mmt_jax.models.base import Model
 from mmt_jax.typing import Params
+from mmt_jax.version import version
 
 FILE = "README.md"
 _CARD = """---
@@ -75,13 +77,14 @@ def saved_model(config: Config, signatures: Collection[str]) -> str:
     )
 
 
-def transformers(architecture: str) -> str:
-    """How a folder of Hugging Face's is called."""
-    return _TRANSFORMERS.format(architecture=architecture)
+def transformers(architecture: str, *, photos: bool) -> str:
+    """How a folder of Hugging Face's is called; `photos`: it says how they are prepared."""
+    processor = '\nprocessor = transformers.AutoImageProcessor.from_pretrained("FOLDER")'
+    return _TRANSFORMERS.format(architecture=architecture) + processor * photos
 
 
 def text(
-    config: Config,
+    model: Model,
     params: Params,
     usage: str,
     *,
@@ -92,13 +95,13 @@ def text(
     """The card of a model.
 
     Args:
-      config: of its run, sizes filled in.
-      params: its parameters.
+      model, params: its functions and parameters.
       usage: how to call it, in Python.
       step: how long it was trained; 0 = its weights were imported.
       metrics: of its checkpoint; those of an evaluation are shown.
       library: what loads it, by Hugging Face's name.
     """
+    config = model.config
     name, task = config.tag or config.model.family, config.task.name
     kind, does = _purpose(config)
     shown = {
@@ -114,7 +117,7 @@ def text(
         "tags": ["mmt_jax", config.model.family, *([task] if task else [])],
     }
     if shown:
-        source = task or config.eval.source or config.data.source
+        source = task or _public(config.eval.source or config.data.source)
         result = {
             "task": {"type": kind},
             "dataset": {"name": source, "type": source},
@@ -127,11 +130,11 @@ def text(
         name=name,
         family=config.model.family,
         parameters=sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(params)),
-        version=importlib.metadata.version("mmt_jax"),
+        version=version(),
         does=does,
         reads=_reads(config),
         usage=usage,
-        recipe=_recipe(config, step),
+        recipe=_recipe(model, step),
         scores=f"Of step {step}.\n\n| metric | value |\n|---|---|\n{rows}"
         if rows
         else "None were measured while it was trained; `mmt eval` measures them.",
@@ -162,29 +165,50 @@ def _purpose(config: Config) -> tuple[str, str]:
 
 def _reads(config: Config) -> str:
     data, model = config.data, config.model
-    words = f"sentences of at most {data.text_length} pieces"
+    told = {"text": f"sentences of at most {data.text_length} pieces"}
     if model.pixels:
-        return f"{words} and photos in patches of {model.patch_size} × {model.patch_size} pixels"
-    if not model.feature_dim:
-        return words
-    regions = f"{data.max_regions} regions of photos, {model.feature_dim} features each"
-    return f"{words} and at most {regions}"
+        told["image"] = f"photos in patches of {model.patch_size} × {model.patch_size} pixels"
+    elif model.feature_dim:
+        regions = f"{data.max_regions} regions of photos, {model.feature_dim} features each"
+        told["image"] = f"at most {regions}"
+    asked = TASKS[config.task.name].reads if config.task.name else told
+    return " and ".join(told[kind] for kind in told if kind in asked)
 
 
-def _recipe(config: Config, step: int) -> str:
+def _learned(model: Model) -> str:
+    """The losses that were trained, and their weights."""
+    config, objective = model.config, model.config.objective
+    kind = objective.itm if objective.loss == "softmax" else f"{objective.itm}, {objective.loss}"
+    weights = {
+        f"answers to {config.task.name}": objective.answers if config.task.name else 0,
+        f"itm ({kind})": objective.itm != "none",
+        "itc": objective.itc if model.embeds and not model.separable else 0,
+        "mlm": objective.mlm,
+        "mrm": objective.mrm,
+    }
+    return ", ".join(f"{name} × {weight:g}" for name, weight in weights.items() if weight)
+
+
+def _public(sources: str) -> str:
+    """Sources or folders, separated by commas; of a path on this machine only its last part."""
+
+    def last(source: str) -> str:
+        scheme, colon, path = source.strip().rpartition(":")
+        here = colon or path.startswith(("/", "~", "."))
+        return scheme + colon + (pathlib.PurePath(path).name if here else path)
+
+    return ", ".join(map(last, sources.split(",")))
+
+
+def _recipe(model: Model, step: int) -> str:
     if not step:
         return "Its weights were imported: the card that they came with tells how they were made."
-    objective, optim, data = config.objective, config.optim, config.data
-    weights = {"itc": objective.itc, "mlm": objective.mlm, "mrm": objective.mrm}
-    losses = [
-        objective.itm,
-        *(f"{name} × {weight:g}" for name, weight in weights.items() if weight),
-    ]
+    config, optim, data = model.config, model.config.optim, model.config.data
     told = {
-        "data": f"`{data.source}`, split `{data.split}`",
-        "learned": f"answers to {config.task.name}" if config.task.name else ", ".join(losses),
+        "data": f"`{_public(data.source)}`, split `{data.split}`",
+        "learned": _learned(model),
         "steps": f"{step} of {config.steps}, each of {config.batch_size} records; {config.dtype}",
         "optimiser": f"{optim.name}, {optim.schedule} from {optim.lr:g}, seed {config.seed}",
-        "began from": f"`{config.init_from or config.pretrained or 'fresh weights'}`",
+        "began from": f"`{_public(config.init_from or config.pretrained or 'fresh weights')}`",
     }
     return "\n".join(f"- {name}: {value}" for name, value in told.items())

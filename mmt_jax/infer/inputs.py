@@ -14,7 +14,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data import regions, schema
 from mmt_jax.detectors import base as detected
 from mmt_jax.detectors.base import Detector
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError, reading, trying
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.pairs import Items
 from mmt_jax.ingest import unpickle
@@ -169,21 +169,20 @@ def batched(inputs: Inputs | Items) -> Items:
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
     """The record in a file: an npz, or a pickle as the MMT release has them, of which no code runs.
 
+    It is read in this process, which a damaged pickle may end; `mmt data convert` reads those of
+    strangers in another.
+
     Raises:
-      UsageError: there is no such file, it is damaged, or it holds Python objects.
+      UsageError: there is no such file, it cannot be read, is damaged or holds Python objects.
     """
     if pathlib.Path(path).suffix not in PICKLED:
         return schema.read_record(path)
-    try:
+    with trying(f"{path} is damaged", "; fetch or save it again"), reading(path):
         found = unpickle.record(path)
-    except UsageError:
-        raise
-    except Exception as error:  # pickle's kinds are many
-        raise UsageError(f"{path} is damaged ({reason(error)}); fetch or save it again") from None
-    for key in schema.IMAGE_KEYS:
-        if isinstance(value := found.get(key), np.ndarray):
-            dtype = np.int32 if key == schema.IMAGE_PADDING else np.float32
-            found[key] = value.astype(dtype, copy=False)
+        for key in schema.IMAGE_KEYS:
+            if isinstance(value := found.get(key), np.ndarray):
+                dtype = np.int32 if key == schema.IMAGE_PADDING else np.float32
+                found[key] = value.astype(dtype, copy=False)
     return found
 
 

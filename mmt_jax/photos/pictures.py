@@ -30,6 +30,7 @@ if typing.TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 100_000_000  # the largest cameras have that many; uint8 they take 300 MB
 MAX_BYTES = 200_000_000  # of what is fetched
+_SCHEMES = ("http://", "https://")
 _SECONDS = 60.0
 _ORIENTATION = 0x0112  # of EXIF
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # marks that end a whole file
@@ -80,7 +81,7 @@ def given(photo: typing.Any, name: str = "the photo") -> tuple[np.ndarray, str]:
     """
     if isinstance(photo, str | os.PathLike):
         name = os.fspath(photo)
-        if name.lower().startswith(("http://", "https://")):
+        if name.lower().startswith(_SCHEMES):
             return decode(io.BytesIO(fetch(name)), name), name
         return read(photo), name
     if isinstance(photo, bytes):
@@ -103,22 +104,35 @@ def given(photo: typing.Any, name: str = "the photo") -> tuple[np.ndarray, str]:
     return np.rint(pixels * 255).astype(np.uint8), name
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if not newurl.lower().startswith(_SCHEMES):
+            raise ValueError(f"it leads to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def fetch(url: str) -> bytes:
-    """What is at an address.
+    """What is at an address, or where that leads by http:// or https://.
+
+    The server may be silent for 20 seconds at a time, and the content must be there within a minute
+    of the first request. Headers and redirects are not hurried otherwise.
 
     Raises:
-      UsageError: it cannot be had within a minute or so, or is larger than MAX_BYTES.
+      UsageError: it cannot be had whole in that time, or is larger than MAX_BYTES.
     """
     end, data = time.monotonic() + _SECONDS, bytearray()
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "mmt_jax"})
-        with urllib.request.urlopen(request, timeout=_SECONDS / 3) as answer:
+        opener = urllib.request.build_opener(_Redirects)
+        with opener.open(request, timeout=_SECONDS / 3) as answer:
             while part := answer.read1(1 << 20):
                 data += part
                 if len(data) > MAX_BYTES:
                     raise UsageError(f"{url} has more than {MAX_BYTES:,} bytes; it is no photo")
                 if time.monotonic() > end:
                     raise TimeoutError("it is too slow")
+            if answer.length:  # bytes that were promised and did not come
+                raise http.client.IncompleteRead(bytes(data), answer.length)
     except (OSError, ValueError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)  # of URLError, what it wraps
         told = reason(cause) if isinstance(cause, Exception) else f"{error}"

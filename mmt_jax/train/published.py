@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ from mmt_jax.files import cache
 from mmt_jax.hub import folders
 from mmt_jax.train import checkpoint
 from mmt_jax.train.workdir import CONFIG
+from mmt_jax.version import version
 
 _READ = (".json", ".txt", ".safetensors", *folders.PICKLED)  # what an import may look at
 
@@ -43,7 +43,7 @@ def workdir(source: str | os.PathLike) -> pathlib.Path:
 
 
 def _key(folder: pathlib.Path) -> str:
-    found = hashlib.sha256(importlib.metadata.version("mmt_jax").encode())
+    found = hashlib.sha256(version().encode())
     for file in sorted(folder.rglob("*")):
         if file.name.endswith(_READ) and file.is_file():
             found.update(str(file.relative_to(folder)).encode())

@@ -20,7 +20,6 @@ by number, also `model.labels.asset_path`). `README.md` is the model's card.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -47,6 +46,7 @@ from mmt_jax.text.store import stored_tokenizer
 from mmt_jax.text.vocabulary import load as load_vocabulary
 from mmt_jax.train.workdir import check_free
 from mmt_jax.typing import Params
+from mmt_jax.version import version
 
 DESCRIPTION = "mmt.json"
 
@@ -121,7 +121,7 @@ def export_model(
         _write(served, params, assets, part)
         _verify(model, params, part)
         about = card.text(
-            model.config,
+            model,
             params,
             card.saved_model(model.config, served),
             library="tf-keras",
@@ -133,12 +133,8 @@ def export_model(
 
 def _description(config: Config, step: int) -> dict[str, Any]:
     """What `mmt.json` says: the config, the step, and the versions that wrote it."""
-    versions = {}
-    for name in ("mmt_jax", "jax", "tensorflow"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu, or run from a checkout
-            versions[name] = getattr(importlib.import_module(name), "__version__", "unknown")
+    others = {"jax": jax.__version__, "tensorflow": tensorflow().__version__}
+    versions = {"mmt_jax": version()} | others
     return {"config": as_dict(config), "step": step, "versions": versions}
 
 
