@@ -215,6 +215,19 @@ def test_coco_val2017(tmp_path):
     np.testing.assert_array_equal(batch.image.features[0, -1, -5:], [0, 0, 1, 1, 1])
 
 
+def test_sizes_that_numpy_kept_as_objects_are_read(tmp_path, source):
+    """As np.savez writes what is None or of several types; no code of a pickle runs."""
+    path = samples.npz(source)
+    for file in path.iterdir():
+        arrays = dict(np.load(file))
+        sizes = {name: np.array(int(arrays[name]), object) for name in ("image_w", "image_h")}
+        np.savez(file, **arrays | sizes)
+    lines = [{"image_id": f"{file.stem}.jpg", "captions": ["so"]} for file in path.iterdir()]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    summary = convert("npz", path, tmp_path / "out", captions_file=tmp_path / "c.jsonl")
+    assert (summary.photos, summary.left) == (len(lines), {})
+
+
 def test_features_are_joined_by_their_whole_name(tmp_path, source):
     path = samples.npz(source)
     for name in ("n02086240_7", "n02123045_7", "00000007", "7", "clip.v1", "clip.v2"):

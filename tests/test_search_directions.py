@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import re
 
 import numpy as np
@@ -162,6 +163,7 @@ def test_a_model_that_embeds_and_scores_jointly_judges_what_is_found(tmp_path, s
     for row, hits in zip(odds, source.judged(index, scorer, items, found.hits), strict=True):
         wanted = special.expit(row[[hit.place for hit in hits]])
         np.testing.assert_allclose([hit.probability for hit in hits], wanted, atol=1e-4)
+    assert source.judged(index, scorer, items, [[], []]) == [[], []]
 
 
 # ---- Commands ------------------------------------------------------------------------------------
@@ -221,6 +223,11 @@ def test_captions_of_a_photo_from_the_command_line(mmt, folder, tmp_path):
     page = (tmp_path / "found.html").read_text()
     assert page.count("<img") == 4  # of the record, and of the photos whose captions these are
     assert "were half of all pairs matches" in page
+    with np.load(tmp_path / "photo.npz") as record:
+        (tmp_path / "photo.pkl").write_bytes(pickle.dumps(dict(record)))
+    pickled = (*argv[:2], f"--record={tmp_path / 'photo.pkl'}", "--top=3")
+    status, again, _ = mmt(*pickled, "--json", f"--html={tmp_path / 'again.html'}")
+    assert (status, json.loads(again)[0]["captions"]) == (0, answer["captions"])
     _, table, _ = mmt(*argv, "--top=1")
     header = re.split("  +", table.splitlines()[1])
     assert header == ["rank", "score", "probability", "photo", "its caption"]
@@ -263,7 +270,9 @@ def test_wrong_queries_are_told_in_one_sentence(mmt, seen, folder, tmp_path):
     assert "there is no file" in message(images, f"--image={tmp_path / 'none.jpg'}")
     assert "pixels" in message(images, f"--record={tmp_path / 'photo.npz'}")
     record = f"--record={tmp_path / 'photo.npz'}"
-    assert "for a photo that --image names" in message(images, record, "--detector=grid:x")
+    assert "a record holds its regions" in message(images, record, "--detector=grid:x")
+    assert "give a photo as --image" in message(images, f"--record={seen / 'a<b>.png'}")
+    assert "give a record as --record" in message(images, f"--image={tmp_path / 'photo.npz'}")
     other = f"--workdir={folder / 'run'}"
     assert "was written by another model" in message(images, other, record)
     assert "give the detector" in message(images, other, f"--image={seen / 'a<b>.png'}")

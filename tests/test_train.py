@@ -20,13 +20,16 @@ from mmt_jax.configs import variants
 from mmt_jax.configs.config import (
     Config,
     DataConfig,
+    DataSpec,
     EvalConfig,
     MMTConfig,
     ObjectiveConfig,
     OptimConfig,
+    with_spec,
 )
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import retrieval
+from mmt_jax.models import registry
 from mmt_jax.text import store
 from mmt_jax.train import init, loop, optim, speed, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
@@ -472,3 +475,11 @@ def test_pretraining_of_bert_keeps_its_own_layers_and_losses():
         model=dataclasses.replace(own.model, dropout=0.0),
         objective=dataclasses.replace(own.objective, mlm=0.5),
     )
+
+
+def test_losses_that_bert_does_not_have_stay_out_of_its_pretraining():
+    row = variants.get_config("baseline_baseline", scale="tiny")
+    changed = dataclasses.replace(row, objective=dataclasses.replace(row.objective, mrm=1.0))
+    own = init.pretraining(changed)
+    assert own == init.pretraining(row)
+    registry.build(with_spec(own, DataSpec(8, 5, 99)))  # which a loss of regions would refuse

@@ -1,7 +1,7 @@
 """Finds the photos of an index that fit a caption best, or the photos or captions that fit a photo.
 
 usage: mmt search --index=INDEX --caption=TEXT ... [--top=N] [--json] [--html=FILE] [--workdir=DIR]
-       mmt search --index=INDEX --image=FILE|--record=FILE.npz ... [--detector=NAME:MODEL]
+       mmt search --index=INDEX --image=FILE|URL|--record=FILE ... [--detector=NAME:MODEL]
 
   mmt search --index=work/index --caption="a red circle" --caption="two stars"
   mmt search --index=work/index --caption="a red circle" --top=50 --html=work/found.html
@@ -21,6 +21,7 @@ Needs FAISS: pip install 'mmt_jax[retrieval]'.
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 import typing
@@ -39,8 +40,8 @@ _SIDE = 320  # pixels, at most, of a picture on the page
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
     flags.Flag("caption", "TEXT", "what is looked for", ()),
-    flags.Flag("image", "FILE", "a photo that is looked for, in place of a caption", ()),
-    flags.Flag("record", "FILE.npz", "a photo's record, likewise", ()),
+    flags.Flag("image", "FILE|URL", "a photo that is looked for, in place of a caption", ()),
+    flags.Flag("record", "FILE", "a photo's record, .npz or .pkl, likewise", ()),
     photo.DETECTOR,
     flags.Flag("top", "N", "how many for each of these; 10 by default", default=10),
     flags.JSON,
@@ -53,13 +54,14 @@ def run(args: types.SimpleNamespace) -> None:
     """Searches, prints and writes."""
     if sum(map(bool, (args.caption, args.image, args.record))) != 1:
         raise UsageError("give one of --caption, --image and --record, once or more; see --help")
-    if args.detector and not args.image:
-        raise UsageError("--detector is for a photo that --image names; leave it out")
+    for image, record in itertools.zip_longest(args.image, args.record):
+        photo.given(types.SimpleNamespace(image=image, record=record, detector=args.detector))
 
     from mmt_jax.files import check_new, whole
     from mmt_jax.infer import api
     from mmt_jax.infer.search import index as indices
     from mmt_jax.infer.search import sheet
+    from mmt_jax.photos import pictures
     from mmt_jax.train import published
 
     index = indices.read(args.index)
@@ -67,9 +69,11 @@ def run(args: types.SimpleNamespace) -> None:
         check_new(args.html)
     scorer = api.of_workdir(published.workdir(args.workdir or index.about.workdir))
     queries = args.caption or args.image or args.record
-    found, meaning = _found(args, index, scorer)
+    photos = [pictures.given(image)[0] for image in args.image] or args.record  # fetched once
+    found, meaning = _found(args, index, scorer, photos)
     if args.html:
-        shown = [(name, None if args.caption else _shown(name)) for name in queries]
+        pixels = map(_shown, photos) if photos else itertools.repeat(None)
+        shown = list(zip(queries, pixels))
         wanted = {index.image_ids[hit.place] for hits in found.hits for hit in hits}
         pixels, missing = _pictures(index, sorted(wanted))
         note = " ".join(filter(None, (meaning, missing)))
@@ -116,7 +120,9 @@ def run(args: types.SimpleNamespace) -> None:
     print(meaning)
 
 
-def _found(args: types.SimpleNamespace, index: Index, scorer: Scorer) -> tuple[Found, str]:
+def _found(
+    args: types.SimpleNamespace, index: Index, scorer: Scorer, photos: list[typing.Any]
+) -> tuple[Found, str]:
     """What was found, and a sentence on what its scores are."""
     from mmt_jax.data import schema
     from mmt_jax.infer.export import signature
@@ -127,7 +133,7 @@ def _found(args: types.SimpleNamespace, index: Index, scorer: Scorer) -> tuple[F
     if args.caption:
         items = schema.to_text(scorer.texts(args.caption, truncate=True))
     else:
-        read = scorer.images(args.image or args.record, args.detector)
+        read = scorer.images(photos, args.detector)
         items = signature.image(scorer.config, read)
     found = index.search(predictor.model, predictor.params, items, top=args.top)
     told = f"score: {found.score} of the embeddings"
@@ -143,16 +149,16 @@ def _found(args: types.SimpleNamespace, index: Index, scorer: Scorer) -> tuple[F
     return found, f"{told}. probability: of a match, were half of all pairs matches."
 
 
-def _shown(path: str) -> np.ndarray | None:
-    """The picture of a photo, or of its record, that was looked for; None = it has none."""
-    from mmt_jax.data import schema
-    from mmt_jax.photo import PICTURE
+def _shown(photo: typing.Any) -> np.ndarray | None:
+    """The picture of a photo [H, W, 3], or of the record of a path; None = it has none."""
+    from mmt_jax.infer import inputs
+    from mmt_jax.photo import PICTURE, PIXELS
     from mmt_jax.photos import pictures
 
-    if not path.endswith(".npz"):
-        return pictures.at_most(pictures.read(path), _SIDE)
-    record = schema.read_record(path)
-    pixels = record.get(PICTURE, record.get(schema.PIXELS))
+    pixels = photo
+    if isinstance(photo, str):
+        record = inputs.read_record(photo)
+        pixels = record.get(PICTURE, record.get(PIXELS))
     return None if pixels is None else pictures.at_most(pictures.given(pixels)[0], _SIDE)
 
 

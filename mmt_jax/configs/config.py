@@ -234,7 +234,7 @@ class Config(Checked):
 class Study:
     """A set of runs to be compared: every row with every seed, under the same settings.
 
-    A row of `tags` is a tag of the study, or a config file as --config takes it, FILE.py:ARG.
+    A row of `tags` is whatever --config takes: a tag of the study, lxmert:base, FILE.py:ARG.
 
     Checkpoints are chosen on each run's own evaluation split (`Config.eval`); `test` is what the
     study reports, read once when a run is over.

@@ -215,8 +215,8 @@ def ablate(
       workdir: where; a study that was stopped goes on from there, and more seeds or tags may be
         asked for.
       seeds: see `amend`.
-      overrides: see `amend`; a list is several values, each of which is run with each of the other
-        lists', under a tag of its own, such as `data_cc,optim.lr=0.001`.
+      overrides: see `amend`; a list, which a tuple is not, is several values, each of which is run
+        with each of the other lists', under a tag of its own, such as `data_cc,optim.lr=0.001`.
       train: trains, or goes on with, one run; returns validation metrics.
       evaluate: reads the test split with a run's best checkpoint.
 

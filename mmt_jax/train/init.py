@@ -36,7 +36,8 @@ def pretraining(config: Config) -> Config:
     """The run that `config.pretrained` stands for, with what the user changed in `config`.
 
     A field was changed where it differs from the row of `config.tag`. `optim` is never carried
-    over; `model` and `objective` are where both rows agree on the field.
+    over; `model` and `objective` are where both rows agree on the field, but no loss that the run
+    does not have.
     """
     row = _flat(variants.get_config(config.tag, scale=config.scale))
     source = _flat(variants.get_config(config.pretrained, scale=config.scale))
@@ -44,6 +45,7 @@ def pretraining(config: Config) -> Config:
     for path, value in _flat(config).items():
         top = path.split("/")[0]
         shared = top not in _SHAPE or row[path] == source[path]
+        shared &= top != "objective" or bool(source[path])
         if value != row[path] and top not in _OWN and shared and path not in sized:
             source[path] = value
     return resolve(params_lib.unflatten(source))

@@ -66,6 +66,8 @@ def judged(
       UsageError: the photos are needed, and are no longer where they were.
     """
     pairs = [(query, hit.place) for query, row in enumerate(hits) for hit in row]
+    if not pairs:
+        return [[] for _ in hits]
     queries, places = map(list, zip(*pairs))
     asked = jax.tree.map(lambda leaf: leaf[queries], items)
     if isinstance(asked, Text):

@@ -12,11 +12,11 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
 
-from mmt_jax.data.npz import Npz
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest import boxes as boxes_lib
 from mmt_jax.ingest import unpickle
@@ -110,9 +110,14 @@ def _mmt(path: pathlib.Path) -> Detections:
 
 
 def _arrays(path: pathlib.Path, names: Names) -> dict[str, np.ndarray]:
-    """Those of the named arrays that an npz holds."""
-    with Npz(path) as file:
-        return {name: file.read(name) for name in names.values() if name in file}
+    """Those of the named arrays that an npz holds; of Python objects too, of which no code runs."""
+    with zipfile.ZipFile(path) as archive:
+        there, arrays = set(archive.namelist()), {}
+        for name in names.values():
+            if f"{name}.npy" in there:
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = unpickle.load_array(member, f"{path}: {name}")
+        return arrays
 
 
 def _format(about: str, boxes: str, parse: Callable[..., Detections], *suffixes: str) -> Format:
