@@ -23,7 +23,7 @@ from mmt_jax.corpus import Corpus
 from mmt_jax.data import regions, schema
 from mmt_jax.errors import UsageError
 from mmt_jax.hub import card as card_lib
-from mmt_jax.infer.export import savedmodel, serialization, signature
+from mmt_jax.infer.export import loading, savedmodel, serialization, signature
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.photo import SCORES
@@ -399,6 +399,23 @@ def test_an_export_of_a_task_refuses_what_it_cannot(asked):
         scorer.score(small.record(3), ["a cube"])
     with pytest.raises(UsageError, match="scores no pairs"):
         scorer.logits({})
+
+
+@pytest.mark.parametrize(
+    ("labels", "photos", "message"),
+    [
+        ("[", None, "Expecting value"),
+        ('{"0": "cat", "1": "dog"}', None, "its labels are no list of 2"),
+        ('["cat"]', None, "its labels are no list of 2"),
+        ('["cat", "dog"]', 7, "its photos are 7"),
+    ],
+)
+def test_damaged_assets_are_told(labels, photos, message):
+    config = small.config(("text", "merged"), num_answers=2)
+    about = {"config": config_lib.as_dict(config), "photos": photos}
+    assert loading._described(json.dumps(about | {"photos": None}), '["a", "b"]', "out")[2]
+    with pytest.raises(UsageError, match=f"out is damaged .*{message}.*; export or download"):
+        loading._described(json.dumps(about), labels, "out")
 
 
 @pytest.mark.slow

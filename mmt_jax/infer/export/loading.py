@@ -21,6 +21,7 @@ from mmt_jax.infer.export.serialization import quiet, tensorflow
 from mmt_jax.infer.inputs import Inputs
 from mmt_jax.infer.pairs import Items, pairwise
 from mmt_jax.infer.scorer import Scorer
+from mmt_jax.photos.processors import Processor
 from mmt_jax.text import vocabulary
 
 # OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION], alone or in the address of its page.
@@ -56,23 +57,18 @@ class SavedModel(Scorer):
         self._shapes: dict[str, tuple[Any, ...]] = {}
         if self._answer is None or "default" in module.signatures:
             self._default, self._shapes = _signature(module, name)
-        about, pieces = _asset(module, "description"), vocab or _asset(module, "vocabulary")
+        pieces = vocab or _asset(module, "vocabulary")
         if pieces is None:
             raise UsageError(
                 f"{name} carries no vocabulary; give the file of its vocabulary as vocab="
             )
         self._lengths: dict[str, int] = {}
+        about, names = _asset(module, "description"), _asset(module, "labels")
         if about is None:
-            config, photos = self._released(), None
+            config, processor, labels = self._released(), None, ()
         else:
-            config, photos = _described(about, name)
-        names = _asset(module, "labels")
-        super().__init__(
-            config,
-            vocabulary.load(pieces),
-            preparation.processor(photos, config, name=name) if photos else None,
-            labels=json.loads(names) if names else (),
-        )
+            config, processor, labels = _described(about, names, name)
+        super().__init__(config, vocabulary.load(pieces), processor, labels=labels)
 
     def _released(self) -> Config:
         """What is known of a module that tells no config."""
@@ -181,10 +177,19 @@ def _asset(module: Any, name: str) -> bytes | None:
     return pathlib.Path(asset.asset_path.numpy().decode()).read_bytes()
 
 
-def _described(about: bytes | str, name: str) -> tuple[Config, dict[str, Any] | None]:
-    """The config that a module's `mmt.json` tells, and how photos are prepared."""
+def _described(
+    about: bytes | str, names: bytes | str | None, name: str
+) -> tuple[Config, Processor | None, Sequence[str]]:
+    """The config that a module's `mmt.json` tells, how photos are prepared, and `labels.json`."""
     try:
         fields = json.loads(about)
-        return config_lib.resolve(fields["config"]), fields.get("photos")
-    except (ValueError, KeyError, TypeError) as error:
+        config, photos = config_lib.resolve(fields["config"]), fields.get("photos")
+        if not isinstance(photos, dict | None):
+            raise ValueError(f"its photos are {photos!r}")
+        processor = preparation.processor(photos, config, name=name) if photos else None
+        labels, count = json.loads(names) if names else [], config.model.num_answers
+        if not isinstance(labels, list) or len(labels) not in (0, count):
+            raise ValueError(f"its labels are no list of {count}")
+        return config, processor, labels
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{name} is damaged ({error}); export or download it again") from None
