@@ -42,7 +42,7 @@ def config(layers, *, family="mmt", itm="classification", pixels=False, **model)
             vocab_size=TOKENIZER.vocab_size,
             **model,
         ),
-        objective=ObjectiveConfig(itm=itm),
+        objective=ObjectiveConfig(itm=itm, mrm=float(family not in ("bert", "roberta"))),
         data=DataConfig(text_length=LENGTH, max_regions=MAX_REGIONS),
     )
 
