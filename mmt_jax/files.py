@@ -111,8 +111,10 @@ def tidy(folder: str | os.PathLike) -> Iterator[None]:
         raise
 
 
-def lock(file: BinaryIO) -> bool:
+def lock(file: BinaryIO, *, wait: bool = False) -> bool:
     """Keeps an open file from others that would; returns whether nobody else keeps it.
+
+    With `wait`, it returns once nobody else does.
 
     The system lets go of it when the file is closed or the process ends, however that is. Where it
     has no such locks, as on Windows and some network file systems, nothing is kept.
@@ -120,7 +122,7 @@ def lock(file: BinaryIO) -> bool:
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except (ImportError, OSError):

@@ -1,8 +1,11 @@
 """Photos as sources: layouts of folders, shards, TFDS; training, evaluation and search on them."""
 
+import dataclasses
 import io
 import json
+import pathlib
 import shutil
+import sys
 import tarfile
 
 import numpy as np
@@ -12,11 +15,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from mmt_jax.cli import main
-from mmt_jax.configs.config import Config, DataConfig, TaskConfig
+from mmt_jax.configs.config import Config, DataConfig, EvalConfig, TaskConfig
 from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.data import album, feed, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
+from mmt_jax.infer import retrieval
 from mmt_jax.params import flatten
 from mmt_jax.photo import image_id
 from mmt_jax.photos.augment import RECIPES
@@ -25,6 +29,7 @@ from mmt_jax.tasks import records
 from mmt_jax.tasks.base import Entry
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, loop, workdir
+from mmt_jax.train.run import prepare
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "white": (250, 250, 250)}
 NAMES = [f"{1000 + i}_0123456789" for i in range(8)]
@@ -32,6 +37,7 @@ SAID = {
     name: [f"a {colour} photo", f"all {colour}, number {i}"]
     for i, (name, colour) in enumerate(zip(NAMES, [*COLOURS] * 2))
 }
+EXPERIMENTS = pathlib.Path("experiments").resolve()
 TINY = "experiments/clip.py:base,scale=pilot"
 
 
@@ -207,6 +213,25 @@ def test_parquet_files_are_read_row_by_row_and_damage_is_counted(tmp_path, capsy
     assert "00001.parquet has no column of photos, such as jpg; it has key, caption" in told
 
 
+def test_a_missing_pyarrow_is_no_damage(tmp_path, monkeypatch):
+    (tmp_path / "00000.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="parquet files need pyarrow"):
+        sources.load(f"photos:{tmp_path}", "train")
+
+
+def test_a_parquet_file_that_changes_or_goes_meanwhile_is_told(tmp_path):
+    path, files = tmp_path / "00000.parquet", [jpeg(drawn(name)) for name in NAMES]
+    parquet.write_table(pyarrow.table(columns(NAMES, files)), path)
+    (found,) = sources.load(f"photos:{tmp_path}", "train")
+    parquet.write_table(pyarrow.table(columns(NAMES[:2], files[:2])), path)
+    with pytest.raises(UsageError, match="changed since it was listed"):
+        found.picture(7)
+    path.unlink()
+    with pytest.raises(UsageError, match=r"00000\.parquet cannot be read: No such file"):
+        found.picture(0)
+
+
 def test_parquet_files_beside_pictures_only_tell_about_them(tmp_path):
     folder = photos(tmp_path, texts)
     parquet.write_table(pyarrow.table({"key": [1]}), folder / "00000.parquet")
@@ -308,7 +333,7 @@ def test_decoded_photos_are_kept_whole_and_refused_where_a_photo_changed(tmp_pat
     torn.write_bytes(held[:200])
     with pytest.raises(UsageError, match="cannot be decoded"):
         found.shown(Processor(16), cache=cache)
-    assert not [*cache.iterdir()]
+    assert not [*cache.rglob("*pixels*")]
     torn.write_bytes(held)
     np.testing.assert_array_equal(
         found.shown(Processor(16), cache=cache).take(np.arange(8)).pixels, expected
@@ -330,6 +355,54 @@ def test_what_cannot_be_changed_is_refused(tmp_path, capsys):
     pixels = [f"--config={TINY}", f"--config.data.source=photos:{photos(tmp_path)}"]
     assert main.main([*run_of, *pixels, f"--config.data.cache={tmp_path / 'cache'}"]) == 2
     assert "leave one out" in capsys.readouterr().err
+
+
+CIFAR = ["--config.task.name=cifar", "--config.task.questions=cifar"]
+
+
+@pytest.mark.parametrize("field", ["augment=blip_randaug", "cache=cache"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ["--config=data_cc,scale=pilot"],
+        [f"--config={TINY}", "--config.data.source=scenes/cc"],
+        [f"--config={TINY}", "--config.data.source=photos:data/photos", *CIFAR],
+    ],
+    ids=["regions", "scenes", "cifar"],
+)
+def test_changes_and_caches_are_refused_where_nothing_is_decoded(
+    tmp_path, monkeypatch, capsys, field, config
+):
+    photos(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = [config[0].replace("experiments", f"{EXPERIMENTS}"), *config[1:]]
+    assert main.main(["train", "--workdir=run", *config, f"--config.data.{field}"]) == 2
+    told = capsys.readouterr().err
+    assert f"config.data.{field}" in told
+    assert "it needs a model that reads pixels" in told
+
+
+@pytest.mark.slow
+def test_a_run_keeps_decoded_photos_and_who_reads_its_config_does_not(tmp_path):
+    cache, folder = tmp_path / "cache", photos(tmp_path)
+    config = Config(
+        model=BridgeTowerConfig(image_size=16, patch_size=8),
+        data=DataConfig(
+            source=f"photos:{folder}", split="train[:60%]", vocab_size=60, cache=str(cache)
+        ),
+        eval=EvalConfig(split="train[60%:]"),
+        batch_size=2,
+    )
+    corpora = sources.load(config.data.source, config.data.split)
+    words = vocabulary.train([c for own in SAID.values() for c in own], 60)
+    Examples.of(config, corpora, words)
+    assert not cache.exists()
+    prepared = prepare(config, tmp_path / "run", retrieval.evaluator)
+    assert len([*cache.glob("*/pixels.npy")]) == 2  # of training and of evaluation
+    prepared.folder.mkdir()
+    prepared.store()
+    without = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=None))
+    assert workdir.claim(without, prepared.folder)[1]
 
 
 def run(*arguments):

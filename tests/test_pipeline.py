@@ -365,6 +365,16 @@ def test_hosts_read_the_rows_of_one_batch(examples):
         _same(jax.tree.map(lambda *rows: np.concatenate(rows), *mine), batch)
 
 
+def test_keys_are_seed_step_and_row_of_the_whole_batch(examples, monkeypatch):
+    monkeypatch.setattr(examples, "batch", lambda images, captions, keys: keys)
+    batches = feed.batches(examples, seed=7, batch_size=4, rows=slice(1, 3))
+    found = [next(batches) for _ in range(2)]
+    batches.close()
+    for step, keys in enumerate(found):
+        assert keys.dtype == np.int64
+        assert keys.tolist() == [[7, step, 1, 1], [7, step, 2, 1]]
+
+
 BUCKETS = ((6, 3), (8, 4))
 
 

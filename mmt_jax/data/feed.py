@@ -143,7 +143,8 @@ class _Draw:
 
     def _batch(self, images: np.ndarray, captions: np.ndarray, step: int) -> Batch:
         # numpy reads no zeros at the end: without the 1, row 0 would be drawn as captions are.
-        keys = np.array([(self._seed, step, row, 1) for row in range(len(images))], np.int64)
+        keys = np.full((len(images), 4), (self._seed, step, 0, 1), np.int64)
+        keys[:, 2] = np.arange(len(images))
         return self._examples.batch(images[self._rows], captions[self._rows], keys[self._rows])
 
     def _grouped(self, window: int) -> list[tuple[np.ndarray, np.ndarray, Size]]:

@@ -225,6 +225,7 @@ def _sample(path: pathlib.Path, name: str, members: Iterable[tarfile.TarInfo]) -
 
 def _parquet(folder: pathlib.Path, path: pathlib.Path) -> Entries:
     shard = path.relative_to(folder).with_suffix("").as_posix()
+    parquet.library()  # whose want is no damage
     try:
         for group, row, key, said, photo in parquet.rows(path):
             if photo is None:

@@ -11,11 +11,18 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from mmt_jax.errors import UsageError, optional, reason
+from mmt_jax.errors import UsageError, optional, reading, reason
 
 _PHOTOS = ("jpg", "jpeg", "png", "webp", "image")  # bytes, or as in `datasets` {bytes: …, path: …}
 _CAPTIONS = ("caption", "txt", "text", "captions")
 _GROUPS = 8  # kept a process
+
+
+def library() -> Any:
+    """What reads parquet files; a UsageError where it cannot be imported."""
+    with optional("parquet files need pyarrow", "data"):
+        from pyarrow import parquet
+    return parquet
 
 
 def rows(path: str | os.PathLike) -> Iterator[tuple[int, int, str, Any, bytes | None]]:
@@ -41,7 +48,10 @@ def rows(path: str | os.PathLike) -> Iterator[tuple[int, int, str, Any, bytes | 
 
 def photo(path: str | os.PathLike, group: int, row: int) -> bytes:
     """The bytes of one photo's file, which `rows` has found."""
-    data = _bytes(_group(path, group, os.stat(path).st_mtime_ns)[row])
+    with reading(path):
+        changed = os.stat(path).st_mtime_ns
+    photos = _group(path, group, changed)
+    data = _bytes(photos[row]) if row < len(photos) else None
     if data is None:
         raise UsageError(f"{path} changed since it was listed; start again")
     return data
@@ -64,8 +74,7 @@ def _photos(names: list[str], path: str | os.PathLike) -> str:
 
 
 def _opened(path: str | os.PathLike) -> Any:
-    with optional("parquet files need pyarrow", "data"):
-        from pyarrow import parquet
+    parquet = library()
     try:
         return parquet.ParquetFile(path)
     except Exception as error:  # pyarrow's and the system's, which share no class

@@ -92,9 +92,18 @@ class Examples:
 
     @classmethod
     def of(
-        cls, config: Config, corpora: Sequence[Photos], tokenizer: Tokenizer, *, bare: bool = False
+        cls,
+        config: Config,
+        corpora: Sequence[Photos],
+        tokenizer: Tokenizer,
+        *,
+        bare: bool = False,
+        cache: str | None = None,
     ) -> Examples:
         """Examples as a config asks for them.
+
+        `cache` is a folder to keep decoded photos in: a run gives its `config.data.cache`, while
+        others who read its config write nothing.
 
         Raises:
           UsageError: also where `config.data.text_length` is more than the model's positions, or
@@ -104,7 +113,6 @@ class Examples:
         if config.model.pixels and any(PIXELS not in corpus.shapes for corpus in corpora):
             processor = processors.of(config)
             recipe = augment.RECIPES.get(config.data.augment)
-            cache = None if recipe else config.data.cache
             corpora = [corpus.shown(processor, recipe, cache) for corpus in corpora]
         for corpus in corpora:
             if wanted and wanted != corpus.feature_dim:

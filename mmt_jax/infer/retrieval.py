@@ -317,7 +317,8 @@ def evaluator(
     ranking.check_best(config.eval.best)
     source, split = sources.eval_source(config)
     corpora = sources.load(source, split, pixels=config.model.pixels)
-    examples = Examples.of(config, sources.first(corpora, config.eval.limit), tokenizer)
+    corpora = sources.first(corpora, config.eval.limit)
+    examples = Examples.of(config, corpora, tokenizer, cache=config.data.cache)
 
     def evaluation(model: Model, params: Params) -> dict[str, float]:
         return evaluate(model, params, examples, pairs=config.eval.pairs, progress=progress).flat()

@@ -112,5 +112,5 @@ def evaluator(
     if row.photos:
         photos = sources.eval_source(config)
         corpora = sources.load(*photos, pixels=config.model.pixels, bare=True)
-    records = Records(config, entries, names, tokenizer, corpora)
+    records = Records(config, entries, names, tokenizer, corpora, cache=config.data.cache)
     return lambda model, params: metrics(entries, answered(model, params, records, names))

@@ -57,17 +57,19 @@ class Records:
         corpora: Sequence[Photos],
         *,
         say: Callable[[str], None] | None = None,
+        cache: str | None = None,
     ):
         """Lays entries out.
 
         `names` are the labels by number. The photos that entries name are each in one of `corpora`;
-        `say` is told how many entries are left out for want of theirs, None = these are refused.
+        `say` is told how many entries are left out for want of theirs, None = these are refused;
+        `cache` is as of `Examples.of`.
         """
         self._config, self._reads = config, TASKS[config.task.name].reads
         self._photos = self._texts = None
         if TASKS[config.task.name].photos:
             bare = [corpus.bare() for corpus in corpora]  # captions are the entries' own
-            self._photos = Examples.of(config, bare, tokenizer, bare=True)
+            self._photos = Examples.of(config, bare, tokenizer, bare=True, cache=cache)
             entries, self._numbers = _joined(entries, self._photos.image_ids, corpora, say)
         else:
             self._numbers = np.arange(len(entries))[:, None]

@@ -172,15 +172,20 @@ def _check_attention(config: Config) -> None:
 
 
 def _check_changes(config: Config) -> None:
-    """Photos are changed at random only where they are decoded for it."""
-    parts = sources.parse(config.data.source)
-    if config.data.augment and not (
-        config.model.pixels and all(part.kind in ("photos", "tfds") for part in parts)
+    """Photos are changed at random, or kept, only where they are decoded for it."""
+    task = config.task.name
+    decodes = config.model.pixels and (not task or TASKS[task].photos)
+    found = [part.kind in ("photos", "tfds") for part in sources.parse(config.data.source)]
+    for name, does, enough in (
+        ("augment", "changes photos as they are decoded", all),
+        ("cache", "keeps decoded photos", any),
     ):
-        raise UsageError(
-            f"config.data.augment={config.data.augment} changes photos as they are decoded; it "
-            f"needs a model that reads pixels and config.data.source=photos:FOLDER"
-        )
+        value = getattr(config.data, name)
+        if value and not (decodes and enough(found)):
+            raise UsageError(
+                f"config.data.{name}={value} {does}; it needs a model that reads pixels, "
+                f"config.data.source=photos:FOLDER and, of tasks, one that asks about its photos"
+            )
     if config.data.augment and config.data.cache:
         raise UsageError(
             "config.data.cache keeps photos as they are shown, and config.data.augment changes "
@@ -196,7 +201,7 @@ def _examples(
     said: list[str],
 ) -> Examples | Records:
     """What batches are made of: pairs of photo and caption, or a task's entries."""
-    corpora = []
+    corpora, cache = [], config.data.cache
     if labels is None or TASKS[config.task.name].photos:
         corpora = sources.load(
             config.data.source,
@@ -206,5 +211,5 @@ def _examples(
             bare=labels is not None,  # the entries' sentences are not the photos' captions
         )
     if labels is None:
-        return Examples.of(config, corpora, tokenizer)
-    return Records(config, entries, labels, tokenizer, corpora, say=said.append)
+        return Examples.of(config, corpora, tokenizer, cache=cache)
+    return Records(config, entries, labels, tokenizer, corpora, say=said.append, cache=cache)
