@@ -294,7 +294,7 @@ def test_photos_that_are_found_are_those_of_the_largest_products(towers):
     np.testing.assert_allclose(towers.embed_images(photos[1]), images[1], atol=1e-6)
     found = towers.search(photos, small.CAPTIONS[0], top=3)
     products = images @ texts[0]
-    assert [hit.photo for hit in found] == np.argsort(-products)[:3].tolist()
+    assert [hit.place for hit in found] == np.argsort(-products)[:3].tolist()
     np.testing.assert_allclose([h.score for h in found], np.sort(products)[:-4:-1], atol=1e-5)
 
 
@@ -302,7 +302,7 @@ def test_a_model_without_embeddings_searches_by_its_scores(scorer):
     photos = [small.record(3, seed=seed) for seed in range(4)]
     found = scorer.search(photos, small.CAPTIONS[1], top=9)
     scores = scorer.score(photos, small.CAPTIONS)[:, 1]
-    assert [hit.photo for hit in found] == np.argsort(-scores).tolist()
+    assert [hit.place for hit in found] == np.argsort(-scores).tolist()
     for ask in (lambda: scorer.embed_texts(["a"]), lambda: scorer.embed_images(photos)):
         with pytest.raises(UsageError, match=r"no embeddings.*baseline_baseline"):
             ask()

@@ -204,6 +204,26 @@ def test_photos_like_a_photo_from_the_command_line(mmt, seen, tmp_path):
     )
 
 
+def test_photos_are_indexed_as_the_weights_came_to_read_them(mmt, tmp_path):
+    (tmp_path / "run").mkdir()
+    small_models.make_workdir(tmp_path / "run", of_pixels("bridgetower", itm="classification"))
+    told = {"size": {"shortest_edge": SIDE}, "size_divisor": 1}  # 32 is the family's
+    (tmp_path / "run" / "preprocessor_config.json").write_text(json.dumps(told))
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(2)
+    for number in range(5):
+        picture = rng.integers(0, 256, (11 + number, 17, 3), np.uint8)
+        Pillow.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+        (tmp_path / "photos" / f"{number}.txt").write_text("a red cube")
+    source = f"--data=photos:{tmp_path / 'photos'}"
+    argv = (f"--workdir={tmp_path / 'run'}", source, "--split=train", f"--out={tmp_path / 'index'}")
+    assert mmt("index", *argv)[0] == 0
+    image = f"--image={tmp_path / 'photos' / '3.png'}"
+    _, out, _ = mmt("search", f"--index={tmp_path / 'index'}", image, "--json")
+    best = json.loads(out)[0]["photos"][0]
+    assert (best["name"], best["score"]) == ("3.png", pytest.approx(1, abs=1e-5))
+
+
 def test_captions_of_a_photo_from_the_command_line(mmt, folder, tmp_path):
     run = f"--workdir={folder / 'run'}"
     argv = (run, f"--data=regions:{folder / 'photos'}", "--split=test", "--side=captions")

@@ -94,32 +94,34 @@ def _answer(args: types.SimpleNamespace) -> None:
     from mmt_jax.configs.tasks import TASKS
     from mmt_jax.data import sources
     from mmt_jax.files import check_new
-    from mmt_jax.infer import tasks
+    from mmt_jax.infer import api, tasks
     from mmt_jax.tasks import labels, records, registry
-    from mmt_jax.text import store
-    from mmt_jax.train import checkpoint, published
+    from mmt_jax.train import published
 
     task = registry.scored(args.task)
     if args.out:
         check_new(args.out)
     names = labels.read(args.labels) if args.labels else None
     workdir = published.workdir(args.workdir)
-    trained = checkpoint.load(workdir)
+    scorer = api.of_workdir(workdir)
+    predictor = scorer.own
     names = names or labels.stored(workdir)
-    model = tasks.answering(trained.model, args.task, names)
+    model = tasks.answering(predictor.model, args.task, names)
     entries = registry.read(args.task, args.questions, args.annotations)
     entries = entries[: args.limit or None]
     corpora = []
     if TASKS[args.task].photos:
         _needs(args)
         corpora = sources.load(args.data, args.split, pixels=model.config.model.pixels, bare=True)
-    tokenizer = store.stored_tokenizer(workdir)
+    laid_out = records.Records(
+        model.config, entries, names, scorer.tokenizer, corpora, processor=scorer.processor
+    )
     found = tasks.answered(
         model,
-        trained.params,
-        records.Records(model.config, entries, names, tokenizer, corpora),
+        predictor.params,
+        laid_out,
         names,
-        batch_size=max(1, trained.config.eval.pairs // 16),
+        batch_size=max(1, model.config.eval.pairs // 16),
     )
     if args.out:
         registry.write(args.task, args.out, found)
@@ -199,13 +201,12 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
     import json
 
     from mmt_jax.data import sources
-    from mmt_jax.data.pipeline import Examples
     from mmt_jax.infer import api, retrieval
 
     scorer = api.load(args.workdir, vocab=args.vocab)
-    config, predictor = scorer.config, scorer.predictor
-    corpora = sources.load(args.data, args.split, pixels=config.model.pixels)
-    examples = Examples.of(config, sources.first(corpora, args.limit), scorer.tokenizer)
+    predictor = scorer.predictor
+    corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels)
+    examples = scorer.examples(sources.first(corpora, args.limit))
 
     def write(scores: np.ndarray, first: int) -> None:
         assert file is not None
@@ -226,6 +227,6 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
         rerank=args.rerank,
         ndcg=args.ndcg,
         seen=seen,
-        pairs=config.eval.pairs,
+        pairs=scorer.config.eval.pairs,
         progress=True,
     )

@@ -39,21 +39,20 @@ def run(args: types.SimpleNamespace) -> None:
     progress.stage(f"embedding the {what} of {args.data}, split {args.split}")
 
     from mmt_jax.data import sources
-    from mmt_jax.data.pipeline import Examples
     from mmt_jax.files import check_new
+    from mmt_jax.infer import api
     from mmt_jax.infer.search import index
-    from mmt_jax.text import store
-    from mmt_jax.train import checkpoint, published
+    from mmt_jax.train import published
 
     check_new(args.out)
     workdir = published.workdir(args.workdir).resolve()
-    trained = checkpoint.load(workdir)
-    config, tokenizer = trained.config, store.stored_tokenizer(workdir)
-    corpora = sources.load(args.data, args.split, pixels=config.model.pixels, bare=True)
+    scorer = api.of_workdir(workdir)
+    predictor = scorer.own
+    corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels, bare=True)
     built = index.build(
-        trained.model,
-        trained.params,
-        Examples.of(config, corpora, tokenizer, bare=True),
+        predictor.model,
+        predictor.params,
+        scorer.examples(corpora, bare=True),
         side=args.side,
         kind=args.kind,
         metric=args.metric,

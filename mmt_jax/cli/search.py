@@ -72,8 +72,7 @@ def run(args: types.SimpleNamespace) -> None:
     photos = [pictures.given(image)[0] for image in args.image] or args.record  # fetched once
     found, meaning = _found(args, index, scorer, photos)
     if args.html:
-        pixels = map(_shown, photos) if photos else itertools.repeat(None)
-        shown = list(zip(queries, pixels))
+        shown = list(zip(queries, map(_shown, photos) if photos else itertools.repeat(None)))
         wanted = {index.image_ids[hit.place] for hits in found.hits for hit in hits}
         pixels, missing = _pictures(index, sorted(wanted))
         note = " ".join(filter(None, (meaning, missing)))
@@ -128,8 +127,7 @@ def _found(
     from mmt_jax.infer.export import signature
     from mmt_jax.infer.search import source
 
-    predictor = scorer.predictor
-    assert predictor is not None
+    predictor = scorer.own
     if args.caption:
         items = schema.to_text(scorer.texts(args.caption, truncate=True))
     else:
@@ -149,15 +147,15 @@ def _found(
     return found, f"{told}. probability: of a match, were half of all pairs matches."
 
 
-def _shown(photo: typing.Any) -> np.ndarray | None:
+def _shown(asked: typing.Any) -> np.ndarray | None:
     """The picture of a photo [H, W, 3], or of the record of a path; None = it has none."""
     from mmt_jax.infer import inputs
     from mmt_jax.photo import PICTURE, PIXELS
     from mmt_jax.photos import pictures
 
-    pixels = photo
-    if isinstance(photo, str):
-        record = inputs.read_record(photo)
+    pixels = asked
+    if isinstance(asked, str):
+        record = inputs.read_record(asked)
         pixels = record.get(PICTURE, record.get(PIXELS))
     return None if pixels is None else pictures.at_most(pictures.given(pixels)[0], _SIDE)
 

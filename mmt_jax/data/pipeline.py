@@ -20,6 +20,7 @@ from mmt_jax.data.buckets import Size
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, LABELS, PIXELS, PROBS
 from mmt_jax.photos import augment, processors
+from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.typing import Batch, Image, Text
 
@@ -99,11 +100,17 @@ class Examples:
         *,
         bare: bool = False,
         cache: str | None = None,
+        processor: Processor | None = None,
     ) -> Examples:
         """Examples as a config asks for them.
 
-        `cache` is a folder to keep decoded photos in: a run gives its `config.data.cache`, while
-        others who read its config write nothing.
+        Args:
+          config: of the model.
+          corpora, tokenizer, bare: as of `Examples`.
+          cache: a folder to keep decoded photos in: a run gives its `config.data.cache`, while
+            others who read its config write nothing.
+          processor: how photos are shown, where the weights came with that; None = as the config
+            says.
 
         Raises:
           UsageError: also where `config.data.text_length` is more than the model's positions, or
@@ -111,7 +118,7 @@ class Examples:
         """
         wanted = None if config.model.pixels else config.model.feature_dim
         if config.model.pixels and any(PIXELS not in corpus.shapes for corpus in corpora):
-            processor = processors.of(config)
+            processor = processor or processors.of(config)
             recipe = augment.RECIPES.get(config.data.augment)
             corpora = [corpus.shown(processor, recipe, cache) for corpus in corpora]
         for corpus in corpora:

@@ -11,7 +11,9 @@ import numpy as np
 
 from mmt_jax import detectors
 from mmt_jax.configs.config import Config
+from mmt_jax.corpus import Photos
 from mmt_jax.data import regions, schema
+from mmt_jax.data.pipeline import Examples
 from mmt_jax.detectors import base as detected
 from mmt_jax.detectors.base import Detector
 from mmt_jax.errors import UsageError, reading, trying
@@ -22,6 +24,7 @@ from mmt_jax.photo import PICKLED, RECORDS
 from mmt_jax.photos import pictures, processors
 from mmt_jax.photos.processors import Processor
 from mmt_jax.text.base import Tokenizer
+from mmt_jax.typing import Image, Text
 
 # One photo's keys, the file of them (`read_record`), or the photo, as `pictures.given` takes it.
 Record = Any
@@ -99,6 +102,19 @@ class Reader:
         if self.config.model.pixels:
             return _stack_pixels([record[schema.PIXELS] for record in read])
         return _stack_regions(read)
+
+    def _text(self, captions: Sequence[str], truncate: bool) -> Text:
+        return schema.to_text(self.texts(captions, truncate=truncate))
+
+    def _image(self, records: Record | Sequence[Record], *how: Any) -> Image:
+        """Photos, or one, with a batch axis; as `images` otherwise."""
+        return signature.image(self.config, self.images(listed(records)[0], *how))
+
+    def examples(self, corpora: Sequence[Photos], *, bare: bool = False) -> Examples:
+        """Photos and captions of sources, as this model reads them; as `Examples.of`."""
+        return Examples.of(
+            self.config, corpora, self.tokenizer, bare=bare, processor=self.processor
+        )
 
     def record(
         self,

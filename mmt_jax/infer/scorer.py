@@ -19,6 +19,7 @@ from mmt_jax.infer.export import signature
 from mmt_jax.infer.inputs import Inputs, Reader, Record, batched, listed
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
+from mmt_jax.infer.search.index import Hit
 from mmt_jax.infer.show.explain import Explanation, explain
 from mmt_jax.models import checks
 from mmt_jax.photos.processors import Processor
@@ -31,18 +32,6 @@ class Answer(NamedTuple):
 
     label: str
     probability: float
-
-
-class Found(NamedTuple):
-    """A photo or caption by its place in the list that was searched, and its score."""
-
-    place: int
-    score: float
-
-    @property
-    def photo(self) -> int:
-        """The place, of a photo."""
-        return self.place
 
 
 class Scorer(Reader):
@@ -169,7 +158,7 @@ class Scorer(Reader):
           UsageError: this is a module, the model has learned no words, or the first fault of record
             or sentence.
         """
-        predictor = self._own
+        predictor = self.own
         if record is not None and not predictor.model.fuses:
             raise UsageError(f"{self.name} reads sentences alone; give None in the photo's place")
         image = None if record is None else self._image(record, detector, size_divisor)
@@ -181,7 +170,7 @@ class Scorer(Reader):
         Raises:
           UsageError: the model has no embeddings, or as `score`.
         """
-        return self._embeds().embed(schema.to_text(self.texts(captions, truncate=truncate)))
+        return self._embeds().embed(self._text(captions, truncate))
 
     def embed_images(
         self,
@@ -208,10 +197,10 @@ class Scorer(Reader):
         truncate: bool = False,
         detector: str | Detector | None = None,
         size_divisor: int | None = None,
-    ) -> list[Found]:
-        """The `top` photos that a sentence fits best, or captions that fit a photo; best first.
+    ) -> list[Hit]:
+        """Places of the `top` photos that a sentence fits best, or captions that fit a photo.
 
-        Their scores are those of `Predictor.score`: a match head's or, of two towers, inner
+        Best first. Scores are those of `Predictor.score`: a match head's or, of two towers, inner
         products of embeddings.
 
         Args:
@@ -224,16 +213,16 @@ class Scorer(Reader):
         Raises:
           UsageError: the model neither scores pairs nor has embeddings, or as `score`.
         """
-        predictor = self._own if self.config.objective.itm != "none" else self._embeds()
+        predictor = self.own if self.config.objective.itm != "none" else self._embeds()
         if top < 1:
             raise UsageError(f"the number to be found is {top}; ask for 1 or more")
         if (caption is None) == (photo is None):
             raise UsageError("search photos with a caption, or captions with photo=")
         captions, photos = (records, [photo]) if caption is None else ([caption], records)
-        text = schema.to_text(self.texts(captions, truncate=truncate))
+        text = self._text(captions, truncate)
         scores = predictor.score(text, self._image(photos, detector, size_divisor)).ravel()
         best = np.argsort(-scores, kind="stable")[:top]
-        return [Found(int(place), float(scores[place])) for place in best]
+        return [Hit(int(place), float(scores[place])) for place in best]
 
     def answer(
         self,
@@ -286,15 +275,15 @@ class Scorer(Reader):
         """Text keys of B questions, image keys of their photos by place → logits [B, A]."""
         first, *others = (signature.image(self.config, photo) for photo in photos)
         numbers = np.zeros(len(first.mask), np.int32)
-        return self._own.answers(Batch(schema.to_text(text), first, numbers, tuple(others)))
+        return self.own.answers(Batch(schema.to_text(text), first, numbers, tuple(others)))
 
     def _embeds(self) -> Predictor:
-        if not self._own.model.embeds:
+        if not self.own.model.embeds:
             raise UsageError(
                 f"{self.name} has no embeddings, for it reads caption and photo together; take "
                 f"a model of two towers, such as baseline_baseline"
             )
-        return self._own
+        return self.own
 
     def trace(
         self,
@@ -333,18 +322,15 @@ class Scorer(Reader):
           UsageError: this is a module, neither is given, the model reads none of that kind, or as
             `score`.
         """
-        predictor = self._own
+        predictor = self.own
         if record is None and caption is None:
             raise UsageError("there is nothing to trace; give a photo, a caption, or both")
         if record is not None and not predictor.model.fuses:
             raise UsageError(f"{self.name} reads no photos; give None in the photo's place")
         if caption is not None and "text" not in predictor.params:
             raise UsageError(f"{self.name} reads no captions; give None in the caption's place")
-        text = image = None
-        if caption is not None:
-            text = schema.to_text(self.texts([caption], truncate=truncate))
-        if record is not None:
-            image = self._image(record, detector, size_divisor)
+        text = None if caption is None else self._text([caption], truncate)
+        image = None if record is None else self._image(record, detector, size_divisor)
         return jax.tree.map(lambda leaf: leaf[0], predictor.trace(text, image))
 
     def explain(self, record: Record, caption: str) -> Explanation:
@@ -353,7 +339,7 @@ class Scorer(Reader):
         Raises:
           UsageError: this is no workdir, or the record has a fault.
         """
-        predictor = self._own
+        predictor = self.own
         self._check_scores()
         return explain(predictor, self.tokenizer, caption, self._image(record))
 
@@ -361,7 +347,7 @@ class Scorer(Reader):
         """All keys of the signature, B pairs → [B, 2] f32; softmax(...)[:, 0] = match."""
         self._check_scores()
         image = signature.image(self.config, inputs)
-        return self._own.logits(schema.to_text(inputs), image)
+        return self.own.logits(schema.to_text(inputs), image)
 
     def log_odds(
         self,
@@ -386,19 +372,16 @@ class Scorer(Reader):
             return schema.to_text(texts.fetch(rows))
 
         texts_read, images_read = Items(texts.mask, text), Items(images.mask, image)
-        return self._own.log_odds(texts_read, images_read, **how)
+        return self.own.log_odds(texts_read, images_read, **how)
 
     @property
-    def _own(self) -> Predictor:
+    def own(self) -> Predictor:
+        """The model; raises UsageError where it is a module and none of JAX."""
         if self.predictor is None:
             raise UsageError(
                 "a module tells nothing but scores and answers; give the workdir it was made of"
             )
         return self.predictor
-
-    def _image(self, records: Record | Sequence[Record], *how: Any) -> Image:
-        """Photos, or one, with a batch axis."""
-        return signature.image(self.config, self.images(listed(records)[0], *how))
 
     def _odds(self, records: Any, captions: Any, truncate: bool, *how: Any) -> np.ndarray:
         """Log odds, in the shape that `score` returns."""

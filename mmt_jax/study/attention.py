@@ -74,7 +74,6 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
       UsageError: there is no such study or run, it was tested on something else, or the words of a
         run that is named read no regions.
     """
-    from mmt_jax.data.pipeline import Examples
     from mmt_jax.infer import api
     from mmt_jax.infer.show.explain import attended
 
@@ -95,7 +94,7 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
         model = scorer.config.model
         found = None
         if not model.pixels and model.global_region and scorer.predictor:
-            data = Examples.of(scorer.config, sources.load(source, split), scorer.tokenizer)
+            data = scorer.examples(sources.load(source, split))
             images = data.images(rows)
             said = list(captions.values())
             found = attended(scorer.predictor, scorer.tokenizer, said, images)

@@ -82,7 +82,6 @@ def ask(scorer: Scorer, source: str, split: str, *, photos: int = PHOTOS) -> Pro
       UsageError: the source is no such corpus, or has no such split or nothing to ask about; or the
         model scores no pairs, or reads other features.
     """
-    from mmt_jax.data.pipeline import Examples
     from mmt_jax.infer import retrieval
 
     corpus = generated(source)
@@ -107,7 +106,7 @@ def ask(scorer: Scorer, source: str, split: str, *, photos: int = PHOTOS) -> Pro
         said[question.photo].update(dict.fromkeys((question.true, question.foil)))
     captions = tuple(tuple(said[photo]) for photo in range(len(built)))
     told = dataclasses.replace(built, captions=captions)
-    examples = Examples.of(scorer.config, [told], scorer.tokenizer, bare=True)
+    examples = scorer.examples([told], bare=True)
     rows = examples.caption_to_image
     texts = examples.texts(np.arange(len(rows)))
     scores = scorer.predictor.matches(texts, examples.images(rows))

@@ -16,6 +16,7 @@ from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import image_id
 from mmt_jax.photos import processors
+from mmt_jax.photos.processors import Processor
 from mmt_jax.tasks import labels, registry
 from mmt_jax.tasks.base import Entry
 from mmt_jax.text.base import Tokenizer
@@ -58,18 +59,21 @@ class Records:
         *,
         say: Callable[[str], None] | None = None,
         cache: str | None = None,
+        processor: Processor | None = None,
     ):
         """Lays entries out.
 
         `names` are the labels by number. The photos that entries name are each in one of `corpora`;
         `say` is told how many entries are left out for want of theirs, None = these are refused;
-        `cache` is as of `Examples.of`.
+        `cache` and `processor` are as of `Examples.of`.
         """
         self._config, self._reads = config, TASKS[config.task.name].reads
         self._photos = self._texts = None
         if TASKS[config.task.name].photos:
             bare = [corpus.bare() for corpus in corpora]  # captions are the entries' own
-            self._photos = Examples.of(config, bare, tokenizer, bare=True, cache=cache)
+            self._photos = Examples.of(
+                config, bare, tokenizer, bare=True, cache=cache, processor=processor
+            )
             entries, self._numbers = _joined(entries, self._photos.image_ids, corpora, say)
         else:
             self._numbers = np.arange(len(entries))[:, None]

@@ -60,7 +60,7 @@ class About:
 class Hit(NamedTuple):
     """A photo or caption that was found."""
 
-    place: int  # in the index
+    place: int  # in the index, or in the list that was searched
     score: float
     probability: float | None = None  # of a match, where the model has learned one
 

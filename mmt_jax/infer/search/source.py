@@ -10,7 +10,6 @@ from scipy import special
 
 from mmt_jax.corpus import starts
 from mmt_jax.data import schema, sources
-from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.infer.search.index import Hit, Index
@@ -47,7 +46,7 @@ class Source:
     def images(self, scorer: Scorer, image_ids: Sequence[int]) -> Image:
         """Photos as a model reads them."""
         bare = [corpus.bare() for corpus in self._corpora]
-        examples = Examples.of(scorer.config, bare, scorer.tokenizer, bare=True)
+        examples = scorer.examples(bare, bare=True)
         return examples.images(np.array([self._places[image_id] for image_id in image_ids]))
 
 
@@ -76,6 +75,5 @@ def judged(
     else:
         found = [index.captions[place][0] for place in places]
         read = schema.to_text(scorer.texts(found, truncate=True)), asked
-    assert scorer.predictor is not None
-    chances = iter(special.softmax(scorer.predictor.logits(*read), axis=1)[:, MATCH].tolist())
+    chances = iter(special.softmax(scorer.own.logits(*read), axis=1)[:, MATCH].tolist())
     return [[hit._replace(probability=next(chances)) for hit in row] for row in hits]
