@@ -24,7 +24,7 @@ import sys
 import types
 from collections.abc import Sequence
 
-from mmt_jax import errors, progress
+from mmt_jax import errors, files, progress
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 from mmt_jax.version import version
@@ -155,13 +155,12 @@ def _keep_compiled() -> None:
     jax's own variables go first: JAX_COMPILATION_CACHE_DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0
     switches it off.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(root, "mmt_jax", "compiled")
+    folder = files.cache("compiled")
     try:
-        os.makedirs(folder, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
 def _quiet() -> None:

@@ -174,8 +174,8 @@ class EvalConfig(Checked):
     source: str | None = None  # None: `scenes` for generated corpora, else the training source
     split: str | None = None  # None: the source's `val` or `dev`
     every: Whole = 0  # steps between evaluations; 0 = only at the end
-    # Photos (of a task, questions); 0 = all. 100 with five captions each cost a small joint model a
-    # minute on two cores.
+    # Photos (of a task, questions); 0 = all. 100 with five captions each cost a small joint model
+    # some 40 seconds on two cores.
     limit: Whole = 100
     pairs: Count = 1024  # pairs fused at once
     best: str = "image_retrieval/r@1"  # the metric whose best checkpoint is kept; or rsum
