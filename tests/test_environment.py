@@ -32,6 +32,12 @@ def test_every_requirement_is_pinned_within_its_bounds(python):
 
 def test_make_help_lists_every_target():
     declared = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert declared is not None
     assert [line.split()[0] for line in told.stdout.splitlines()] == declared[1].split()
