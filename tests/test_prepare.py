@@ -457,6 +457,7 @@ def test_what_is_interrupted_leaves_nothing_and_is_made_up_for(prepared, tmp_pat
     assert files(out / "mmt") == files(prepared / "out" / "mmt" / "flickr8k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["local", "DirectRunner"])
 @pytest.mark.parametrize("room", [100, 60_000])  # for no list, and for all but the shard
 def test_a_disk_that_is_full_leaves_nothing(prepared, tmp_path, capsys, runner, room):

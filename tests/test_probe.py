@@ -161,6 +161,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("itm", "layers"), [("classification", ("merged",)), ("contrastive", ("single",))]
 )

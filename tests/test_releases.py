@@ -159,6 +159,7 @@ def test_kaylodes_tern_embeds_as_in_pytorch(tmp_path):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kaylodes_tern_scores_at_the_command_line(tmp_path, capsys):
     model, bert = kaylode_folder(tmp_path / "in")
     argv = ["import", f"--from={tmp_path / 'in'}", "--model=tern", f"--out={tmp_path / 'run'}"]

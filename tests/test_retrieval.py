@@ -108,6 +108,7 @@ def test_the_same_photo_twice_is_relevant_twice():
     assert retrieval.Retrieval.of(scores, examples()).image_ranks[0] == 4
 
 
+@pytest.mark.slow
 def test_evaluate_ranks_the_scores_of_the_model():
     model, params = small_models.build(MODEL)
     data = examples()

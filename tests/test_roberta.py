@@ -162,6 +162,7 @@ def test_bridgetower_starts_from_both(towers):
     assert "word_head" in said[2]
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_sizes_and_the_vocabulary_of_its_towers(towers, tmp_path):
     (roberta, clip), _ = towers
     config = Config(
@@ -184,6 +185,7 @@ def test_a_run_takes_the_sizes_and_the_vocabulary_of_its_towers(towers, tmp_path
     assert prepare(config, tmp_path / "run").config == made.config  # it goes on
 
 
+@pytest.mark.slow
 def test_towers_of_other_depths_are_told_as_flags(tmp_path):
     published(tmp_path / "roberta_in")
     test_clip.published(tmp_path / "clip_in", layers=(2, 2), intermediate_size=96)

@@ -377,6 +377,7 @@ def test_a_corpus_keeps_what_makes_it_that_corpus(level):
     assert np.mean(shapes == world.SHAPES.index("star")) > 0.15  # 4 of 18, elsewhere 1 of 8
 
 
+@pytest.mark.slow
 def test_no_picture_is_of_two_levels():
     built = [
         scenes.build(corpus, split, level=level, size=20, pixels=True)
@@ -390,6 +391,7 @@ def test_no_picture_is_of_two_levels():
     assert len({image.tobytes() for corpus in built for image in corpus.pixels}) == len(ids)
 
 
+@pytest.mark.slow
 def test_a_linear_reader_tells_shapes_and_colours_of_the_first_level():
     """Least squares on the features of objects, on pictures that it was not fitted to."""
 

@@ -143,6 +143,7 @@ def test_weights_without_calibration_have_no_probability(texts):
     assert {hit.probability for hit in found.hits[0]} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", indices.SIDES)
 def test_a_model_that_embeds_and_scores_jointly_judges_what_is_found(tmp_path, side):
     config = of_pixels("bridgetower", itm="classification")
@@ -224,6 +225,7 @@ def test_photos_are_indexed_as_the_weights_came_to_read_them(mmt, tmp_path):
     assert (best["name"], best["score"]) == ("3.png", pytest.approx(1, abs=1e-5))
 
 
+@pytest.mark.slow
 def test_captions_of_a_photo_from_the_command_line(mmt, folder, tmp_path):
     run = f"--workdir={folder / 'run'}"
     argv = (run, f"--data=regions:{folder / 'photos'}", "--split=test", "--side=captions")

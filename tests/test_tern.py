@@ -407,6 +407,7 @@ def publish(folder, reference, **config):
     return folder
 
 
+@pytest.mark.slow
 def test_published_weights_embed_as_pytorch(tmp_path):
     reference = randomised(Original(PUBLISHED))
     imported = importers.load(publish(tmp_path, reference), "tern")

@@ -33,6 +33,7 @@ def products(model, params, text, image):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
     model = build(family, **OPTIONS)
@@ -102,6 +103,7 @@ def test_the_same_features_of_all_regions_of_a_photo_are_hidden():
     assert np.abs(states[0] - states[1]).max() > 1e-2  # each photo has its own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_was_encoded_before_gives_the_same_loss_and_gradient(family):
     model = build(family, **OPTIONS, dropout=0.0, text_dropout=0.3, image_dropout=0.3)

@@ -61,6 +61,7 @@ def test_rows_sum_to_one_over_what_is_real(family):
             )
 
 
+@pytest.mark.slow
 def test_a_model_that_was_traced_scores_bit_for_bit_as_before():
     model = zoo.build("mmt")
     params, batch = model.init(jax.random.key(0)), zoo.batch(model)
