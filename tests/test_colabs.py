@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = {
     "ablation": ("", "matplotlib"),
     "bring_your_photos": ("[hf,photos,retrieval]", "faiss"),
+    "huggingface": ("[hf,photos]", "transformers"),
     "quickstart": ("[hf,photos]", "huggingface_hub"),
     "score_pair": ("[tf]", "tensorflow_hub"),
     "tern_search": ("[retrieval]", "faiss"),
@@ -176,6 +177,19 @@ def bring_your_photos(notebook):
     assert len(shown(notebook, "image/png")) == 1
 
 
+def huggingface(notebook):
+    told = printed(notebook)
+    differences = re.findall(r"largest difference:? (\S+)", told)
+    assert len(differences) == 7
+    assert max(map(float, differences)) < 1e-4
+    assert float(re.search(r"accuracy +(\S+)", told)[1]) > 0.5  # by chance .12
+    assert "AutoTokenizer.from_pretrained" in told  # the model card
+    assert "the same answer to 10 of 10 questions" in told
+    same, arrays = re.search(r"(\d+) of (\d+) arrays came back bit for bit", told).groups()
+    assert same == arrays
+    assert len(shown(notebook, "image/png")) == 2
+
+
 def quickstart(notebook):
     told = printed(notebook)
     assert found_first(notebook) > 0.2  # by chance .02
@@ -207,7 +221,14 @@ def tern_search(notebook):
 
 CHECKS = {
     check.__name__: check
-    for check in (ablation, bring_your_photos, quickstart, score_pair, tern_search)
+    for check in (
+        ablation,
+        bring_your_photos,
+        huggingface,
+        quickstart,
+        score_pair,
+        tern_search,
+    )
 }
 
 
