@@ -35,6 +35,20 @@ def read(folder, split="train"):
         return formats.read(folder, split), {name: file[name] for name in file.files}
 
 
+def test_a_photo_of_regions_alone_becomes_a_record(tmp_path, source, captions, capsys):
+    out, record = tmp_path / "out", tmp_path / "photo.npz"
+    convert("lxmert-tsv", samples.lxmert(source), out, captions_file=captions)
+    argv = ["record", f"--data=regions:{out}", "--split=train"]
+    assert main.main([*argv, f"--out={record}"]) == 0
+    assert capsys.readouterr().out == "a room\na table\n"
+    with np.load(record) as found:
+        assert "photo/picture" not in found
+        features = found["image/detection_features"]
+    np.testing.assert_array_equal(features, [*samples.ROWS[1:3], samples.ROWS[0]])
+    assert main.main([*argv, "--pixels", f"--out={tmp_path / 'pixels.npz'}"]) == 2
+    assert "pixels is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("case", samples.DETECTED)
 def test_each_layout_becomes_the_same_folder(tmp_path, source, captions, case):
     format, write, classes = samples.DETECTED[case]

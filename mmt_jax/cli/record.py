@@ -45,7 +45,12 @@ def run(args: types.SimpleNamespace) -> None:
     from mmt_jax.photos import pictures
 
     out = check_new(args.out)
-    corpora = sources.load(args.data, args.split, pixels=True, bare=True)
+    try:
+        corpora = sources.load(args.data, args.split, pixels=True, bare=True)
+    except UsageError:
+        if args.pixels:
+            raise
+        corpora = sources.load(args.data, args.split, bare=True)  # regions alone
     ends = starts([len(corpus) for corpus in corpora])
     if not 0 <= args.index < ends[-1]:
         raise UsageError(
