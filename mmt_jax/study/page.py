@@ -59,12 +59,14 @@ def plots(findings: Findings) -> dict[str, str]:
     drawn = {
         "scores": figures.bars(
             [(row.tag, row.metrics[claims.METRIC]) for row in findings.table],
-            label=claims.METRIC,
+            label="share of captions that find their photo first (R@1)",
             chance=(findings.chance, f"chance, 1 of {1 / findings.chance:,.0f} photos"),
         )
     }
     if shown := _asked(findings):
-        drawn["mistakes"] = figures.dots(shown, label="accuracy", chance=probe.CHANCE)
+        drawn["mistakes"] = figures.dots(
+            shown, label="true caption above the wrong one", chance=probe.CHANCE
+        )
     compared = [
         (verdict.claim.id, outcome)
         for verdict in findings.verdicts
