@@ -5,5 +5,12 @@ import re
 
 def on_page_markdown(markdown: str, *, page, config, files) -> str:
     """The hook that MkDocs calls for each page."""
+    if page.file.name in ("models", "systems"):  # as wide as their tables
+        page.meta["hide"] = ["toc"]
     markdown = re.sub(r"\]\(\.\./", f"]({config.repo_url}/blob/main/", markdown)
     return re.sub(r"^```\n(?=(?:mmt|make|pip|python) )", "```sh\n", markdown, flags=re.MULTILINE)
+
+
+def on_page_content(html: str, *, page, config, files) -> str:
+    """Keeps a line from being broken between the dashes of a flag and its name."""
+    return re.sub(r"(?<![\w-])--[a-z]\w*", r'<span class="flag">\g<0></span>', html)
