@@ -24,15 +24,10 @@ _BUCKET = 8  # lengths are rounded up to a multiple: a shape that is new must be
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """n captions or n photos, which are fetched when their turn comes.
+    """n captions or n photos, which are fetched when their turn comes."""
 
-    Attributes:
-      mask: True = real; all padding is in front, or all is behind.
-      fetch: rows [m] → a tree of numpy arrays [m, S, ...].
-    """
-
-    mask: Bool[np.ndarray, "n S"]
-    fetch: Callable[[np.ndarray], Any]
+    mask: Bool[np.ndarray, "n S"]  # True = real; all padding is in front, or all is behind
+    fetch: Callable[[np.ndarray], Any]  # rows [m] → a tree of numpy arrays [m, S, ...]
 
     @classmethod
     def of(cls, items: Any, mask: Bool[np.ndarray, "n S"] | None = None) -> Items:

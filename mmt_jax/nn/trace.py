@@ -18,16 +18,13 @@ from mmt_jax.typing import Array
 
 @dataclasses.dataclass
 class Trace:
-    """What was offered, in order.
+    """What was offered, in order."""
 
-    Attributes:
-      states: by stream: before its first layer and after each.
-      attention: who reads, what is read, and the weights [B, N, S, U].
-      pooled: by stream: the vector [B, E] that stands for it.
-    """
-
+    # By stream: before its first layer and after each.
     states: dict[str, list[Array]] = dataclasses.field(default_factory=dict)
+    # Who reads, what is read, and the weights [B, N, S, U].
     attention: list[tuple[str, tuple[str, ...], Array]] = dataclasses.field(default_factory=list)
+    # By stream: the vector [B, E] that stands for it.
     pooled: dict[str, Array] = dataclasses.field(default_factory=dict)
 
 

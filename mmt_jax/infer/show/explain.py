@@ -19,23 +19,18 @@ _FLAT = 0.1  # of an even share
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Of one pair; regions are the real slots of the photo, in order.
+    """Of one pair; regions are the real slots of the photo, in order."""
 
-    Attributes:
-      words: [W] of the caption, as far as the model reads it.
-      probability: of a match.
-      word_changes: [W] f32: log odds with the word's pieces replaced by the mask token, minus log
-        odds. Below 0: the word speaks for the match.
-      region_changes: [R] f32: the same with nobody reading the region; NaN for the global region,
-        whose state the score is made of.
-      attention: [W, R] f32, the mean over layers, heads and a word's pieces, or None where the
-        model's words read no regions. What words pay to each other is missing to 1.
-    """
-
-    words: tuple[str, ...]
-    probability: float
+    words: tuple[str, ...]  # [W] of the caption, as far as the model reads it
+    probability: float  # of a match
+    # [W] f32: log odds with the word's pieces replaced by the mask token, minus log odds. Below 0:
+    # the word speaks for the match.
     word_changes: np.ndarray
+    # [R] f32: the same with nobody reading the region; NaN for the global region, whose state the
+    # score is made of.
     region_changes: np.ndarray
+    # [W, R] f32, the mean over layers, heads and a word's pieces, or None where the model's words
+    # read no regions. What words pay to each other is missing to 1.
     attention: np.ndarray | None
 
     @property

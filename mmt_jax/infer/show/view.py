@@ -23,21 +23,13 @@ DRAWN = 36  # regions named on the photo at most; more would hide it
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One photo and one caption.
+    """One photo and one caption."""
 
-    Attributes:
-      picture: [H, W, 3] uint8; grey where the record remembers none.
-      boxes: [R, 4] f32: ymin, xmin, ymax, xmax in 0..1.
-      names: [R] what each region seems to show.
-      caption: the sentence.
-      explanation: of a model, its regions in the order of `boxes`, or None.
-    """
-
-    picture: np.ndarray
-    boxes: np.ndarray
-    names: tuple[str, ...]
+    picture: np.ndarray  # [H, W, 3] uint8; grey where the record remembers none
+    boxes: np.ndarray  # [R, 4] f32: ymin, xmin, ymax, xmax in 0..1
+    names: tuple[str, ...]  # [R], what each region seems to show
     caption: str
-    explanation: Explanation | None = None
+    explanation: Explanation | None = None  # of a model, its regions in the order of `boxes`
 
     @property
     def labels(self) -> list[str]:
