@@ -98,11 +98,7 @@ def data_spec(config: Config) -> DataSpec:
 
 
 def of_workdir(workdir: pathlib.Path) -> Scorer:
-    """As `load`, of a training workdir.
-
-    Raises:
-      UsageError: it is none.
-    """
+    """As `load`, of a training workdir; UsageError: it is none."""
     from mmt_jax.train import checkpoint
 
     trained, settings = checkpoint.load(workdir), preparation.read(workdir)

@@ -32,10 +32,7 @@ def fill(
     """The `top` likeliest pieces at each blank, best first; no more than the vocabulary has.
 
     `image` is one photo, with a batch axis of 1, or None for models that read sentences alone.
-
-    Raises:
-      UsageError: the model has learned no words or lacks a photo, or the sentence has no blank or
-        does not fit.
+    UsageError: a model without a head over words or its photo; a sentence without blank, too long.
     """
     config = predictor.model.config
     name = config.tag or "this model"

@@ -55,11 +55,7 @@ class Reader:
         return self.config.tag or "this model"
 
     def texts(self, captions: Sequence[str], *, truncate: bool) -> dict[str, np.ndarray]:
-        """The text keys of captions.
-
-        Raises:
-          UsageError: there is none, or one is empty or, without `truncate`, too long.
-        """
+        """The text keys of captions; UsageError: none, an empty one or, not cut, too long a one."""
         if isinstance(captions, str):
             raise UsageError(f"captions must be a list; write [{captions!r}]")
         captions = list(captions)  # of an array too
@@ -126,11 +122,8 @@ class Reader:
     ) -> dict[str, np.ndarray]:
         """The record of a photo, as this model reads it; arguments as of `Scorer.score`.
 
-        `name` is what errors call it where it has none.
-
-        Raises:
-          UsageError: no picture, no detector where the model reads regions, no region on the photo,
-            or regions of another detector than the model was trained with.
+        `name` is what errors call it where it has none. UsageError: no picture, no detector where
+        the model reads regions, no region, or those of another detector than it was trained with.
         """
         picture, name = pictures.given(photo, name)
         if self.config.model.pixels:
@@ -154,11 +147,7 @@ class Reader:
         return self.processor
 
     def check_record(self, record: Mapping[str, np.ndarray], name: str) -> None:
-        """Refuses a record that this model does not read; `name` says whose it is.
-
-        Raises:
-          UsageError: it has a fault, or is of another detector.
-        """
+        """Refuses a record with a fault, or of another detector; `name` says whose it is."""
         model = self.config.model
         if model.pixels:
             schema.validate_pixels(record, name=name, patch_size=model.patch_size)
@@ -186,10 +175,7 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     """The record in a file: an npz, or a pickle as the MMT release has them, of which no code runs.
 
     It is read in this process, which a damaged pickle may end; `mmt data convert` reads those of
-    strangers in another.
-
-    Raises:
-      UsageError: there is no such file, it cannot be read, is damaged or holds Python objects.
+    strangers in another. UsageError: it is not there, damaged, or holds Python objects.
     """
     if pathlib.Path(path).suffix not in PICKLED:
         return schema.read_record(path)

@@ -84,22 +84,13 @@ def pairwise(
     multiple: int = 1,
     progress: bool = False,
 ) -> Float32[np.ndarray, "M N"]:
-    """The blocks of a score matrix, whatever computes them.
+    """The blocks of a score matrix of M captions and N photos, whatever computes them.
 
-    Args:
-      texts: M captions.
-      images: N photos.
-      encode_text: called once for each chunk of captions; the results are kept.
-      encode_image: called once for each chunk of photos.
-      score: encoded chunks of A captions and B photos → [A, B]; where pairs are chosen, also P rows
-        of the captions and P of the photos → [P].
-      pairs: A · B, about.
-      chosen: the pairs that are scored; None = all.
-      multiple: divides A, or P.
-      progress: show a line on stderr while it takes more than a few seconds.
-
-    Returns:
-      Scores; -inf where a pair is not scored.
+    `encode_text` is called once for each chunk of captions, and what it gives is kept;
+    `encode_image` once for each chunk of photos. `score` takes both, of A captions and B photos,
+    A · B being about `pairs` → [A, B]; where pairs are `chosen` (None = all) it also takes P rows
+    of the captions and P of the photos → [P]. `multiple` divides A, or P. What is not chosen
+    scores -inf.
     """
     num_texts, num_images = len(texts.mask), len(images.mask)
     scores = np.full((num_texts, num_images), -np.inf, np.float32)

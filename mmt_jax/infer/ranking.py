@@ -20,18 +20,8 @@ def ranks(
     """The rank of each query's best relevant item: 1 is the top.
 
     Every irrelevant item that scores at least as much stands ahead; other relevant items do not, so
-    a rank of at most k means that any relevant item is among the first k.
-
-    Args:
-      scores: of Q queries and I items, higher = better match.
-      relevant: at least one True in each row.
-
-    Returns:
-      1..I.
-
-    Raises:
-      UsageError: a score is NaN, which has no rank.
-      ValueError: a query has no relevant item.
+    a rank of at most k means that any relevant item is among the first k. Higher scores match
+    better; NaN has no rank (UsageError), nor has a query without a relevant item (ValueError).
     """
     if np.isnan(scores).any():
         query, item = np.argwhere(np.isnan(scores))[0]
@@ -51,10 +41,9 @@ def precision(
 ) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, "Q K"]]:
     """What of all relevant items is found; ties as of `ranks`, which checks the same arguments.
 
-    Returns:
-      Average precision of each query (the mean over its relevant items of the share of relevant
-      ones down to there; Manning et al., Introduction to Information Retrieval, 8.4), and for each
-      k of `RECALLS` the share of its relevant items among the first k.
+    Average precision of each query (the mean over its relevant items of the share of relevant ones
+    down to there; Manning et al., Introduction to Information Retrieval, 8.4), and for each k of
+    `RECALLS` the share of its relevant items among the first k.
     """
     average, shares = np.empty(len(scores)), np.empty((len(scores), len(RECALLS)))
     for query, (row, good) in enumerate(zip(scores, relevant, strict=True)):
@@ -72,11 +61,7 @@ def recall(ranks: Int[np.ndarray, " Q"], k: int) -> float:
 
 
 def check_best(name: str) -> None:
-    """Refuses a `config.eval.best` that no evaluation reports, or of which less is better.
-
-    Raises:
-      UsageError: `name` is not in `BEST`.
-    """
+    """Refuses a `config.eval.best` that no evaluation reports, or of which less is better."""
     if name not in BEST:
         raise UsageError(
             f"config.eval.best={name!r} cannot choose a checkpoint; take one of {', '.join(BEST)}"

@@ -23,14 +23,7 @@ def rouge_l(
 
     F = (1 + β²) · P · R / (R + β² · P) with β = 1.2, where P and R are the length of the longest
     common subsequence of words over that of the query and of the caption, each the largest of the
-    photo's captions.
-
-    Args:
-      queries: Q sentences.
-      captions: those of N photos, one or more each.
-
-    Returns:
-      Each in 0..1.
+    photo's captions, one or more. Each in 0..1.
     """
     words = [[_words(text) for text in photo] for photo in captions]
     flat = [text for photo in words for text in photo]
@@ -75,15 +68,7 @@ def ndcg(
     """Normalised discounted cumulative gain among the first k (Järvelin and Kekäläinen, 2002).
 
     DCG = Σ (2^relevance - 1) / log2(rank + 1), over that of the best order. Ties count against the
-    model, as in `ranking`.
-
-    Args:
-      scores: higher = better match.
-      relevance: at least 0.
-      k: ranks that count.
-
-    Returns:
-      0..1; 0 for a query to which nothing is relevant.
+    model, as in `ranking`. In 0..1, and 0 for a query to which nothing is relevant.
     """
     gain = np.exp2(relevance.astype(np.float64)) - 1
     found = np.lexsort((gain, -scores), axis=1)[:, :k]

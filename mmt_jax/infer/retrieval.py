@@ -59,11 +59,7 @@ class Retrieval:
     def of(
         cls, scores: np.ndarray, examples: Examples, *, first: int = 0, ndcg: bool = False
     ) -> Retrieval:
-        """Ranks `scores` [M, N] float of N photos, from number `first` on, and their M captions.
-
-        Raises:
-          UsageError: a score is NaN.
-        """
+        """Ranks scores [M, N], no NaN, of N photos from number `first` on and their M captions."""
         start = int(np.searchsorted(examples.caption_to_image, first))
         captions = slice(start, start + scores.shape[0])
         photos = slice(first, first + scores.shape[1])
@@ -124,11 +120,7 @@ class Retrieval:
         } | {ranking.RSUM: found[ranking.RSUM]}
 
     def write(self, path: str | os.PathLike) -> None:
-        """Writes the metrics to `NAME.json` and this class's fields to `NAME.ranks.npz` beside it.
-
-        Raises:
-          UsageError: as `output_paths`, or they cannot be written.
-        """
+        """Writes the metrics to `NAME.json` and these fields to `NAME.ranks.npz` beside it."""
         numbers, ranks = output_paths(path)
         arrays = {name: array for name, array in vars(self).items() if array is not None}
         with whole(ranks) as part, open(part, "wb") as file:
@@ -147,11 +139,10 @@ def answers(
 ) -> Iterator[dict[str, Any]]:
     """Each query of a score matrix with what it found, for people and programs to read.
 
-    Args: as those of `Retrieval.of`; and how many are told of each query.
+    Arguments are those of `Retrieval.of`, and how many are told of each query.
 
-    Yields:
-      `caption` or `image_id`: the query. `found`: the best, each with `score` and whether it is
-      `right`. `right`: `image_ids` or captions that were to be found.
+    `caption` or `image_id`: the query. `found`: the best, each with `score` and whether it is
+    `right`. `right`: `image_ids` or captions that were to be found.
     """
     start = int(np.searchsorted(examples.caption_to_image, first))
     captions = examples.captions[start : start + scores.shape[0]]
@@ -178,11 +169,7 @@ def answers(
 
 
 def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
-    """The two files that `Retrieval.write` makes of `path`.
-
-    Raises:
-      UsageError: `path` does not end in .json, or one of the files exists.
-    """
+    """The two files that `Retrieval.write` makes of `path`, which ends in .json; both are new."""
     numbers = pathlib.Path(path)
     if numbers.suffix != ".json":
         raise UsageError(f"{numbers} must end in .json; the ranks go to a .ranks.npz beside it")
@@ -305,11 +292,8 @@ def evaluator(
     """What a training run calls to evaluate: model and parameters → `Retrieval.flat`.
 
     None where the model scores no pairs. `config.eval` says which data, how much of it, and how;
-    labels are a task's, and none are needed.
-
-    Raises:
-      UsageError: the data is not there, or does not fit the training data; or `config.eval.best` is
-        nothing to choose a checkpoint by.
+    labels are a task's, and none are needed. UsageError: the data is not there, or does not fit the
+    training data; or `config.eval.best` is nothing to choose a checkpoint by.
     """
     del labels
     if config.objective.itm == "none":
@@ -327,11 +311,7 @@ def evaluator(
 
 
 def check_scores(model: Model) -> None:
-    """Refuses a model that neither scores pairs nor has embeddings.
-
-    Raises:
-      UsageError: it does neither.
-    """
+    """Refuses a model that neither scores pairs nor has embeddings."""
     config = model.config
     if config.objective.itm == "none" and (model.separable or not model.embeds):
         how = ", or ask this one its questions with --task" if config.model.num_answers else ""

@@ -24,8 +24,7 @@ from mmt_jax.typing import Params
 def answering(model: Model, task: str, names: Sequence[str]) -> Model:
     """A model as it answers the questions of a task; imported weights have a head and no task.
 
-    Raises:
-      UsageError: it was trained on another task, has no head, or one of another size.
+    UsageError: it was trained on another task, has no head, or one of another size.
     """
     config = model.config
     trained, size = config.task.name, config.model.num_answers
@@ -49,17 +48,9 @@ def answered(
     *,
     batch_size: int = 64,
 ) -> dict[Any, Any]:
-    """The likeliest label of each entry, by its key (where a number is asked for, that).
+    """The likeliest label of each entry, by its key; where a number is asked for, that.
 
-    Args:
-      model: of the task.
-      params: its parameters.
-      records: N entries.
-      names: labels by number.
-      batch_size: entries answered at once.
-
-    Raises:
-      UsageError: the model's answers are not finite.
+    `names` are labels by number. UsageError: the model's answers are not finite.
     """
     rows = np.arange(-(-len(records) // batch_size) * batch_size) % len(records)
     predictor = Predictor(model, params)
@@ -81,17 +72,9 @@ def evaluator(
 ) -> Callable[[Model, Params], dict[str, float]] | None:
     """What the loop calls while training: the task's metric or, without one, retrieval.
 
-    Args:
-      config: of the run, sizes filled in.
-      tokenizer: the run's.
-      names: labels by number.
-
-    Returns:
-      None where the config names nothing to evaluate on.
-
-    Raises:
-      UsageError: the questions or their photos cannot be read, some have no published answer, or
-        their metric is not `config.eval.best`.
+    `names` are labels by number. None where the config names nothing to evaluate on.
+    UsageError: the questions or their photos cannot be read, some have no published answer, or
+    their metric is not `config.eval.best`.
     """
     if names is None:
         return retrieval.evaluator(config, tokenizer)

@@ -61,18 +61,11 @@ class Seen:
 
 
 def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS) -> Seen:
-    """Reads what the runs of seed 0 of a study attend to.
+    """Reads what the runs of seed 0 of a study attend to; no tags = all whose words read regions.
 
-    Captions are the true ones of `scenes.probe`.
-
-    Args:
-      workdir: of a study that was tested on generated scenes.
-      tags: of its runs; none = all whose words read regions.
-      photos: of the test split that are asked about.
-
-    Raises:
-      UsageError: there is no such study or run, it was tested on something else, or the words of a
-        run that is named read no regions.
+    Captions are the true ones of `scenes.probe`. UsageError: there is no such study or run, it was
+    tested on something else than generated scenes, or the words of a run that is named read no
+    regions.
     """
     from mmt_jax.infer import api
     from mmt_jax.infer.show.explain import attended
@@ -153,12 +146,7 @@ def _thing(box: np.ndarray, scene: world.Scene) -> world.Thing | None:
 
 
 def draw(seen: Seen, path: pathlib.Path, *, kind: str, photos: int = 5) -> None:
-    """Draws the first photos: a row each, with a column for each run.
-
-    Args:
-      kind: "svg" or "png".
-      photos: how many rows.
-    """
+    """Draws the first `photos` as "svg" or "png": a row each, with a column for each run."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -26,9 +26,8 @@ class Properties:
 def properties(configs: Mapping[str, Config], *, target: str, split: str) -> dict[str, Properties]:
     """The properties of each run's corpus, where it is a single generated one; others are left out.
 
-    Args:
-      target: source of the captions that language is compared with.
-      split: of the target; not the test split, for nothing may be chosen by that.
+    Language is compared with captions of `target`, whose split is not the test split, for nothing
+    may be chosen by that.
     """
     rows = {}
     for tag, config in configs.items():

@@ -78,9 +78,8 @@ def generated(source: str) -> Scenes | None:
 def ask(scorer: Scorer, source: str, split: str, *, photos: int = PHOTOS) -> Probe:
     """Asks a model of a workdir about the first photos of a split, or all that there are.
 
-    Raises:
-      UsageError: the source is no such corpus, or has no such split or nothing to ask about; or the
-        model scores no pairs, or reads other features.
+    UsageError: the source is no such corpus, or has no such split or nothing to ask about; or the
+    model scores no pairs, or reads other features.
     """
     from mmt_jax.infer import retrieval
 
@@ -157,11 +156,9 @@ class Confusion(NamedTuple):
 
 
 def confusions(probes: Iterable[Probe], kind: str, *, least: int = 5) -> list[Confusion]:
-    """Pairs of names that are taken for one another, the most often first.
+    """Pairs of names of a kind, "colour" or "shape", that are taken for one another, most first.
 
-    Args:
-      kind: "colour" or "shape".
-      least: how often a pair must have been asked to be listed.
+    A pair must have been asked `least` times to be listed.
     """
     answers: dict[tuple[str, str], list[bool]] = collections.defaultdict(list)
     for probe in probes:

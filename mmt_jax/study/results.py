@@ -88,8 +88,7 @@ class Result:
     def ranks(self, way: str) -> tuple[np.ndarray, np.ndarray]:
         """The rank of each query [Q] i64, 1 = best, and the photo [Q] that it shows or tells of.
 
-        Args:
-          way: "image_retrieval", whose queries are captions, or "text_retrieval", with photos.
+        `way` is "image_retrieval", whose queries are captions, or "text_retrieval", with photos.
         """
         with np.load(self.run.folder / RANKS) as arrays:
             ranks = arrays[way]
@@ -99,8 +98,7 @@ class Result:
 def claim_folder(run: Run) -> None:
     """Notes the run's settings beside its folder, which training wants to find empty.
 
-    Raises:
-      UsageError: the folder has a run with other settings.
+    UsageError: the folder has a run with other settings.
     """
     path = run.folder.with_name(f"{run.folder.name}.settings.json")
     if not path.exists():
@@ -150,11 +148,7 @@ def store(
 
 
 def read(run: Run) -> Result:
-    """What a finished run scored.
-
-    Raises:
-      UsageError: its result is damaged.
-    """
+    """What a finished run scored; UsageError: its result is damaged."""
     path = run.folder / RESULT
     try:
         values = json.loads(path.read_text())

@@ -72,17 +72,13 @@ def _read(name: str, texts: list[str]) -> Any:
 def amend(
     study: Study, *, seeds: int | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Study:
-    """The study with other seeds or settings.
+    """The study with other seeds (None = as many as it has) or settings.
 
-    Args:
-      study: as named.
-      seeds: how many; None = as many as it has.
-      overrides: fields of the runs' configs by dotted path, such as "optim.lr"; "scale" and "level"
-        are the study's, and those that begin with "test." are of `Study.test`. `steps` is that of a
-        pretraining row; fine-tuning keeps its share of it.
+    `overrides` are fields of the runs' configs by dotted path, such as "optim.lr"; "scale" and
+    "level" are the study's, and those that begin with "test." are of `Study.test`. `steps` is that
+    of a pretraining row; fine-tuning keeps its share of it.
 
-    Raises:
-      UsageError: no seeds, a seed among the settings, or an unknown field of `test`.
+    UsageError: no seeds, a seed among the settings, or an unknown field of `test`.
     """
     seeds = study.seeds if seeds is None else seeds
     if seeds < 1:
@@ -112,11 +108,8 @@ def configure(study: Study, row: str, seed: int) -> Config:
     """The config of one run.
 
     A contrastive loss gets at most as many candidates as its batch has pairs, warm-up its share of
-    the steps.
-
-    Raises:
-      UsageError: an unknown tag, an override of an unknown or mistyped field, or a batch that is no
-        multiple of its candidates.
+    the steps. UsageError: an unknown tag, an override of an unknown or mistyped field, or a batch
+    that is no multiple of its candidates.
     """
     planned = recipe(row, study.scale)
     if study.level is not None:
@@ -135,14 +128,8 @@ def configure(study: Study, row: str, seed: int) -> Config:
 def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[Run]:
     """All runs, seed by seed, each after the run whose checkpoint it starts from.
 
-    Args:
-      study: whose.
-      workdir: of the study.
-      point: of a grid, which is added to the tags of its runs.
-
-    Raises:
-      UsageError: an unknown tag, a wrong override, a test split that is not there, or nothing to
-        compare.
+    `point` is of a grid, and is added to the tags of its runs. UsageError: an unknown tag, a wrong
+    override, a test split that is not there, or nothing to compare.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
     rows = _with_pretraining(study)

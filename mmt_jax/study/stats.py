@@ -49,12 +49,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile interval of the mean of `hits` when whole photos are drawn anew (Efron, 1979).
 
-    Captions of one photo succeed and fail together, so they are drawn together.
-
-    Args:
-      hits: [Q] bool or float, one a query.
-      photos: [Q] int, the photo that a query belongs to.
-      draws, seed: of the resampling.
+    Captions of one photo succeed and fail together, so they are drawn together: `photos` [Q] int
+    are those that the queries, which have `hits` [Q] bool or float, belong to.
     """
     _, group = np.unique(photos, return_inverse=True)
     total, count = np.bincount(group, weights=hits), np.bincount(group)

@@ -82,11 +82,8 @@ def judge(
 ) -> Verdict:
     """Tests a claim by the module's rules.
 
-    Args:
-      claim, scores: what is claimed, and what the runs that there are scored.
-      configs: by tag, to tell runs that differ in nothing but their name.
-      corpora: by tag, for correlations.
-      chance: the score of a model that has learned nothing.
+    `configs`, by tag, tell runs that differ in nothing but their name; `corpora`, by tag, are for
+    correlations; `chance` is the score of a model that has learned nothing.
     """
     if claim.not_at and claim.not_at in {config.scale for config in configs.values()}:
         reason = f"at scale={claim.not_at} models are too shallow for it; use scale=tiny"

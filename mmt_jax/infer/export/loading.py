@@ -43,13 +43,8 @@ class SavedModel(Scorer):
     def __init__(self, handle: str | os.PathLike, *, vocab: str | os.PathLike | None = None):
         """Loads a folder, a handle such as https://… by TensorFlow Hub, or Kaggle's by kagglehub.
 
-        Args:
-          handle: of the module.
-          vocab: the file of its vocabulary, where it carries none.
-
-        Raises:
-          UsageError: nothing can be loaded from there, it takes other inputs than an image–text
-            model, there is no vocabulary, or TensorFlow is missing.
+        `vocab` is the file of its vocabulary, where it carries none. UsageError: nothing can be
+        loaded, it takes other inputs than an image–text model, or there is no vocabulary.
         """
         name = str(handle)
         module = _load(name)

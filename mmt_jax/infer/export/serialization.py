@@ -16,11 +16,7 @@ STABLEHLO = "1.13.7"  # the newest that TensorFlow 2.21 reads; later releases re
 
 
 def tensorflow() -> Any:
-    """The module, imported on first use and told to leave the GPU's memory to others too.
-
-    Raises:
-      UsageError: TensorFlow is not installed.
-    """
+    """The module, or UsageError: imported on first use, told to leave GPU memory to others too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with optional("exported models need TensorFlow", "tf"):
         import tensorflow as tf

@@ -52,11 +52,8 @@ class Field:
 def fields(config: Config, *, photos: str = "b", count: int = 1) -> dict[str, Field]:
     """The inputs of a model by key.
 
-    Args:
-      config: its config, sizes filled in.
-      photos: letter of the number of photos; other than "b", there may be more or fewer of them
-        than of captions.
-      count: how many photos a caption or question is about.
+    `photos` is the letter of the number of photos: other than "b", there may be more or fewer of
+    them than of captions. A caption or question is about `count` of them.
     """
     found = {key: Field(("b", "t"), "int32") for key in schema.TEXT_KEYS}
     for place in range(count):
@@ -140,11 +137,7 @@ def chances(config: Config, logits: Float32[Array, "*b A"]) -> Float32[Array, "*
 
 
 def signatures(model: Model) -> dict[str, tuple[Callable[..., Any], dict[str, Field]]]:
-    """A model's functions of (params, inputs) by name, with their inputs.
-
-    Raises:
-      UsageError: it has none.
-    """
+    """A model's functions of (params, inputs) by name, with their inputs; UsageError if none."""
     found = {}
     if model.config.objective.itm != "none":
         found["default"] = (functools.partial(default, model), fields(model.config))

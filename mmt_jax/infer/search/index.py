@@ -79,15 +79,10 @@ class Index:
         return len(self.image_ids)
 
     def search(self, model: Model, params: Params, items: Text | Image, *, top: int) -> Found:
-        """What fits each of Q captions or photos best.
+        """The `top` that fit each of Q captions or photos best; some kinds may find fewer.
 
-        Args:
-          model, params: what wrote the index.
-          items: captions for an index of photos, photos for either; numpy.
-          top: how many at most for each; an index that is not flat may find fewer.
-
-        Raises:
-          UsageError: the index is another model's or of the other side, or `top` is no number.
+        Captions are for an index of photos, photos for either. UsageError: the index is another
+        model's or of the other side, or `top` is below 1.
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be at least 1")
@@ -161,9 +156,7 @@ def build(
 ) -> Index:
     """Embeds all photos, or all captions, of `examples`; other arguments are those of `About`.
 
-    Raises:
-      UsageError: the model has no embeddings, an unknown side, kind or metric, there are no
-        captions, or FAISS is not installed.
+    UsageError: no embeddings, captions or FAISS, or an unknown side, kind or metric.
     """
     if not model.embeds:
         raise UsageError(
@@ -234,11 +227,7 @@ def fingerprint(params: Params) -> str:
 
 
 def write(index: Index, folder: str | os.PathLike) -> None:
-    """Writes an index, whole or not at all.
-
-    Raises:
-      UsageError: the folder exists, or cannot be written.
-    """
+    """Writes an index to a new folder, whole or not at all."""
     with whole_folder(check_new(folder)) as part:
         part.mkdir()
         with writing(folder, of=RuntimeError):  # FAISS has no other
@@ -252,11 +241,7 @@ def write(index: Index, folder: str | os.PathLike) -> None:
 
 
 def read(folder: str | os.PathLike) -> Index:
-    """Reads what `write` wrote.
-
-    Raises:
-      UsageError: there is no index, or it is damaged.
-    """
+    """Reads what `write` wrote; UsageError where it is not there, or damaged."""
     folder = pathlib.Path(folder)
     if not (folder / _ABOUT).is_file():
         problem = "is no index" if folder.exists() else "does not exist"

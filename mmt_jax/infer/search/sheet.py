@@ -31,14 +31,10 @@ def render(
     pixels: Mapping[int, np.ndarray],
     note: str = "",
 ) -> str:
-    """The sheet: for each query what was found, best first.
+    """The sheet: for each query what `Index.search` found, best first; and `note` below the title.
 
-    Args:
-      index: that was searched.
-      queries: captions, or names of photos; of a photo also its pixels, [H, W, 3] u8.
-      found: by `Index.search`.
-      pixels: of photos, [H, W, 3] u8 each, by image id; others get no picture.
-      note: a line below the title.
+    A query is a caption, or the name of a photo with its pixels [H, W, 3] u8. `pixels` are of
+    photos by image id; others get no picture.
     """
     what = "Photos" if index.about.side == "images" else "Captions"
     title = f"{what} of {index.about.source or 'an index'}"

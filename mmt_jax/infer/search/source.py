@@ -21,11 +21,7 @@ class Source:
     """What an index was built of."""
 
     def __init__(self, index: Index):
-        """Opens it.
-
-        Raises:
-          UsageError: it cannot be read, or has other photos now.
-        """
+        """UsageError: it cannot be read, or has other photos now."""
         about = index.about
         self._corpora = sources.load(about.source, about.split, pixels=True, bare=True)
         ids = [photo for corpus in self._corpora for photo in corpus.image_ids.tolist()]
@@ -34,11 +30,7 @@ class Source:
             raise UsageError(f"{about.source} has other photos than when it was indexed")
 
     def picture(self, image_id: int) -> np.ndarray:
-        """[H, W, 3] uint8: a photo to be looked at.
-
-        Raises:
-          UsageError: as `Photos.picture`.
-        """
+        """As `Photos.picture`."""
         place, ends = self._places[image_id], starts([len(corpus) for corpus in self._corpora])
         part = int(np.searchsorted(ends, place, side="right")) - 1
         return self._corpora[part].picture(place - int(ends[part]))
@@ -55,14 +47,8 @@ def judged(
 ) -> list[list[Hit]]:
     """Hits with the probability of a match, by a model that embeds and also scores jointly.
 
-    Args:
-      index: that was searched.
-      scorer: the model of the index.
-      items: what was looked for: captions or, in an index of captions, photos.
-      hits: what was found for each.
-
-    Raises:
-      UsageError: the photos are needed, and are no longer where they were.
+    `items` were looked for: captions or, in an index of captions, photos; `hits` found for each.
+    UsageError: the index's photos are needed, and are no longer where they were.
     """
     pairs = [(query, hit.place) for query, row in enumerate(hits) for hit in row]
     if not pairs:

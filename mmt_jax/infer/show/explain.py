@@ -72,13 +72,13 @@ def explain(predictor: Predictor, tokenizer: Tokenizer, caption: str, image: Ima
     regions = np.full(len(real), np.nan, np.float32)
     regions[hidden] = odds[1 + len(words) :] - odds[0]
 
-    maps = predictor.attention(text, image)
+    shown = attended(predictor, tokenizer, [caption], image)
     return Explanation(
         words=words,
         probability=float(special.expit(odds[0])),
         word_changes=odds[1 : 1 + len(words)] - odds[0],
         region_changes=regions[slots],
-        attention=_by_word(maps, 0, pieces)[:, slots] if maps else None,
+        attention=shown[0][1] if shown else None,
     )
 
 
@@ -97,15 +97,10 @@ def attended(
     found = []
     for row, caption in enumerate(captions):
         words, pieces = _words(tokenizer, caption, np.flatnonzero(text.word_ids[row] >= 0))
-        slots = np.flatnonzero(np.asarray(images.mask)[row])
-        found.append((words, _by_word(maps, row, pieces)[:, slots]))
+        mean = np.mean([layer.mean(axis=1)[row] for layer in maps], axis=0)  # [T, R]
+        by_word = np.stack([mean[places].mean(axis=0) for places in pieces])
+        found.append((words, by_word[:, np.asarray(images.mask)[row]]))
     return found
-
-
-def _by_word(maps: Sequence[np.ndarray], row: int, pieces: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps [P, N, T, R] → [W, R] of one pair, the mean over layers, heads and a word's pieces."""
-    mean = np.mean([layer.mean(axis=1)[row] for layer in maps], axis=0)
-    return np.stack([mean[places].mean(axis=0) for places in pieces])
 
 
 def _words(

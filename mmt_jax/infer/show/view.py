@@ -42,10 +42,7 @@ def of_photo(
 ) -> tuple[View, dict[str, np.ndarray]]:
     """A photo's regions with what the detector calls them, and its record.
 
-    They stand as a model of `config` reads them.
-
-    Raises:
-      UsageError: no picture or detector, or nothing is found on it.
+    They stand as a model of `config` reads them. UsageError: no picture or detector, or no region.
     """
     finder, (picture, _) = detectors.load(detector), pictures.given(path)
     photo = base.answer(finder, picture, path)
@@ -59,8 +56,7 @@ def of_photo(
 def of_record(record: Mapping[str, np.ndarray] | str, caption: str, config: Config | None) -> View:
     """The real slots of a record, or of its file: regions, or patches where the model reads them.
 
-    Raises:
-      UsageError: it cannot be read, has a fault, or holds pixels that no model is given for.
+    UsageError: it cannot be read, has a fault, or holds pixels that no model is given for.
     """
     name = record if isinstance(record, str) else "the record"
     record = read_record(record) if isinstance(record, str) else record
@@ -95,12 +91,9 @@ def _picture(record: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def apart(labels: np.ndarray, width: float, height: float) -> np.ndarray:
     """Where labels are written so that none hides another: left and top [n, 2] of each.
 
-    Each goes to the free place nearest to where it is wanted, up or down, within the picture; where
-    all is taken it stays.
-
-    Args:
-      labels: [n, 4]: left and top as wanted, width and height.
-      width, height: of the picture.
+    Each goes to the free place nearest to where it is wanted, up or down, within the picture of
+    `width` and `height`; where all is taken it stays. `labels` [n, 4]: left and top as wanted,
+    width and height.
     """
     taken: list[tuple[float, float, float, float]] = []
     for left, top, wide, high in labels.tolist():
