@@ -61,10 +61,8 @@ class Photos(abc.ABC):
     def shown(self, processor: Processor, augment: Any = None, cache: Any = None) -> Photos:
         """The same photos as a model is shown them; pixels that are stored stay as they are.
 
-        Args:
-          processor: see `photos.processors`.
-          augment: a `photos.augment.Recipe`, which those that are `drawn` are changed by.
-          cache: a folder to keep them in as they are shown; see `data.decoded`.
+        `augment`, a `photos.augment.Recipe`, changes those that are `drawn`; `cache` is a folder to
+        keep them in as they are shown, see `data.decoded`.
         """
         del processor, augment, cache
         return self
@@ -95,9 +93,7 @@ class Photos(abc.ABC):
     def drawn(self, photos: np.ndarray, keys: np.ndarray) -> Corpus:
         """As `take`, for a step of training, which may change photos; see `shown`.
 
-        Args:
-          photos: [n].
-          keys: [n, k] of each of them; what is random is a function of its own.
+        What is random of a photo is a function of its own of the `keys` [n, k].
         """
         del keys
         return self.take(photos)

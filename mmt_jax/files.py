@@ -67,16 +67,10 @@ def _becomes(path: pathlib.Path, remove: Callable[[pathlib.Path], None]) -> Iter
 def staged(folder: str | os.PathLike, name: str, *, last: str) -> Iterator[pathlib.Path]:
     """A hidden folder within `folder`, whose files move there where the block ends well.
 
-    What a killed process left under the same name goes.
-
-    Args:
-      folder: made where it is missing.
-      name: of what is written; two cannot write the same.
-      last: the ending of the file that moves last, without which the others are not read.
-
-    Raises:
-      UsageError: another process is writing the same.
-      NoRoomError: it cannot be written; nothing is kept.
+    `folder` is made where it is missing. `name` is of what is written: two cannot write the same
+    (UsageError), and what a killed process left under it goes. The file whose name ends in `last`
+    moves last; without it the others are not read. Where it cannot be written (NoRoomError),
+    nothing is kept.
     """
     folder = pathlib.Path(folder)
     with writing(folder), contextlib.ExitStack() as stack:

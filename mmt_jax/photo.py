@@ -84,15 +84,12 @@ def rows(
     scores: np.ndarray | None = None,
     **labels: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """A photo's rows out of what a detector says.
+    """A photo's rows out of what a detector says of n regions.
 
-    Args:
-      features: [n, F].
-      boxes: [n, 4]: ymin, xmin, ymax, xmax in 0..1.
-      whole: [F], the whole photo's feature, which gets a row behind the others, with the score 1
-        and no classes; None = the last row is the whole photo already.
-      scores: [n], or None.
-      **labels: [n, k] `class_ids`, `class_probs`, `attribute_ids`, `attribute_probs`, or None.
+    Features are [n, F], boxes [n, 4] (ymin, xmin, ymax, xmax in 0..1), scores [n], labels [n, k]
+    `class_ids`, `class_probs`, `attribute_ids`, `attribute_probs`. `whole` [F] is the whole photo's
+    feature, which gets a row behind the others, with the score 1 and no classes; None = the last
+    row is the whole photo already.
     """
     named = {FEATURES: features, BOXES: with_area(boxes), SCORES: scores}
     named |= {f"image/{name}": values for name, values in labels.items()}

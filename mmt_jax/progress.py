@@ -47,16 +47,9 @@ def track(items: Iterable[T], what: str, *, shown: bool = True) -> Iterator[T]:
 
 
 class Counter:
-    """Counts what is done, inside a `with` block.
+    """Counts what is done, inside a `with` block: `what`, such as "pairs", and of which `total`.
 
-    Args:
-      what: is counted, such as "pairs".
-      total: how many there are; None = not known.
-      done: how many of them were done before.
-      shown: whether to say anything.
-
-    Attributes:
-      note: stands behind the count.
+    `done` of them were done before. What `note` is set to stands behind the count.
     """
 
     def __init__(self, what: str, total: int | None = None, *, done: int = 0, shown: bool = True):

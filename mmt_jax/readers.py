@@ -80,13 +80,9 @@ def json_entries(
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The objects within a JSON file, which is never held in memory as a whole.
 
-    Args:
-      path: of the file.
-      key: under which the file's object has a list of them; None = the file is a list of them, or
-        an object whose members they are.
-
-    Yields:
-      Where an entry is, its name (that of a member of an object; "" in a list), and the entry.
+    `key` is that under which the file's object has a list of them; None = the file is a list of
+    them, or an object whose members they are. Where an entry is, its name (that of a member of an
+    object; "" in a list), and the entry.
     """
     for number, (name, entry) in enumerate(_json(path, key)):
         where = f"{path}, entry {number}"
@@ -98,10 +94,8 @@ def json_entries(
 def json_members(path: str | os.PathLike, keys: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """The elements of some of the lists in a JSON file's object, one list after the other.
 
-    Keys that the file lacks have no elements.
-
-    Yields:
-      Where an element is, the key of its list, and the element, which may be anything.
+    Where an element is, the key of its list, and the element, which may be anything. Keys that the
+    file lacks have no elements.
     """
     for key in keys:
         for number, (_, element) in enumerate(_json(path, key, needed=False)):

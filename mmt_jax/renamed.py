@@ -64,19 +64,15 @@ class Finder:
 
 class _Moved(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__"):
-            for new in _now(self.__name__):
-                module = importlib.import_module(new)
-                if hasattr(module, name):
-                    self._warn(module.__name__)
-                    return getattr(module, name)
+        for new in () if name.startswith("__") else _now(self.__name__):
+            module = importlib.import_module(new)
+            if hasattr(module, name):
+                if not self.__dict__.setdefault("_warned", False):
+                    self._warned = True
+                    text = f"{self.__name__} has moved to {new}; its old name still works"
+                    warnings.warn(text, FutureWarning, stacklevel=2)
+                return getattr(module, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-
-    def _warn(self, new: str) -> None:
-        if not self.__dict__.setdefault("_warned", False):
-            self._warned = True
-            text = f"{self.__name__} has moved to {new}; its old name still works"
-            warnings.warn(text, FutureWarning, stacklevel=3)
 
 
 def _now(old: str) -> Sequence[str]:

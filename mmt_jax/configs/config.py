@@ -252,12 +252,9 @@ class Study:
 
 
 def with_spec(config: Config, spec: DataSpec) -> Config:
-    """Fills the sizes that the model takes from its data.
+    """Fills the sizes that the model takes from its data; one that is set must be the data's.
 
     A model may do without the attributes that its data has: 0 stays.
-
-    Raises:
-      UsageError: a size is set and the data has another.
     """
     sizes = {}
     for name, value in dataclasses.asdict(spec).items():
@@ -276,8 +273,7 @@ def with_spec(config: Config, spec: DataSpec) -> Config:
 def grouped(config: Config) -> Config:
     """The config with as many candidates as a contrastive loss sees: at most those of a batch.
 
-    Raises:
-      UsageError: the batch, or the part of it that is seen at once, cannot be cut into such groups.
+    The batch, or the part of it that is seen at once, is cut into such groups.
     """
     part, asked = config.batch_size // config.grad_accum, config.objective.candidates
     if config.objective.itm != "contrastive":
@@ -330,11 +326,8 @@ def to_config_dict(config: Config) -> Any:
 def resolve(values: Mapping[str, Any], *, cls: Any = Config, path: str = "config") -> Any:
     """Makes frozen dataclasses of nested mappings (a ConfigDict, or JSON that was read back).
 
-    Fields that are left out keep their defaults; `path` is how errors name the mapping.
-
-    Raises:
-      UsageError: a field is unknown (the nearest right name is given), has the wrong type or a
-        value that makes no sense, or there is no such family of models.
+    Fields that are left out keep their defaults; `path` is how errors name the mapping. UsageError:
+    an unknown field (the nearest right name is given) or family, a wrong type or senseless value.
     """
     if cls is ModelConfig:
         name = values.get("family", MMTConfig.family)

@@ -91,8 +91,7 @@ def parts(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
 def typed(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint`: JSON's lists become tuples, whole numbers become floats.
 
-    Raises:
-      UsageError: naming `path`; it is of another type, or not among the values that make sense.
+    A UsageError names `path`: it is of another type, or not among the values that make sense.
     """
     kind, rules, optional = parts(hint)
     if optional and value is None:

@@ -83,8 +83,7 @@ def _near(name: str) -> str:
 def defined(path: str | os.PathLike, name: str) -> Any:
     """What a Python file, which is run, says that `name` is.
 
-    Raises:
-      UsageError: there is no such file, it is not Python, or it does not say.
+    UsageError: there is no such file, it is not Python, or it does not say.
     """
     if not os.path.isfile(path):
         raise UsageError(f"there is no file {str(path)!r} in {os.getcwd()}; give one with {name}")
@@ -129,19 +128,14 @@ def changed(made: Any, changes: Mapping[str, Any]) -> Config:
 
 
 def read(path: str, texts: Sequence[str]) -> Any:
-    """The value of the field at a dotted path, of all that a command line says of it.
-
-    Raises:
-      UsageError: there is no such field, or it cannot have such a value.
-    """
+    """The value of the field at a dotted path, of all that a command line says of it."""
     return fields.read(texts, hint(path), path)
 
 
 def hint(path: str) -> Any:
     """The type of a field, such as "config.optim.lr", or "test.limit" of a study.
 
-    Raises:
-      UsageError: there is none, or it holds fields.
+    UsageError: there is none, or it holds fields.
     """
     root, *names = path.split(".")
     kind: Any = {"config": Config, "test": EvalConfig}[root]

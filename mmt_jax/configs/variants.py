@@ -145,11 +145,7 @@ BERT = Variant("bert", itm="none", mrm=False, attention="text", notes="language 
 
 
 def find(tag: str) -> Variant:
-    """The row of `tag` or of its alias.
-
-    Raises:
-      UsageError: there is no such tag; the nearest ones are named.
-    """
+    """The row of `tag` or of its alias; a UsageError names the nearest where there is none."""
     tag = ALIASES.get(tag, tag)
     if tag == BERT.tag:
         return BERT
@@ -184,9 +180,6 @@ def get_config(
       level: of the generated corpora (`mmt_jax.scenes.levels`); "" = the highest.
       wrong, far: dials of their captions (`mmt_jax.scenes.Dials`), shares of 1; "" = each
         corpus's own. They become part of the tag.
-
-    Raises:
-      UsageError: no such tag or scale.
     """
     if scale not in SCALES:
         raise UsageError(f"scale={scale} is not a scale; take scale={' or scale='.join(SCALES)}")

@@ -16,9 +16,8 @@ FAMILIES: Mapping[str, type[Network]] = Declared("network", "NETWORK")
 def build(config: Config) -> Model:
     """The model of a resolved config whose data sizes are filled in (`config.with_spec`).
 
-    Raises:
-      UsageError: a number out of its range, an unknown family, a kind of ITM or a loss that it does
-        not have, a size that is not filled in, or what else the family refuses.
+    UsageError: an unknown family, a kind of ITM or a loss that it does not have, a size that is not
+    filled in, or what else the family refuses.
     """
     model, objective = config.model, config.objective
     if model.family not in FAMILIES:

@@ -61,7 +61,7 @@ def read(
         deep = ours == "depth" or ours.endswith("layers")
         least, most = int(not deep and ours != "pad_id"), layers if deep else values_in_all
         if kinds.get(ours, int) is int:
-            if not _is_whole(flat[theirs], least):
+            if type(flat[theirs]) is not int or flat[theirs] < least:
                 raise UsageError(
                     f"config.json has {theirs}={flat[theirs]!r}, and not a whole number of {least} "
                     f"or more; take the one of these weights"
@@ -98,10 +98,6 @@ def attention_dropout(foreign: Mapping[str, Any], part: str = "") -> float | Non
     if value is not None and not isinstance(value, int | float):
         raise UsageError(f"config.json has {name}={value!r}, and not a number")
     return None if value is None else float(value)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def write(model: ModelConfig, fields: Fields) -> dict[str, Any]:

@@ -98,13 +98,10 @@ def linears(theirs: str, ours: str, names: Mapping[str, str]) -> Table:
 
 
 def norm(theirs: str, ours: str) -> Table:
-    """A `torch.nn.LayerNorm`, or an older one whose parameters are called gamma and beta."""
-    return (
-        Row(f"{theirs}.weight", (f"{ours}/scale",)),
-        Row(f"{theirs}.bias", (f"{ours}/bias",)),
-        Row(f"{theirs}.gamma", (f"{ours}/scale",)),
-        Row(f"{theirs}.beta", (f"{ours}/bias",)),
-    )
+    """A `torch.nn.LayerNorm`, or an older one by the names of its parameters."""
+    names = {"weight": "scale", "bias": "bias", "gamma": "scale", "beta": "bias"}
+    names |= {"a_2": "scale", "b_2": "bias"}  # of "The Annotated Transformer"
+    return tuple(Row(f"{theirs}.{name}", (f"{ours}/{own}",)) for name, own in names.items())
 
 
 def embedding(theirs: str, ours: str) -> Table:
@@ -140,9 +137,8 @@ def skip_layers(reason: str, *theirs: str) -> Table:
 def convert(arrays: Arrays, table: Table, wanted: Params, *, name: str) -> Params:
     """Foreign arrays → parameters in the shapes of `wanted`, float32.
 
-    Raises:
-      UsageError: a list of every key that is unknown, of no parameter, misshapen, not finite or at
-        odds with its copy, and of every parameter that is filled twice or never.
+    A UsageError lists every key that is unknown, of no parameter, misshapen, not finite or at odds
+    with its copy, and every parameter that is filled twice or never.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in params_lib.flatten(wanted).items()}
     filled: dict[str, np.ndarray] = {}

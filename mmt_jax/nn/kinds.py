@@ -54,11 +54,7 @@ KINDS = {
 
 
 def kinds(layers: tuple[str, ...]) -> tuple[Kind, ...]:
-    """The rows of KINDS that `layers` names.
-
-    Raises:
-      UsageError: a name is not in the table.
-    """
+    """The rows of KINDS that `layers` names; UsageError: a name is not in the table."""
     for name in layers:
         if name not in KINDS:
             raise UsageError(

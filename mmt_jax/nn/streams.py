@@ -72,10 +72,9 @@ class Streams(nnx.Module):
     ) -> tuple[list[Float[Array, "B S D"]], dict[str, KeysValues]]:
         """The unimodal layers of `stream` on states `x`.
 
-        Returns:
-          The states before the first layer and after each unimodal one, and the keys and values of
-          each layer that are made of unimodal states and that the other stream, or a fused layer,
-          will read.
+        The states before the first layer and after each unimodal one, and the keys and values of
+        each layer that are made of unimodal states and that the other stream, or a fused layer,
+        will read.
         """
         states, keys_values = [trace.states(x)], {}
         keys = split(key, len(self.kinds))
@@ -97,15 +96,12 @@ class Streams(nnx.Module):
     ) -> list[States]:
         """The layers from the first fused one on, over P pairs, whose items are given by stream.
 
-        Args:
-          items: after the stream's unimodal layers, with the keys and values of `encode`.
-          key: of dropout.
-          only: by stream, the states that are wanted after its last layer: the others are not
-            computed there, and all that is left of the stream. None = all.
+        Items are as after the stream's unimodal layers, with the keys and values of `encode`.
+        `only` says by stream which states are wanted after its last layer: the others are not
+        computed there, and are no more in what is given back. None = all.
 
-        Returns:
-          The states of both streams after each of these layers; a stream that is still unimodal
-          there shows its states after the last unimodal one.
+        The states of both streams after each of these layers; a stream that is still unimodal there
+        shows its states after the last unimodal one.
         """
         after, states = [], {stream: item.states for stream, item in items.items()}
         keys = split(key, 2 * len(self.kinds))
@@ -117,7 +113,8 @@ class Streams(nnx.Module):
             for n, stream in enumerate(STREAMS):
                 if stream in fused and kind.reads(stream):
                     x = states[stream]
-                    if only and not self._needed_after(i, stream):
+                    later = self.kinds[i + 1 :]
+                    if only and not any(k.reads(stream) or k.is_read(stream) for k in later):
                         x = x[:, only[stream]]
                     sources = [(read[source], items[source].mask) for source in kind.reads(stream)]
                     update = trace.of(layer.of(stream), stream, *kind.reads(stream))
@@ -126,11 +123,6 @@ class Streams(nnx.Module):
             states = states | updated
             after.append(states)
         return after
-
-    def _needed_after(self, number: int, stream: str) -> bool:
-        """Whether a later layer reads or updates the states of `stream`."""
-        later = self.kinds[number + 1 :]
-        return any(kind.reads(stream) or kind.is_read(stream) for kind in later)
 
     def _read(
         self, number: int, readers: list[str], states: States, items: Mapping[str, Encoded]

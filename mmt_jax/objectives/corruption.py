@@ -94,10 +94,8 @@ def mask_regions(
     """Hides regions, never the global one, which where there is one is the last.
 
     Each region is chosen with probability `rate`; 90 % of those chosen lose their features, and so
-    does every region that overlaps one of these by more than OVERLAP.
-
-    Returns:
-      The photo with features zeroed, and the chosen regions.
+    does every region that overlaps one of these by more than OVERLAP. The photo with features
+    zeroed, and the chosen regions.
     """
     choose, act = jax.random.split(key)
     is_region, chosen = _chosen(image, rate, global_region, choose)
@@ -113,10 +111,8 @@ def mask_features(
 ) -> tuple[Image, Bool[Array, "B R"]]:
     """Hides regions as LXMERT does: 80 % lose their features, 10 % get another region's, 10 % stay.
 
-    Regions that overlap stay as they are.
-
-    Returns:
-      The photo, and the chosen regions: each with probability `rate`.
+    Regions that overlap stay as they are. The photo, and the chosen regions: each with probability
+    `rate`.
     """
     choose, act, swap = jax.random.split(key, 3)
     batch, slots = image.mask.shape

@@ -42,10 +42,8 @@ def hinge(
 
     max(0, margin + s(i, j) - s(i, i)), for the hardest j (VSE++, Faghri et al., 2018, arXiv
     1707.05612; TERN, Messina et al., 2020, arXiv 2004.09144) or summed over all j (Kiros et al.,
-    2014, arXiv 1411.2539). The margin, in units of the scores, is VSE++'s for cosines.
-
-    Returns:
-      Of captions (rows) → photos, and of photos → captions.
+    2014, arXiv 1411.2539). The margin, in units of the scores, is VSE++'s for cosines. Of captions
+    (rows) → photos, and of photos → captions.
     """
     scores = scores.astype(jnp.float32)
     true = jnp.diagonal(scores)
@@ -66,7 +64,7 @@ def triplet(
     distance: str = "euclidean",
     miner: str = "all",
 ) -> Float32[Array, "2*B 2*B 2*B"]:
-    """max(0, d(a, p) - d(a, n) + margin) of triplets (FaceNet, Schroff et al., 2015).
+    """max(0, d(a, p) - d(a, n) + margin) by anchor, positive, negative (FaceNet, Schroff, 2015).
 
     Captions and photos stand in one list, so that negatives are of both modalities, as kaylode/tern
     trains with pytorch-metric-learning's TripletMarginLoss, whose margin is the default here.
@@ -76,9 +74,6 @@ def triplet(
       distance: of unit vectors, see `DISTANCES`.
       miner: which triplets count: "all"; "hard" ones, whose negative is no farther than the
         positive; "semihard" ones, whose negative is farther, but by less than the margin.
-
-    Returns:
-      By anchor, positive, negative.
     """
     distances, positive, negative = _joined(text, image, labels, distance)
     farther = distances[:, None, :] - distances[:, :, None]  # negatives than positives
@@ -120,10 +115,8 @@ def nt_xent(
     """-log of a positive's share among itself and all negatives (SimCLR, Chen et al., 2020).
 
     Captions and photos stand in one list, as in `triplet`. Other positives of an anchor do not
-    count, as in pytorch-metric-learning's NTXentLoss, whose temperature is the default here.
-
-    Returns:
-      By anchor and positive.
+    count, as in pytorch-metric-learning's NTXentLoss, whose temperature is the default here. By
+    anchor and positive.
     """
     everything = unit(jnp.concatenate([text, image]))
     positive, negative = _relations(labels)

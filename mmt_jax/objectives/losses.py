@@ -71,16 +71,13 @@ def terms(
     """What is trained and measured on one batch.
 
     The config's objective and task say which losses there are. `key` is of pairing, corruption and,
-    but for evaluation, dropout.
+    but for evaluation, dropout. UsageError: a contrastive objective whose candidates do not divide
+    the batch.
 
-    Returns:
-      `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained (LXMERT's `mrm` in its parts, the
-      loss "pairs" as `attract` and `repel`), `calibration_true` and `calibration_wrong` of
-      contrastive models, `itm_accuracy` (of the two-way answer, or of caption → photo among the
-      candidates) and `answers_score`.
-
-    Raises:
-      UsageError: a contrastive objective whose candidates do not divide the batch.
+    There are `itm`, `mlm`, `mrm`, `itc`, `answers` where they are trained (LXMERT's `mrm` in its
+    parts, the loss "pairs" as `attract` and `repel`), `calibration_true` and `calibration_wrong` of
+    contrastive models, `itm_accuracy` (of the two-way answer, or of caption → photo among the
+    candidates) and `answers_score`.
     """
     objective = model.config.objective
     keys: Keys = dict(zip(_KEYS, jax.random.split(key, len(_KEYS))))

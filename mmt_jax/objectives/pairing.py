@@ -72,10 +72,7 @@ def distinct(image_ids: Int[Array, " B"], *, num: int) -> Bool[Array, "G {num} {
     """Whether a caption may count a photo of its group as a candidate.
 
     False where the photo is the caption's own under another row: another caption of one photo is
-    no mismatch.
-
-    Raises:
-      UsageError: the batch cannot be cut into groups of `num`.
+    no mismatch. UsageError: the batch cannot be cut into groups of `num`.
     """
     if num < 2 or len(image_ids) % num:
         raise UsageError(

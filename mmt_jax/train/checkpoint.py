@@ -104,10 +104,8 @@ class Checkpoints:
         """Begins to write a checkpoint, and to remove those that are no longer to be kept.
 
         `state` may be donated as soon as this returns; `wait` says when all is on disk. `position`
-        is that of the data before the next batch.
-
-        Raises:
-          UsageError: this one or the one before cannot be written.
+        is that of the data before the next batch. UsageError: this one or the one before cannot be
+        written.
         """
         self.wait()
         run = {"position": position, "config": as_dict(self.config)}
@@ -142,8 +140,7 @@ class Checkpoints:
     def params(self, step: int, like: Params) -> Params:
         """The parameters of a checkpoint, in the shapes and shardings of `like`.
 
-        Raises:
-          UsageError: the checkpoint is damaged, or of another model.
+        UsageError: the checkpoint is damaged, or of another model.
         """
         found = self._stored(step)["params"]
         if old := renames.outdated(found):
@@ -163,8 +160,7 @@ class Checkpoints:
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any], dict[str, float]]:
         """State, data position and metrics of a checkpoint, in the shardings of `like`.
 
-        Raises:
-          UsageError: the checkpoint is damaged, or of another model or optimiser.
+        UsageError: the checkpoint is damaged, or of another model or optimiser.
         """
         params = self.params(step, like.shown)
         tree: Any = {"step": like.step, "state": like.opt_state} | _unshown(like)
@@ -264,8 +260,7 @@ def write(
 def load(workdir: str | os.PathLike, *, which: str = "best") -> Trained:
     """The model of a run, on whatever mesh it was trained, on the first device of this process.
 
-    Raises:
-      UsageError: not a workdir, no checkpoint yet, or a damaged or foreign one.
+    UsageError: not a workdir, no checkpoint yet, or a damaged or foreign one.
     """
     if which not in WHICH:
         raise UsageError(f"{which!r} is no checkpoint; take one of {', '.join(WHICH)}")

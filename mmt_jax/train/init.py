@@ -147,9 +147,8 @@ def params(
     Of what several have, the last one's is taken. `key` is of the parameters that the sources lack;
     `labels` are the run's answers by number; `say` is told what was taken and what stayed fresh.
 
-    Raises:
-      UsageError: not a workdir, or parameters are missing, extra or misshapen: sizes that differ
-        and the first of these are named.
+    UsageError: no workdir, or parameters that are missing, extra or misshapen: the first of them
+    and the sizes that differ are named.
     """
     taken: Params = {}
     for workdir in workdirs:

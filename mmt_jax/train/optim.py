@@ -53,10 +53,8 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
     that is clipped is that of the others. Under LAMB (You et al., 2020, arXiv 1904.00962),
     parameters without decay are also left out of the trust ratio, as in its authors' code: a ratio
     of norms says nothing of a bias or a scale. BertAdam, with which LXMERT was trained, is AdamW
-    whose moments are not corrected for their start at 0.
-
-    Raises:
-      UsageError: a bad regex, or one that matches no parameter.
+    whose moments are not corrected for their start at 0. UsageError: a bad regex, or one that
+    matches no parameter.
     """
     if not config.clip_norm > 0:  # NaN is not either
         raise UsageError(

@@ -36,8 +36,7 @@ class Program:
     def __init__(self, model: Model, config: Config, examples: Examples | Records):
         """Lays the state out, and compiles nothing of the step yet.
 
-        Raises:
-          UsageError: a mesh, an optimiser or an objective that cannot be.
+        UsageError: a mesh, an optimiser or an objective that cannot be.
         """
         self.mesh = mesh = sharding.mesh(config)
         self.first_key, self._key = (
@@ -49,8 +48,15 @@ class Program:
         shapes = abstract(model, self._tx, average=self._averages)
         self._placed = sharding.of_state(shapes, shapes.params, config, mesh)
         self._batched = sharding.batched(mesh)
-        self.like = _like(shapes, self._placed)
-        self.largest = _like(_batch_shapes(examples, config.batch_size), self._batched)
+        self.like = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            self._placed,
+        )
+        size = config.batch_size
+        like = functools.partial(jax.ShapeDtypeStruct, sharding=self._batched)
+        pair = examples.batch(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        self.largest = jax.tree.map(lambda x: like((size, *x.shape[1:]), x.dtype), pair)
         whole = functools.partial(sharding.whole, config=config, mesh=mesh)
         step = jax.jit(  # traced once for both uses below
             step_lib.build(model, self._tx, config, whole=whole)
@@ -58,9 +64,12 @@ class Program:
         _, metrics = jax.eval_shape(step, self.like, self.largest, self._key)
         make = jax.jit(lambda: Window.empty(metrics), out_shardings=sharding.replicated(mesh))
         self.empty: Window = make()
-        self._step = jax.jit(
-            step_lib.windowed(step), donate_argnums=0, out_shardings=(self._placed, None)
-        )
+
+        def run(state: State, window: Window, batch: Batch, key: jax.Array) -> tuple[State, Window]:
+            state, metrics = step(state, batch, key)  # these stay on the device
+            return state, window.add(metrics, state.step)
+
+        self._step = jax.jit(run, donate_argnums=0, out_shardings=(self._placed, None))
         # What the model asks for, however it is computed: see `flops`.
         plain = dataclasses.replace(
             config,
@@ -92,10 +101,9 @@ class Program:
         return sharding.put(batch, self._batched, self._config.batch_size)
 
     def compile(self) -> Any:
-        """Compiles the step for the largest batches, before the first of them is there.
+        """The step, compiled for the largest batches before the first of them is there.
 
-        Returns:
-          It, of which `memory_analysis()` says what it takes of each device.
+        Its `memory_analysis()` says what it takes of each device.
         """
         progress.stage("compiling a step")
         return self._for(self.largest)[0]
@@ -124,20 +132,3 @@ class Program:
                 flops = speed.flops(self._plain, self.like, batch, self._key)
             self._compiled[shapes] = lowered.compile(), flops
         return self._compiled[shapes]
-
-
-def _like(shapes: Any, placed: Any) -> Any:
-    """Abstract arrays with shardings: one for each leaf, or one for all."""
-    if isinstance(placed, jax.sharding.Sharding):
-        placed = jax.tree.map(lambda _: placed, shapes)
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        placed,
-    )
-
-
-def _batch_shapes(examples: Examples | Records, size: int) -> Batch:
-    """What a batch of `size` pairs is like."""
-    pair = examples.batch(np.zeros(1, np.int64), np.zeros(1, np.int64))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), pair)

@@ -71,10 +71,8 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     """Reads what a config names, builds its model and lays it out on the devices.
 
     Nothing is written, so a config that does not fit spoils nothing, and nothing is compiled but
-    fresh parameters beside those of other runs. Arguments are as of `loop.train`.
-
-    Raises:
-      UsageError: what is named is not there, or does not fit the data, the devices or the folder.
+    fresh parameters beside those of other runs. Arguments are as of `loop.train`. UsageError: what
+    is named is not there, or does not fit the data, the devices or the folder.
     """
     if config.task.name and config.data.buckets:
         raise UsageError(

@@ -32,10 +32,8 @@ def initialize() -> None:
     """Joins the other hosts of a run, where JAX_COORDINATOR_ADDRESS names the first of them.
 
     JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are and which this one is; jax finds
-    them out by itself under Slurm, MPI and on TPU pods.
-
-    Raises:
-      UsageError: one of them is no number, or missing where jax cannot find it out.
+    them out by itself under Slurm, MPI and on TPU pods. UsageError: one of them is no number, or
+    missing where jax cannot.
     """
     if "JAX_COORDINATOR_ADDRESS" not in os.environ or jax.distributed.is_initialized():
         return
@@ -61,8 +59,7 @@ def wait_for_hosts(until: str) -> None:
 def mesh(config: Config) -> Mesh:
     """The devices of a run as a mesh with the axes "data" and "model"; an axis left out has size 1.
 
-    Raises:
-      UsageError: unknown axes, sizes that the devices cannot fill, or a batch that cannot be cut.
+    UsageError: unknown axes, sizes that the devices cannot fill, or a batch that cannot be cut.
     """
     sizes = dict.fromkeys(AXES, 1) | dict(config.mesh)
     if len(sizes) != len(AXES) or len(dict(config.mesh)) != len(config.mesh):
@@ -105,11 +102,8 @@ def batched(mesh: Mesh) -> NamedSharding:
 def of_params(params: Params, config: Config, mesh: Mesh | AbstractMesh) -> Params:
     """The NamedSharding of each parameter, as a tree like `params` (abstract ones will do).
 
-    An axis that the mesh's does not divide, in whole heads if it has heads, stays whole.
-
-    Raises:
-      ValueError: a parameter matches no row, of what families share or of its family's own, or
-        several.
+    An axis that the mesh's does not divide, in whole heads if it has heads, stays whole. Each
+    parameter must match one row of what families share and of its family's own (ValueError).
     """
     table = tuple(dict.fromkeys((*PLACES, *FAMILIES[config.model.family].places)))
 

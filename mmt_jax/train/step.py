@@ -15,7 +15,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
 from mmt_jax.train import optim
-from mmt_jax.train.state import State, Window, averaged
+from mmt_jax.train.state import State, averaged
 from mmt_jax.typing import Array, Batch, Metric, Metrics, Params
 
 
@@ -36,10 +36,9 @@ def build(
     divided. Candidates of a contrastive loss and wrong captions come from within a part. `whole`
     (`sharding.whole`) gathers parameters, and their gradient, that are cut over the batch's axis.
 
-    Returns:
-      State, batch and the run's key (`state.keys`) → the next state, and the metrics of
-      `objectives.losses.terms` with `loss`, `grad_norm` (before clipping, of what is not frozen),
-      `update_norm` and `lr`.
+    State, batch and the run's key (`state.keys`) → the next state, and the metrics of
+    `objectives.losses.terms` with `loss`, `grad_norm` (before clipping, of what is not frozen),
+    `update_norm` and `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
     frozen = optim.frozen(config.optim, params_lib.flatten(model.abstract()))
@@ -61,18 +60,6 @@ def build(
         return State(state.step + 1, params, opt_state, average), metrics
 
     return step
-
-
-def windowed(
-    step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]],
-) -> Callable[[State, Window, Batch, jax.Array], tuple[State, Window]]:
-    """`step` with its metrics added to a window, so that nothing leaves the device in between."""
-
-    def run(state: State, window: Window, batch: Batch, key: jax.Array) -> tuple[State, Window]:
-        state, metrics = step(state, batch, key)
-        return state, window.add(metrics, state.step)
-
-    return run
 
 
 def _single(value: ArrayLike) -> Metric:

@@ -37,11 +37,7 @@ MAY_DIFFER = (
 
 
 def read_config(workdir: str | os.PathLike) -> Config:
-    """The config of the run whose folder this is.
-
-    Raises:
-      UsageError: the folder is no workdir, or its config is damaged.
-    """
+    """The config of the run whose folder this is; UsageError: it is none, or a damaged one."""
     path = pathlib.Path(workdir) / CONFIG
     if not path.is_file():
         raise UsageError(
@@ -100,13 +96,9 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
 
 
 def claim(config: Config, workdir: str | os.PathLike) -> tuple[Config, bool]:
-    """Decides whether a run is new or goes on; writes nothing.
+    """The config (with its stored sizes if the run goes on), and whether it goes on.
 
-    Returns:
-      The config (with its stored sizes if the run goes on), and whether it goes on.
-
-    Raises:
-      UsageError: the folder holds something else, or a run with another config.
+    UsageError: the folder holds something else, or a run with another config.
     """
     folder = pathlib.Path(workdir)
     if (folder / CONFIG).exists():

@@ -117,21 +117,14 @@ _SEGMENTS = Transform(
 )
 
 
-def _layer(theirs: str, ours: str) -> Table:
-    """A layer of the study's language stack."""
-    return (
-        *engine.skip("the softmax cancels it", f"{theirs}.attention.self.key.bias"),
-        *layer(theirs, ours),
-    )
-
-
 TABLE: Table = (
     *engine.embedding("embeddings.word_embeddings", "text/tokens"),
     *engine.embedding("embeddings.position_embeddings", "text/positions"),
     Row("embeddings.token_type_embeddings.weight", ("text/segments/embedding",), _SEGMENTS),
     *engine.norm("embeddings.LayerNorm", "text/norm"),
     *engine.skip("counts 0, 1, 2, …", "embeddings.position_ids"),
-    *_layer("encoder.layer.{i}", "streams/layers/{i}/text"),
+    *engine.skip("the softmax cancels it", "encoder.layer.{i}.attention.self.key.bias"),
+    *layer("encoder.layer.{i}", "streams/layers/{i}/text"),
     *engine.skip_layers("not asked", "cls.seq_relationship"),
     *transform("cls.predictions.transform", "word_head"),
     Row("cls.predictions.bias", ("word_head/bias",)),

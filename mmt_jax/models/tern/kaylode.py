@@ -79,13 +79,6 @@ def fresh(config: Config) -> Params:
     return {"text": {"embed": {"segments": {"embedding": table}}}}
 
 
-def _norm(theirs: str, ours: str) -> Table:
-    return (
-        Row(f"{theirs}.a_2", (f"{ours}/scale",)),
-        Row(f"{theirs}.b_2", (f"{ours}/bias",)),
-    )
-
-
 def _text_layer(theirs: str, ours: str) -> Table:
     """A layer of DistilBERT."""
     attention = {"q_lin": "query", "k_lin": "key", "v_lin": "value", "out_lin": "out"}
@@ -100,9 +93,9 @@ def _text_layer(theirs: str, ours: str) -> Table:
 def _region_layer(theirs: str, ours: str) -> Table:
     attention = {"q_linear": "query", "k_linear": "key", "v_linear": "value", "out": "out"}
     return (
-        *_norm(f"{theirs}.norm_1", f"{ours}/attention/norm"),
+        *engine.norm(f"{theirs}.norm_1", f"{ours}/attention/norm"),
         *engine.linears(f"{theirs}.attn.", f"{ours}/attention/", attention),
-        *_norm(f"{theirs}.norm_2", f"{ours}/mlp/norm"),
+        *engine.norm(f"{theirs}.norm_2", f"{ours}/mlp/norm"),
         *engine.linears(f"{theirs}.ff.", f"{ours}/mlp/", {"w_1": "hidden", "w_2": "out"}),
     )
 
@@ -123,7 +116,7 @@ TABLE: Table = (
     *engine.linear("encoder_v.feat_embed.linear", "image/embed/features"),
     *engine.linear("encoder_v.loc_embed.linear", "image/embed/boxes"),
     *_region_layer("reasoning_v.layers.{i}", "image/stack/layers/{i}"),
-    *_norm("reasoning_v.norm", "image/stack/last_norm"),
+    *engine.norm("reasoning_v.norm", "image/stack/last_norm"),
     *engine.linears("cap_proj.model.", "project_text/mlp/", {"0": "hidden", "2": "out"}),
     *engine.linears("img_proj.model.", "project_image/mlp/", {"0": "hidden", "2": "out"}),
 )
