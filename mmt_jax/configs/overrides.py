@@ -32,16 +32,11 @@ STUDIES = EXPERIMENTS / "studies.py"
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> Config:
-    """The config that `name` stands for, with changes.
+    """The config that `name` stands for, with changes by dotted path, such as "optim.lr".
 
-    Args:
-      name: `TAG[,scale=tiny]` of `variants`, `FILE.py[:ARG]`, or such a file of `EXPERIMENTS`
-        without its ending.
-      changes: values by dotted path, such as "optim.lr".
-
-    Raises:
-      UsageError: no such tag, scale or file, a file that makes no config, or a field or value that
-        does not exist.
+    It is `TAG[,scale=tiny]` of `variants`, `FILE.py[:ARG]`, or such a file of `EXPERIMENTS` without
+    its ending. UsageError: no such tag, scale or file, a file that makes no config, or a field or
+    value that does not exist.
     """
     path, colon, arg = name.partition(":")
     if colon and path in {ours.stem for ours in EXPERIMENTS.glob("*.py")}:
@@ -97,15 +92,10 @@ def defined(path: str | os.PathLike, name: str) -> Any:
 
 
 def changed(made: Any, changes: Mapping[str, Any]) -> Config:
-    """A config with other values of some fields.
+    """A config with other values of some fields, by dotted path.
 
-    Args:
-      made: a Config, or fields by name as `get_config` makes them. What a ConfigDict derives from a
-        changed field follows it.
-      changes: values by dotted path.
-
-    Raises:
-      UsageError: an unknown field, or a value of another type or that makes no sense.
+    `made` is a Config, or fields by name as `get_config` makes them; what a ConfigDict derives from
+    a changed field follows it. UsageError: an unknown field, or a wrong type or senseless value.
     """
     values: Any = as_dict(made) if isinstance(made, Config) else made
     if not hasattr(values, "items"):

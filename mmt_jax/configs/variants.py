@@ -174,12 +174,9 @@ def get_config(
 ) -> Config:
     """The run that trains `tag` at one of SCALES.
 
-    Args:
-      tag: a name of VARIANTS or ALIASES.
-      scale: of the model.
-      level: of the generated corpora (`mmt_jax.scenes.levels`); "" = the highest.
-      wrong, far: dials of their captions (`mmt_jax.scenes.Dials`), shares of 1; "" = each
-        corpus's own. They become part of the tag.
+    `level` is of the generated corpora (`mmt_jax.scenes.levels`), "" = the highest; `wrong` and
+    `far` are dials of their captions (`mmt_jax.scenes.Dials`), shares of 1, "" = each corpus's own.
+    They become part of the tag.
     """
     if scale not in SCALES:
         raise UsageError(f"scale={scale} is not a scale; take scale={' or scale='.join(SCALES)}")

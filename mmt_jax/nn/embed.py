@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Table, dropout, split
-from mmt_jax.typing import Array, Key, Text
+from mmt_jax.typing import Array, Image, Key, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +68,20 @@ class TokenEmbed(nnx.Module):
         return getattr(self, name)(ids, frozen=frozen)
 
 
-class TextEncoder(nnx.Module):
+class Encoder(nnx.Module):
+    """An embedding of captions or photos, and layers over it."""
+
+    def __init__(self, embed: Any, stack: Stack):
+        self.embed, self.stack = embed, stack
+
+    def __call__(self, item: Text | Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
+        """States after the embedding and each layer."""
+        key_embed, key_stack = split(key, 2)
+        return self.stack(self.embed(item, key=key_embed), item.mask, key=key_stack)
+
+
+class TextEncoder(Encoder):
     """BERT or RoBERTa without its pooler."""
 
     def __init__(self, tables: Tables, sizes: Sizes, depth: int, *, dtype: str):
-        self.embed = TokenEmbed(tables, sizes, dtype=dtype)
-        self.stack = Stack(sizes, depth)
-
-    def __call__(self, text: Text, *, key: Key = None) -> list[Float[Array, "B T D"]]:
-        """States after the embedding and each layer."""
-        key_embed, key_stack = split(key, 2)
-        return self.stack(self.embed(text, key=key_embed), text.mask, key=key_stack)
+        super().__init__(TokenEmbed(tables, sizes, dtype=dtype), Stack(sizes, depth))

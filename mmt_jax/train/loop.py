@@ -44,14 +44,10 @@ def train(
     What a step does is a function of the config, the parameters and the step's number, so a run
     that was stopped and goes on ends with the parameters, bit for bit, of one that was not.
 
-    Args:
-      config: sizes that come from the data may be unset.
-      workdir: a new folder, or that of the same run.
-      evaluator: what it makes is called every `config.eval.every` steps and after the last.
-      progress: whether to say on stderr how it goes.
-
-    Returns:
-      The means of the last window of the log, and what the evaluation after the last step said.
+    Sizes that come from the data may be unset in `config`; `workdir` is a new folder, or that of
+    the same run. What `evaluator` makes is called every `config.eval.every` steps and after the
+    last. `progress` says on stderr how it goes. Returns the means of the last window of the log,
+    and what the evaluation after the last step said.
 
     Raises:
       UsageError: a config that does not fit the data, the devices or the folder, or a checkpoint

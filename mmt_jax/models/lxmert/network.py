@@ -19,7 +19,7 @@ from mmt_jax.configs.tasks import PAIR, PAIR_OF_PHOTOS
 from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Fused, Network, sizes
 from mmt_jax.models.lxmert.config import LxmertConfig
-from mmt_jax.nn.embed import Tables, TextEncoder
+from mmt_jax.nn.embed import Encoder, Tables, TextEncoder
 from mmt_jax.nn.heads import AnswerHead
 from mmt_jax.nn.layers import Attention, Layer, Sizes, Stack, numbered, recomputed
 from mmt_jax.nn.primitives import LayerNorm, Linear, dropout, split
@@ -48,19 +48,6 @@ class RegionEmbed(nnx.Module):
         features = self.features_norm(self.features(image.features.astype(self.dtype)))
         x = (features + self.boxes_norm(self.boxes(boxes.astype(self.dtype)))) / 2
         return dropout(x, self.rate, key)
-
-
-class RegionEncoder(nnx.Module):
-    """Embedding and object-relation layers."""
-
-    def __init__(self, model: LxmertConfig, sizes: Sizes, *, dtype: str):
-        self.embed = RegionEmbed(model, sizes, dtype=dtype)
-        self.stack = Stack(sizes, model.region_layers)
-
-    def __call__(self, image: Image, *, key: Key) -> list[Float[Array, "B R D"]]:
-        """States after the embedding and each layer."""
-        key_embed, key_stack = split(key, 2)
-        return self.stack(self.embed(image, key=key_embed), image.mask, key=key_stack)
 
 
 class CrossLayer(nnx.Module):
@@ -115,7 +102,8 @@ class Lxmert(Network):
             frozen=("tokens", "positions", "segments"),
         )
         self.text = TextEncoder(tables, layer, model.language_layers, dtype=config.dtype)
-        self.image = RegionEncoder(model, layer, dtype=config.dtype)
+        regions = RegionEmbed(model, layer, dtype=config.dtype)
+        self.image = Encoder(regions, Stack(layer, model.region_layers))
         self.remat = layer.remat
         self.layers = nnx.Dict({str(i): CrossLayer(layer) for i in range(model.cross_layers)})
         self.pooler = Linear(model.width, model.width)
