@@ -34,10 +34,7 @@ Inputs = Mapping[str, np.ndarray]  # keys of the exported signature, batched
 class Reader:
     """Prepares photos and captions as one model reads them.
 
-    Attributes:
-      config: the run's config.
-      tokenizer: its vocabulary.
-      processor: how it is shown photos, where its weights came with that; None = as its family is.
+    `processor` is how it is shown photos, where its weights came with that; None = as its family.
     """
 
     def __init__(self, config: Config, tokenizer: Tokenizer, processor: Processor | None = None):

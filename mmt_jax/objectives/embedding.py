@@ -64,16 +64,13 @@ def triplet(
     distance: str = "euclidean",
     miner: str = "all",
 ) -> Float32[Array, "2*B 2*B 2*B"]:
-    """max(0, d(a, p) - d(a, n) + margin) by anchor, positive, negative (FaceNet, Schroff, 2015).
+    """max(0, d(a, p) - d(a, n) + margin) by anchor, positive, negative (Schroff et al., 2015).
 
     Captions and photos stand in one list, so that negatives are of both modalities, as kaylode/tern
-    trains with pytorch-metric-learning's TripletMarginLoss, whose margin is the default here.
-
-    Args:
-      margin: in units of the distance.
-      distance: of unit vectors, see `DISTANCES`.
-      miner: which triplets count: "all"; "hard" ones, whose negative is no farther than the
-        positive; "semihard" ones, whose negative is farther, but by less than the margin.
+    trains with pytorch-metric-learning's TripletMarginLoss, whose margin is the default here. It is
+    in units of the `distance` of unit vectors, see `DISTANCES`. The `miner` says which triplets
+    count: "all"; "hard" ones, whose negative is no farther than the positive; "semihard" ones,
+    whose negative is farther, but by less than the margin.
     """
     distances, positive, negative = _joined(text, image, labels, distance)
     farther = distances[:, None, :] - distances[:, :, None]  # negatives than positives
@@ -94,15 +91,9 @@ def contrastive(
     """Matching pairs attract, others repel, each up to a margin (Hadsell et al., 2006).
 
     Captions and photos stand in one list, as in `triplet`. As kaylode/tern trains by default with
-    pytorch-metric-learning's ContrastiveLoss: distances are not squared.
-
-    Args:
-      positive_margin: distance below which matching pairs no longer attract.
-      negative_margin: distance above which others no longer repel.
-      distance: of unit vectors, see `DISTANCES`.
-
-    Returns:
-      What attracts and what repels; the loss is the sum of their `mean`s.
+    pytorch-metric-learning's ContrastiveLoss: distances (see `DISTANCES`) are not squared. Below
+    `positive_margin` matching pairs no longer attract, above `negative_margin` others no longer
+    repel. What attracts and what repels; the loss is the sum of their `mean`s.
     """
     distances, positive, negative = _joined(text, image, labels, distance)
     attract = jnp.where(positive, jax.nn.relu(distances - positive_margin), 0.0)

@@ -24,13 +24,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes the page, its figures, the CSV (a line a run) and the JSON into `workdir`.
 
-    Args:
-      study, workdir: as it was run, and where.
-      results: of runs that match pairs, in the order in which they are listed.
-      best: the run to be exported.
-
-    Returns:
-      What the JSON holds; NaN and infinite numbers are None.
+    Results are of runs that match pairs, listed in this order; `best` is the run to be exported.
+    What the JSON holds: NaN and infinite numbers are None.
     """
     findings = find(study, results, best=best)
     values = as_json(findings)

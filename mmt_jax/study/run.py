@@ -39,10 +39,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """`["steps=200", "optim.lr=1e-3,2e-3"]` → {"steps": 200, "optim.lr": [1e-3, 2e-3]}.
 
     Commas part several values of a number, a switch or a choice of names, whose values have none;
-    in tuples and texts, such as a mixture of sources, they belong to the one value.
-
-    Raises:
-      UsageError: a pair has no equals sign, or names no field or no value of it.
+    in tuples and texts, such as a mixture of sources, they belong to the one value. UsageError: a
+    pair has no equals sign, or names no field or no value of it.
     """
     said: dict[str, list[str]] = {}
     for pair in pairs:

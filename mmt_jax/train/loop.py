@@ -183,8 +183,7 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
 def _ahead(iterator: Feed, program: Program) -> Iterator[tuple[Batch, dict[str, Any], Any]]:
     """Batches on the devices, one ahead.
 
-    Yields:
-      A batch; the position in the data after it; its tokens, and the seconds waited meanwhile.
+    Of each the position in the data after it, and its tokens with the seconds waited meanwhile.
     """
 
     def take() -> tuple[Batch, dict[str, Any], int]:
