@@ -42,17 +42,14 @@ class Halves:
     num_classes = 2
     labels = {1: "a <cube>"}  # noqa: RUF012
 
-    def detect(self, photos):
-        return [
-            Detections(
-                np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]], np.float32),
-                np.outer([1.0, -1.0], np.arange(FEATURE_DIM)).astype(np.float32) + p.mean() / 255,
-                np.array([0.9, 0.4], np.float32),
-                np.array([[1, 0], [0, 1]], np.int32),
-                np.array([[0.9, 0.1], [0.6, 0.4]], np.float32),
-            )
-            for p in photos
-        ]
+    def detect(self, photo):
+        return Detections(
+            np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]], np.float32),
+            np.outer([1.0, -1.0], np.arange(FEATURE_DIM)).astype(np.float32) + photo.mean() / 255,
+            np.array([0.9, 0.4], np.float32),
+            np.array([[1, 0], [0, 1]], np.int32),
+            np.array([[0.9, 0.1], [0.6, 0.4]], np.float32),
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,20 +34,14 @@ class Album(Photos):
     """Photos that are decoded whenever they are taken; they have no regions.
 
     Attributes:
-      entries: of each photo, what `data` reads its file by.
-      names: of each photo, its path within the folder.
-      files: of each photo, the file that changes where it does.
-      data: the bytes of a photo's file.
+      photos: where each of them is.
       processor: makes of a photo what a model is shown; None = `picture` alone is asked for.
       side: of what it makes.
       augment: how photos that are `drawn` are changed; None = not at all.
       cache: holds what the processor made, see `decoded`; None = it is made when it is taken.
     """
 
-    entries: Sequence[Any]
-    names: Sequence[str]
-    files: Sequence[pathlib.Path]
-    data: Callable[[Any], bytes]
+    photos: Sequence[Found]
     processor: Processor | None = None
     side: int = 0
     augment: Recipe | None = None
@@ -62,11 +56,10 @@ class Album(Photos):
     ) -> Album:
         cut, side, path = processor.cut, processor.side, None
         if cache:
-            names = [self.name, *self.names]
             path = decoded.kept(
                 cache,
-                names,
-                self.files,
+                [self.name, *(photo.name for photo in self.photos)],
+                (photo.file for photo in self.photos),
                 how=repr(processor),
                 side=side,
                 decode=lambda index: cut(self.picture(index)),
@@ -74,12 +67,12 @@ class Album(Photos):
         return dataclasses.replace(self, processor=cut, side=side, augment=augment, cache=path)
 
     def photo_name(self, index: int) -> str:
-        return self.names[index]
+        return self.photos[index].name
 
     def picture(self, index: int) -> np.ndarray:
         """Upright, and of its own size."""
-        where = f"{self.name}, photo {self.names[index]}"
-        return pictures.decode(io.BytesIO(self.data(self.entries[index])), where)
+        photo = self.photos[index]
+        return pictures.decode(io.BytesIO(photo.read()), f"{self.name}, photo {photo.name}")
 
     def take(self, photos: np.ndarray) -> Corpus:
         return self._made(photos, (None,) * len(photos))
@@ -124,9 +117,7 @@ class Album(Photos):
             image_ids=self.image_ids[photos],
             offsets=np.arange(len(photos) + 1),
             captions=tuple(self.captions[photo] for photo in photos),
-            entries=[self.entries[photo] for photo in photos],
-            names=[self.names[photo] for photo in photos],
-            files=[self.files[photo] for photo in photos],
+            photos=[self.photos[photo] for photo in photos],
             cache=None,  # whose rows are those of all
         )
 
@@ -164,8 +155,8 @@ class _Albums(Source):
         """Numbers that change where the files do."""
         raise NotImplementedError
 
-    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
-        """What `data` reads each photo by, and the photo; and `data`."""
+    def listed(self, split: str) -> Iterator[Found | Left]:
+        """The photos of a split, and what is left out of it."""
         raise NotImplementedError
 
 
@@ -187,11 +178,9 @@ class PhotoFolder(_Albums):
         folder, files = self._files()
         return tuple(path.stat().st_mtime_ns for path in (folder, *files[split]))
 
-    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
+    def listed(self, split: str) -> Iterator[Found | Left]:
         folder, files = self._files()
-        found = layouts.entries(folder, split, files[split], only=len(files) == 1)
-        pairs = (each if isinstance(each, Left) else (each, each) for each in found)
-        return pairs, layouts.data
+        return layouts.entries(folder, split, files[split], only=len(files) == 1)
 
 
 class Prepared(_Albums):
@@ -206,18 +195,12 @@ class Prepared(_Albums):
     def changed(self, split: str) -> tuple[int, ...]:
         return ((prepared.find(self.name) / prepared.INFO).stat().st_mtime_ns,)
 
-    def listed(self, split: str) -> tuple[Iterator[tuple[Any, Found] | Left], Any]:
-        examples = prepared.read(self.name, split)
-        return _of_examples(examples, pathlib.Path(self.name)), functools.partial(_record, examples)
+    def listed(self, split: str) -> Iterator[Found]:
+        return of_examples(prepared.read(self.name, split), self.name)
 
 
-def _record(examples: prepared.Examples, place: tuple[int, str]) -> bytes:
-    return examples[place[0]][place[1]]
-
-
-def _of_examples(
-    examples: prepared.Examples, folder: pathlib.Path
-) -> Iterator[tuple[tuple[int, str], Found] | Left]:
+def of_examples(examples: prepared.Examples, folder: str | os.PathLike) -> Iterator[Found]:
+    """The photos of a prepared split of `folder`; each example is read whole for its captions."""
     if not examples.photos:
         raise UsageError(f"{folder} has no feature that is an image")
     texts = prepared.caption_feature(examples.names)
@@ -230,7 +213,12 @@ def _of_examples(
             name = str(
                 example.get(f"{of}/id", index if len(examples.photos) == 1 else f"{index}-{of}")
             )
-            yield (index, photo), Found(image_id(name), name, said, about)
+            read = functools.partial(_value, examples, index, photo)
+            yield Found(image_id(name), name, said, about, read)
+
+
+def _value(examples: prepared.Examples, index: int, name: str) -> bytes:
+    return examples[index][name]
 
 
 @functools.lru_cache(maxsize=8)
@@ -239,29 +227,23 @@ def _album(source: _Albums, split: str, changed: tuple[int, ...]) -> Album:
     del changed  # only there so that files that changed are listed again
     left: collections.Counter[str] = collections.Counter()
     first: dict[str, str] = {}
-    found: dict[int, tuple[Any, Found]] = {}
-    entries, data = source.listed(split)
-    for entry in progress.track(entries, "photos listed"):
-        if not isinstance(entry, Left):
-            if entry[1].image_id not in found:
-                found[entry[1].image_id] = entry
+    found: dict[int, Found] = {}
+    for entry in progress.track(source.listed(split), "photos listed"):
+        if isinstance(entry, Found):
+            if (twin := found.setdefault(entry.image_id, entry)) is entry:
                 continue
-            twin = found[entry[1].image_id][1].name
-            entry = Left("photos of one id", f"{entry[1].name} has the id of {twin}")
+            entry = Left("photos of one id", f"{entry.name} has the id of {twin.name}")
         left[entry.kind] += entry.count
         first.setdefault(entry.kind, entry.why)
     for kind, count in left.items():
         progress.say(f"{source}, {split}: left out {count:,} {kind}; the first: {first[kind]}")
     if not found:
         raise UsageError(f"{source} has not one photo of the split {split} that can be read")
-    entries, photos = zip(*found.values(), strict=True)
+    photos = tuple(found.values())
     return Album(
         name=str(source),
         image_ids=np.array(list(found), np.int64),
         offsets=np.arange(len(found) + 1),
         captions=tuple(photo.captions for photo in photos),
-        entries=entries,
-        names=tuple(photo.name for photo in photos),
-        files=tuple(photo.file for photo in photos),
-        data=data,
+        photos=photos,
     )

@@ -8,12 +8,13 @@ Flickr8k and Flickr30k, `NAME.jpg#0<tab>caption` a line.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from mmt_jax import readers as files
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, trying
 from mmt_jax.photo import image_id
 from mmt_jax.text.base import prepare
 
@@ -77,18 +78,24 @@ def read(path: pathlib.Path, split: str) -> Captions:
     return found
 
 
-def begins(path: pathlib.Path) -> bool:
-    """Whether the first line of a file, which is no `.json`, is one of captions.
+def splits(path: pathlib.Path) -> tuple[str, ...] | None:
+    """Splits into which a file of captions cuts its photos, () = none; None = it has no captions.
 
-    Raises:
-      UsageError: it is not, or cannot be read.
+    Only the beginning of the file is read.
     """
-    first = next(((where, line) for where, line in files.byte_lines(path) if line.strip()), None)
-    if first is None:
-        return False
-    where, line = first
-    (_line if path.suffix == ".jsonl" else _token)(line, where)
-    return True
+    kinds = {"images": ("sentences", tuple(KARPATHY)), "annotations": ("caption", ())}
+    try:
+        for key, (member, names) in kinds.items() if path.suffix == ".json" else ():
+            for _, _, row in itertools.islice(files.json_members(path, (key,)), 1):
+                if isinstance(row, dict) and member in row:
+                    return names
+        for where, line in files.byte_lines(path) if path.suffix != ".json" else ():
+            if line.strip():
+                (_line if path.suffix == ".jsonl" else _token)(line, where)
+                return ()
+    except UsageError:
+        pass
+    return None
 
 
 # Each reads an entry of a file: what it calls its photo, and its captions.
@@ -110,10 +117,8 @@ def _element(row: Any, where: str) -> tuple[Any, list[str]]:
 
 
 def _token(line: bytes, where: str) -> tuple[Any, list[str]]:
-    try:
+    with trying(f"{where}: the caption is not UTF-8"):
         name, tab, caption = line.decode().partition("\t")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where}: the caption is not UTF-8 ({error})") from None
     name, mark, _ = name.rpartition("#")
     if not tab or not mark or not name.strip():
         raise UsageError(f"{where}: a line must be NAME.jpg#0, a tab and the caption")

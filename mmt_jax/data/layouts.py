@@ -1,29 +1,25 @@
-"""What a folder of photos holds, in the layouts that people have.
+"""What a folder of photos holds, in the layouts that people have; docs/photos.md lists them.
 
-| layout | captions | splits |
-|---|---|---|
-| pictures, and files of captions as `data.captions` reads them | in the folder, in `annotations`, or beside the folder | by name of the file; Karpathy's three |
-| pictures, a `.txt` of the same name beside each | a caption a line | by a folder named so |
-| shards `NAME.tar` as img2dataset and webdataset write them | the member `.txt`, or `caption` of the member `.json` | by name of the shard |
-| `NAME.parquet` as img2dataset writes it, where there are no pictures beside | the column `caption`, or `txt` or `text` | likewise |
-
-A split is what a name says as a word (`captions_train2017.json`, `val-00000.tar`), else "train".
-"""  # noqa: E501
+A split is what the name of a file of captions (`captions_train2017.json`), of a shard
+(`val-00000.tar`), or else of a photo's folder says as a word, else "train"; Karpathy's file has
+three.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
 import pathlib
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mmt_jax import photo as naming
 from mmt_jax.data import captions, parquet
-from mmt_jax.errors import UsageError, reason
+from mmt_jax.errors import UsageError, reading, reason
 from mmt_jax.photos import pictures
 from mmt_jax.text.base import prepare
 
@@ -39,18 +35,15 @@ class Found:
       image_id: as captions, or else its name, say.
       name: its path within the folder, that of its shard before it.
       captions: none where it has none.
-      file: that holds its bytes.
-      start, size: where they lie in it; a size of -1 is the whole file.
-      group: of a parquet file, in which `start` is the row; else -1.
+      file: that changes where it does.
+      read: the bytes of its own file; a UsageError where they cannot be read.
     """
 
     image_id: int
     name: str
     captions: tuple[str, ...]
     file: pathlib.Path
-    start: int = 0
-    size: int = -1
-    group: int = -1
+    read: Callable[[], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +78,7 @@ def splits(
             found.setdefault(_split(path.relative_to(folder).as_posix()), []).append(path)
         return found
     for path in [given] if given else _caption_files(folder):
-        names = [*captions.KARPATHY] if _is_karpathys(path) else [_split(path.name)]
-        for name in names:
+        for name in captions.splits(path) or (_split(path.name),):
             found.setdefault(name, []).append(path)
     if not found:
         for path in pictures.find(folder):
@@ -121,7 +113,7 @@ def entries(folder: pathlib.Path, split: str, files: list[pathlib.Path], *, only
             if _split(name) == split:
                 beside = path.with_suffix(".txt")
                 said = _lines(beside.read_bytes()) if beside.is_file() else ()
-                yield _checked(Found(naming.image_id(name), name, said, path))
+                yield _checked(of_file(path, naming.image_id(name), name, said))
 
 
 def _split(name: str) -> str:
@@ -132,36 +124,12 @@ def _split(name: str) -> str:
 def _caption_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Files of captions of the first place that has some."""
     for place in (folder, folder / "annotations", folder.parent):
-        named = [path for path in sorted(place.glob("*.*")) if path.suffix in _CAPTIONS]
-        beside = (
-            {path.stem for path in place.iterdir() if path.suffix.lower() in naming.PICTURES}
-            if place.is_dir()
-            else set()
-        )
-        if found := [path for path in named if path.stem not in beside and _has_captions(path)]:
+        paths = sorted(place.glob("*.*"))
+        beside = {path.stem for path in paths if path.suffix.lower() in naming.PICTURES}
+        named = [path for path in paths if path.suffix in _CAPTIONS and path.stem not in beside]
+        if found := [path for path in named if captions.splits(path) is not None]:
             return found
     return []
-
-
-def _has_captions(path: pathlib.Path) -> bool:
-    """Whether the beginning of a file is that of captions."""
-    try:
-        if path.suffix == ".json":
-            return _is_karpathys(path) or _first(path, "annotations", "caption")
-        return captions.begins(path)
-    except UsageError:
-        return False
-
-
-def _is_karpathys(path: pathlib.Path) -> bool:
-    return path.suffix == ".json" and _first(path, "images", "sentences")
-
-
-def _first(path: pathlib.Path, key: str, member: str) -> bool:
-    from mmt_jax import readers
-
-    first = next(readers.json_members(path, (key,)), None)
-    return first is not None and isinstance(first[2], dict) and member in first[2]
 
 
 def _captioned(folder: pathlib.Path, split: str, files: list[pathlib.Path], only: bool) -> Entries:
@@ -183,7 +151,7 @@ def _captioned(folder: pathlib.Path, split: str, files: list[pathlib.Path], only
         if number is not None or only:
             number = ids[0] if number is None else number
             taken.add(number)
-            yield _checked(Found(number, name, of.get(number, ()), path))
+            yield _checked(of_file(path, number, name, of.get(number, ())))
     if lacking := [number for number in of if number not in taken]:
         why = f"photo {naming.stem(str(names[lacking[0]]))} of {files[0]} is not in {folder}"
         yield Left("photos that only the captions name", why, len(lacking))
@@ -218,9 +186,8 @@ def _sample(path: pathlib.Path, name: str, members: Iterable[tarfile.TarInfo]) -
             if ending in of and not said:
                 file.seek(of[ending].offset_data)
                 said = _lines(file.read(of[ending].size), ending)
-    number = naming.image_id(name)
-    ending = pathlib.PurePosixPath(photo.name).suffix
-    yield _checked(Found(number, name + ending, said, path, photo.offset_data, photo.size))
+    number, full = naming.image_id(name), name + pathlib.PurePosixPath(photo.name).suffix
+    yield _checked(of_file(path, number, full, said, photo.offset_data, photo.size))
 
 
 def _parquet(folder: pathlib.Path, path: pathlib.Path) -> Entries:
@@ -231,10 +198,9 @@ def _parquet(folder: pathlib.Path, path: pathlib.Path) -> Entries:
             if photo is None:
                 yield Left("members without photo", f"{path}: {key} has no picture")
                 continue
-            name = f"{shard}/{key}"
-            number, own = naming.image_id(name), _texts(said)
-            found = Found(number, f"{name}.jpg", own, path, row, -1, group)
-            yield _checked(found, photo)
+            number, name = naming.image_id(f"{shard}/{key}"), f"{shard}/{key}.jpg"
+            read = functools.partial(parquet.photo, path, group, row)
+            yield _checked(Found(number, name, _texts(said), path, read), photo)
     except UsageError as error:
         yield Left("damaged shards", str(error))
 
@@ -261,25 +227,26 @@ def _texts(text: object) -> tuple[str, ...]:
 def _checked(found: Found, held: bytes | None = None) -> Found | Left:
     """A photo, if the head and the end of its file are those of one; `held` are its bytes."""
     try:
-        pictures.check(
-            io.BytesIO(data(found) if held is None else held), f"{found.file.parent / found.name}"
-        )
+        data = found.read() if held is None else held
+        pictures.check(io.BytesIO(data), f"{found.file.parent / found.name}")
     except UsageError as error:
         return Left("damaged photos", str(error))
     return found
 
 
-def data(found: Found) -> bytes:
-    """The bytes of a photo's file.
+def of_file(
+    path: pathlib.Path,
+    number: int,
+    name: str,
+    said: tuple[str, ...],
+    start: int = 0,
+    size: int = -1,
+) -> Found:
+    """A photo whose bytes are a file, or `size` of them from `start` on."""
+    return Found(number, name, said, path, functools.partial(_bytes, path, start, size))
 
-    Raises:
-      UsageError: it cannot be read.
-    """
-    if found.group >= 0:
-        return parquet.photo(found.file, found.group, found.start)
-    try:
-        with open(found.file, "rb") as file:
-            file.seek(found.start)
-            return file.read(found.size)
-    except OSError as error:
-        raise UsageError(f"{found.file} cannot be read: {reason(error)}") from None
+
+def _bytes(path: pathlib.Path, start: int, size: int) -> bytes:
+    with reading(path), open(path, "rb") as file:
+        file.seek(start)
+        return file.read(size)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mmt_jax.data import published
-from mmt_jax.errors import UsageError, writing
+from mmt_jax.errors import UsageError, trying, writing
 from mmt_jax.files import check_new, staged
 from mmt_jax.photo import BOXES, FEATURES, LABELS, WHOLE, Photo
 
@@ -24,6 +24,10 @@ FLOATS = DTYPES[:2]  # what features that are floats can be stored as
 
 _CHUNK = 1 << 20
 _SPLIT = re.compile(r"\w[\w.-]*")
+
+
+class NoPhotoError(UsageError):
+    """A split would hold no photo."""
 
 
 class FolderWriter(contextlib.ExitStack):
@@ -109,10 +113,8 @@ class FolderWriter(contextlib.ExitStack):
             raise UsageError(f"{name}: the id does not fit into 64 bits")
         arrays = self._checked(photo, name)
         line = {"image_id": photo.image_id, "captions": list(photo.captions), **photo.info}
-        try:
+        with trying(f"{name}: captions and info must be plain text"):  # no lone surrogates, either
             text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        except (TypeError, ValueError) as error:  # UnicodeEncodeError of lone surrogates too
-            raise UsageError(f"{name}: captions and info must be plain text ({error})") from None
         with writing(self.folder):
             self._rows += len(arrays["features"])
             ends = [self._rows] if self._ids else [0, self._rows]
@@ -161,7 +163,7 @@ class FolderWriter(contextlib.ExitStack):
     def _finish(self) -> None:
         npz = f"{self.split}.npz"
         if not self._ids:
-            raise UsageError(f"{self.folder / npz} would hold no photo; nothing written")
+            raise NoPhotoError(f"{self.folder / npz} would hold no photo; nothing written")
         counts = dict.fromkeys(("image_ids", "pixels"), len(self)) | {"offsets": len(self) + 1}
         with zipfile.ZipFile(
             self._parts / npz, "w", zipfile.ZIP_DEFLATED, compresslevel=1

@@ -6,8 +6,8 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,27 +37,19 @@ class Detections:
     whole: bool = False  # the last row is the whole picture, by a feature of the detector's own
 
 
-class Detector(Protocol):
-    """A loaded detector.
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """A loaded detector."""
 
-    Attributes:
-      num_classes: of its class distributions, the background included; 0: it has none.
-      labels: of the classes by id, or nothing.
-    """
-
-    num_classes: int
-    labels: Mapping[int, str]
-
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """Pictures [H, W, 3] uint8 of any sizes → what is on each, whoever else is with it."""
-        ...
+    detect: Callable[[np.ndarray], Detections]  # [H, W, 3] uint8 of any size → what is on it
+    num_classes: int = 0  # of its class distributions, the background included; 0: it has none
+    labels: Mapping[int, str] = dataclasses.field(default_factory=dict)  # of the classes by id
 
 
 def answer(detector: Detector, picture: np.ndarray, name: str) -> Photo:
     """What a detector says of one picture, as `photo`; `name` is for messages."""
     with trying(f"the detector fails on {name}"):
-        (found,) = detector.detect([picture])
-    return photo(found)
+        return photo(detector.detect(picture))
 
 
 def photo(
@@ -103,10 +95,8 @@ def labels(path: str | os.PathLike) -> dict[int, str]:
     """
     if not path:
         return {}
-    try:
+    with trying(f"{path} cannot be read as labels"):
         text = pathlib.Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as labels ({error})") from None
     if items := _ITEM.findall(text):
         pairs = [(_ID.search(item), _NAME.findall(item)) for item in items]
         names = {int(number[1]): found[-1] for number, found in pairs if number and found}

@@ -7,28 +7,28 @@ of them each. What stops the work costs one of these at most; the same command g
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from mmt_jax import detectors, progress
-from mmt_jax.data import formats
+from mmt_jax.data import album, formats, layouts, prepared
+from mmt_jax.data import captions as captions_lib
 from mmt_jax.data.captions import Captions
-from mmt_jax.data.writer import FLOATS, FolderWriter
-from mmt_jax.detectors import albums, base
-from mmt_jax.detectors.albums import Shot
-from mmt_jax.detectors.base import Detections, Detector
-from mmt_jax.errors import NoRoomError, UsageError, reason
+from mmt_jax.data.layouts import Found
+from mmt_jax.data.writer import FLOATS, FolderWriter, NoPhotoError
+from mmt_jax.detectors import base
+from mmt_jax.detectors.base import Detector
+from mmt_jax.errors import NoRoomError, UsageError, trying
 from mmt_jax.files import lock, tidy, whole
 from mmt_jax.ingest.report import Report
-from mmt_jax.photo import Photo
+from mmt_jax.photo import Photo, image_id
+from mmt_jax.photos import pictures
 
 SHARD = 64  # photos that are kept together
-BATCH = 8  # pictures in memory at once
 
 
 def extract(
@@ -49,7 +49,7 @@ def extract(
     Args:
       detector: as `detectors.load` takes it.
       images: a folder, below which photos are found by the endings of their names, or a prepared
-        corpus, of which `split` is read.
+        corpus, of which `split` is read, each example whole for its id and captions.
       folder: the region folder; the split must not be there yet.
       captions: file of captions (`mmt_jax.data.captions`); None = photos have none.
       dtype: of the stored features, "float16" or "float32".
@@ -62,16 +62,21 @@ def extract(
     if dtype not in FLOATS:
         raise UsageError(f"unknown dtype {dtype!r}; it is {' or '.join(FLOATS)}")
     writer = FolderWriter(folder, split, dtype=dtype)  # which refuses what cannot be written
-    shots, known = albums.find(images, split, captions=captions)
+    images = pathlib.Path(images)
+    found, captioned, known = _listed(images, split, captions)
     loaded = detectors.load(detector)
     writer.num_classes = loaded.num_classes or None
-    about = {"detector": detector, "images": str(pathlib.Path(images)), "dtype": dtype}
+    about = {"detector": detector, "images": str(images), "dtype": dtype}
     report = Report(folder, split)
     with tidy(folder), _claimed(shards, about):
         done = {line["file"] for shard in _shards(shards) for line in _lines(shards, shard)}
-        wanted = _distinct(shots, known, report)
+        if captioned:
+            for photo in (photo for photo in found if not photo.captions):
+                report.add("without caption", str(images / photo.name), "it has no caption")
+            found = [photo for photo in found if photo.captions]
+        wanted = _distinct(found, known, images, report)
         report.kept = len(done & wanted.keys())
-        pending = [shot for name, shot in wanted.items() if name not in done]
+        pending = [photo for name, photo in wanted.items() if name not in done]
         groups = [pending[i : i + SHARD] for i in range(0, len(pending), SHARD)]
         first = 1 + max((int(path.stem) for path in shards.glob("*.npz")), default=-1)
         with progress.Counter("photos", len(wanted), done=report.kept) as counter:
@@ -79,8 +84,10 @@ def extract(
                 shard = FolderWriter(
                     shards, f"{number:06d}", dtype=dtype, num_classes=writer.num_classes
                 )
-                _fill(shard, group, loaded, report, counter)
-        _join(shards, writer, wanted, known, report)
+                _fill(shard, images, group, loaded, report, counter)
+        _join(shards, writer, wanted, report)
+        if known:
+            report.join(known)
     shutil.rmtree(shards)
     report.store()
     return report
@@ -116,94 +123,85 @@ def _lines(shards: pathlib.Path, shard: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _distinct(shots: list[Shot], known: Captions | None, report: Report) -> dict[str, Shot]:
-    """Photos by name, each with an id, and a caption where there are captions, of its own.
+def _listed(
+    folder: pathlib.Path, split: str, captions: str | os.PathLike | None
+) -> tuple[list[Found], bool, Captions | None]:
+    """The photos in order, whether they have captions, and what the file of these holds."""
+    if not prepared.is_prepared(folder):
+        known = None if captions is None else captions_lib.read(pathlib.Path(captions), split)
+        found = []
+        for path in pictures.find(folder):
+            number = image_id(name := path.relative_to(folder).as_posix())
+            own = known.of.get(number, ()) if known else ()
+            found.append(layouts.of_file(path, number, name, own))
+        return found, known is not None, known
+    if captions is not None:
+        raise UsageError(
+            f"{folder} is a prepared corpus, which has captions of its own; leave out --captions"
+        )
+    examples = prepared.read(folder, split)
+    if len(examples.photos) != 1:
+        raise UsageError(
+            f"{folder}: an example of this corpus has several photos; regions are made of corpora "
+            f"whose examples have one"
+        )
+    found = [*progress.track(album.of_examples(examples, folder), "ids and captions")]
+    return found, prepared.caption_feature(examples.names) is not None, None
+
+
+def _distinct(
+    found: list[Found], known: Captions | None, folder: pathlib.Path, report: Report
+) -> dict[str, Found]:
+    """Photos by name, each with an id of its own.
 
     Of several with one id that is taken which the file of captions names, else the first.
     """
-    photos: dict[int, list[Shot]] = {}
-    for shot in shots:
-        if known and shot.image_id not in known.of:
-            report.add("without caption", shot.where, "it has no caption")
-        else:
-            photos.setdefault(shot.image_id, []).append(shot)
+    photos: dict[int, list[Found]] = {}
+    for photo in found:
+        photos.setdefault(photo.image_id, []).append(photo)
     named = known.names if known else {}
     wanted = {}
     for number, same in photos.items():
-        taken = next((shot for shot in same if shot.name == named.get(number)), same[0])
+        taken = next((photo for photo in same if photo.name == named.get(number)), same[0])
         wanted[taken.name] = taken
-        for shot in same:
-            if shot is not taken:
+        for photo in same:
+            if photo is not taken:
                 reason = f"it has the id {number}, as {taken.name} has; rename one"
-                report.add("same id", shot.where, reason)
+                report.add("same id", str(folder / photo.name), reason)
     return wanted
 
 
 def _fill(
     shard: FolderWriter,
-    group: Sequence[Shot],
+    folder: pathlib.Path,
+    group: Sequence[Found],
     detector: Detector,
     report: Report,
     counter: progress.Counter,
 ) -> None:
     """Detects the photos of one shard and writes it, unless none could be taken."""
-    with contextlib.suppress(_Empty), shard as writer:
-        for start in range(0, len(group), BATCH):
-            batch = group[start : start + BATCH]
-            for shot, picture, answer in _detected(batch, detector, report):
+    with contextlib.suppress(NoPhotoError), shard:
+        for photo in group:
+            where, kind = str(folder / photo.name), "damaged"
+            try:
+                picture = pictures.decode(io.BytesIO(photo.read()), where)
+                kind = "not detected"
+                with trying("the detector failed on it"):
+                    answer = detector.detect(picture)
                 height, width = picture.shape[:2]
-                info = {"file": shot.name, "width": width, "height": height}
-                try:
-                    writer.add(base.photo(answer, image_id=shot.image_id, **info))
-                except NoRoomError:
-                    raise
-                except UsageError as error:
-                    report.add("not detected", shot.where, error)
-            counter.add(len(batch))
-        if not len(writer):
-            raise _Empty
-
-
-class _Empty(UsageError):
-    """No photo of a shard could be taken."""
-
-
-def _detected(
-    shots: Sequence[Shot], detector: Detector, report: Report
-) -> Iterator[tuple[Shot, np.ndarray, Detections]]:
-    """Those of a batch that can be read and detected."""
-    batch = []
-    for shot in shots:
-        try:
-            batch.append((shot, shot.read()))
-        except UsageError as error:
-            report.add("damaged", shot.where, error)
-    answers = _answers([picture for _, picture in batch], detector)
-    for (shot, picture), answer in zip(batch, answers, strict=True):
-        if isinstance(answer, Exception):
-            told = f"the detector failed on it ({reason(answer)})"
-            report.add("not detected", shot.where, told)
-        else:
-            yield shot, picture, answer
-
-
-def _answers(batch: list[np.ndarray], detector: Detector) -> list[Detections | Exception]:
-    """Of all pictures together; where that fails, of each, so that one does not cost the others."""
-    if not batch:
-        return []
-    try:
-        return list(detector.detect(batch))
-    except Exception as error:  # of TensorFlow, torch or onnxruntime, which share no class
-        if len(batch) == 1:
-            return [error]
-        return [answer for picture in batch for answer in _answers([picture], detector)]
+                info = {"file": photo.name, "width": width, "height": height}
+                shard.add(base.photo(answer, image_id=photo.image_id, **info))
+            except NoRoomError:
+                raise
+            except UsageError as error:
+                report.add(kind, where, error)
+            counter.add(1)
 
 
 def _join(
     shards: pathlib.Path,
     writer: FolderWriter,
-    wanted: Mapping[str, Shot],
-    known: Captions | None,
+    wanted: Mapping[str, Found],
     report: Report,
 ) -> None:
     """Streams the shards into the split."""
@@ -213,12 +211,9 @@ def _join(
     with writer:
         for shard in names:
             found, lines = formats.read(shards, shard, bare=True), _lines(shards, shard)
-            for photo, line in zip(formats.photos(found), lines, strict=True):
-                if shot := wanted.get(line["file"]):
+            for seen, line in zip(formats.photos(found), lines, strict=True):
+                if photo := wanted.get(line["file"]):
                     # A shard is written without captions, which may be others now.
-                    own = known.of.get(shot.image_id, ()) if known else ()
                     info = {name: line[name] for name in ("file", "width", "height")}
-                    writer.add(Photo(shot.image_id, own, photo.rows, info))
-                    report.written[shot.image_id] = len(own)
-    if known:
-        report.join(known)
+                    writer.add(Photo(photo.image_id, photo.captions, seen.rows, info))
+                    report.written[photo.image_id] = len(photo.captions)

@@ -7,14 +7,14 @@ records are made (`mmt_jax.data.regions`, reading "release").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
-from mmt_jax.detectors.base import Detections
+from mmt_jax.detectors.base import Detections, Detector
 from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.ingest import boxes as boxes_lib
 
@@ -28,19 +28,11 @@ SCORES, CLASS_SCORES = "detection_scores", "detection_multiclass_scores"
 Outputs = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-class TensorFlowDetector:
-    """A function of one picture, whose outputs are the API's.
-
-    Pictures go in one by one: within a batch of another size they would be padded or scaled.
-    """
-
-    def __init__(self, outputs: Outputs, labels: str, num_classes: int):
-        self.labels = base.labels(labels)
-        self.num_classes = num_classes
-        self._outputs = outputs
-
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        return [assemble(self._outputs(picture[None])) for picture in pictures]
+def detector(outputs: Outputs, labels: str, num_classes: int) -> Detector:
+    """A detector whose outputs are the API's; `labels` is the file of the classes' names, or ""."""
+    return Detector(
+        lambda picture: assemble(outputs(picture[None])), num_classes, base.labels(labels)
+    )
 
 
 def assemble(outputs: Mapping[str, np.ndarray]) -> Detections:
@@ -90,7 +82,7 @@ def tensorflow() -> Any:
     return tf
 
 
-def load(model: str, *, labels: str = "") -> TensorFlowDetector:
+def load(model: str, *, labels: str = "") -> Detector:
     """Reads a file such as frozen_inference_graph.pb; `labels` is that of a label map.
 
     Raises:
@@ -120,4 +112,4 @@ def load(model: str, *, labels: str = "") -> TensorFlowDetector:
         return {name: value.numpy() for name, value in graph(tf.constant(pictures)).items()}
 
     classes = graph.structured_outputs[CLASS_SCORES].shape[-1]
-    return TensorFlowDetector(outputs, labels, classes or count_classes(outputs))
+    return detector(outputs, labels, classes or count_classes(outputs))

@@ -23,7 +23,7 @@ def load(
     size: str = "",
     scales: str = proposals.SCALES,
     labels: str = "",
-) -> proposals.CropDetector:
+) -> base.Detector:
     """Reads a classifier of pictures [n, 3, S, S] or [n, S, S, 3] from an .onnx file.
 
     Options as `proposals` has them; a map of features has the layout of the input, and `size` is
@@ -59,7 +59,7 @@ def load(
 
     with trying(f"the detector fails on a black picture of {height} × {width} pixels"):
         _, black = classify(np.zeros((1, height, width, 3), np.uint8))
-    return proposals.CropDetector(classify, (height, width), scales, labels, black.shape[1])
+    return proposals.detector(classify, (height, width), scales, labels, black.shape[1])
 
 
 def _session(model: str, *names: str) -> Any:

@@ -8,15 +8,15 @@ say; `scales` are those of the boxes (`boxes`); `labels` is the file of the clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
-from mmt_jax.detectors.base import Detections
+from mmt_jax.detectors.base import Detections, Detector
 from mmt_jax.errors import UsageError
-from mmt_jax.photos import pictures as pictures_lib
+from mmt_jax.photos import pictures
 
 SCALES = "2x3"  # 13 boxes
 
@@ -33,41 +33,25 @@ COLOURS = {
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-class CropDetector:
-    """Classifies the crops of each picture, of all pictures together; the last row is the whole.
+def detector(
+    classify: Classify, size: tuple[int, int], scales: str, labels: str, num_classes: int
+) -> Detector:
+    """Classifies crops of a picture: regions, that with the surest class first, then the whole.
 
-    `size` is the height and width of the crops, `labels` the file of the classes' names, or "".
+    `size` is the height and width of the crops.
     """
+    grid = boxes(scales)
 
-    def __init__(
-        self, classify: Classify, size: tuple[int, int], scales: str, labels: str, num_classes: int
-    ):
-        self.labels = base.labels(labels)
-        self.num_classes = num_classes
-        self._classify = classify
-        self._size = size
-        self._boxes = boxes(scales)
-
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """Regions, that with the surest class first, then the whole."""
-        crops = [
-            pictures_lib.crop(picture, box, self._size)
-            for picture in pictures
-            for box in self._boxes
-        ]
-        features, scores = self._classify(np.stack(crops))
-        features = features.reshape(len(crops), -1, features.shape[-1]).mean(axis=1)
-        count = len(self._boxes)
-        parts = [slice(start, start + count) for start in range(0, len(crops), count)]
-        return [self._sorted(features[part], distribution(scores[part])) for part in parts]
-
-    def _sorted(self, features: np.ndarray, probs: np.ndarray) -> Detections:
-        scores = probs.max(axis=1)
-        order = np.append(np.argsort(-scores[:-1], kind="stable"), len(scores) - 1)
+    def detect(picture: np.ndarray) -> Detections:
+        features, scores = classify(np.stack([pictures.crop(picture, box, size) for box in grid]))
+        features = features.reshape(len(grid), -1, features.shape[-1]).mean(axis=1)
+        probs = distribution(scores)
+        best = probs.max(axis=1)
+        order = np.append(np.argsort(-best[:-1], kind="stable"), len(best) - 1)
         ids, probs = photos.top(probs[order])
-        return Detections(
-            self._boxes[order], features[order], scores[order], ids, probs, whole=True
-        )
+        return Detections(grid[order], features[order], best[order], ids, probs, whole=True)
+
+    return Detector(detect, num_classes, base.labels(labels))
 
 
 def boxes(scales: str) -> np.ndarray:

@@ -21,7 +21,7 @@ def load(
     class_scores: str = CLASS_SCORES,
     count: str = COUNT,
     labels: str = "",
-) -> frozen_graph.TensorFlowDetector:
+) -> base.Detector:
     """Reads a SavedModel whose signature takes one picture [1, H, W, 3], uint8 or float in 0..255.
 
     Args:
@@ -62,4 +62,4 @@ def load(
         return {ours: found[name].numpy() for ours, name in there.items()}
 
     classes = frozen_graph.count_classes(outputs) if CLASS_SCORES in there else 0
-    return frozen_graph.TensorFlowDetector(outputs, labels, classes)
+    return frozen_graph.detector(outputs, labels, classes)

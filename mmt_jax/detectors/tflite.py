@@ -21,7 +21,7 @@ def load(
     colours: str = "",
     scales: str = proposals.SCALES,
     labels: str = "",
-) -> proposals.CropDetector:
+) -> base.Detector:
     """Reads a classifier of one picture [1, S, S, 3] from a .tflite file.
 
     Options as `proposals` has them.
@@ -62,7 +62,7 @@ def load(
 
     height, width = (int(n) for n in source["shape"][1:3])
     number = int(wanted[1]["shape"][-1])
-    return proposals.CropDetector(classify, (height, width), scales, labels, number)
+    return proposals.detector(classify, (height, width), scales, labels, number)
 
 
 def _decoded(values: np.ndarray, detail: dict) -> np.ndarray:

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmt_jax import photo as photos
 from mmt_jax.detectors import base
-from mmt_jax.detectors.base import Detections
+from mmt_jax.detectors.base import Detections, Detector
 from mmt_jax.errors import UsageError, trying
 
 MODEL = "a Faster R-CNN of torchvision, by its builder's name"
 
 
-class BoxHeadDetector:
-    """The detector's own boxes, read once more by its box head.
+def _detector(model: Any, labels: Mapping[int, str]) -> Detector:
+    """The model's own boxes, read once more by its box head."""
+    classes = model.eval().roi_heads.box_predictor.cls_score.out_features
+    return Detector(functools.partial(_detect, model), classes, labels)
 
-    Pictures go in one by one: within a batch they would be padded to the largest, which changes
-    what is found near their borders.
-    """
 
-    def __init__(self, model: Any, labels: Mapping[int, str]):
-        self.labels = labels
-        self._model = model.eval()
-        self.num_classes = model.roi_heads.box_predictor.cls_score.out_features
+def _detect(model: Any, picture: np.ndarray) -> Detections:
+    import torch
 
-    def detect(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        import torch
-
-        with torch.inference_mode():
-            return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: np.ndarray) -> Detections:
-        import torch
-
-        model, heads = self._model, self._model.roi_heads
+    heads = model.roi_heads
+    with torch.inference_mode():
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
         images, _ = model.transform([pixels])
         maps = model.backbone(images.tensors)
@@ -62,7 +52,7 @@ class BoxHeadDetector:
         )
 
 
-def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
+def load(model: str, *, weights: str = "", labels: str = "") -> Detector:
     """Builds a Faster R-CNN.
 
     Args:
@@ -88,11 +78,11 @@ def load(model: str, *, weights: str = "", labels: str = "") -> BoxHeadDetector:
             published = models.get_model_weights(model).DEFAULT
             network = build(weights=published)
         names = base.labels(labels) or dict(enumerate(published.meta["categories"]))
-        return BoxHeadDetector(network, names)
+        return _detector(network, names)
     base.existing(weights, "file of weights")
     with trying(f"{weights} does not hold the weights of {model}"):
         state = torch.load(weights, weights_only=True)
         classes = len(state["roi_heads.box_predictor.cls_score.bias"])
         network = build(weights=None, weights_backbone=None, num_classes=classes)
         network.load_state_dict(state)
-    return BoxHeadDetector(network, base.labels(labels))
+    return _detector(network, base.labels(labels))
