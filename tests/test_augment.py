@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmt_jax.configs.config import AUGMENTS
 from mmt_jax.photos.augment import OPERATIONS, RECIPES, drawn
+from mmt_jax.photos.augment import changed as changed_by
 from mmt_jax.photos.processors import Processor
 
 SIDE = 32
@@ -22,7 +23,7 @@ def rng(seed=0):
 def changed(kind, name, level, values):
     picture = np.broadcast_to(np.uint8(values)[..., None], (*np.shape(values), 3))
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.asarray(OPERATIONS[kind][name](image, level, rng()))[..., 0]
+    return np.asarray(changed_by(image, kind, name, level, rng()))[..., 0]
 
 
 def test_each_name_of_the_config_is_a_recipe():
@@ -42,7 +43,7 @@ def test_operations_are_drawn_uniformly_and_done_as_often_as_published(kind, lik
         share = math.comb(2, number) * likely**number * (1 - likely) ** (2 - number)
         assert lengths[number] / COUNT == pytest.approx(share, abs=0.04)
     expected = 2 * COUNT * likely / len(OPERATIONS[kind])
-    assert names.keys() == OPERATIONS[kind].keys()
+    assert names.keys() == {*OPERATIONS[kind]}
     for name, count in names.items():
         assert count == pytest.approx(expected, abs=5 * math.sqrt(expected)), name
 

@@ -15,7 +15,6 @@ import dataclasses
 import math
 import typing
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,16 @@ if typing.TYPE_CHECKING:
 
 _TRIES = 10  # of a crop, before the middle is taken
 _RATIOS = (3 / 4, 4 / 3)  # width to height of a crop
-_GREY = (128, 128, 128)
+OPERATIONS = {  # by kind; of each, one is drawn by its place
+    "colour": (
+        *("AutoContrast", "Equalize", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color"),
+        *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY"),
+    ),
+    "plain": (
+        *("Identity", "AutoContrast", "Brightness", "Sharpness", "Equalize", "ShearX", "ShearY"),
+        *("TranslateX", "TranslateY", "Rotate"),
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +78,9 @@ class Recipe:
             picture = picture[:, ::-1]
         image = pictures.library().fromarray(np.ascontiguousarray(picture))
         for name in drawn(self.kind, rng):
-            image = OPERATIONS[self.kind][name](image, self.level, rng)
-        changed = np.asarray(image)
-        return cut(changed) if self.area is None else changed
+            image = changed(image, self.kind, name, self.level, rng)
+        result = np.asarray(image)
+        return cut(result) if self.area is None else result
 
 
 RECIPES = {
@@ -86,7 +94,7 @@ RECIPES = {
 
 def drawn(kind: str, rng: np.random.Generator) -> list[str]:
     """Names of the operations that one photo goes through, in order; two or, plain, fewer."""
-    names = [*OPERATIONS[kind]]
+    names = OPERATIONS[kind]
     chosen = [names[i] for i in rng.integers(len(names), size=2)]
     done = rng.random(2) < (0.5 if kind == "plain" else 1)
     return [name for name, does in zip(chosen, done, strict=True) if does]
@@ -111,120 +119,43 @@ def _crop(picture: np.ndarray, area: float, side: int, rng: np.random.Generator)
     return pictures.resize(np.ascontiguousarray(part), (side, side))
 
 
-# An operation takes a picture, the level of its recipe, and the generator, for its sign.
-_Operation = Callable[["Image.Image", int, np.random.Generator], "Image.Image"]
+def changed(
+    image: Image.Image, kind: str, name: str, level: int, rng: np.random.Generator
+) -> Image.Image:
+    """A photo after one operation of a kind; `rng` chooses the sign of what has one."""
+    from PIL import Image, ImageEnhance, ImageOps
 
+    most = 30 if kind == "colour" else 10
 
-def _between(low: float, high: float, most: int, level: int) -> float:
-    return low + (high - low) * level / most
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * level / most
+
+    if name == "Identity":
+        return image
+    if name in ("AutoContrast", "Equalize"):
+        return getattr(ImageOps, name.lower())(image)
+    if name in ("Color", "Contrast", "Brightness", "Sharpness"):
+        return getattr(ImageEnhance, name)(image).enhance(between(0.1, 1.9))  # 1 changes nothing
+    if name == "Posterize":  # keeps the upper bits, one at least: a greater level keeps more
+        return ImageOps.posterize(image, max(1, int(between(0, 4))))
+    if name == "Solarize":  # inverts what is as bright as the threshold: a greater level less
+        return ImageOps.solarize(image, math.ceil(between(0, 256)))
+    if name == "SolarizeAdd":  # brightens, then inverts
+        brighter = np.clip(np.asarray(image) + between(0, 110), 0, 255)
+        return ImageOps.solarize(Image.fromarray(brighter.astype(np.uint8)), 128)
+    how = Image.Resampling.NEAREST if kind == "colour" else Image.Resampling.BILINEAR
+    grey = None if kind == "colour" else (128, 128, 128)  # what comes in
+    if name == "Rotate":  # about the middle
+        return image.rotate(_signed(between(0, 30), rng), how, fillcolor=grey)
+    pixels = 100 if kind == "colour" else 10
+    entries = {"ShearX": (1, 0.3), "TranslateX": (2, pixels)}
+    entries |= {"ShearY": (3, 0.3), "TranslateY": (5, pixels)}
+    entry, high = entries[name]
+    matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    matrix[entry] = _signed(between(0, high), rng)
+    affine = Image.Transform.AFFINE
+    return image.transform(image.size, affine, tuple(matrix), how, fillcolor=grey)
 
 
 def _signed(value: float, rng: np.random.Generator) -> float:
     return -value if rng.random() < 0.5 else value
-
-
-def _ops(name: str) -> _Operation:
-    """One of Pillow's `ImageOps` that needs no strength."""
-
-    def apply(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-        del level, rng
-        from PIL import ImageOps
-
-        return getattr(ImageOps, name)(image)
-
-    return apply
-
-
-def _enhance(name: str, most: int) -> _Operation:
-    """One of Pillow's `ImageEnhance`, of a strength in 0.1..1.9, where 1 changes nothing."""
-
-    def apply(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-        del rng
-        from PIL import ImageEnhance
-
-        return getattr(ImageEnhance, name)(image).enhance(_between(0.1, 1.9, most, level))
-
-    return apply
-
-
-def _border(most: int) -> dict[str, Any]:
-    """How the list whose strongest level is `most` moves pixels, and what comes in."""
-    how = pictures.library().Resampling
-    if most == 30:
-        return {"resample": how.NEAREST, "fillcolor": None}
-    return {"resample": how.BILINEAR, "fillcolor": _GREY}
-
-
-def _affine(entry: int, high: float, most: int) -> _Operation:
-    """A shear or a shift: `entry` of the matrix (1, 0, 0, 0, 1, 0) gets the value, of any sign."""
-
-    def apply(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-        matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-        matrix[entry] = _signed(_between(0, high, most, level), rng)
-        affine = pictures.library().Transform.AFFINE
-        return image.transform(image.size, affine, tuple(matrix), **_border(most))
-
-    return apply
-
-
-def _rotate(most: int) -> _Operation:
-    """By 30 degrees at most, about the middle."""
-
-    def apply(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-        return image.rotate(_signed(_between(0, 30, most, level), rng), **_border(most))
-
-    return apply
-
-
-def _posterize(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-    """Keeps the upper bits, one at least: a greater level keeps more."""
-    del rng
-    from PIL import ImageOps
-
-    return ImageOps.posterize(image, max(1, int(_between(0, 4, 30, level))))
-
-
-def _solarize(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-    """Inverts what is as bright as the threshold: a greater level inverts less."""
-    del rng
-    from PIL import ImageOps
-
-    return ImageOps.solarize(image, math.ceil(_between(0, 256, 30, level)))
-
-
-def _solarize_add(image: Image.Image, level: int, rng: np.random.Generator) -> Image.Image:
-    """Brightens by up to 110, then inverts from 128 on."""
-    del rng
-    from PIL import ImageOps
-
-    brighter = np.asarray(image) + _between(0, 110, 30, level)
-    clipped = np.clip(brighter, 0, 255).astype(np.uint8)
-    return ImageOps.solarize(pictures.library().fromarray(clipped), 128)
-
-
-OPERATIONS: dict[str, dict[str, _Operation]] = {
-    "colour": {
-        "AutoContrast": _ops("autocontrast"),
-        "Equalize": _ops("equalize"),
-        "Rotate": _rotate(30),
-        "Posterize": _posterize,
-        "Solarize": _solarize,
-        "SolarizeAdd": _solarize_add,
-        **{name: _enhance(name, 30) for name in ("Color", "Contrast", "Brightness", "Sharpness")},
-        "ShearX": _affine(1, 0.3, 30),
-        "ShearY": _affine(3, 0.3, 30),
-        "TranslateX": _affine(2, 100, 30),  # pixels
-        "TranslateY": _affine(5, 100, 30),
-    },
-    "plain": {
-        "Identity": lambda image, level, rng: image,
-        "AutoContrast": _ops("autocontrast"),
-        **{name: _enhance(name, 10) for name in ("Brightness", "Sharpness")},
-        "Equalize": _ops("equalize"),
-        "ShearX": _affine(1, 0.3, 10),
-        "ShearY": _affine(3, 0.3, 10),
-        "TranslateX": _affine(2, 10, 10),  # pixels
-        "TranslateY": _affine(5, 10, 10),
-        "Rotate": _rotate(10),
-    },
-}

@@ -7,7 +7,6 @@ header that promises too many pixels is refused before they are unpacked, and ha
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import io
 import math
@@ -212,37 +211,25 @@ def _told(where: str) -> Iterator[None]:
         ) from None
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What the head of a photo's file says.
+def stored(path: str | os.PathLike, frame: tuple[int, int] | None) -> tuple[bool, int]:
+    """How a file that `read` could read holds its photo.
 
-    Attributes:
-      size: width and height as the file has them, not turned.
-      orientation: of EXIF, 1 to 8; 1 is upright.
-      plain: whether every reader decodes the file to what `read` makes of it.
+    Args:
+      path: of the file.
+      frame: width and height that boxes were drawn in; None = there are no boxes.
+
+    Returns:
+      Whether every reader decodes the file to what `read` makes of it, and the orientation of the
+      boxes (EXIF's, 1 to 8): the file's, unless the frame is that of the upright photo. Where both
+      are alike, as of a square, it is the file's: tools that draw boxes seldom heed EXIF.
     """
-
-    size: tuple[int, int]
-    orientation: int
-    plain: bool
-
-    def orientation_of(self, frame: tuple[int, int]) -> int:
-        """The orientation of boxes that were drawn in a frame of this width and height.
-
-        As the file's, unless the frame is that of the upright photo. Where both are alike, as of a
-        square, it is the file's: tools that draw boxes seldom heed EXIF.
-        """
-        wide, stored = frame[0] - frame[1], self.size[0] - self.size[1]
-        return 1 if self.orientation >= 5 and wide * stored < 0 else self.orientation
-
-
-def header(path: str | os.PathLike) -> Header:
-    """What is known of a photo's file that `read` could read."""
     with library().open(path) as image:
         orientation = _orientation(image)
         plain = image.mode in ("RGB", "L") and not image.has_transparency_data
         known = image.format in ("JPEG", "PNG")  # which TensorFlow decodes too
-        return Header(image.size, orientation, plain and known and orientation == 1)
+        wide, held = (side[0] - side[1] for side in (frame or (1, 1), image.size))
+        turned = orientation >= 5 and wide * held < 0
+        return plain and known and orientation == 1, 1 if turned or not frame else orientation
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -89,12 +89,6 @@ def of(config: Config, *, divisor: int = 32) -> Processor:
 
 def _centre(picture: np.ndarray, side: int) -> np.ndarray:
     """The middle [side, side] of a picture; where it is smaller, black is around it."""
-    height, width = picture.shape[:2]
-    out = np.zeros((side, side, 3), np.uint8)
-    top, left = (height - side) // 2, (width - side) // 2
-    if top >= 0 and left >= 0:
-        return picture[top : top + side, left : left + side]
-    above, before = max(0, -top), max(0, -left)
-    part = picture[max(0, top) :, max(0, left) :][:side, :side]
-    out[above : above + part.shape[0], before : before + part.shape[1]] = part
-    return out
+    top, left = ((n - side) // 2 for n in picture.shape[:2])
+    middle = (left, top, left + side, top + side)
+    return np.asarray(pictures.library().fromarray(picture).crop(middle))

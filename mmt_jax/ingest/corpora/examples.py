@@ -40,13 +40,11 @@ class Maker:
         values: dict[str, Any] = {}
         orientation = 1
         for name, picture in zip(corpus.pictures, item.pictures, strict=True):
-            photo = self._photo(item.where, picture)
+            photo = self._photo(item, picture)
             if isinstance(photo, base.Skipped):
                 return photo
-            found, header = photo
+            found, orientation = photo
             values |= {f"{name}/{part}": value for part, value in found.items()}
-            if item.frame:
-                orientation = header.orientation_of(item.frame)
         for name, kind in corpus.fields.items():
             values[name] = _KINDS[kind](item.fields[name])
             if kind == "boxes":
@@ -54,9 +52,10 @@ class Maker:
         return _text(item.key), values
 
     def _photo(
-        self, where: str, picture: base.Picture
-    ) -> tuple[dict[str, Any], pictures.Header] | base.Skipped:
-        out = self.exclusion
+        self, item: base.Item, picture: base.Picture
+    ) -> tuple[dict[str, Any], int] | base.Skipped:
+        """Values, and the orientation of its boxes."""
+        out, where = self.exclusion, item.where
         if out and (found := out.by_id(picture.ids)):
             return base.Skipped(where, REMOVED[0], f"photo {picture.id}: {found}")
         try:
@@ -67,8 +66,9 @@ class Maker:
             text = f"photo {picture.id}: there is no {picture.files[0]}"
             return base.Skipped(where, MISSING, text)
         try:
-            pixels, header = pictures.read(path), pictures.header(path)
-            encoded = path.read_bytes() if header.plain else pictures.png(pixels)
+            pixels = pictures.read(path)
+            plain, orientation = pictures.stored(path, item.frame)
+            encoded = path.read_bytes() if plain else pictures.png(pixels)
         except (UsageError, OSError) as error:
             return base.Skipped(where, "unreadable photo", str(error))
         value = hashes.dhash(pixels)
@@ -82,7 +82,7 @@ class Maker:
             "width": pixels.shape[1],
             "hash": f"{value:016x}",
         }
-        return values, header
+        return values, orientation
 
 
 def rejected(folder: str | os.PathLike, split: str) -> pathlib.Path:
