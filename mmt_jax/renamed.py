@@ -26,7 +26,7 @@ RENAMED: dict[str, str | tuple[str, ...]] = {
     "data.scenes": "scenes",
     "data.statistics": "text.statistics",
     "data.tasks": "tasks",
-    "data.text": ("text.vocabulary", "text.base", "text.sentencepiece", "text.store"),
+    "data.text": ("text.vocabulary", "text.base", "text.sentencepiece"),
     "evals": "infer",
     "export": "infer.export",
     "importers": "hub",
@@ -38,6 +38,7 @@ RENAMED: dict[str, str | tuple[str, ...]] = {
     "search": "infer.search",
     "show": "infer.show",
     "task_config": "configs.tasks",
+    "text.store": "text.vocabulary",
     "variants": "configs.variants",
 }
 

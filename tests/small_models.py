@@ -10,7 +10,7 @@ from mmt_jax.configs.config import Config, DataConfig, MMTConfig, ObjectiveConfi
 from mmt_jax.data import schema
 from mmt_jax.infer.export import signature
 from mmt_jax.models import registry
-from mmt_jax.text import store, vocabulary
+from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint
 from mmt_jax.train import state as states
 from mmt_jax.train import workdir as workdirs
@@ -64,7 +64,7 @@ def make_workdir(folder, config, *, metrics=None):
     """What `mmt train` leaves behind, with the weights of `build`."""
     _, params = build(config)
     workdirs.write_config(folder, config)
-    (folder / store.VOCABULARY).write_bytes(TOKENIZER.model)
+    (folder / vocabulary.VOCABULARY).write_bytes(TOKENIZER.model)
     checkpoints = checkpoint.Checkpoints(folder, config)
     state = states.State(np.array(3, np.int32), params, {})
     checkpoints.save(state, 3, position={}, metrics=metrics or {})

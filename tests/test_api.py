@@ -23,7 +23,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import api, retrieval
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.photos import processors
-from mmt_jax.text import store, vocabulary
+from mmt_jax.text import vocabulary
 from mmt_jax.train import workdir as workdirs
 
 MERGED = small.config(("text", "merged"))
@@ -222,7 +222,7 @@ def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
     spoiled = tmp_path / "run"
     shutil.copytree(workdir, spoiled)
     other = vocabulary.train(["quite other words stand here", "xyz"], 45).model
-    (spoiled / store.VOCABULARY).write_bytes(other)
+    (spoiled / vocabulary.VOCABULARY).write_bytes(other)
     with pytest.raises(UsageError, match="give the one that it was trained with"):
         mmt_jax.load(spoiled)
 

@@ -15,7 +15,7 @@ from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.configs.models import LxmertConfig, TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, init
 from mmt_jax.train.run import prepare
 
@@ -101,7 +101,9 @@ def states(model, params, text):
 def test_a_bert_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     theirs, out = imported(tmp_path)
     found = checkpoint.load(out)
-    text = store.stored_tokenizer(out).texts(["a red cube", "two"], length=6, layout="cls_first")
+    text = vocabulary.stored_tokenizer(out).texts(
+        ["a red cube", "two"], length=6, layout="cls_first"
+    )
     expected = run(theirs, text).last_hidden_state.detach().numpy()
     mine = states(found.model, found.params, text)
     np.testing.assert_allclose(mine[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)

@@ -14,7 +14,7 @@ from mmt_jax.data import formats, regions, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.photo import BOXES, FEATURES, IDS, PROBS, rows
 from mmt_jax.text import vocabulary
-from mmt_jax.text.store import VOCABULARY
+from mmt_jax.text.vocabulary import VOCABULARY
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 FLICKR = SHARED / "flickr8k_entities"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmt_jax.errors import UsageError
-from mmt_jax.text import huggingface, store, vocabulary
+from mmt_jax.text import huggingface, vocabulary
 from mmt_jax.text.sentencepiece import SentencePiece
 
 pytest.importorskip("tokenizers")
@@ -152,12 +152,12 @@ def test_an_empty_caption_is_named(wordpiece, caption):
 def test_a_workdir_gives_the_tokenizer_back(wordpiece, tmp_path):
     tokenizer = pretrained.read(wordpiece)
     run = tmp_path / "run"
-    store.store_tokenizer(tokenizer, run)
+    vocabulary.store_tokenizer(tokenizer, run)
     assert [path.name for path in run.iterdir()] == ["tokenizer.json"]
-    again = store.stored_tokenizer(run)
+    again = vocabulary.stored_tokenizer(run)
     assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
     assert again.model == tokenizer.model
-    assert store.has_vocabulary(run)
+    assert vocabulary.has_vocabulary(run)
 
 
 def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):

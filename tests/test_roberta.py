@@ -16,7 +16,7 @@ from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
 from mmt_jax.configs.models import BridgeTowerConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, init, sharding
 from mmt_jax.train.run import prepare
 
@@ -97,7 +97,7 @@ def test_one_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["import", "--model=roberta", f"--from={tmp_path / 'in'}", f"--out={out}"]) == 0
     found = checkpoint.load(out)
-    text = store.stored_tokenizer(out).texts(CAPTIONS, length=TOKENS, layout="cls_first")
+    text = vocabulary.stored_tokenizer(out).texts(CAPTIONS, length=TOKENS, layout="cls_first")
     expected = theirs(
         input_ids=torch.tensor(text.token_ids, dtype=torch.long),
         attention_mask=torch.tensor(text.mask, dtype=torch.long),

@@ -35,7 +35,7 @@ from mmt_jax.photo import FEATURES, image_id, rows
 from mmt_jax.tasks import labels, nlvr2, records
 from mmt_jax.tasks import registry as kinds
 from mmt_jax.tasks.base import Entry
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, optim, sharding
 from mmt_jax.typing import Batch
 
@@ -264,7 +264,7 @@ def test_an_answer_that_is_no_number_is_told(answering, folder):
     names, entries = labels.stored(workdir), kinds.read("vqa", questions)
     corpora = sources.load(f"regions:{folder}", "train", bare=True)
     found = records.Records(
-        trained.config, entries, names, store.stored_tokenizer(workdir), corpora
+        trained.config, entries, names, vocabulary.stored_tokenizer(workdir), corpora
     )
     with pytest.raises(UsageError, match="answer to 0 is not finite"):
         tasks.answered(trained.model, broken, found, names)

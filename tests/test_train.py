@@ -30,7 +30,7 @@ from mmt_jax.configs.config import (
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import retrieval
 from mmt_jax.models import registry
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.train import init, loop, optim, speed, workdir
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.run import prepare
@@ -350,7 +350,7 @@ def test_a_run_starts_from_the_parameters_and_vocabulary_of_another(whole, tmp_p
     fresh = start.model.init(keys(CONFIG.seed)[0])
     # A first step of Adam moves a parameter by its rate, 0.005 here, and decay by little more.
     assert distance(start.params, end.params) < 0.0055 < distance(start.params, fresh)
-    words = [(folder / store.VOCABULARY).read_bytes() for folder in (whole[0], tmp_path)]
+    words = [(folder / vocabulary.VOCABULARY).read_bytes() for folder in (whole[0], tmp_path)]
     assert words[0] == words[1]
 
 

@@ -58,13 +58,13 @@ def _hugging_face(workdir: pathlib.Path, out: str) -> None:
     from mmt_jax import hub as importers
     from mmt_jax.hub import preparation
     from mmt_jax.tasks import labels
-    from mmt_jax.text import store
+    from mmt_jax.text import vocabulary
     from mmt_jax.train import checkpoint
     from mmt_jax.train import workdir as workdirs
 
     workdirs.check_free(out)
     trained = checkpoint.load(workdir)
-    tokenizer = store.stored_tokenizer(workdir)
+    tokenizer = vocabulary.stored_tokenizer(workdir)
     params = jax.device_get(trained.params)
     importers.save(
         trained.config,

@@ -20,7 +20,6 @@ from mmt_jax.data.records import PackedRecords
 from mmt_jax.data.source import Source
 from mmt_jax.errors import UsageError
 from mmt_jax.text import base, sentencepiece, vocabulary
-from mmt_jax.text.store import has_vocabulary, store_tokenizer, stored_tokenizer
 
 KINDS: tuple[type[Source], ...] = (*(Scenes, RegionFolder, PackedRecords), *(PhotoFolder, Prepared))
 
@@ -152,8 +151,8 @@ def tokenizer(
     Raises:
       UsageError: `config.data.vocab` cannot be read, or is not the one that the workdir holds.
     """
-    if workdir is not None and has_vocabulary(workdir):
-        kept = stored_tokenizer(workdir)
+    if workdir is not None and vocabulary.has_vocabulary(workdir):
+        kept = vocabulary.stored_tokenizer(workdir)
         if config.data.vocab and vocabulary.load(config.data.vocab).model != kept.model:
             raise UsageError(
                 f"{pathlib.Path(workdir) / kept.filename} is not config.data.vocab "
@@ -166,7 +165,7 @@ def tokenizer(
     else:
         result = vocabulary.train(sentences or _sentences(config), config.data.vocab_size)
     if workdir is not None:
-        store_tokenizer(result, workdir)
+        vocabulary.store_tokenizer(result, workdir)
     return result
 
 

@@ -30,7 +30,7 @@ from mmt_jax.infer.scorer import Scorer
 from mmt_jax.models import registry
 from mmt_jax.models.base import Model
 from mmt_jax.tasks import labels
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.train import published
 from mmt_jax.typing import Params
 
@@ -104,7 +104,7 @@ def of_workdir(workdir: pathlib.Path) -> Scorer:
     trained, settings = checkpoint.load(workdir), preparation.read(workdir)
     return Scorer(
         trained.config,
-        store.stored_tokenizer(workdir),
+        vocabulary.stored_tokenizer(workdir),
         preparation.processor(settings, trained.config, name=str(workdir)) if settings else None,
         predictor=Predictor(trained.model, trained.params),
         labels=labels.known(workdir),

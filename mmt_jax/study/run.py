@@ -28,7 +28,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
 from mmt_jax.study import examples, probe, report
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
-from mmt_jax.text.store import stored_tokenizer
+from mmt_jax.text.vocabulary import stored_tokenizer
 
 Train = Callable[[Config, str], Mapping[str, float]]
 # (config, workdir, test) → metrics, and the ranks that `results.Result.ranks` reads.

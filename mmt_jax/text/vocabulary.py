@@ -1,4 +1,4 @@
-"""Vocabularies of every kind: read and trained."""
+"""Vocabularies of every kind: read, trained, and kept in workdirs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Iterable
 import sentencepiece
 
 from mmt_jax import progress
-from mmt_jax.errors import UsageError, reading
+from mmt_jax.errors import UsageError, reading, trying
 from mmt_jax.text.base import SPECIAL, Tokenizer, prepare
 from mmt_jax.text.sentencepiece import SentencePiece
 
 KINDS = ("sentencepiece", "wordpiece", "bpe")
+VOCABULARY = SentencePiece.filename  # of a vocabulary that is trained
+VOCABULARIES = (VOCABULARY, "tokenizer.json")
 
 
 def load(model: str | os.PathLike | bytes) -> Tokenizer:
@@ -64,7 +66,8 @@ def train(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> To
         return pretrained.train(sentences, size, kind)
     progress.stage(f"training a vocabulary of {size:,} pieces on {len(sentences):,} captions")
     model = io.BytesIO()
-    try:
+    remedy = "; set another config.data.vocab_size"
+    with trying(f"no vocabulary of {size} pieces can be trained on these captions", remedy):
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
@@ -81,9 +84,28 @@ def train(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> To
             num_threads=1,  # more would make the result depend on timing
             minloglevel=2,
         )
-    except RuntimeError as error:
-        raise UsageError(
-            f"no vocabulary of {size} pieces can be trained on these captions "
-            f"({str(error).strip()}); set another config.data.vocab_size"
-        ) from None
     return SentencePiece(model.getvalue())
+
+
+def has_vocabulary(workdir: str | os.PathLike) -> bool:
+    """Whether a workdir holds a vocabulary."""
+    return any((pathlib.Path(workdir) / name).is_file() for name in VOCABULARIES)
+
+
+def stored_tokenizer(workdir: str | os.PathLike) -> Tokenizer:
+    """The tokenizer of the vocabulary that a workdir holds.
+
+    Raises:
+      UsageError: it holds none, or a damaged one.
+    """
+    for name in VOCABULARIES:
+        if (path := pathlib.Path(workdir) / name).is_file():
+            return load(path)
+    raise UsageError(
+        f"{workdir} is not a training workdir: it has no vocabulary ({' or '.join(VOCABULARIES)})"
+    )
+
+
+def store_tokenizer(tokenizer: Tokenizer, workdir: str | os.PathLike) -> None:
+    """Writes a tokenizer's vocabulary into a workdir, which is made where absent."""
+    tokenizer.save(pathlib.Path(workdir) / tokenizer.filename)

@@ -31,7 +31,7 @@ from mmt_jax.errors import UsageError, of_system, reason, writing
 from mmt_jax.files import whole_folder
 from mmt_jax.models import registry, renames
 from mmt_jax.models.base import Model
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.state import State
@@ -248,7 +248,7 @@ def write(
     """
     workdirs.check_free(workdir)
     with whole_folder(workdir) as part:
-        store.store_tokenizer(tokenizer, part)
+        vocabulary.store_tokenizer(tokenizer, part)
         workdirs.write_config(part, config)
         for name, content in others.items():
             (part / name).write_bytes(content)

@@ -20,7 +20,7 @@ from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.tasks import records
 from mmt_jax.tasks.base import Entry
 from mmt_jax.tasks.records import Records
-from mmt_jax.text import store
+from mmt_jax.text import vocabulary
 from mmt_jax.text.base import Tokenizer
 from mmt_jax.train import frozen, init, published
 from mmt_jax.train import workdir as workdirs
@@ -53,7 +53,7 @@ class Run:
     def store(self) -> None:
         """Writes config, vocabulary and answers to the folder."""
         if not self.known:
-            store.store_tokenizer(self.tokenizer, self.folder)
+            vocabulary.store_tokenizer(self.tokenizer, self.folder)
             if self.labels is not None:
                 labels_lib.store(self.labels, self.folder)
         workdirs.write_config(self.folder, self.config)
@@ -105,7 +105,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     if first and not known:
         tokenizer = first.tokenizer
     else:
-        given = [folder] if known else [o for o in origins if store.has_vocabulary(o)]
+        given = [folder] if known else [o for o in origins if vocabulary.has_vocabulary(o)]
         sentences = [sentence for entry in entries for sentence in entry.sentences]
         tokenizer = sources.tokenizer(config, next(iter(given), None), sentences=sentences)
     spec = sources.spec(config, tokenizer)

@@ -20,7 +20,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.files import lock, whole
 from mmt_jax.params import flatten
 from mmt_jax.tasks.labels import FILE as LABELS
-from mmt_jax.text.store import VOCABULARIES
+from mmt_jax.text.vocabulary import VOCABULARIES
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"

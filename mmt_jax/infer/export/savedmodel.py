@@ -42,8 +42,8 @@ from mmt_jax.infer.predict import in_float32
 from mmt_jax.models import checks
 from mmt_jax.models.base import Model
 from mmt_jax.tasks import labels as labels_lib
-from mmt_jax.text.store import stored_tokenizer
 from mmt_jax.text.vocabulary import load as load_vocabulary
+from mmt_jax.text.vocabulary import stored_tokenizer
 from mmt_jax.train.workdir import check_free
 from mmt_jax.typing import Params
 from mmt_jax.version import version
