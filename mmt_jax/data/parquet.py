@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from mmt_jax.errors import UsageError, optional, reading, reason
+from mmt_jax.errors import UsageError, optional, reading, trying
 
 _PHOTOS = ("jpg", "jpeg", "png", "webp", "image")  # bytes, or as in `datasets` {bytes: …, path: …}
 _CAPTIONS = ("caption", "txt", "text", "captions")
@@ -75,19 +75,14 @@ def _photos(names: list[str], path: str | os.PathLike) -> str:
 
 def _opened(path: str | os.PathLike) -> Any:
     parquet = library()
-    try:
+    with trying(f"{path} is not whole"):
         return parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow's and the system's, which share no class
-        raise UsageError(f"{path} is not whole ({reason(error)})") from None
 
 
 def _read(path: str | os.PathLike, group: int, columns: list[str]) -> list[list[Any]]:
     """Columns of a group."""
-    with _opened(path) as file:
-        try:
-            table = file.read_row_group(group, columns=columns, use_threads=False)
-        except Exception as error:
-            raise UsageError(f"{path} is not whole ({reason(error)})") from None
+    with _opened(path) as file, trying(f"{path} is not whole"):
+        table = file.read_row_group(group, columns=columns, use_threads=False)
         return [table.column(name).to_pylist() for name in columns]
 
 

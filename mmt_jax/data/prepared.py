@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError, optional
+from mmt_jax.errors import UsageError, optional, trying
 
 INFO = "dataset_info.json"  # of TFDS, beside the shards; it names the splits that are finished
 _PLACES = (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")  # in a folder that is given
@@ -44,12 +44,8 @@ class Examples(Sequence[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)  # ends an iteration; TFDS raises something else
-        try:
+        with trying(f"{self._where}: example {index} cannot be read", "; copy the folder again"):
             values = self._source[index]
-        except Exception as error:  # array_record's RuntimeError, or what protobuf stumbles over
-            raise UsageError(
-                f"{self._where}: example {index} cannot be read ({error}); copy the folder again"
-            ) from None
         return {
             name: value if name in self.photos else _decoded(value)
             for name, value in values.items()
@@ -98,12 +94,8 @@ def splits(folder: str | os.PathLike) -> tuple[str, ...]:
 
 def document(path: pathlib.Path) -> dict[str, Any]:
     """What a JSON file beside the shards holds, which must be there and whole."""
-    try:
+    with trying(f"{path} cannot be read", "; remove its folder and prepare the corpus again"):
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({error}); remove its folder and prepare the corpus again"
-        ) from None
 
 
 def find(folder: str | os.PathLike) -> pathlib.Path:

@@ -103,19 +103,13 @@ def load(
     params = params_lib.merge(params, params_lib.unflatten(fresh))
     if padding:
         config, params = _cut(config, params, tokenizer.vocab_size)
-    others = _others(folder, config)
+    others = {}
+    if config.model.pixels and (settings := preparation.read(folder)):
+        preparation.processor(settings, config, name=str(folder))  # or it is refused
+        others[preparation.FILE] = json.dumps(settings, indent=2, sort_keys=True).encode()
     if names:
         others[labels_lib.FILE] = labels_lib.as_json(names)
     return Imported(config, params, tokenizer, others)
-
-
-def _others(folder: pathlib.Path, config: Config) -> dict[str, bytes]:
-    """How photos are prepared, where the folder says so and models read photos themselves."""
-    settings = preparation.read(folder) if config.model.pixels else None
-    if settings is None:
-        return {}
-    preparation.processor(settings, config, name=str(folder))
-    return {preparation.FILE: json.dumps(settings, indent=2, sort_keys=True).encode()}
 
 
 def save(

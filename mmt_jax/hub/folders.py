@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError, optional, reason
+from mmt_jax.errors import UsageError, optional, trying
 from mmt_jax.files import whole_folder
 
 CONFIG = "config.json"
@@ -45,18 +45,14 @@ def folder(source: str | os.PathLike) -> pathlib.Path:
 def _download(name: str) -> pathlib.Path:
     with optional("published weights need huggingface_hub", "hf"):
         import huggingface_hub
-    try:
+    remedy = "; check the name and the network, or give a folder"
+    with trying(f"{name} is no folder here and cannot be had from the hub", remedy):
         patterns = ["*.json", "*.txt", "*.safetensors"]
         found = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
         if not list(found.glob("*.safetensors")):
             patterns = [f"*{suffix}" for suffix in PICKLED]
             found = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's, and those of the network's libraries
-        raise UsageError(
-            f"{name} is no folder here and cannot be had from the hub ({reason(error)}); check the "
-            f"name and the network, or give a folder"
-        ) from None
-    return found
+        return found
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -72,10 +68,8 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
     """The fields of a JSON file, which must hold some."""
-    try:
+    with trying(f"{file} is damaged", "; download it again"):
         values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{file} is damaged ({error}); download it again") from None
     if not isinstance(values, dict):
         raise UsageError(f"{file} is no config, for it holds no fields; download it again")
     return values
@@ -114,11 +108,9 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _parts(index: pathlib.Path) -> list[pathlib.Path]:
-    try:
+    with trying(f"{index} is damaged", "; download it again"):
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         names = sorted({pathlib.Path(name).name for name in found})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"{index} is damaged; download it again") from None
     files = [index.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise UsageError(f"{index.parent} lacks {', '.join(missing)} of its weights; download them")
@@ -129,11 +121,11 @@ def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     with optional("published weights need safetensors", "hf"):
         import ml_dtypes  # noqa: F401  (teaches numpy bfloat16)
         import safetensors
-    try:
-        with safetensors.safe_open(file, framework="numpy") as opened:
-            return {key: _float32(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{file} is damaged ({error}); download it again") from None
+    with (
+        trying(f"{file} is damaged", "; download it again"),
+        safetensors.safe_open(file, framework="numpy") as opened,
+    ):
+        return {key: _float32(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
 
 
 def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
@@ -161,15 +153,12 @@ def _pickled(file: pathlib.Path) -> dict[str, np.ndarray]:
     named = isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
     if not named or not all(map(torch.is_tensor, found.values())):
         raise UsageError(f"{file} holds something other than arrays by name; give a state dict")
-    try:
+    # They may be sparse, quantised, or without values.
+    with trying(f"{file} holds arrays that are no plain ones", "; save dense floats"):
         return {
             key: _float32((value.float() if value.is_floating_point() else value).numpy(force=True))
             for key, value in found.items()
         }
-    except (TypeError, RuntimeError) as error:  # sparse, quantised, or without values
-        raise UsageError(
-            f"{file} holds arrays that are no plain ones ({error}); save dense floats"
-        ) from None
 
 
 def _harmless() -> list[Any]:

@@ -52,7 +52,8 @@ def asked(config: Config, foreign: Mapping[str, Any], task: str, *, name: str) -
         )
     if not size:
         return config
-    told = config.task.name or _glue(foreign.get(TUNED_ON))
+    theirs = str(foreign.get(TUNED_ON)).replace("-", "").lower()
+    told = config.task.name or _GLUE.get(theirs, "")
     if task and told and task != told:
         raise UsageError(f"{name} was fine-tuned on {told}, and not on {task}; leave --task out")
     if not (task or told) and PAIR not in registry.FAMILIES[config.model.family].answers_on:
@@ -77,10 +78,6 @@ def saved(config: Config, labels: Sequence[str]) -> dict[str, Any]:
         if ours == config.task.name:
             fields[TUNED_ON] = theirs
     return fields
-
-
-def _glue(name: Any) -> str:
-    return _GLUE.get(name.replace("-", "").lower(), "") if isinstance(name, str) else ""
 
 
 def labels(

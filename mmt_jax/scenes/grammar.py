@@ -44,8 +44,8 @@ class Style:
       first: patterns of the caption, or of a narration's first sentence.
       more: patterns of further sentences, said until every object was told of; () for none.
       last: patterns of the closing sentence; () for none.
-      simple: what `first` and `more` are below the highest level (`scenes.levels`), where nothing
-        closes.
+      simple, simple_more: what `first` and `more` are below the highest level (`scenes.levels`),
+        where nothing closes.
     """
 
     words: tuple[float, float, float, float]
@@ -56,7 +56,8 @@ class Style:
     colour: float = 0.85
     texture: float = 0.5
     hypernym: float = 0.0
-    simple: tuple[Patterns, Patterns] = ((), ())
+    simple: Patterns = ()
+    simple_more: Patterns = ()
 
 
 class _Unsayable(Exception):
@@ -73,7 +74,7 @@ class Speaker:
 
     def caption(self, scene: Scene) -> str:
         """A caption of the scene."""
-        untold = self._shuffled(scene.things)
+        untold = sorted(scene.things, key=lambda _: self._random())
         told: list[Thing] = []
         sentences = [self._sentence(self._style.first, scene, untold, told)]
         while self._style.more and untold:
@@ -167,9 +168,6 @@ class Speaker:
         if not options:
             raise _Unsayable
         return options[int(self._random() * len(options))]
-
-    def _shuffled(self, things: tuple[Thing, ...]) -> list[Thing]:
-        return sorted(things, key=lambda _: self._random())
 
 
 class _Slots(dict):

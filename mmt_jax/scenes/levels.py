@@ -40,6 +40,5 @@ def speech(style: Style, level: int) -> Style:
     if level < 4:
         style = dataclasses.replace(style, words=(1, 0, 0, 0), hypernym=0.0)
     if level < 5:
-        first, more = style.simple
-        style = dataclasses.replace(style, first=first, more=more, last=())
+        style = dataclasses.replace(style, first=style.simple, more=style.simple_more, last=())
     return style

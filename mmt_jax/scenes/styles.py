@@ -24,7 +24,7 @@ PLAIN = Style(
         (1, "{bg} with {a} {a>b} {b}"),
         (1, "{a} {a@} and {b} {b@}"),
     ),
-    simple=(((3, "{a} {a>b} {b}"), (2, "{a} and {b}"), (1, "{a}, {b} and {c}")), ()),
+    simple=((3, "{a} {a>b} {b}"), (2, "{a} and {b}"), (1, "{a}, {b} and {c}")),
 )
 
 ALT_TEXT = Style(
@@ -44,13 +44,10 @@ ALT_TEXT = Style(
         (1, "abstract composition with {a} {a@}"),
     ),
     simple=(
-        (
-            (3, "{a} {a>b} {b}"),
-            (2, "{a} and {b}"),
-            (1, "{a} with {b} and {c}"),
-            (1, "illustration of {a} {a>b} {b}"),
-        ),
-        (),
+        (3, "{a} {a>b} {b}"),
+        (2, "{a} and {b}"),
+        (1, "{a} with {b} and {c}"),
+        (1, "illustration of {a} {a>b} {b}"),
     ),
 )
 
@@ -73,13 +70,10 @@ CHAT = Style(
         (1, "{bg} as seen from our hotel , with {a}"),
     ),
     simple=(
-        (
-            (2, "i just love {this a} so much"),
-            (2, "look at {my a} and {my b}"),
-            (2, "saw {a} {a>b} {b} on my way home today"),
-            (1, "our trip to see {the a} and {the b}"),
-        ),
-        (),
+        (2, "i just love {this a} so much"),
+        (2, "look at {my a} and {my b}"),
+        (2, "saw {a} {a>b} {b} on my way home today"),
+        (1, "our trip to see {the a} and {the b}"),
     ),
 )
 
@@ -94,7 +88,7 @@ PHRASES = Style(
         (2, "the {noun a} is {adj a}"),
         (1, "{group}"),
     ),
-    simple=(((4, "{a}"), (3, "{a} {a>b} {b}")), ()),
+    simple=((4, "{a}"), (3, "{a} {a>b} {b}")),
 )
 
 NARRATION = Style(
@@ -119,10 +113,8 @@ NARRATION = Style(
         (1, "altogether there are {group} {on_bg} ."),
     ),
     simple=(
-        (
-            (2, "in this image we can see {a} and {b} ."),
-            (2, "in the picture i can see {a} {a>b} {b} ."),
-        ),
-        ((2, "then we find {a} ."), (2, "there is {a} which {verb} {a>t} {the t} .")),
+        (2, "in this image we can see {a} and {b} ."),
+        (2, "in the picture i can see {a} {a>b} {b} ."),
     ),
+    simple_more=((2, "then we find {a} ."), (2, "there is {a} which {verb} {a>t} {the t} .")),
 )

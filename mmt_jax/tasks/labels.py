@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.errors import UsageError, reading, trying
 from mmt_jax.files import whole
 from mmt_jax.tasks.base import Entry
 
@@ -46,10 +46,8 @@ def read(path: str | os.PathLike) -> tuple[str, ...]:
     Raises:
       UsageError: the file is not such a list, or has an answer twice.
     """
-    try:
+    with trying(f"{path}: not JSON"), reading(path):
         listed = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from None
     names: list[Any] = [None]
     if isinstance(listed, list):
         names = [each.get("ans") if isinstance(each, dict) else each for each in listed]

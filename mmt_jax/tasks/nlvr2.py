@@ -58,8 +58,11 @@ def metrics(pairs: Sequence[Pair], found: base.Answers) -> dict[str, float]:
     return result | {"consistency": sum(sentences.values()) / len(sentences)}
 
 
-def _written(found: base.Answers) -> str:
-    return "".join(f"{name},{label}\n" for name, label in found.items())
-
-
-TASKS = {"nlvr2": base.Task(read, _written, metrics, classes=("False", "True"))}
+TASKS = {
+    "nlvr2": base.Task(
+        read,
+        lambda found: "".join(f"{name},{label}\n" for name, label in found.items()),
+        metrics,
+        classes=("False", "True"),
+    )
+}

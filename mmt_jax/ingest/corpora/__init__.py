@@ -6,16 +6,7 @@
 
 from __future__ import annotations
 
-from mmt_jax.data.prepared import (
-    INFO,
-    Examples,
-    datasets_library,
-    document,
-    find,
-    is_prepared,
-    read,
-    splits,
-)
+from mmt_jax.data.prepared import is_prepared, read, splits
 from mmt_jax.errors import UsageError, nearest
 from mmt_jax.ingest.corpora import (
     base,

@@ -147,7 +147,7 @@ def is_file(path: pathlib.Path) -> bool:
 
 
 def splits(names: Mapping[str, str | Sequence[str]]) -> Callable[[Raw], tuple[str, ...]]:
-    """What `Corpus.splits` is where each split has files of its own: all must be there."""
+    """`Corpus.splits` where each split has files, or patterns of them, which must all be there."""
 
     def there(raw: Raw, found: str | Sequence[str]) -> bool:
         return all(map(raw.find, [found] if isinstance(found, str) else found))

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from mmt_jax import readers as files
 from mmt_jax.data import captions
-from mmt_jax.errors import UsageError, reading
+from mmt_jax.errors import UsageError, reading, trying
 from mmt_jax.ingest.corpora import base, coco_captions
 
 _CAPTION = re.compile(r"(?P<name>[^#\t]+)#\d+\s*\t(?P<text>.*)")
@@ -135,10 +135,8 @@ def _xml(path: pathlib.Path) -> ElementTree.Element:
         content = path.read_bytes()
     if len(content) > _MAX_XML or b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise UsageError(f"{path} is no annotation: too long, or with entities, which may be bombs")
-    try:
+    with trying(f"{path}: not XML", "; unpack it again"):
         return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UsageError(f"{path}: not XML ({error}); unpack it again") from None
 
 
 def _numbers(

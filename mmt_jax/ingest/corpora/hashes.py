@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mmt_jax import readers as files
+from mmt_jax.data import prepared
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base
 
@@ -98,16 +99,14 @@ def load(paths: Sequence[str | os.PathLike]) -> Exclusion:
 
 def _prepared(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Names of photos, among them their hashes, and where each is from."""
-    from mmt_jax.ingest import corpora
-
-    evaluation = [split for split in corpora.splits(folder) if not base.training(split)]
+    evaluation = [split for split in prepared.splits(folder) if not base.training(split)]
     if not evaluation:
         raise UsageError(
             f"{folder} has splits for training alone, of which none is kept out; to keep some of "
             f"its photos out, give a file of their ids"
         )
     for split in evaluation:
-        for example in corpora.read(folder, split):
+        for example in prepared.read(folder, split):
             for name in (key.removesuffix("/hash") for key in example if key.endswith("/hash")):
                 yield _HASH + example[f"{name}/hash"], f"{folder} {split} {example[f'{name}/id']}"
                 yield from ((other, f"{folder} {split}") for other in example[f"{name}/ids"])

@@ -22,10 +22,6 @@ _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.jsonl(?:\.gz)?$")
 _IDS = (("[0-9a-f]{16}", "000a1249af2bc5f0"), ("[0-9]{1,12}", "391895"))
 
 
-def _splits(raw: base.Raw) -> tuple[str, ...]:
-    return tuple(split for split, pattern in _FILES.items() if raw.glob(pattern))
-
-
 def _paths(raw: base.Raw, split: str) -> list[pathlib.Path]:
     """The shards of a split's full files, else the file without traces."""
     paths = raw.glob(_FILES[split].replace("*", "localized_narratives*"))
@@ -72,7 +68,7 @@ CORPORA = (
             "{coco_{train,val},open_images_{train_v6,validation,test}}_localized_narratives*.jsonl "
             "or …_captions.jsonl; photos in {train,val}2017/ and {train,validation,test}/"
         ),
-        splits=_splits,
+        splits=base.splits(_FILES),
         read=_read,
         large=True,
     ),

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mmt_jax.errors import UsageError
+from mmt_jax.data import prepared
+from mmt_jax.errors import UsageError, optional
 from mmt_jax.ingest import corpora
 from mmt_jax.ingest.corpora import base, examples, hashes, published
 from mmt_jax.photos import pictures
@@ -69,7 +70,7 @@ def prepare(
         other exclusions, or none of whose photos can be read.
     """
     corpus, source = corpora.get(name), base.Raw(raw)
-    corpora.datasets_library()
+    prepared.datasets_library()
     pictures.library()
     runner = runner or ("DirectRunner" if corpus.large else LOCAL)
     _check_runner(runner, beam_options)
@@ -113,11 +114,11 @@ class _Job:
         return [list(source) for source in out.sources] if out else []
 
     def report(self, split: str) -> dict[str, Any]:
-        return corpora.document(self.version / f"report-{split}.json")
+        return prepared.document(self.version / f"report-{split}.json")
 
     def finished(self, split: str) -> bool:
         """Whether a split is there, prepared with the same exclusions."""
-        info = self.version / corpora.INFO
+        info = self.version / prepared.INFO
         if not info.is_file() or split not in corpora.splits(self.version):
             return False
         before = [digest for _, digest in self.report(split)["exclude"]]
@@ -196,7 +197,7 @@ class _Job:
             file.writelines(json.dumps(vars(entry)) + "\n" for entry in survey.skipped)
             file.seek(0)
             counts = base.reasons(base.Skipped(**json.loads(line)) for line in file)
-        (info,) = corpora.document(folder / corpora.INFO)["splits"]
+        (info,) = prepared.document(folder / prepared.INFO)["splits"]
         report = {
             "corpus": self.corpus.name,
             "split": split,
@@ -219,13 +220,13 @@ class _Job:
         self.version.mkdir(parents=True, exist_ok=True)
         for stale in self.version.glob(f"mmt-{split}.*"):  # of a move that was interrupted
             stale.unlink()
-        info = corpora.document(folder / corpora.INFO)
-        if (self.version / corpora.INFO).is_file():
+        info = prepared.document(folder / prepared.INFO)
+        if (self.version / prepared.INFO).is_file():
             info["splits"] = (
-                corpora.document(self.version / corpora.INFO)["splits"] + info["splits"]
+                prepared.document(self.version / prepared.INFO)["splits"] + info["splits"]
             )
-        (folder / corpora.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == corpora.INFO):
+        (folder / prepared.INFO).write_text(json.dumps(info, indent=2), encoding="utf-8")
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == prepared.INFO):
             os.replace(path, self.version / path.name)
 
 
@@ -262,13 +263,8 @@ def _check_runner(runner: str, beam_options: Sequence[str]) -> None:
                 "--runner=DirectRunner too"
             )
         return
-    try:
+    with optional(f"--runner={runner} needs Apache Beam (or give --runner={LOCAL})", "data"):
         from apache_beam.runners import create_runner
-    except ImportError as error:
-        raise UsageError(
-            f"Apache Beam is missing here ({error}); run pip install 'mmt_jax[data]', or give "
-            f"--runner={LOCAL}"
-        ) from None
     try:
         create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:

@@ -15,10 +15,10 @@ from mmt_jax import readers as files
 from mmt_jax.errors import UsageError
 from mmt_jax.ingest.corpora import base
 
-# Both names of each file are in use.
+# Both marks are in use.
 _TSV = {
-    "train": ("Train_GCC-training.tsv", "Train-GCC-training.tsv"),
-    "val": ("Validation_GCC-1.1.0-Validation.tsv", "Validation-GCC-1.1.0-Validation.tsv"),
+    "train": "Train[_-]GCC-training.tsv",
+    "val": "Validation[_-]GCC-1.1.0-Validation.tsv",
 }
 _CC_FOLDERS = {"train": ("training", "train"), "val": ("validation", "val")}
 _JSON = "sbu-captions-all.json"
@@ -26,14 +26,8 @@ _URLS = "SBU_captioned_photo_dataset_urls.txt"
 _CAPTIONS = "SBU_captioned_photo_dataset_captions.txt"
 
 
-def _cc_splits(raw: base.Raw) -> tuple[str, ...]:
-    return tuple(split for split, names in _TSV.items() if raw.find(*names))
-
-
 def _read_cc(raw: base.Raw, split: str) -> base.Entries:
-    path = raw.find(*_TSV[split])
-    assert path is not None  # else it is no split
-    for number, (where, line) in enumerate(files.lines(path)):
+    for number, (where, line) in enumerate(files.lines(raw.need(_TSV[split]))):
         text, tab, url = line.partition("\t")
         if not tab or not url.strip():
             raise UsageError(f"{where}: not a caption, a tab and an address")
@@ -107,7 +101,7 @@ CORPORA = (
             "Train_GCC-training.tsv, Validation_GCC-1.1.0-Validation.tsv; photos in training/ and "
             "validation/, named by line from 0 (00000000.jpg), or by CRC-32 of the address"
         ),
-        splits=_cc_splits,
+        splits=base.splits(_TSV),
         read=_read_cc,
         large=True,
     ),
