@@ -49,14 +49,9 @@ def smallest(needed: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
 def grouped(
     needed: np.ndarray, sizes: Sequence[Size], count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Which pairs of a window go together.
+    """Which pairs of a window go together, in which order.
 
-    Args:
-      needed: [count · B, 2] tokens and regions of the window's pairs.
-      rng: shuffles the batches.
-
-    Returns:
-      [count, B] numbers of pairs, each once.
+    [count · B, 2] tokens and regions of the pairs → [count, B] their numbers, each once.
     """
     order = np.argsort(smallest(needed, sizes), kind="stable").reshape(count, -1)
     return rng.permutation(order)

@@ -96,11 +96,9 @@ def _shards(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def entries(folder: pathlib.Path, split: str, files: list[pathlib.Path], *, only: bool) -> Entries:
-    """The photos of a split, and what is left out of it.
+    """The photos of a split, and what is left out of it; arguments as `splits` has them.
 
-    Args:
-      folder, split, files: as `splits` has them.
-      only: whether the folder has no other split, so that photos without captions are of this one.
+    If it is the `only` split of the folder, photos without captions are of it too.
     """
     if files and (read := {".tar": _tar, ".parquet": _parquet}.get(files[0].suffix)):
         for path in files:

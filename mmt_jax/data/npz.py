@@ -22,10 +22,8 @@ _CHUNK = 1 << 24  # bytes
 class Npz(contextlib.ExitStack):
     """An npz file, open within a `with` block; no Python object in it is made.
 
-    Every method raises UsageError where the file is missing, damaged or lacks the array.
-
-    Attributes:
-      names: of the arrays.
+    Every method raises UsageError where the file is missing, damaged or lacks the array, of which
+    `names` has all.
     """
 
     def __init__(self, path: str | os.PathLike):

@@ -283,13 +283,10 @@ class Examples:
         caption_indices: np.ndarray,
         keys: np.ndarray | None = None,
     ) -> Batch:
-        """Pairs of photo and caption, row by row.
+        """Pairs of photo [B] and caption [B], row by row.
 
-        Args:
-          image_indices: [B].
-          caption_indices: [B].
-          keys: [B, k] whole numbers that `config.data.augment` changes photos by; None = it does
-            not.
+        `keys` [B, k] are whole numbers that `config.data.augment` changes photos by; None = it does
+        not.
         """
         images = self.images(image_indices, keys)
         return Batch(self.texts(caption_indices), images, self._photo_ids[image_indices])

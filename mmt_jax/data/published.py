@@ -27,11 +27,9 @@ _PHOTOS = 1024  # whose rows are turned at once, so that no large array is copie
 
 
 def rows(arrays: Mapping[str, np.ndarray], offsets: np.ndarray) -> dict[str, np.ndarray]:
-    """Checked arrays [rows, …] of a folder as rows by key; those of the right dtype are reused.
+    """Checked arrays [rows, …] by their names in a folder → rows by key; `offsets` are [N + 1] i64.
 
-    Args:
-      arrays: by their names in the folder.
-      offsets: [N + 1] i64.
+    Those of the right dtype are reused.
     """
     found = {}
     for name, key in NAMES.items():

@@ -206,9 +206,7 @@ def _field(
 def check_coordinates(boxes: np.ndarray, name: str, *, rows: np.ndarray | None = None) -> None:
     """Checks [n, 4] boxes (ymin, xmin, ymax, xmax): finite, within 0..1, not inverted.
 
-    Args:
-      boxes: [n, 4] float.
-      rows: [n] row numbers for the message; None = 0, 1, ….
+    `rows` [n] are their numbers for the message; None = 0, 1, ….
 
     Raises:
       UsageError: naming the first wrong row.

@@ -142,15 +142,11 @@ def fetch(url: str) -> bytes:
 
 
 def decode(file: io.BufferedIOBase, where: str) -> np.ndarray:
-    """Decodes one photo.
+    """Decodes one photo from the bytes of `file`, which errors call `where`.
 
     The camera's orientation (EXIF) is applied; of an animation the first frame is taken; what is
     transparent becomes white; 16 bits a channel become 8; CMYK and others are converted to RGB
     without a colour profile.
-
-    Args:
-      file: its bytes.
-      where: what errors call it.
 
     Returns:
       [H, W, 3] uint8, both sides at least 1.
@@ -212,16 +208,11 @@ def _told(where: str) -> Iterator[None]:
 
 
 def stored(path: str | os.PathLike, frame: tuple[int, int] | None) -> tuple[bool, int]:
-    """How a file that `read` could read holds its photo.
+    """Whether every reader decodes a file to what `read` makes of it, and how its boxes are turned.
 
-    Args:
-      path: of the file.
-      frame: width and height that boxes were drawn in; None = there are no boxes.
-
-    Returns:
-      Whether every reader decodes the file to what `read` makes of it, and the orientation of the
-      boxes (EXIF's, 1 to 8): the file's, unless the frame is that of the upright photo. Where both
-      are alike, as of a square, it is the file's: tools that draw boxes seldom heed EXIF.
+    These were drawn in a `frame` of some width and height, None = there are none. Their orientation
+    (EXIF's, 1 to 8) is the file's, unless the frame is that of the upright photo. Where both are
+    alike, as of a square, it is the file's: tools that draw boxes seldom heed EXIF.
     """
     with library().open(path) as image:
         orientation = _orientation(image)
@@ -263,15 +254,9 @@ def find(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def crop(picture: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A part of a picture, resized bilinearly with antialiasing, whatever its shape.
+    """A part of [H, W, 3] uint8 → [height, width, 3] uint8, bilinear with antialiasing.
 
-    Args:
-      picture: [H, W, 3] uint8.
-      box: [4]: ymin, xmin, ymax, xmax in 0..1; borders may fall between pixels.
-      size: height and width of the result.
-
-    Returns:
-      [height, width, 3] uint8.
+    The box [4] is ymin, xmin, ymax, xmax in 0..1; its borders may fall between pixels.
     """
     pillow = library()
     height, width = picture.shape[:2]

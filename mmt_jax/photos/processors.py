@@ -67,11 +67,7 @@ def of(config: Config, *, divisor: int = 32) -> Processor:
     """The processor of a model that reads pixels: CLIP's, or BridgeTower's.
 
     Others, which were published with none, see photos as CLIP does. The side is
-    `config.data.image_size`, or else that of the model.
-
-    Args:
-      config: of the model.
-      divisor: of BridgeTower's; see `Processor`.
+    `config.data.image_size`, or else that of the model; `divisor` is BridgeTower's.
 
     Raises:
       UsageError: neither says how large photos are.

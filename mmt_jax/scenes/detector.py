@@ -69,7 +69,9 @@ def detect(
     boxes = np.empty((size, slots + 2, 4), np.float32)
     boxes[:, 0] = 0, 0, 1, 1
     boxes[:, 1:-1] = _object_boxes(scenes, rng)
-    boxes[:, -1] = _spurious_boxes(size, rng)
+    sides = rng.uniform(0.15, 0.4, (size, 2))  # of the spurious one
+    corner = rng.random((size, 2)) * (1 - sides)
+    boxes[:, -1] = np.concatenate([corner, corner + sides], axis=1)
     keep = np.ones(boxes.shape[:2], bool)
     keep[:, 1:-1] = scenes.present & (rng.random(scenes.present.shape) >= MISSED)
     keep[:, -1] = rng.random(size) < SPURIOUS
@@ -173,12 +175,6 @@ def _object_boxes(scenes: world.Scenes, rng: np.random.Generator) -> np.ndarray:
     extents = render.extents()[scenes.shape, scenes.size] + np.tile(scenes.centre, 2)
     outwards = np.array([-1, -1, 1, 1]) * rng.uniform(-0.5, 2, extents.shape)
     return ((extents + outwards) / world.CANVAS).clip(0, 1)
-
-
-def _spurious_boxes(size: int, rng: np.random.Generator) -> np.ndarray:
-    sides = rng.uniform(0.15, 0.4, (size, 2))
-    corner = rng.random((size, 2)) * (1 - sides)
-    return np.concatenate([corner, corner + sides], axis=1)
 
 
 @functools.cache

@@ -77,9 +77,6 @@ class NGram:
     different words seen after h, and h' is h without its first word. Below the unigrams lies the
     uniform distribution over the vocabulary: the words seen, `END`, and `UNKNOWN`, which stands for
     every other word. A context never seen is shortened.
-
-    Attributes:
-      vocabulary: the words seen, END and UNKNOWN.
     """
 
     def __init__(self, captions: Iterable[str], *, order: int = 3):

@@ -20,10 +20,9 @@ VOCABULARIES = (VOCABULARY, "tokenizer.json")
 
 
 def load(model: str | os.PathLike | bytes) -> Tokenizer:
-    """The tokenizer of a vocabulary: a SentencePiece model, `tokenizer.json` or WordPiece's list.
+    """The tokenizer of a vocabulary, by its path or its bytes.
 
-    Args:
-      model: its path, or its bytes.
+    It is a SentencePiece model, a `tokenizer.json` or WordPiece's list.
 
     Raises:
       UsageError: no such file, or no vocabulary of any of these kinds.

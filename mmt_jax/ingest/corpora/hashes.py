@@ -32,13 +32,10 @@ _HASH = "dhash:"
 
 
 def dhash(picture: np.ndarray) -> int:
-    """The difference hash: 64 bits, whether brightness grows from left to right.
+    """The difference hash of [H, W, 3] uint8: 64 bits, whether brightness grows to the right.
 
     N. Krawetz, "Kind of Like That", 2013 (hackerfactor.com/blog): the picture is shrunk to 9 × 8
     grey values, and each is compared with its right neighbour.
-
-    Args:
-      picture: [H, W, 3] uint8.
     """
     from PIL import Image
 
