@@ -26,7 +26,7 @@ RENAMED: dict[str, str | tuple[str, ...]] = {
     "data.scenes": "scenes",
     "data.statistics": "text.statistics",
     "data.tasks": "tasks",
-    "data.text": ("text.vocabulary", "text.base", "text.sentencepiece"),
+    "data.text": ("text.vocabulary", "text.base", "text.sentencepiece", "text"),
     "evals": "infer",
     "export": "infer.export",
     "importers": "hub",
