@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
 import small_models
 
+from mmt_jax.cli.main import main
 from mmt_jax.configs.config import EvalConfig
 from mmt_jax.corpus import Corpus
 from mmt_jax.data import formats, schema
@@ -198,6 +200,70 @@ def test_rerank_ranks_what_embeddings_leave_out_last():
         retrieval.evaluate(*small_models.build(MODEL_JOINT), examples(), rerank=1)
     with pytest.raises(UsageError, match="rerank is -1"):
         retrieval.evaluate(model, params, examples(), rerank=-1)
+
+
+def test_rerank_takes_another_models_best_and_adds_its_score():
+    model, params = small_models.build(MODEL_JOINT)
+    similar = np.random.default_rng(1).permutation(24).reshape(6, 4).astype(np.float32)
+    found = {}
+
+    def scores(name, **how):
+        def seen(matrix, _):
+            found[name] = matrix
+
+        retrieval.evaluate(model, params, examples(), seen=seen, **how)
+        return found[name]
+
+    def by(captions, photos):
+        return similar[np.ix_(captions, photos)]
+
+    chosen = np.zeros((6, 4), bool)
+    chosen[np.arange(6), similar.argmax(axis=1)] = True
+    chosen[similar.argmax(axis=0), np.arange(4)] = True
+    joint = scores("all")
+    wanted = np.where(chosen, joint, -np.inf)
+    np.testing.assert_allclose(scores("best", rerank=1, by=by), wanted, atol=1e-5)
+    summed = scores("sum", rerank=1, by=by, weight=0.5)
+    np.testing.assert_allclose(summed, wanted + 0.5 * similar, atol=1e-5)
+    for how in ({"by": by}, {"rerank": 1, "weight": 0.5}):
+        with pytest.raises(UsageError, match="with --by=WORKDIR and --rerank=K, both of them"):
+            retrieval.evaluate(model, params, examples(), **how)
+
+
+def test_similarity_is_what_a_model_that_embeds_ranks_by():
+    model, params = small_models.build(MODEL)
+    found = retrieval.similarity(model, params, examples())(np.arange(1, 6), np.array([2, 0]))
+    seen = []
+    retrieval.evaluate(model, params, examples(), seen=lambda matrix, _: seen.append(matrix))
+    np.testing.assert_allclose(found, seen[0][1:][:, [2, 0]], atol=1e-5)
+    with pytest.raises(UsageError, match="no embeddings to choose pairs by"):
+        retrieval.similarity(*small_models.build(MODEL_JOINT), examples())
+
+
+def test_eval_by_another_workdir_prints_and_writes_what_evaluate_finds(tmp_path, capsys):
+    formats.write(corpus(), tmp_path / "photos", "dev")
+    workdirs = [str(tmp_path / name) for name in ("joint", "towers")]
+    for folder, config in zip(workdirs, (MODEL_JOINT, MODEL), strict=True):
+        small_models.make_workdir(pathlib.Path(folder), config)
+    asked = ["eval", "--split=dev", f"--data=regions:{tmp_path}/photos", f"--workdir={workdirs[0]}"]
+
+    def mmt(*more):
+        return main([*asked, *more]), capsys.readouterr().err
+
+    out = tmp_path / "found.json"
+    how = (f"--by={workdirs[1]}", "--rerank=1", "--weight=0.5")
+    assert mmt(*how, f"--out={out}")[0] == 0
+    model, params = small_models.build(MODEL_JOINT)
+    by = retrieval.similarity(*small_models.build(MODEL), examples())
+    wanted = retrieval.evaluate(model, params, examples(), rerank=1, by=by, weight=0.5)
+    assert json.loads(out.read_text()) == wanted.metrics
+    for flags, message in (
+        (how[:1], "--by=WORKDIR and --rerank=K, both"),
+        (("--weight=1",), "--by=WORKDIR and --rerank=K, both"),
+        ((f"--by={workdirs[0]}", "--rerank=1"), "no embeddings to choose pairs by"),
+    ):
+        status, said = mmt(*flags)
+        assert (status, message in said) == (2, True)
 
 
 def test_write_keeps_numbers_and_ranks(tmp_path):

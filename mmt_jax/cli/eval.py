@@ -19,7 +19,10 @@ caption with every photo, so time grows with the square.
 --ndcg adds ndcg@25 of image retrieval, as TERN reports it: a photo is as relevant as its captions
 have words in common with the query (ROUGE-L). With --rerank, models that have embeddings beside
 their joint score use it only for the K best photos of each caption and the K best captions of each
-photo; what is not among them ranks last.
+photo; what is not among them ranks last. With --by=WORKDIR the embeddings are those of another
+model, such as two towers, for any joint model; --weight=W adds W times their product to its score:
+
+  mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes --split=test
 
 With --top=K, FILE.jsonl gets a line for each caption and each photo: the K best answers with their
 scores, and the right ones.
@@ -53,7 +56,9 @@ from mmt_jax.errors import UsageError
 if typing.TYPE_CHECKING:
     import numpy as np
 
-    from mmt_jax.infer.retrieval import Retrieval
+    from mmt_jax.data.pipeline import Examples
+    from mmt_jax.infer.retrieval import Retrieval, Score
+    from mmt_jax.infer.scorer import Scorer
 
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
@@ -67,6 +72,8 @@ FLAGS = (
     flags.Flag("fold", "N", "rank within folds of N photos; all by default", default=0),
     flags.Flag("ndcg", "", "grade photos by their captions too", default=False),
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
+    flags.Flag("by", "WORKDIR", "with --rerank: whose embeddings choose; its own by default"),
+    flags.Flag("weight", "W", "of their product, added to the score", default=0.0),
     flags.Flag("top", "K", "write each query with its K best answers to FILE.jsonl", default=0),
     flags.Flag("probe", "", "ask by kind of mistake, in place of retrieval", default=False),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
@@ -147,7 +154,7 @@ def _probe(args: types.SimpleNamespace) -> None:
     from mmt_jax.study import probe
 
     _needs(args)
-    for name in ("task", *OF_TASKS, "fold", "ndcg", "rerank", "vocab"):
+    for name in ("task", *OF_TASKS, "fold", "ndcg", "rerank", "by", "weight", "vocab"):
         if getattr(args, name):
             raise UsageError(f"--{name} says nothing of --probe; leave one of them out")
     out = check_new(args.out) if args.out else None
@@ -200,13 +207,11 @@ def _rank(args: types.SimpleNamespace) -> None:
 def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -> Retrieval:
     import json
 
-    from mmt_jax.data import sources
     from mmt_jax.infer import api, retrieval
 
     scorer = api.load(args.workdir, vocab=args.vocab)
     predictor = scorer.predictor
-    corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels)
-    examples = scorer.examples(sources.first(corpora, args.limit))
+    examples = _examples(args, scorer)
 
     def write(scores: np.ndarray, first: int) -> None:
         assert file is not None
@@ -215,7 +220,7 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
 
     seen = write if file else None
     if predictor is None:
-        if args.rerank:
+        if args.rerank or args.by:
             raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
         score = retrieval.scores_of(scorer, examples)
         return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg, seen=seen)
@@ -225,8 +230,31 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
         examples,
         fold=args.fold,
         rerank=args.rerank,
+        by=_by(args),
+        weight=args.weight,
         ndcg=args.ndcg,
         seen=seen,
         pairs=scorer.config.eval.pairs,
         progress=True,
     )
+
+
+def _examples(args: types.SimpleNamespace, scorer: Scorer) -> Examples:
+    """The photos asked about, as a model reads them."""
+    from mmt_jax.data import sources
+
+    corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels)
+    return scorer.examples(sources.first(corpora, args.limit))
+
+
+def _by(args: types.SimpleNamespace) -> Score | None:
+    """What --by chooses pairs by."""
+    from mmt_jax.infer import api, retrieval
+
+    if args.by is None:
+        return None
+    scorer = api.load(args.by)
+    if scorer.predictor is None:
+        raise UsageError("--by is for workdirs and not for a SavedModel; give the workdir")
+    predictor = scorer.predictor
+    return retrieval.similarity(predictor.model, predictor.params, _examples(args, scorer))

@@ -15,7 +15,7 @@ from mmt_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One row. The default tells the type: False a switch, 0 a number, () a flag to be repeated.
+    """One row. The default tells the type: False a switch, 0 or 0.0 a number, () a repeated flag.
 
     `--config` names a config as `overrides.load` takes it; its fields are flags too.
     """
@@ -23,7 +23,7 @@ class Flag:
     name: str
     value: str  # what help shows after "="
     help: str
-    default: bool | int | tuple | str | None = None  # None: a text that has none
+    default: bool | int | float | tuple | str | None = None  # None: a text that has none
     required: bool = False
 
     @property
@@ -108,6 +108,8 @@ def _parser(rows: Sequence[Flag]) -> typing.Any:
             flags.DEFINE_boolean(row.name, False, row.help, flag_values=values)
         elif isinstance(row.default, tuple):
             flags.DEFINE_multi_string(row.name, [], row.help, flag_values=values)
+        elif isinstance(row.default, float):
+            flags.DEFINE_float(row.name, row.default, row.help, flag_values=values)
         else:
             flags.DEFINE_integer(row.name, row.default, row.help, flag_values=values)
     return values

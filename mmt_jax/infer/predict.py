@@ -49,12 +49,13 @@ class Predictor:
         images: Images,
         *,
         top: int = 0,
+        similar: Float32[np.ndarray, "M N"] | None = None,
         pairs: int = 1024,
         progress: bool = False,
     ) -> Float32[np.ndarray, "M N"]:
         """Scores M captions with N photos; separable models by one product of embeddings.
 
-        With `top`, models that embed and score jointly score the pairs that embeddings rank best:
+        With `top`, models that score jointly score the pairs that embeddings rank best:
         where the photo is among the `top` of the caption or the caption among the `top` of the
         photo, and one score serves both directions (ALBEF, Li et al., 2021, arXiv 2107.07651;
         BridgeTower, Xu et al., 2023, arXiv 2206.08657).
@@ -62,6 +63,7 @@ class Predictor:
         Args:
           texts, images: in memory, or fetched when they are needed.
           top: pairs kept of each caption and of each photo; 0 = all.
+          similar: what they are chosen by; None = products of the model's own embeddings.
           pairs: how many are fused at once, about; bounds the memory.
           progress: show a line on stderr while it takes more than a few seconds.
 
@@ -70,7 +72,8 @@ class Predictor:
         """
         chosen, joint = None, self.model.config.objective.itm != "none"
         if top or self.model.separable or not joint:  # some have embeddings and no match head
-            similar = self.embed(texts) @ self.embed(images).T
+            if similar is None:
+                similar = self.embed(texts) @ self.embed(images).T
             if not top:
                 return similar
             chosen = pairing.best(similar, top)

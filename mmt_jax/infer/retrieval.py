@@ -28,7 +28,7 @@ from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.typing import Params
+from mmt_jax.typing import Params, Text
 
 if TYPE_CHECKING:  # its libraries take a third of a second, and training needs none
     from mmt_jax.infer.scorer import Scorer
@@ -183,6 +183,8 @@ def evaluate(
     *,
     fold: int = 0,
     rerank: int = 0,
+    by: Score | None = None,
+    weight: float = 0.0,
     ndcg: bool = False,
     seen: Seen | None = None,
     pairs: int = 1024,
@@ -195,30 +197,62 @@ def evaluate(
       examples: photos and captions, tokenised with the model's vocabulary.
       fold: as of `ranked`.
       rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
+      by: what the pairs to rerank are chosen by, such as `similarity`; None = own embeddings.
+      weight: so many times what `by` says is added to the scores of these pairs.
       ndcg, seen: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
       UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
-        and as `ranked`.
+        `weight` without `by`, or `by` without `rerank`; and as `ranked`.
     """
     config, joint = model.config, model.config.objective.itm != "none"
     check_scores(model)
     name = config.tag or "this model"
     if rerank < 0:
         raise UsageError(f"rerank is {rerank}; give a number of pairs, or 0 to score all of them")
-    if rerank and not (joint and model.embeds):
+    if (by is None and weight) or (by is not None and not rerank):
+        raise UsageError(
+            "another model chooses pairs with --by=WORKDIR and --rerank=K, both of them"
+        )
+    if rerank and not (joint and (by or model.embeds)):
         lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
     predictor = Predictor(model, params)
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
-        texts = examples.texts(captions)
-        images = Items(examples.masks[photos], lambda rows: examples.images(photos[rows]))
-        return predictor.score(texts, images, top=rerank, pairs=pairs, progress=progress)
+        items = _items(examples, captions, photos)
+        similar = by(captions, photos) if by else None
+        how = {"pairs": pairs, "progress": progress}
+        scores = predictor.score(*items, top=rerank, similar=similar, **how)
+        return scores if similar is None else scores + np.float32(weight) * similar
 
     return ranked(score, examples, fold=fold, ndcg=ndcg, seen=seen)
+
+
+def similarity(model: Model, params: Params, examples: Examples) -> Score:
+    """Inner products of a model's embeddings; `examples` are as it reads them.
+
+    Raises:
+      UsageError: it has none.
+    """
+    if not model.embeds:
+        name = model.config.tag or "this model"
+        raise UsageError(f"{name} has no embeddings to choose pairs by; give one that has, by --by")
+    predictor = Predictor(model, params)
+
+    def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
+        texts, images = _items(examples, captions, photos)
+        return predictor.embed(texts) @ predictor.embed(images).T
+
+    return score
+
+
+def _items(examples: Examples, captions: np.ndarray, photos: np.ndarray) -> tuple[Text, Items]:
+    """Captions and photos by number, the photos read when their turn comes."""
+    images = Items(examples.masks[photos], lambda rows: examples.images(photos[rows]))
+    return examples.texts(captions), images
 
 
 def ranked(
