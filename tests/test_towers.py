@@ -103,6 +103,26 @@ def test_the_same_features_of_all_regions_of_a_photo_are_hidden():
     assert np.abs(states[0] - states[1]).max() > 1e-2  # each photo has its own
 
 
+def test_regions_that_are_not_embedded_are_pooled_as_their_features():
+    fields = dict(OPTIONS, family="two_tower", objective=CONTRAST, image_dropout=0.5)
+    model = tiny.model(("text",), embed_regions=False, **fields)
+    params = tiny.params(model)
+    assert "image" not in params
+    found = np.asarray(model.encode_image(params, PHOTOS).heads[0])
+    roots = PHOTOS.features / np.sqrt(np.abs(PHOTOS.features) + 1e-4)
+    even = roots - roots.mean(-1, keepdims=True)
+    even /= np.maximum(even.std(-1, keepdims=True), 1e-3)  # padding stays 0
+    mean = np.stack([x[real].mean(axis=0) for x, real in zip(even, PHOTOS.mask, strict=True)])
+    wanted = np.concatenate([mean, even[:, -1]], axis=1)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    # Whole photo and mean lose different entries; what stays is doubled.
+    hidden = np.asarray(model.encode_image(params, PHOTOS, key=jax.random.key(0)).heads[0])
+    kept = hidden != 0
+    np.testing.assert_allclose(hidden[kept], 2 * found[kept], rtol=1e-6)
+    assert 0.2 < kept.mean() < 0.8
+    assert (kept[:, : kept.shape[1] // 2] != kept[:, kept.shape[1] // 2 :]).any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_was_encoded_before_gives_the_same_loss_and_gradient(family):
@@ -136,6 +156,14 @@ def test_what_was_encoded_before_gives_the_same_loss_and_gradient(family):
             r"cosine=True .*under config\.objective\.itm=con",
         ),
         ({"layers": ("single",), "objective": {"hloss": True}, "pooling": "mean+cls"}, "pooling"),
+        (
+            {"layers": ("text", "image"), "objective": CONTRAST, "embed_regions": False},
+            r"embed_regions=False is for models of regions none of whose layers reads them",
+        ),
+        (
+            {"layers": ("text",), "objective": {"itm": "contrastive"}, "embed_regions": False},
+            "and without masked regions",
+        ),
         ({"layers": ("single",), "pooling": "mean"}, r"pooling='mean' is unknown; .* mean\+cls"),
     ],
 )

@@ -29,8 +29,12 @@ class MMTConfig(ModelConfig):
     # What stands for an item: its [CLS] or whole photo, or beside that the mean of all its states.
     pooling: Annotated[str, Choice("cls", "mean+cls")] = "cls"
     text_dropout: Dropout = 0.0  # of the entries of what stands for a caption
-    # Of the features of regions, the same ones of all regions of a photo.
+    # Of the features of regions, the same ones of all regions of a photo; where they are not
+    # embedded, of the entries of what stands for a photo.
     image_dropout: Dropout = 0.0
+    # Where no layer reads them, regions may stay as their features: what is learned of photos is
+    # then one linear map of their pooled features.
+    embed_regions: bool = True
 
     global_region: ClassVar[bool] = True
     origins: ClassVar = {

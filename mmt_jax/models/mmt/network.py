@@ -74,6 +74,14 @@ class RegionEmbed(nnx.Module):
         return dropout(self.norm(x), self.rate, key)
 
 
+class Evened(nnx.Module):
+    """Regions as their features, evened out, without a parameter."""
+
+    def __call__(self, image: Image, *, key: Key) -> Float[Array, "B R F"]:
+        del key
+        return even_out(image.features)
+
+
 class StreamNetwork(Network):
     """What has its captions, or captions and photos, go through `Streams`."""
 
@@ -141,6 +149,15 @@ class MMT(StreamNetwork):
                     f"and without config.objective.hloss; leave it out"
                 )
 
+        if not model.embed_regions:
+            read = any(kind.is_read("image") for kind in kinds(model.layers))
+            if read or model.pixels or objective.mrm or not apart:
+                raise UsageError(
+                    "config.model.embed_regions=False is for models of regions none of whose "
+                    "layers reads them, such as two towers with config.model.layers=('text',), "
+                    "and without masked regions; leave it out"
+                )
+
     @classmethod
     def separable(cls, config: Config) -> bool:
         table = kinds(config.model.layers)
@@ -153,13 +170,17 @@ class MMT(StreamNetwork):
     def __init__(self, config: Config):
         super().__init__(config)
         model, objective = config.model, config.objective
-        self.image = RegionEmbed(config)
+        self.image = RegionEmbed(config) if model.embed_regions else Evened()
         # What stands for an item is known as soon as it is encoded.
         self.apart = self.separable(config) and not self.hloss
-        self.pooling, self.hidden = model.pooling, {"text": model.text_dropout, "image": 0.0}
+        features = not model.embed_regions
+        self.pooling = model.pooling
+        self.hidden = {"text": model.text_dropout, "image": features * model.image_dropout}
         pooler, self.score = self.score_of(config)
-        width = model.width * (1 + (model.pooling == "mean+cls"))
-        self.pool_text, self.pool_image = (pooler(width, model.pooled_dim) for _ in STREAMS)
+        pooled = 1 + (model.pooling == "mean+cls")
+        self.pool_text = pooler(pooled * model.width, model.pooled_dim)
+        width = model.feature_dim if features else model.width
+        self.pool_image = pooler(pooled * width, model.pooled_dim)
         self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
             read = checks.photos(config) * model.pooled_dim
