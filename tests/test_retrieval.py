@@ -240,6 +240,7 @@ def test_similarity_is_what_a_model_that_embeds_ranks_by():
         retrieval.similarity(*small_models.build(MODEL_JOINT), examples())
 
 
+@pytest.mark.slow
 def test_eval_by_another_workdir_prints_and_writes_what_evaluate_finds(tmp_path, capsys):
     formats.write(corpus(), tmp_path / "photos", "dev")
     workdirs = [str(tmp_path / name) for name in ("joint", "towers")]
