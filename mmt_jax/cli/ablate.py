@@ -1,7 +1,5 @@
 """Runs a study: trains and tests each of its variants, and judges the claims that it speaks to.
 
-usage: mmt ablate --study=NAME --workdir=DIR [--seeds=N] [--set=FIELD=VALUE ...]
-
   mmt ablate --study=demo --workdir=work/demo
   mmt ablate --study=attention --workdir=work/attention --seeds=2 --set=steps=200
   mmt ablate --study=demo --workdir=work/grid --set=optim.lr=1e-3,2e-3 --set=optim.b2=0.98,0.999
@@ -78,11 +76,7 @@ def run(args: types.SimpleNamespace) -> None:
 
 
 def find(name: str, path: str | os.PathLike = overrides.STUDIES) -> Study:
-    """The study `name` of the file `path`.
-
-    Raises:
-      UsageError: no such file or study, or what is there is something else.
-    """
+    """The study `name` of the file `path`; UsageError: there is none, or it is something else."""
     studies = overrides.defined(path, "STUDIES")
     if not isinstance(studies, dict) or not all(isinstance(s, Study) for s in studies.values()):
         raise UsageError(f"{path}: STUDIES is to be a dict of mmt_jax.configs.config.Study by name")

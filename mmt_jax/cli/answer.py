@@ -1,7 +1,5 @@
 """Prints the likeliest answers to a question about a photo, or about two.
 
-usage: mmt answer --model=DIR --record=FILE|--image=FILE ... --question=TEXT [--top=N]
-
   mmt answer --model=work/vqa --image=dog.jpg --detector=grid:work/clip --question="what is it?"
   mmt answer --model=work/nlvr2 --record=left.npz --record=right.npz --question="both are red"
 
@@ -13,7 +11,6 @@ sum to 1.
 
 from __future__ import annotations
 
-import json
 import types
 
 from mmt_jax.cli import flags, photo
@@ -45,7 +42,5 @@ def run(args: types.SimpleNamespace) -> None:
         truncate=args.truncate,
         detector=args.detector,
     )
-    if args.json:
-        print(json.dumps([answer._asdict() for answer in found], indent=1))
-        return
-    print("".join(f"{answer.probability:.3f} {answer.label}\n" for answer in found), end="")
+    lines = [f"{answer.probability:.3f} {answer.label}" for answer in found]
+    flags.show(args, [answer._asdict() for answer in found], "\n".join(lines))

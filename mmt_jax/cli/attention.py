@@ -1,7 +1,5 @@
 """Draws what words of a study's runs read of five test photos, side by side, as SVG or PNG.
 
-usage: mmt attention --workdir=DIR --out=FILE [--tag=TAG ...] [--photos=N]
-
   mmt attention --workdir=work/demo --tag=data_cc --tag=architecture_coattention --out=maps.svg
 
 DIR is the --workdir of `mmt ablate`, of a study that was tested on generated scenes. A row is a

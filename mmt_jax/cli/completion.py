@@ -1,7 +1,5 @@
 """Prints a script by which a shell completes commands and flags.
 
-usage: mmt completion SHELL
-
   mmt completion bash >> ~/.bashrc
   mmt completion zsh >> ~/.zshrc
 

@@ -1,7 +1,5 @@
 """Prints what stands behind a name: config, number of parameters, and their tree.
 
-usage: mmt describe TAG|NAME:ARG[,scale=tiny] [--json]
-
   mmt describe architecture_heads1-768
   mmt describe lxmert:base,scale=tiny --json
 
@@ -14,7 +12,6 @@ generated scenes.
 
 from __future__ import annotations
 
-import json
 import math
 import types
 from typing import Any
@@ -30,21 +27,17 @@ FLAGS = (flags.JSON,)
 def run(args: types.SimpleNamespace) -> None:
     """Prints the description."""
     about = describe(args.tag)
-    if args.json:
-        print(json.dumps(about, indent=1))
-        return
-    print(f"{about['tag']}: {about['parameters']:,} parameters\n")
-    print("\n".join(_lines(about["config"], "config")) + "\n")
     tree = [[path, " × ".join(map(str, shape))] for path, shape in about["tree"].items()]
-    print(flags.table(["parameter", "shape"], tree))
+    parts = [
+        f"{about['tag']}: {about['parameters']:,} parameters",
+        "\n".join(_lines(about["config"], "config")),
+        flags.table(["parameter", "shape"], tree),
+    ]
+    flags.show(args, about, "\n\n".join(parts))
 
 
 def describe(tag: str) -> dict[str, Any]:
-    """What `overrides.load` takes → tag, number of parameters, resolved config, and shapes by path.
-
-    Raises:
-      UsageError: there is no such config.
-    """
+    """What `overrides.load` takes → tag, parameters in all, resolved config, shapes by path."""
     config = overrides.load(tag)
 
     from mmt_jax import params as params_lib

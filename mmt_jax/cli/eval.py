@@ -1,9 +1,5 @@
 """Ranks photos for captions and captions for photos, exhaustively; or asks a model questions.
 
-usage: mmt eval --workdir=DIR|SAVEDMODEL --data=SOURCE --split=SPLIT [--limit=N] [--out=FILE.json]
-       mmt eval --workdir=DIR --data=SCENES --split=SPLIT --probe [--limit=N] [--out=FILE.json]
-       mmt eval --workdir=DIR --task=NAME --questions=FILE --data=SOURCE --split=SPLIT [--out=FILE]
-
   mmt eval --workdir=work/cc --data=scenes --split=test --limit=200 --out=work/cc_test.json
   mmt eval --workdir=work/cc --data=scenes@1 --split=test --probe
   mmt eval --workdir=work/vqa --task=vqa --data=regions:coco --split=val --out=answers.json \\

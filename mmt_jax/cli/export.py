@@ -1,7 +1,5 @@
 """Writes the best model of a workdir as a SavedModel for TensorFlow Hub.
 
-usage: mmt export --workdir=DIR --out=DIR [--format=savedmodel|huggingface]
-
   mmt export --workdir=work/cc --out=work/cc_saved
   python -c "import tensorflow_hub as hub; print(hub.load('work/cc_saved').signatures)"
 

@@ -1,7 +1,5 @@
 """Makes a region folder of photos, with a detector.
 
-usage: mmt features --detector=NAME:MODEL[,OPTION=VALUE ...] --images=DIR --out=DIR
-
   mmt features --detector=grid:work/clip --images=photos --out=my_photos --captions=captions.jsonl
 
 {detectors}

@@ -1,7 +1,5 @@
 """Prints the likeliest words at the blanks of a sentence, about a photo or alone.
 
-usage: mmt fill --model=DIR [--record=FILE|--image=FILE] --sentence=TEXT
-
   mmt fill --model=work/bert --sentence="a <mask> on a mat"
   mmt fill --model=work/bridgetower --image=cat.jpg --sentence="a <mask> on a mat"
   mmt fill --model=work/cc --record=work/photo.npz --sentence="a <mask> circle"
@@ -13,7 +11,6 @@ or [MASK].
 
 from __future__ import annotations
 
-import json
 import types
 
 from mmt_jax.cli import flags, photo
@@ -34,8 +31,5 @@ def run(args: types.SimpleNamespace) -> None:
     record = photo.given(args, needed=False)
     scorer = api.load(args.model)
     found = scorer.fill(record or None, args.sentence, top=args.top, detector=args.detector)
-    if args.json:
-        print(json.dumps([[word._asdict() for word in words] for words in found], indent=1))
-        return
-    blanks = ["".join(f"{word.probability:.3f} {word.word}\n" for word in words) for words in found]
-    print("\n".join(blanks), end="")
+    blanks = ["\n".join(f"{word.probability:.3f} {word.word}" for word in words) for words in found]
+    flags.show(args, [[word._asdict() for word in words] for words in found], "\n\n".join(blanks))

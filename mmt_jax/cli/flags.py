@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import types
-import typing
 from collections.abc import Sequence
+from typing import Any
 
 from mmt_jax.configs import fields, overrides
 from mmt_jax.errors import UsageError
@@ -43,21 +44,22 @@ REGION_FOLDER = (
 )
 
 
-def usage(command: types.ModuleType) -> str:
-    """The help of a command: its docstring and its flags."""
+def usage(name: str, command: types.ModuleType) -> str:
+    """The help of a command, "mmt train": its docstring, what it must be given, and its flags."""
+    what, _, more = str(command.__doc__).strip().partition("\n\n")
+    wanted = [flag.usage for flag in command.FLAGS if flag.required]
+    others = ["[flags]"] * (len(wanted) < len(command.FLAGS))
+    line = " ".join(["usage:", name, *getattr(command, "ARGUMENTS", ()), *wanted, *others])
     rows = [(flag.usage, flag.help) for flag in command.FLAGS]
-    if not rows:
-        return str(command.__doc__).strip()
-    width = max(len(text) for text, _ in rows) + 2
+    width = max((len(text) for text, _ in rows), default=0) + 2
     lines = [f"  {text:<{width}}{help}".rstrip() for text, help in rows]
-    return "\n".join([str(command.__doc__).strip(), "", "Flags:", *lines])
+    return "\n".join([what, "", line, "", more, *(["", "Flags:"] if rows else []), *lines])
 
 
 def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.SimpleNamespace:
     """The values of a command's flags and arguments by name; `config` is a resolved `Config`.
 
-    Raises:
-      UsageError: an unknown, mistyped, missing or misplaced flag, argument or config field.
+    UsageError: an unknown, mistyped, missing or misplaced flag, argument or config field.
     """
     from absl import flags
 
@@ -96,7 +98,7 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
     return types.SimpleNamespace(**values)
 
 
-def _parser(rows: Sequence[Flag]) -> typing.Any:
+def _parser(rows: Sequence[Flag]) -> Any:
     from absl import flags
 
     values = flags.FlagValues()
@@ -115,7 +117,7 @@ def _parser(rows: Sequence[Flag]) -> typing.Any:
     return values
 
 
-def _field(arg: str, parser: typing.Any) -> str:
+def _field(arg: str, parser: Any) -> str:
     """Makes a flag of the config field that an argument sets; the argument with "=" and a value."""
     from absl import flags
 
@@ -129,6 +131,11 @@ def _field(arg: str, parser: typing.Any) -> str:
     if kind is bool and not equals:
         return f"--{path}={'false' if no else 'true'}"
     return arg
+
+
+def show(args: types.SimpleNamespace, values: Any, text: str) -> None:
+    """Prints what a command has found: as JSON where `JSON` asks for it, else the text."""
+    print(json.dumps(values, indent=1) if args.json else text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,5 @@
 """Makes a workdir of published weights, for eval, export, score and --config.init_from.
 
-usage: mmt import --from=FOLDER|HUB_ID --out=DIR [--model=NAME] [--task=NAME] [--labels=FILE]
-
   mmt import --from=unc-nlp/lxmert-base-uncased --model=lxmert --out=work/lxmert
 
 The folder holds config.json, the weights (model.safetensors or pytorch_model.bin, whole or in parts

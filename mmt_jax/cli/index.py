@@ -1,7 +1,5 @@
 """Writes the embeddings of a source's photos, or of its captions, as an index for `mmt search`.
 
-usage: mmt index --workdir=DIR --data=SOURCE --split=SPLIT --out=INDEX [--side=SIDE] [--kind=KIND]
-
   mmt index --workdir=work/towers --data=scenes --split=test --out=work/index
   mmt index --workdir=work/towers --data=scenes --split=test --side=captions --out=work/captions
 

@@ -1,7 +1,5 @@
 """Prints every model that --config can name, and every study.
 
-usage: mmt list [--json]
-
   mmt list | grep single
   mmt list | grep lxmert
 

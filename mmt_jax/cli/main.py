@@ -114,7 +114,7 @@ def _dispatch(argv: list[str]) -> int:
             return 0
         module, name, argv = _find(module, name, argv)
     if "-h" in argv or "--help" in argv:
-        print(flags.usage(module))
+        print(flags.usage(name, module))
         return 0
     _quiet()
     return module.run(flags.parse(name.removeprefix("mmt "), module, argv)) or 0

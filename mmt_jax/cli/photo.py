@@ -19,8 +19,7 @@ FLAGS = (
 def given(args: types.SimpleNamespace, *, needed: bool = True) -> str:
     """The path of the record or of the photo; "" = there is none.
 
-    Raises:
-      UsageError: there are both, or neither where one is needed, or one is not what it is given as.
+    UsageError: there are both, or neither where one is needed, or one is not what it is given as.
     """
     if (args.record and args.image) or (needed and not (args.record or args.image)):
         raise UsageError("give either --record=FILE or --image=FILE; see --help")

@@ -1,7 +1,5 @@
 """Writes one photo of a source as a record file, as `mmt score` reads it, and prints its captions.
 
-usage: mmt record --data=SOURCE --split=SPLIT [--index=N] --out=FILE.npz [--pixels]
-
   mmt record --data=scenes --split=test --index=3 --out=work/photo.npz
 
 The file holds the three image keys of the exported signature for one photo, without a batch axis:

@@ -1,7 +1,5 @@
 """Prints the probability that a photo and a caption match, for each caption.
 
-usage: mmt score --model=DIR|HANDLE --record=FILE|--image=FILE --caption=TEXT ...
-
   mmt record --data=scenes --split=test --out=work/photo.npz
   mmt score --model=work/cc --record=work/photo.npz --caption="a red circle" --caption="two stars"
   mmt score --model=work/cc --image=dog.jpg --detector=frozen_graph:detector.pb --caption="a dog"
@@ -17,7 +15,6 @@ black; the paper's code does not.
 
 from __future__ import annotations
 
-import json
 import types
 
 from mmt_jax.cli import flags, photo
@@ -48,9 +45,5 @@ def run(args: types.SimpleNamespace) -> None:
         size_divisor=None if args.size_divisor < 0 else args.size_divisor,
     )
     found = list(zip(args.caption, scores.tolist(), strict=True))
-    if args.json:
-        rows = [{"caption": caption, "probability": score} for caption, score in found]
-        print(json.dumps(rows, indent=1))
-        return
-    for caption, score in found:
-        print(f"{score:.3f} {caption}")
+    rows = [{"caption": caption, "probability": score} for caption, score in found]
+    flags.show(args, rows, "\n".join(f"{score:.3f} {caption}" for caption, score in found))

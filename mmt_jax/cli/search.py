@@ -1,8 +1,5 @@
 """Finds the photos of an index that fit a caption best, or the photos or captions that fit a photo.
 
-usage: mmt search --index=INDEX --caption=TEXT ... [--top=N] [--json] [--html=FILE] [--workdir=DIR]
-       mmt search --index=INDEX --image=FILE|URL|--record=FILE ... [--detector=NAME:MODEL]
-
   mmt search --index=work/index --caption="a red circle" --caption="two stars"
   mmt search --index=work/index --caption="a red circle" --top=50 --html=work/found.html
   mmt search --index=work/captions --image=dog.jpg
@@ -22,7 +19,6 @@ Needs FAISS: pip install 'mmt_jax[retrieval]'.
 from __future__ import annotations
 
 import itertools
-import json
 import types
 import typing
 
@@ -80,43 +76,23 @@ def run(args: types.SimpleNamespace) -> None:
         with whole(args.html) as part:
             part.write_text(page, encoding="utf-8")
     captions = index.about.side == "captions"
-    answers = []
+    asked, key = "caption" if args.caption else "photo", "captions" if captions else "photos"
+    answers, blocks = [], []
     for query, hits in zip(queries, found.hits, strict=True):
-        rows: list[dict[str, typing.Any]] = []
+        rows, cells = [], []
         for rank, hit in enumerate(hits, 1):
-            said = index.captions[hit.place]
+            said, name = index.captions[hit.place], index.names[hit.place]
             chance = {} if hit.probability is None else {"probability": hit.probability}
-            rows.append(
-                {
-                    "rank": rank,
-                    "score": hit.score,
-                    **chance,
-                    "image_id": index.image_ids[hit.place],
-                    "name": index.names[hit.place],
-                    **({"caption": said[0]} if captions else {"captions": said}),
-                }
-            )
-        answers.append((query, rows, sheet.nothing_fits(hits)))
-    if args.json:
-        asked, key = "caption" if args.caption else "photo", "captions" if captions else "photos"
-        lines = [{asked: q, "score_is": found.score, key: rows} for q, rows, _ in answers]
-        print(json.dumps(lines, indent=1))
-        return
-    for query, rows, nothing in answers:
-        chances = ["probability"] * any("probability" in row for row in rows)
-        cells = [
-            [
-                f"{row['rank']}",
-                f"{row['score']:.3f}",
-                *(f"{row[name]:.3f}" for name in chances),
-                row["name"],
-                row["caption"] if captions else next(iter(row["captions"]), ""),
-            ]
-            for row in rows
-        ]
-        header = ["rank", "score", *chances, "photo", "its caption"]
-        print(f"{query}\n{flags.table(header, cells)}\n" + f"{sheet.NOTHING}\n" * nothing)
-    print(meaning)
+            row: dict[str, typing.Any] = {"rank": rank, "score": hit.score, **chance}
+            row |= {"image_id": index.image_ids[hit.place], "name": name}
+            rows.append(row | ({"caption": said[0]} if captions else {"captions": said}))
+            numbers = [f"{number:.3f}" for number in (hit.score, *chance.values())]
+            cells.append([f"{rank}", *numbers, name, next(iter(said), "")])
+        answers.append({asked: query, "score_is": found.score, key: rows})
+        known = ["probability"] * any("probability" in row for row in rows)
+        table = flags.table(["rank", "score", *known, "photo", "its caption"], cells)
+        blocks.append(f"{query}\n{table}\n" + f"{sheet.NOTHING}\n" * sheet.nothing_fits(hits))
+    flags.show(args, answers, "\n".join([*blocks, meaning]))
 
 
 def _found(

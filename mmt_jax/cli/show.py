@@ -1,7 +1,5 @@
 """Draws a photo's regions and, with a model, what a score rests on, as PNG or HTML.
 
-usage: mmt show --image=FILE|--record=FILE --caption=TEXT [--model=WORKDIR] --out=FILE
-
   mmt show --image=dog.jpg --detector=frozen_graph:detector.pb --caption="a dog" --out=dog.png
   mmt show --record=work/photo.npz --model=work/cc --caption="a red circle" --out=work/circle.html
 

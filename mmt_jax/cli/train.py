@@ -1,7 +1,5 @@
 """Trains one model, or goes on where its workdir stopped.
 
-usage: mmt train --config=TAG|NAME:ARG|FILE.py:ARG --workdir=DIR [--config.FIELD=VALUE ...]
-
   mmt train --config=data_cc,scale=tiny --workdir=work/cc
   mmt train --config=lxmert:base,scale=tiny --workdir=work/lxmert
   mmt train --config=data_cc,scale=tiny --workdir=work/mine \\

@@ -1,7 +1,5 @@
 """Makes a region folder of features that other projects extracted.
 
-usage: mmt data convert --format=NAME --in=PATH --out=DIR [--captions=FILE] [--split=NAME]
-
   mmt data convert --format=lxmert-tsv --in=val_obj36.tsv --out=coco --captions=dataset_coco.json
 
 {formats}

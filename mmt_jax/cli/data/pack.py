@@ -1,7 +1,5 @@
 """Packs a corpus into shards that training reads photo by photo, without loading it.
 
-usage: mmt data pack --data=SOURCE --split=NAME --out=DIR [--shard_mb=N] [--pixels]
-
   mmt data pack --data=regions:my_photos --split=train --out=packed
 
 DIR gets shards of array_record with float16 features (uint8 stays as it is), the captions, an index

@@ -1,7 +1,5 @@
 """Prepares a published corpus for training: annotations and photos become one data set.
 
-usage: mmt data prepare --corpus=NAME --raw=DIR --out=DIR [flags]
-
   mmt data prepare --corpus=flickr30k --raw=raw/flickr30k --out=work/corpora
   mmt data prepare --corpus=visual_genome --raw=raw/vg --out=work/corpora \\
     --exclude=work/corpora/mmt/flickr30k
@@ -33,7 +31,6 @@ no photos. --runner=local is one process without Beam, which holds those of 100,
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 import types
@@ -83,11 +80,8 @@ def run(args: types.SimpleNamespace) -> None:
             warn=lambda text: print(f"mmt: warning: {text}", file=sys.stderr),
         )
     )
-    if args.json:
-        print(json.dumps(reports, indent=2))
-        return
     header = ("split", "examples", "annotated", "skipped", "removed", "boxes cut")
-    print(flags.table(header, [_row(report) for report in reports]))
+    flags.show(args, reports, flags.table(header, [_row(report) for report in reports]))
 
 
 def _row(report: dict) -> tuple[str, ...]:

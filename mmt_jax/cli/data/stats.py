@@ -1,7 +1,5 @@
 """Counts a corpus, and measures how close its language is to a target's.
 
-usage: mmt data stats --data=SOURCE [--split=NAME] [--target=SOURCE] [--target_split=NAME] [--json]
-
   mmt data stats --data=scenes/sbu --target=scenes --target_split=val
 
 perplexity is that of the corpus's captions, word by word and with the end of each, under a trigram
@@ -15,7 +13,6 @@ digits, lowered and without accents. Features are not read.
 from __future__ import annotations
 
 import dataclasses
-import json
 import types
 
 from mmt_jax.cli import flags
@@ -44,8 +41,5 @@ def run(args: types.SimpleNamespace) -> None:
         target = statistics.Target([c for part in wanted for c in part.all_captions()])
         found = target.similarity([c for corpus in corpora for c in corpus.all_captions()])
         rows |= dataclasses.asdict(found)
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return
     cells = [(k, f"{v:,}" if isinstance(v, int) else f"{v:.4g}") for k, v in rows.items()]
-    print(flags.table(["of the corpus", ""], cells))
+    flags.show(args, rows, flags.table(["of the corpus", ""], cells))

@@ -1,7 +1,5 @@
 """Trains a vocabulary on captions.
 
-usage: mmt data vocab --captions=FILE|--data=SOURCE --size=N --out=FILE [--kind=NAME] [--split=NAME]
-
   mmt data vocab --data=regions:my_photos --kind=wordpiece --size=8000 --out=tokenizer.json
 
 FILE of captions is one that `mmt data convert` takes. Kinds are sentencepiece (a unigram model, the
