@@ -14,10 +14,11 @@ text, such as data.source=scenes/cc,scenes/sbu, commas belong to the value.) Cla
 without a grid.
 
 The workdir gets one training workdir a run under runs/, report.html (table, figures, verdicts; one
-page that needs nothing else), its figures as SVG under figures/, runs.csv, report.json, and best, a
-link to the best run. Where the test photos are generated scenes, the page also has each variant's
-accuracy by kind of mistake (see `mmt eval --probe`) and pictures of what the best run finds; runs
-that were finished before there was such a thing are asked when the command is given again.
+page that needs nothing else), its figures as SVG under figures/, its table of scores as scores.csv
+and scores.tex, runs.csv, report.json, and best, a link to the best run. The page also has pictures
+of what the best run finds, where the test photos have some, and on generated scenes each variant's
+accuracy by kind of mistake (see `mmt eval --probe`); runs that were finished before there was such
+a thing are asked when the command is given again.
 """
 
 from __future__ import annotations

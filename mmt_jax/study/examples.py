@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mmt_jax import scenes
+from mmt_jax.data import sources
+from mmt_jax.errors import UsageError
 from mmt_jax.study import probe
 from mmt_jax.study.results import Result, Run, Test, write_json
 from mmt_jax.train.workdir import has_checkpoint
@@ -44,12 +47,28 @@ def chosen(ranks: np.ndarray) -> list[int]:
 def complete(result: Result) -> None:
     """Keeps a run's examples in its folder, where it has checkpoints and photos can be drawn."""
     run = result.run
-    if not run.test or not probe.generated(run.test.source) or not has_checkpoint(run.folder):
+    if not run.test or not has_checkpoint(run.folder) or (run.folder / FILE).exists():
         return
-    if not (run.folder / FILE).exists():
+    if drawing(run.test):
         ranks, _ = result.ranks("image_retrieval")
         found = _found(run, run.test, chosen(ranks), ranks)
         write_json(run.folder / FILE, [dataclasses.asdict(example) for example in found])
+
+
+def drawing(test: Test) -> Callable[[int], np.ndarray] | None:
+    """What gives the picture [H, W, 3] u8 of a photo of the split by its number.
+
+    None where there are none: of regions that do not remember their photos, of a mixture, or of
+    photos that have gone since.
+    """
+    if corpus := probe.generated(test.source):
+        return lambda photo: scenes.picture(corpus.name, test.split, photo, level=corpus.level)
+    try:
+        photos, *others = sources.load(test.source, test.split, pixels=True, bare=True)
+        photos.picture(0)
+    except UsageError:
+        return None
+    return None if others else photos.picture
 
 
 def read(folder: pathlib.Path) -> list[Example]:

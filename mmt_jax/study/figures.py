@@ -68,21 +68,26 @@ def dots(rows: Mapping[str, Mapping[str, stats.Interval]], *, label: str, chance
     return _svg(draw, name="dots", height=3.4)
 
 
-def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, label: str) -> str:
-    """One line a tag: steps and values."""
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # by tag: steps and values
+
+
+def curves(panels: Mapping[str, Lines]) -> str:
+    """One line a tag; by label, panels of what cannot be compared, one below the other."""
 
     def draw(axes: Any) -> None:
         import matplotlib
 
-        colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(lines)))
-        for colour, (tag, (steps, values)) in zip(colours, lines.items(), strict=True):
-            axes.plot(steps, values, color=colour, lw=1.2, label=tag)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(axis="y")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+        for axis, (label, lines) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+            colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(lines)))
+            for colour, (tag, (steps, values)) in zip(colours, lines.items(), strict=True):
+                axis.plot(steps, values, color=colour, lw=1.2, label=tag)
+            axis.set_xlabel("step")
+            axis.set_ylabel(label)
+            axis.grid(axis="y")
+            axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
 
-    return _svg(draw, name=f"curves {label}", height=3.2)
+    name = f"curves {', '.join(panels)}"
+    return _svg(draw, name=name, height=3.2 * len(panels), panels=len(panels), stacked=True)
 
 
 def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
@@ -109,11 +114,14 @@ def comparisons(outcomes: Sequence[tuple[str, Outcome]]) -> str:
         names = [f"{claim}  {outcome.says}" for claim, outcome in outcomes]
         axes.set_yticks(range(len(outcomes))[::-1], names)
         axes.axvline(0, color=INK, lw=0.8)
+        for verdict in dict.fromkeys(outcome.verdict for _, outcome in outcomes):
+            axes.plot([], [], "o-", color=COLOURS[verdict], ms=5, lw=1.6, label=verdict)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(-0.6, len(outcomes) - 0.4)
         axes.set_xlabel("95 % interval; shaded: as claimed")
 
-    return _svg(draw, name="comparisons", height=0.9 + 0.28 * len(outcomes))
+    return _svg(draw, name="comparisons", height=1.1 + 0.28 * len(outcomes))
 
 
 def scatter(
@@ -150,7 +158,15 @@ def scatter(
     return _svg(draw, name="scatter", height=2.8, panels=len(panels))
 
 
-def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int = 1) -> str:
+def _svg(
+    draw: Callable[[Any], None],
+    *,
+    name: str,
+    height: float,
+    panels: int = 1,
+    stacked: bool = False,
+) -> str:
+    """`draw` is given the axes: one, or an array of those of the panels."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -171,7 +187,7 @@ def _svg(draw: Callable[[Any], None], *, name: str, height: float, panels: int =
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(8.5, height), layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.subplots(1, panels, sharey=True))
+        draw(figure.subplots(panels) if stacked else figure.subplots(1, panels, sharey=True))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

@@ -21,6 +21,8 @@ SHOWN = tuple(  # of the metrics, in the table
     for metric in ("r@1", "r@5", "r@10", "median_rank")
 )
 
+PARAMETERS = "parameters"  # how many, beside what a run scored
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -30,6 +32,7 @@ class Row:
     seeds: int
     metrics: Mapping[str, stats.Interval]
     seconds: float  # of one run, on average
+    parameters: int | None = None  # not known of runs that were finished before they were counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,7 @@ def _row(tag: str, runs: Sequence[Result]) -> Row:
         len(runs),
         {name: _interval(name, runs) for name in names},
         float(np.mean([run.seconds for run in runs])),
+        int(count) if (count := runs[0].test.get(PARAMETERS)) else None,
     )
 
 

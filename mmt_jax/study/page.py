@@ -40,6 +40,7 @@ th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--line); }
 th, td { padding: .34rem .7rem .34rem 0; vertical-align: top; }
 td { border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
 small { color: var(--soft); } svg { min-width: 36rem; max-width: 100%; height: auto; }
+summary { cursor: pointer; margin: .6rem 0; }
 .badge { border-radius: 1rem; color: #fff; font-size: .78rem; padding: .1rem .6rem;
   white-space: nowrap; }
 .warning { border-left: 3px solid #b5803a; padding-left: .8rem; }
@@ -87,15 +88,24 @@ def plots(findings: Findings) -> dict[str, str]:
         )
     best = [row.tag for row in findings.table[:CURVES]]
     by_tag = {tag: [r for r in findings.results if r.run.tag == tag] for tag in best}
+    labels = {tag: f"ITM loss, {_loss(runs[0])}" for tag, runs in by_tag.items()}
     for name, value, label in (
-        ("training", "itm", "ITM loss, training"),
-        ("validation", claims.METRIC, "R@1, validation"),
+        ("training", "itm", labels),
+        ("validation", claims.METRIC, dict.fromkeys(labels, "R@1, validation")),
     ):
-        lines = {tag: curve(runs, value) for tag, runs in by_tag.items()}
-        lines = {tag: line for tag, line in lines.items() if len(line[0]) > 1}
-        if lines:
-            drawn[name] = figures.curves(lines, label=label)
+        panels: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+        for tag, runs in by_tag.items():
+            if len((line := curve(runs, value))[0]) > 1:
+                panels.setdefault(label[tag], {})[tag] = line
+        if panels:
+            drawn[name] = figures.curves(panels)
     return drawn
+
+
+def _loss(result: Result) -> str:
+    """The kind of loss on pairs; values of two kinds cannot be compared."""
+    objective = result.run.config.objective
+    return objective.itm if objective.loss == "softmax" else f"{objective.itm}, {objective.loss}"
 
 
 def render(findings: Findings, drawn: Mapping[str, str]) -> str:
@@ -161,7 +171,9 @@ def _protocol(result: Result) -> str:
 
 
 def _verdicts(found: Sequence[verdicts.Verdict]) -> str:
-    rows = []
+    """Those that no run speaks to are folded away."""
+    rows: list[list[str]] = []
+    silent: list[list[str]] = []
     for verdict in found:
         claim = verdict.claim
         if verdict.spoken_to:
@@ -173,8 +185,14 @@ def _verdicts(found: Sequence[verdicts.Verdict]) -> str:
             why = sorted({_e(outcome.reason) for outcome in verdict.outcomes})
         note = f"<br><small>{_e(claim.note)}</small>" if claim.note else ""
         said = f"{_e(claim.statement)} <small>[{_e(claim.source)}]</small>{note}"
-        rows.append([claim.id, said, badge, "<br>".join(why)])
-    return _table(["", "claim", "verdict", "comparisons"], rows, name="verdicts")
+        (rows if verdict.spoken_to else silent).append([claim.id, said, badge, "<br>".join(why)])
+    head = ["", "claim", "verdict", "comparisons"]
+    table = _table(head, rows, name="verdicts") if rows else ""
+    if silent:
+        others = _table(head, silent, name="verdicts")
+        summary = f"<summary>{len(silent)} claims that these runs do not speak to</summary>"
+        table += f"<details>{summary}{others}</details>"
+    return table
 
 
 def _finding(outcome: verdicts.Outcome) -> str:
@@ -191,16 +209,19 @@ def _finding(outcome: verdicts.Outcome) -> str:
 
 def _scores(findings: Findings) -> str:
     names = [name for name in SHOWN if name in findings.table[0].metrics]
-    head = ["variant", "seeds", *names, "minutes a run"]
+    counts = {row.tag: f"{row.parameters:,}" if row.parameters else "" for row in findings.table}
+    counted = any(counts.values())
+    head = ["variant", "seeds", *["parameters"] * counted, *names, "minutes a run"]
     rows = [
-        [f"<code>{_e(row.tag)}</code>", str(row.seeds)]
+        [f"<code>{_e(row.tag)}</code>", str(row.seeds), *[counts[row.tag]] * counted]
         + [_number(row.metrics[name], share="/r@" in name) for name in names]
         + [f"{row.seconds / 60:.1f}"]
         for row in findings.table
     ]
     methods = {row.metrics[name].method for row in findings.table for name in names} - {"none"}
     method = f"In small type: 95 % intervals, {_e(', '.join(sorted(methods)))}." if methods else ""
-    return _table(head, rows, numbers=1) + f'<p class="soft">{method}</p>'
+    beside = "Beside this page: scores.csv and scores.tex, this table; runs.csv, a line a run."
+    return _table(head, rows, numbers=1) + f'<p class="soft">{method} {beside}</p>'
 
 
 def _number(interval: stats.Interval, *, share: bool) -> str:

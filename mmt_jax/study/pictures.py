@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import html
 
-from mmt_jax import scenes
 from mmt_jax.infer import document
+from mmt_jax.photos import pictures
 from mmt_jax.study import probe
-from mmt_jax.study.examples import Example
+from mmt_jax.study.examples import Example, drawing
 from mmt_jax.study.findings import Findings
+
+SIDE = 160  # pixels of a picture at most, twice what the page shows
 
 STYLE = """
 .found { display: flex; flex-wrap: wrap; gap: .6rem; margin: .3rem 0 1.6rem; padding: 0;
   list-style: none; }
 .found li { width: min(7.2rem, 30%); font-size: .8rem; line-height: 1.3;
   font-variant-numeric: tabular-nums; }
-.found img { display: block; width: 100%; border: 3px solid var(--line); border-radius: .3rem;
-  image-rendering: pixelated; }
+.found img { display: block; width: 100%; border: 3px solid var(--line); border-radius: .3rem; }
+.generated img { image-rendering: pixelated; }
 .found .right img { border-color: #2a7f62; } .found .right b { color: #2a7f62; }
 """
 
@@ -31,12 +33,13 @@ def examples(findings: Findings) -> list[str]:
         for result in findings.results
         if (result.run.tag, result.run.seed) == (best["tag"], best["seed"])
     )
-    corpus = probe.generated(test.source)
-    assert corpus is not None
-    drawn: dict[int, str] = {}
-    for photo in sorted({photo for example in findings.examples for photo in example.found}):
-        pixels = scenes.picture(corpus.name, test.split, photo, level=corpus.level)
-        drawn[photo] = document.picture(pixels)
+    if not (picture := drawing(test)):
+        return []
+    kind = "found generated" if probe.generated(test.source) else "found"
+    numbers = {photo for example in findings.examples for photo in example.found}
+    drawn = {
+        photo: document.picture(pictures.at_most(picture(photo), SIDE)) for photo in sorted(numbers)
+    }
     parts = [
         "<h2>What it finds</h2>",
         f"<p>Queries of {html.escape(f'{test.source} {test.split}')} and the photos that "
@@ -45,11 +48,11 @@ def examples(findings: Findings) -> list[str]:
         f"the first five. The queries are those at the quartiles of its rank.</p>",
     ]
     for example in findings.examples:
-        parts += _example(example, drawn)
+        parts += _example(example, drawn, kind)
     return parts
 
 
-def _example(example: Example, drawn: dict[int, str]) -> list[str]:
+def _example(example: Example, drawn: dict[int, str], kind: str) -> list[str]:
     items = []
     for place, (photo, score) in enumerate(zip(example.found, example.scores), 1):
         right = photo == example.photo
@@ -61,5 +64,5 @@ def _example(example: Example, drawn: dict[int, str]) -> list[str]:
     return [
         f"<p><b>{html.escape(example.caption)}</b> <small>{example.which}, rank "
         f"{example.rank}</small></p>",
-        f'<ol class="found">{"".join(items)}</ol>',
+        f'<ol class="{kind}">{"".join(items)}</ol>',
     ]

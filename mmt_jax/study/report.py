@@ -11,18 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmt_jax.configs.config import Study
-from mmt_jax.study import claims, page, probe
-from mmt_jax.study.findings import Findings, find
+from mmt_jax.study import claims, page, probe, stats
+from mmt_jax.study.findings import Findings, Row, find
 from mmt_jax.study.results import Result, write_json, write_text
 
 PAGE, CSV, JSON = "report.html", "runs.csv", "report.json"
+SCORES, LATEX = "scores.csv", "scores.tex"  # the page's table
 FIGURES = "figures"
 
 
 def write(
     study: Study, results: Sequence[Result], workdir: pathlib.Path, *, best: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes the page, its figures, the CSV (a line a run) and the JSON into `workdir`.
+    """Writes the page, its figures, tables (CSV, LaTeX) and the JSON into `workdir`.
 
     Results are of runs that match pairs, listed in this order; `best` is the run to be exported.
     What the JSON holds: NaN and infinite numbers are None.
@@ -31,6 +32,8 @@ def write(
     values = as_json(findings)
     write_json(workdir / JSON, values)
     write_text(workdir / CSV, as_csv(results))
+    write_text(workdir / SCORES, scores_csv(findings.table))
+    write_text(workdir / LATEX, scores_latex(findings.table))
     drawn = page.plots(findings)
     for name, svg in drawn.items():
         write_text(workdir / FIGURES / f"{name}.svg", svg)
@@ -72,6 +75,48 @@ def _scores(result: Result) -> dict[str, float]:
     """Of the test split, and by kind of mistake where that was asked."""
     probed = probe.Probe.read(result.run.folder)
     return {**result.test, **(probed.flat() if probed else {})}
+
+
+def scores_csv(table: Sequence[Row]) -> str:
+    """A line a variant, best first: each metric's mean and the ends of its interval."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = list(table[0].metrics)
+    ends = [f"{name}{end}" for name in names for end in ("", " low", " high")]
+    writer.writerow(["tag", "seeds", "parameters", *ends, "seconds"])
+    for row in table:
+        found = [row.metrics[name] for name in names]
+        numbers = [_clean(end) for i in found for end in (i.mean, i.low, i.high)]
+        writer.writerow([row.tag, row.seeds, row.parameters, *numbers, round(row.seconds, 1)])
+    return buffer.getvalue()
+
+
+def scores_latex(table: Sequence[Row]) -> str:
+    """The same as a tabular that needs no package: means, and half the interval's width."""
+    names = list(table[0].metrics)
+    lines = [[r"variant", "parameters", *(name.replace("_retrieval/", " ") for name in names)]]
+    for row in table:
+        size = "" if row.parameters is None else f"{row.parameters / 1e6:.2f}M"
+        lines.append([row.tag, size, *(_cell(name, row.metrics[name]) for name in names)])
+    rows = [" & ".join(map(_escaped, line)) + r" \\" for line in lines]
+    head = f"\\begin{{tabular}}{{l{'r' * (len(names) + 1)}}}"
+    return "\n".join(
+        [head, r"\hline", rows[0], r"\hline", *rows[1:], r"\hline", r"\end{tabular}", ""]
+    )
+
+
+def _cell(name: str, found: stats.Interval) -> str:
+    digits = 3 if "/r@" in name else 1
+    half = (found.high - found.low) / 2
+    return f"{found.mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
+
+
+def _escaped(text: str) -> str:
+    """Plain text as LaTeX."""
+    text = text.replace("\\", r"\textbackslash ")
+    for sign in "_&%$#{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("±", r"$\pm$").replace("~", r"\textasciitilde ").replace("^", r"\^{}")
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
