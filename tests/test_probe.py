@@ -6,6 +6,7 @@ import html
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -275,6 +276,9 @@ def test_a_study_has_accuracies_by_kind_of_mistake(finished):
         assert run["scores"]["probe/shape"] == found["mistakes"][tag]["shape"]["mean"]
     with open(workdir / "runs.csv", newline="") as file:
         assert {f"probe/{kind}" for kind in KINDS} <= set(next(csv.DictReader(file)))
+    for row in found["table"]:
+        leaves = jax.tree.leaves(checkpoint.load(workdir / "runs" / row["tag"] / "seed0").params)
+        assert row["parameters"] == sum(leaf.size for leaf in leaves)
     assert (workdir / "figures" / "mistakes.svg").exists()
     page = (workdir / "report.html").read_text(encoding="utf-8")
     assert "What attention is for, by kind of mistake" in page

@@ -525,6 +525,23 @@ def test_a_grid_has_a_row_for_each_combination(tmp_path):
     assert {run["tag"] for run in alone["runs"]} == set(planned)
 
 
+def test_a_list_for_a_tuple_is_its_value_unless_it_holds_tuples(tmp_path):
+    study = Study("lists", ("data_cc",), seeds=1)
+
+    def tags(name, overrides):
+        found, _ = carry_out(study, tmp_path / name, overrides=overrides)
+        return {run["tag"]: run["config"] for run in found["runs"]}
+
+    one = tags("one", {"data.buckets": [[12, 5], [16, 5]], "optim.freeze": ["text/.*"]})
+    assert list(one) == ["data_cc"]
+    assert one["data_cc"]["data"]["buckets"] == [[12, 5], [16, 5]]
+    assert one["data_cc"]["optim"]["freeze"] == ["text/.*"]
+    two = tags("two", {"data.buckets": [((12, 5),), ((16, 5),)]})
+    assert [config["data"]["buckets"] for config in two.values()] == [[[12, 5]], [[16, 5]]]
+    with pytest.raises(UsageError, match=r"config\.stepz is not a field"):
+        tags("none", {"stepz": [1, 2]})
+
+
 def test_commas_of_one_value_make_no_grid():
     pairs = ["data.source=scenes/cc,scenes/sbu", "data.buckets=((12,5),(16,5))"]
     assert parse_overrides(pairs) == {
@@ -624,6 +641,24 @@ def test_a_level_is_every_row_s_and_that_of_what_it_is_tested_on(tmp_path):
             assert run.test.source == f"scenes@{level}"
     today = plan(amend(study, overrides={"level": 5}), tmp_path)[0]
     assert (today.config.data.source, today.test.source) == ("scenes/cc", "scenes")
+
+
+def test_a_level_is_kept_by_sources_that_are_set_beside_it(tmp_path):
+    study = Study("s", ("data_cc",), seeds=1, level=1)
+    asked = {
+        "data.source": "scenes/sbu,scenes@3/cc",
+        "eval.source": "scenes",
+        "test.source": "scenes",
+    }
+    (run,) = plan(amend(study, overrides=asked), tmp_path)
+    assert run.config.data.source == "scenes@1/sbu,scenes@3/cc"
+    assert (run.config.eval.source, run.test.source) == ("scenes@1", "scenes@1")
+    (plain,) = plan(amend(study, overrides=asked | {"level": None}), tmp_path)
+    assert plain.config.data.source == asked["data.source"]
+    photos = amend(
+        study, overrides={"data.source": folder_of_photos(tmp_path / "p", "dev", "test")}
+    )
+    assert plan(photos, tmp_path)[0].config.data.source == f"regions:{tmp_path / 'p'}"
 
 
 @pytest.mark.parametrize(

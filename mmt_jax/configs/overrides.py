@@ -71,8 +71,16 @@ def _near(name: str) -> str:
         meant.setdefault(file, config)
     stem = name.rpartition("/")[2].replace(".py", "")  # of a checkout's path
     near = difflib.get_close_matches(stem, meant, n=3)
-    hint = f"did you mean {' or '.join(dict.fromkeys(meant[each] for each in near))}?"
-    return hint if near else "`mmt list` lists what there is, and FILE.py:ARG is a file of your own"
+    if near:
+        return f"did you mean {' or '.join(dict.fromkeys(meant[each] for each in near))}?"
+    hint = "`mmt list` lists what there is, and FILE.py:ARG is a file of your own"
+    return _shipped(name.partition(":")[0]) or hint
+
+
+def _shipped(path: str | os.PathLike) -> str:
+    """Where a file of `experiments/` lies that is asked for where there is no checkout, or ""."""
+    ours = EXPERIMENTS / pathlib.PurePath(path).name
+    return f"the one that comes with mmt_jax is {ours}" if ours.is_file() else ""
 
 
 def defined(path: str | os.PathLike, name: str) -> Any:
@@ -81,7 +89,8 @@ def defined(path: str | os.PathLike, name: str) -> Any:
     UsageError: there is no such file, it is not Python, or it does not say.
     """
     if not os.path.isfile(path):
-        raise UsageError(f"there is no file {str(path)!r} in {os.getcwd()}; give one with {name}")
+        hint = _shipped(path) or f"give one with {name}"
+        raise UsageError(f"there is no file {str(path)!r} in {os.getcwd()}; {hint}")
     try:
         found = runpy.run_path(os.fspath(path))
     except SyntaxError as error:
@@ -103,7 +112,7 @@ def changed(made: Any, changes: Mapping[str, Any]) -> Config:
     if changes and hasattr(values, "unlock"):  # a ConfigDict; unknown names are told by `resolve`
         values.unlock()
     for path, value in changes.items():
-        fields.typed(value, hint(f"config.{path}"), f"config.{path}")
+        value = fields.typed(value, hint(f"config.{path}"), f"config.{path}")
         *parents, name = path.split(".")
         node = values
         for parent in parents:

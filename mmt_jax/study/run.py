@@ -10,11 +10,12 @@ import dataclasses
 import gc
 import itertools
 import json
+import math
 import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
 from mmt_jax.study import examples, probe, report
+from mmt_jax.study.findings import PARAMETERS
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
 from mmt_jax.text.vocabulary import stored_tokenizer
 
@@ -114,6 +116,9 @@ def configure(study: Study, row: str, seed: int) -> Config:
         at_level = sources.at_level(planned.data.source, study.level)
         planned = changed(planned, {"data.source": at_level})
     changes = dict(study.overrides)
+    for path in ("data.source", "eval.source"):
+        if isinstance(source := changes.get(path), str):
+            changes[path] = _leveled(source, study.level)
     if type(steps := changes.get("steps")) is int and steps > 0:
         base = variants.get_config("data_cc", scale=study.scale)
         changes["steps"] = max(1, steps * planned.steps // base.steps)
@@ -121,6 +126,15 @@ def configure(study: Study, row: str, seed: int) -> Config:
         changes.setdefault("optim.warmup_steps", warmup)
     config = changed(planned, changes)
     return dataclasses.replace(grouped(config), seed=seed)
+
+
+def _leveled(source: str, level: int | None) -> str:
+    """A source that is set for a study, at its level where the source itself names none."""
+    if level is None:
+        return source
+    return ",".join(
+        part if "@" in part else sources.at_level(part, level) for part in source.split(",")
+    )
 
 
 def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[Run]:
@@ -174,7 +188,8 @@ def _test(study: Study, config: Config) -> Test | None:
     if config.objective.itm == "none":
         return None
     asked = study.test
-    source, split = asked.source or sources.eval_source(config)[0], asked.split or "test"
+    source = _leveled(asked.source, study.level) if asked.source else None
+    source, split = source or sources.eval_source(config)[0], asked.split or "test"
     for part in sources.parse(source):
         if split not in (splits := part.splits()):
             raise UsageError(
@@ -200,8 +215,9 @@ def ablate(
       workdir: where; a study that was stopped goes on from there, and more seeds or tags may be
         asked for.
       seeds: see `amend`.
-      overrides: see `amend`; a list, which a tuple is not, is several values, each of which is run
-        with each of the other lists', under a tag of its own, such as `data_cc,optim.lr=0.001`.
+      overrides: see `amend`; a list is several values (unless the field is a tuple, whose value it
+        is), each of which is run with each of the other lists', under a tag of its own, such as
+        `data_cc,optim.lr=0.001`.
       train: trains, or goes on with, one run; returns validation metrics.
       evaluate: reads the test split with a run's best checkpoint.
 
@@ -212,7 +228,7 @@ def ablate(
       UsageError: wrong settings, or other settings than the workdir's runs have.
     """
     fixed = dict(overrides or {})
-    grid = {path: fixed.pop(path) for path in [*fixed] if isinstance(fixed[path], list)}
+    grid = {path: fixed.pop(path) for path in [*fixed] if _several(path, fixed[path])}
     runs = []
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
@@ -236,6 +252,23 @@ def ablate(
     probe.complete(result.run for result in matched)
     examples.complete(next(r for r in matched if (r.run.tag, r.run.seed) == at_best))
     return report.write(study, matched, folder, best=best)
+
+
+def _several(path: str, value: Any) -> bool:
+    """Whether a setting is a list of values, and not a tuple field's one value as a list.
+
+    Raises:
+      UsageError: a list for a field that is not there.
+    """
+    if not isinstance(value, list) or path in ("scale", "level"):
+        return isinstance(value, list)
+    kind = hint(path if path.startswith("test.") else f"config.{path}")
+    if get_origin(fields.parts(kind)[0]) is not tuple:
+        return True
+    try:
+        return bool([fields.typed(item, kind, path) for item in value])
+    except UsageError:
+        return False
 
 
 def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
@@ -301,6 +334,8 @@ def _best_evaluation(config: Config, workdir: pathlib.Path) -> dict[str, float]:
 def _evaluate(
     config: Config, workdir: str, test: Test
 ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    import jax
+
     from mmt_jax.infer import retrieval
     from mmt_jax.train import checkpoint
 
@@ -310,4 +345,5 @@ def _evaluate(
         trained.model, trained.params, examples, pairs=test.pairs, progress=True
     )
     ranks = {"image_retrieval": found.image_ranks, "text_retrieval": found.text_ranks}
-    return found.flat(), ranks | {"photos": found.caption_to_image}
+    size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(trained.params))
+    return {**found.flat(), PARAMETERS: size}, ranks | {"photos": found.caption_to_image}
