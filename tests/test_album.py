@@ -141,6 +141,20 @@ def test_what_is_left_out_is_told_once_with_a_count(tmp_path, capsys):
     assert f"photo {image_id(NAMES[2])} of" in told
 
 
+def test_photos_without_caption_are_told_where_captions_are_needed(tmp_path, capsys):
+    folder = photos(tmp_path, texts)
+    (folder / f"{NAMES[1]}.txt").write_text("")
+    (folder / f"{NAMES[2]}.txt").unlink()
+    source = f"photos:{folder}"
+    (bare,) = sources.load(source, "train", bare=True)
+    assert (len(bare), capsys.readouterr().err) == (len(NAMES), "")
+    assert [len(sources.load(source, "train")[0]) for _ in range(2)] == [len(NAMES) - 2] * 2
+    told = " ".join(capsys.readouterr().err.split())
+    first = min(NAMES[1:3])
+    assert told.endswith(f"train: left out 2 photos without caption; the first: {first}.jpg")
+    assert told.count("left out") == 1
+
+
 def shard(path, members):
     with tarfile.open(path, "w") as tar:
         for name, data in members:

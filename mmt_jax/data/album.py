@@ -135,15 +135,18 @@ class _Albums(Source):
         if name not in (known := self.splits()):
             raise UsageError(f"{self} has no split {name!r}; it has {', '.join(known)}")
         album = _album(self, name, self.changed(name))
-        rows = np.intersect1d(
-            within(album.image_ids, part, split),
-            np.arange(len(album)) if bare else np.flatnonzero(album.caption_counts),
-        )
+        asked = within(album.image_ids, part, split)
+        rows = asked if bare else asked[album.caption_counts[asked] > 0]
         if not len(rows):
             raise UsageError(
                 f"{self}: no photo of the split {split} has a caption; put a file of captions "
                 f"beside the photos, such as captions.jsonl, or name it: "
                 f"photos:FOLDER?captions=FILE"
+            )
+        if silent := len(asked) - len(rows):
+            first = album.names[np.setdiff1d(asked, rows)[0]]
+            _tell(
+                f"{self}, {split}: left out {silent:,} photos without caption; the first: {first}"
             )
         return album.only(rows)
 
@@ -219,6 +222,9 @@ def of_examples(examples: prepared.Examples, folder: str | os.PathLike) -> Itera
 
 def _value(examples: prepared.Examples, index: int, name: str) -> bytes:
     return examples[index][name]
+
+
+_tell = functools.lru_cache(progress.say)  # once a process
 
 
 @functools.lru_cache(maxsize=8)
