@@ -107,6 +107,30 @@ def test_help_is_not_kept_waiting():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_a_long_command_says_what_it_is_at_before_it_imports_what_is_slow():
+    code = """
+import sys
+from mmt_jax import progress
+from mmt_jax.cli import main
+
+def stage(line):
+    assert "jax" not in sys.modules
+    said.append(line)
+    raise KeyboardInterrupt  # nothing more is to be done
+
+progress.stage = stage
+for name, module in main.commands().items():
+    given = {"config": "data_cc", "study": "demo", "size": "9"}
+    flags = [flag.name for flag in module.FLAGS if flag.required]
+    said = []
+    if name not in ("list", "describe", "completion"):
+        argv = [*name.split(), *(f"--{flag}={given.get(flag, 'x')}" for flag in flags)]
+        assert main.main(argv) == 130 and len(said) == 1, (argv, said)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_was_compiled_is_kept_where_the_user_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
@@ -255,6 +279,12 @@ def test_wrong_config_file(mmt, tmp_path, monkeypatch):
     assert fails(mmt("train", CONFIG, workdir), "no config file 'experiments/mmt.py'")
     assert fails(mmt("train", *CONFIG.split("=", 1), workdir), "experiments/mmt.py")
     assert fails(mmt("ablate", "--study=demo", "--studies=mine", workdir), "no file 'mine'")
+    for argv, name in (  # without a checkout, whose files they are in
+        (("ablate", "--study=demo", "--studies=experiments/studies.py"), "studies.py"),
+        (("train", "--config=experiments/mmt.py"), "mmt.py"),
+    ):
+        ours = str(overrides.EXPERIMENTS / name)
+        assert fails(mmt(*argv, workdir), f"the one that comes with mmt_jax is {ours}")
 
 
 @pytest.mark.parametrize(

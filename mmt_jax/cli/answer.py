@@ -16,6 +16,7 @@ import types
 from mmt_jax.cli import flags, photo
 from mmt_jax.errors import UsageError
 
+DOING = "reading {model}"
 FLAGS = (
     flags.Flag("model", "DIR", "what answers", required=True),
     flags.Flag("record", "FILE", "a photo's record", ()),

@@ -18,6 +18,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
+DOING = "reading the runs of {workdir}"
 FLAGS = (
     flags.Flag("workdir", "DIR", "of `mmt ablate`", required=True),
     flags.Flag("tag", "TAG", "a run's; all by default", ()),

@@ -45,7 +45,6 @@ from __future__ import annotations
 import types
 import typing
 
-from mmt_jax import progress
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
@@ -56,6 +55,7 @@ if typing.TYPE_CHECKING:
     from mmt_jax.infer.retrieval import Retrieval, Score
     from mmt_jax.infer.scorer import Scorer
 
+DOING = "reading {workdir}"
 FLAGS = (
     flags.Flag("workdir", "DIR|SAVEDMODEL", "of `mmt train`, or of `mmt export`", required=True),
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER"),
@@ -83,7 +83,6 @@ def run(args: types.SimpleNamespace) -> None:
     """Evaluates, prints and writes."""
     if args.limit < 0:
         raise UsageError(f"--limit={args.limit} is no number of photos; 0 takes all")
-    progress.stage(f"reading {args.workdir}")
     if args.probe:
         _probe(args)
     elif args.task:

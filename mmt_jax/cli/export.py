@@ -22,6 +22,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
+DOING = "reading {workdir}"
 FLAGS = (
     flags.Flag("workdir", "DIR", "of `mmt train`", required=True),
     flags.Flag("out", "DIR", "the new folder; nothing is overwritten", required=True),

@@ -26,6 +26,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.detectors import DETECTORS
 
+DOING = "opening {detector}, for the photos of {images}"
 FLAGS = (
     flags.Flag("detector", "NAME:MODEL", "what finds regions, of the table above", required=True),
     flags.Flag("images", "DIR", "photos, in folders below it too, or a corpus", required=True),

@@ -15,6 +15,7 @@ import types
 
 from mmt_jax.cli import flags, photo
 
+DOING = "reading {model}"
 FLAGS = (
     flags.Flag("model", "DIR", "what fills in", required=True),
     *photo.FLAGS,

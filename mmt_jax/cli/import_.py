@@ -24,6 +24,7 @@ import types
 
 from mmt_jax.cli import flags
 
+DOING = "reading {from}"
 FLAGS = (
     flags.Flag("from", "FOLDER|HUB_ID", "where the published weights are", required=True),
     flags.Flag("model", "NAME", "which model they are of; config.json says it by default", ""),

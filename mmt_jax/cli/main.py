@@ -117,7 +117,10 @@ def _dispatch(argv: list[str]) -> int:
         print(flags.usage(name, module))
         return 0
     _quiet()
-    return module.run(flags.parse(name.removeprefix("mmt "), module, argv)) or 0
+    args = flags.parse(name.removeprefix("mmt "), module, argv)
+    if hasattr(module, "DOING"):
+        progress.stage(module.DOING.format_map(vars(args)))
+    return module.run(args) or 0
 
 
 def _find(
@@ -135,6 +138,8 @@ def _find(
 
 def _load(group: types.ModuleType, name: str) -> types.ModuleType:
     """A command's module: its docstring is its help, `FLAGS` what it takes, `run` what it does.
+
+    `DOING`, filled in with the flags, is the first line of one that takes seconds.
 
     A group's has `COMMANDS` in their place, and is the package that holds their modules.
     """

@@ -20,6 +20,7 @@ from mmt_jax.errors import UsageError
 
 _SIDE = 640  # pixels, at most, of the photo that is remembered
 
+DOING = "reading {data}, split {split}"
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes, scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "SPLIT", "such as test", required=True),

@@ -19,6 +19,7 @@ import types
 
 from mmt_jax.cli import flags, photo
 
+DOING = "reading {model}"
 FLAGS = (
     flags.Flag("model", "DIR|HANDLE", "what scores", required=True),
     *photo.FLAGS,

@@ -33,6 +33,7 @@ if typing.TYPE_CHECKING:
 
 _SIDE = 320  # pixels, at most, of a picture on the page
 
+DOING = "reading {index}"
 FLAGS = (
     flags.Flag("index", "INDEX", "of `mmt index`", required=True),
     flags.Flag("caption", "TEXT", "what is looked for", ()),

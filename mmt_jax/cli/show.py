@@ -23,6 +23,7 @@ from mmt_jax.errors import UsageError
 if typing.TYPE_CHECKING:
     from mmt_jax.infer.show.view import View
 
+DOING = "reading the photo"
 FLAGS = (
     *photo.FLAGS,
     flags.Flag("caption", "TEXT", "what the photo is held against", required=True),

@@ -21,6 +21,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.ingest.features import FORMATS
 
+DOING = "reading {in}"
 FLAGS = (
     flags.Flag("format", "NAME", "the layout of PATH, of the table above", required=True),
     flags.Flag("in", "PATH", "the file, or the folder of files", required=True),

@@ -17,6 +17,7 @@ import types
 
 from mmt_jax.cli import flags
 
+DOING = "reading {data}, split {split}"
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as regions:FOLDER; no mixture", required=True),
     flags.Flag("split", "NAME", "such as train", required=True),

@@ -54,6 +54,7 @@ def _described() -> str:
 
 __doc__ = str(__doc__).format(corpora=_described())
 
+DOING = "reading {raw}"
 FLAGS = (
     Flag("corpus", "NAME", "which one", required=True),
     Flag("raw", "DIR", "its published files and photos", required=True),

@@ -18,6 +18,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
+DOING = "reading {data}, split {split}"
 FLAGS = (
     flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER", required=True),
     flags.Flag("split", "NAME", "of SOURCE; train by default", "train"),

@@ -18,6 +18,7 @@ import types
 from mmt_jax.cli import flags
 from mmt_jax.errors import UsageError
 
+DOING = "reading captions"
 FLAGS = (
     flags.Flag("captions", "FILE", "JSON Lines, COCO's JSON, Karpathy's splits or a token file"),
     flags.Flag("data", "SOURCE", "such as scenes/cc or regions:FOLDER, in place of a file"),
