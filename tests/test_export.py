@@ -2,6 +2,8 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -36,7 +38,10 @@ pytestmark = pytest.mark.tf
 CONFIGS = {
     "joint": small.config(("text", "merged")),
     "tower": small.config(("text", "image"), family="two_tower", itm="contrastive", pixels=True),
-    "cosine": small.config(("text", "single"), itm="contrastive", cosine=True, pooling="mean+cls"),
+    "cosine": dataclasses.replace(
+        small.config(("text", "single"), itm="contrastive", cosine=True, pooling="mean+cls"),
+        init_from="/home/NAME/runs/first",
+    ),
 }
 
 
@@ -199,6 +204,17 @@ def test_assets_hold_what_scoring_captions_takes(tf, exported):
     assert config_lib.resolve(about["config"]) == CONFIGS["joint"]
     assert about["step"] == 3
     assert about["versions"]["tensorflow"] == tf.__version__
+
+
+@pytest.mark.slow
+def test_an_export_names_no_folder_of_the_machine_it_was_written_on(exported):
+    folder = exported("cosine")
+    ours = os.fspath(pathlib.Path(mmt_jax.__file__).parent)
+    for path in filter(pathlib.Path.is_file, folder.rglob("*")):
+        content = path.read_bytes()
+        assert b"NAME" not in content, path
+        assert ours.encode() not in content, path
+    assert mmt_jax.load(folder).config.init_from == "first"
 
 
 @pytest.mark.slow
@@ -469,6 +485,9 @@ def test_a_card_names_no_folder_of_the_machine_it_was_written_on():
     assert "`regions:coco, scenes/cc`" in text
     assert "`first, google/bert`" in text
     assert '"type": "regions:coco, scenes/cc"' in text
+    asked = dataclasses.replace(config, data=DataConfig(source="photos:/NAME/a?captions=/NAME/b"))
+    assert card_lib.public(asked).data.source == "photos:a?captions=b"
+    assert card_lib.public(CONFIGS["joint"]) == CONFIGS["joint"]
 
 
 def test_a_card_tells_what_its_task_reads():

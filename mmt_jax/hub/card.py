@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -101,7 +102,7 @@ def text(
       metrics: of its checkpoint; those of an evaluation are shown.
       library: what loads it, by Hugging Face's name.
     """
-    config = model.config
+    config = public(model.config)
     name, task = config.tag or config.model.family, config.task.name
     kind, does = _purpose(config)
     shown = {
@@ -117,7 +118,7 @@ def text(
         "tags": ["mmt_jax", config.model.family, *([task] if task else [])],
     }
     if shown:
-        source = task or _public(config.eval.source or config.data.source)
+        source = task or config.eval.source or config.data.source
         result = {
             "task": {"type": kind},
             "dataset": {"name": source, "type": source},
@@ -134,7 +135,7 @@ def text(
         does=does,
         reads=_reads(config),
         usage=usage,
-        recipe=_recipe(model, step),
+        recipe=_recipe(model, config, step),
         scores=f"Of step {step}.\n\n| metric | value |\n|---|---|\n{rows}"
         if rows
         else "None were measured while it was trained; `mmt eval` measures them.",
@@ -189,26 +190,39 @@ def _learned(model: Model) -> str:
     return ", ".join(f"{name} × {weight:g}" for name, weight in weights.items() if weight)
 
 
-def _public(sources: str) -> str:
-    """Sources or folders, separated by commas; of a path on this machine only its last part."""
+def public(config: Any) -> Any:
+    """A config whose texts name, of a path on this machine, its last part alone."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = public(value)
+        elif isinstance(value, str):
+            parts = [part.strip() for part in value.split(",")]
+            if (shown := [*map(_last, parts)]) != parts:
+                changes[field.name] = ", ".join(shown)
+    return dataclasses.replace(config, **changes)
 
-    def last(source: str) -> str:
-        scheme, colon, path = source.strip().rpartition(":")
-        here = colon or path.startswith(("/", "~", "."))
-        return scheme + colon + (pathlib.PurePath(path).name if here else path)
 
-    return ", ".join(map(last, sources.split(",")))
+def _last(source: str) -> str:
+    """Of one source or folder; `photos:FOLDER?captions=FILE` names two."""
+    scheme, colon, path = source.rpartition(":")
+    if not (colon or path.startswith(("/", "~", "."))):
+        return path
+    names = (pathlib.PurePath(part).name for part in path.split("?captions="))
+    return scheme + colon + "?captions=".join(names)
 
 
-def _recipe(model: Model, step: int) -> str:
+def _recipe(model: Model, config: Config, step: int) -> str:
+    """`config` is that of `model`, as `public` has it."""
     if not step:
         return "Its weights were imported: the card that they came with tells how they were made."
-    config, optim, data = model.config, model.config.optim, model.config.data
+    optim, data = config.optim, config.data
     told = {
-        "data": f"`{_public(data.source)}`, split `{data.split}`",
+        "data": f"`{data.source}`, split `{data.split}`",
         "learned": _learned(model),
         "steps": f"{step} of {config.steps}, each of {config.batch_size} records; {config.dtype}",
         "optimiser": f"{optim.name}, {optim.schedule} from {optim.lr:g}, seed {config.seed}",
-        "began from": f"`{_public(config.init_from or config.pretrained or 'fresh weights')}`",
+        "began from": f"`{config.init_from or config.pretrained or 'fresh weights'}`",
     }
     return "\n".join(f"- {name}: {value}" for name, value in told.items())

@@ -37,7 +37,13 @@ from mmt_jax.data import schema
 from mmt_jax.files import whole_folder
 from mmt_jax.hub import card, preparation
 from mmt_jax.infer.export import signature
-from mmt_jax.infer.export.serialization import convert, quiet, readable_stablehlo, tensorflow
+from mmt_jax.infer.export.serialization import (
+    convert,
+    quiet,
+    readable_stablehlo,
+    tensorflow,
+    without_folders,
+)
 from mmt_jax.infer.predict import in_float32
 from mmt_jax.models import checks
 from mmt_jax.models.base import Model
@@ -132,10 +138,10 @@ def export_model(
 
 
 def _description(config: Config, step: int) -> dict[str, Any]:
-    """What `mmt.json` says: the config, the step, and the versions that wrote it."""
+    """What `mmt.json` says: the config without folders of this machine, the step, the versions."""
     others = {"jax": jax.__version__, "tensorflow": tensorflow().__version__}
     versions = {"mmt_jax": version()} | others
-    return {"config": as_dict(config), "step": step, "versions": versions}
+    return {"config": as_dict(card.public(config)), "step": step, "versions": versions}
 
 
 def _write(
@@ -176,7 +182,12 @@ def _write(
 
         return served
 
-    with tempfile.TemporaryDirectory() as folder_of_assets, readable_stablehlo(), quiet():
+    with (
+        tempfile.TemporaryDirectory() as folder_of_assets,
+        readable_stablehlo(),
+        without_folders(),
+        quiet(),
+    ):
         for attribute, (name, content) in assets.items():
             path = pathlib.Path(folder_of_assets) / name
             path.write_bytes(content)

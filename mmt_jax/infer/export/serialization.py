@@ -67,6 +67,20 @@ def readable_stablehlo() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def without_folders() -> Iterator[None]:
+    """Has what is serialised inside name source files without the folders of this machine."""
+    import jax
+
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = jax.config.values[name]
+    jax.config.update(name, r".*[/\\]")  # is taken away
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without TensorFlow's warnings of the slashes in our keys and of what its parts deprecate."""
     from absl import logging
