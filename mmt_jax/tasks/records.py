@@ -179,6 +179,7 @@ def _joined(
             f"first is {lacking[0].key!r} about {' and '.join(map(str, lacking[0].photos))}"
         )
         if say is None or not kept:
-            raise UsageError(f"{told}; give the source and split that hold them")
+            remedy = f"give the source and split that hold them ({len(where):,} photos were read)"
+            raise UsageError(f"{told}; {remedy}")
         say(f"{told}; they are left out")
     return kept, np.array(numbers, np.int64)
