@@ -18,6 +18,8 @@ from mmt_jax.study import examples, report, stats
 from mmt_jax.study.findings import Row
 from mmt_jax.study.results import Test
 
+pytestmark = pytest.mark.slow  # figures are drawn in earnest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 WIDE, PHONE = 1280, 390  # pixels
 
@@ -91,7 +93,6 @@ def chromium(*flags):
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian's package: chromium)")
 def test_nothing_is_cut_off_at_a_desk_or_on_a_phone(study, tmp_path):
     page = (study[0] / "report.html").read_text(encoding="utf-8")
