@@ -6,29 +6,27 @@ import re
 import types
 
 BLOCK = re.compile(
-    r"(?:^<!-- needs: (?P<needs>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One block: `needs` has what readers have and tests do not; lines with any are not run."""
+    """One block."""
 
     page: pathlib.Path
     line: int
     language: str
     text: str
-    needs: tuple[str, ...]
 
 
 def blocks(page):
     """All of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for found in BLOCK.finditer(text):
-        needs = tuple((found["needs"] or "").split(", ")) if found["needs"] else ()
         line = text.count("\n", 0, found.start("language")) + 1
-        yield Block(page, line, found["language"], found["text"], needs)
+        yield Block(page, line, found["language"], found["text"])
 
 
 def code(page, title):

@@ -96,12 +96,12 @@ def roberta():
     return [transformers.RobertaForMaskedLM(config)], tokenizer, None
 
 
-def lxmert():
+def lxmert(features=FEATURES):
     transformers, tokenizer = libraries()[1], wordpiece()
     config = transformers.LxmertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=TOKENS,
-        visual_feat_dim=FEATURES,
+        visual_feat_dim=features,
         num_qa_labels=4,
         num_object_labels=5,
         num_attr_labels=3,
@@ -160,25 +160,30 @@ def load(workdir):
 SYSTEMS = {f.__name__: f for f in (bert, roberta, lxmert, clip, bridgetower)}
 
 
+def publish(name, folder, **sizes):
+    """Writes a small model of that family as its authors do; returns heads, tokenizer, photos."""
+    heads, tokenizer, photos = SYSTEMS[name](**sizes)
+    heads = [randomised(heads[0]), *heads[1:]]
+    heads[0].save_pretrained(folder)
+    if len(heads) > 1:
+        both = {key: value for head in heads for key, value in head.state_dict().items()}
+        pytest.importorskip("safetensors.torch").save_file(
+            {k: v.contiguous().clone() for k, v in both.items()}, folder / "model.safetensors"
+        )
+    tokenizer.save_pretrained(folder)
+    if photos is not None:
+        photos.save_pretrained(folder)
+    return heads, tokenizer, photos
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Published folders, workdirs of them in `work/`, a photo and its regions; models by name."""
     libraries()[0].manual_seed(0)  # whatever other tests drew before these models are made
     root, models = tmp_path_factory.mktemp("cards"), {}
-    save_file = pytest.importorskip("safetensors.torch").save_file
-    for name, make in SYSTEMS.items():
-        heads, tokenizer, photos = make()
-        models[name] = [randomised(heads[0]), *heads[1:]], tokenizer, photos
+    for name in SYSTEMS:
         folder = root / "published" / name
-        heads[0].save_pretrained(folder)
-        if len(heads) > 1:
-            both = {key: value for head in heads for key, value in head.state_dict().items()}
-            save_file(
-                {k: v.contiguous().clone() for k, v in both.items()}, folder / "model.safetensors"
-            )
-        tokenizer.save_pretrained(folder)
-        if photos is not None:
-            photos.save_pretrained(folder)
+        models[name] = publish(name, folder)
         argv = ["import", f"--from={folder}", f"--model={name}", f"--out={root / 'work' / name}"]
         assert cli.main(argv) == 0
     rng = np.random.default_rng(1)

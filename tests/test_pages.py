@@ -1,8 +1,7 @@
-"""Blocks of pages are run, small, in order, in a folder of their page.
+"""Blocks of README and pages are run, small, in order, in a folder of their page.
 
-A comment in front of a block, `<!-- needs: NAME, … -->`, names what readers have and tests do not:
-lines with any of it are left out. Blocks of make, pip and drawings are left out too, and
-docs/results.md, whose commands ran for hours; test_readme.py holds the flags of all of them.
+What readers have when they come to a page, page_files.py makes. LEFT_OUT is all that is not run;
+test_readme.py holds the flags of every command.
 """
 
 import importlib.util
@@ -11,8 +10,7 @@ import re
 import shlex
 import shutil
 
-import convert_samples
-import corpora_samples
+import page_files
 import pages
 import pytest
 
@@ -20,9 +18,24 @@ from mmt_jax.cli import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = {page.stem: list(pages.blocks(page)) for page in PAGES if page.stem != "results"}
-# Those that have been seen to run whole. The others' are held against the flags alone as yet.
-RUN = ("data", "detectors", "evaluate", "export", "models", "photos", "recipes", "search", "train")
+BLOCKS = {
+    page.stem: blocks
+    for page in PAGES
+    if page.stem != "results" and (blocks := list(pages.blocks(page)))
+}
+# Which lines of commands and which blocks of Python are not run here, and why; and docs/results.md,
+# whose commands ran for hours.
+LEFT_OUT = {
+    r"^make ": "it is what runs these tests, or trains for minutes, as the CI does",
+    r"^pip ": "it downloads; test_wheel.py installs the package",
+    r"=https://": "the address of a photo; test_pictures.py serves one",
+    r">> ~": "it writes the reader's own settings",
+    r"mmt_jax\.load\(\"work/bridgetower\"\)": "test_cards.py runs it beside transformers",
+    r"^# (in )?mmt_jax/": "test_extending.py and test_task_training.py put it there and run it",
+    r"nlvr2-module": "test_export.py makes such a module, and calls it so",
+}
+# A block of commands is one that begins with any of these; others without a language are drawings.
+PROGRAM = r"(mmt|make|pip|python) "
 
 # What runs are cut to: flags set where a command's line has the pattern, the last one's value.
 CUTS = {
@@ -31,7 +44,7 @@ CUTS = {
     "config.data.workers=0",
     r"mmt train .*data_cc(?!.*layers=)": "config.model.layers=('text','merged')",
     r"mmt train .*=data_cc ": "config.model.width=96 config.model.mlp_dim=96",
-    r"mmt train .*baseline_": "config.model.layers=('text','image')",
+    r"mmt train .*baseline_(?!.*init_from)": "config.model.layers=('text','image')",
     r"mmt train .*lxmert": "config.model.language_layers=1 config.model.region_layers=1 "
     "config.model.cross_layers=1",
     r"mmt train .*bridgetower": "config.model.tower_layers=1 config.model.cross_layers=1",
@@ -62,91 +75,23 @@ STUDIES = {{
 """
 
 
-def features(folder, split, numbers):
-    """LXMERT's file of such photos, and Karpathy's of their captions."""
-    (row,) = (convert_samples.lxmert(folder)).read_text().splitlines()[:1]
-    (folder / "val2014_obj36.tsv").unlink()
-    rows = [row.replace("000000000139", f"{number:012d}") + "\n" for number in numbers]
-    (folder / f"{split}_obj36.tsv").write_text("".join(rows))
-    every = [
-        (part, [f"{word} room"] * 2, {"cocoid": n, "filepath": "val2014", "filename": name})
-        for part, first, last in (("train", 1, 20), ("val", 31, 36))
-        for n in range(first, last)
-        for word in [("red", "blue", "large", "small")[n % 4]]
-        for name in [f"COCO_val2014_{n:012d}.jpg"]
-    ]
-    corpora_samples.put(folder / "dataset_coco.json", corpora_samples.karpathy("coco", every))
-
-
-def questions(split, numbers):
-    """VQAv2's two files about photos of those numbers."""
-    asked = [{"image_id": n, "question_id": n, "question": f"what is {n % 4}?"} for n in numbers]
-    answered = [
-        {
-            "question_id": row["question_id"],
-            "answer_type": "other",
-            "multiple_choice_answer": word,
-            "answers": [{"answer": word}] * 10,
-        }
-        for row in asked
-        for word in [("red", "blue")[row["image_id"] % 2]]
-    ]
-    folder = pathlib.Path()
-    name = f"v2_OpenEnded_mscoco_{split}2014_questions.json"
-    corpora_samples.put(folder / name, {"questions": asked})
-    annotations = f"v2_mscoco_{split}2014_annotations.json"
-    corpora_samples.put(folder / annotations, {"annotations": answered})
-
-
-def pictures(folder):
-    """Photos, and their captions beside them."""
-    for number in range(24):
-        corpora_samples.photo(folder / f"{number}.png", number)
-    rows = [{"image_id": str(n), "captions": [f"picture {n % 5}"]} for n in range(24)]
-    corpora_samples.put(folder / "captions.jsonl", corpora_samples.lines(rows))
-    shutil.copy(folder / "captions.jsonl", "captions.jsonl")
-
-
-# What readers have when they come to a page: commands that make it, or what writes it.
-CONVERT = "mmt data convert --format=lxmert-tsv --captions=dataset_coco.json"
-HAVE = {
-    "work/cc": ["mmt train --config=data_cc,scale=tiny --workdir=work/cc"],
-    "work/cc-module": ["mmt export --workdir=work/cc --out=work/cc-module"],
-    "work/photo.npz": ["mmt record --data=scenes --split=test --index=0 --out=work/photo.npz"],
-    "work/tern": ["mmt train --config=tern:original,scale=tiny --workdir=work/tern"],
-    "work/clip": ["mmt train --config=clip:base,scale=tiny --workdir=work/clip"],
-    "work/attention": ["mmt ablate --study=attention --workdir=work/attention"],
-    "train_obj36.tsv": lambda: features(pathlib.Path(), "train", range(1, 20)),
-    "val_obj36.tsv": lambda: features(pathlib.Path(), "val", range(31, 36)),
-    "regions:my_photos": [
-        f"{CONVERT} --in=train_obj36.tsv --out=my_photos",
-        f"{CONVERT} --in=val_obj36.tsv --out=my_photos --split=val",
-    ],
-    "regions:coco": [
-        f"{CONVERT} --in=train_obj36.tsv --out=coco",
-        f"{CONVERT} --in=val_obj36.tsv --out=coco --split=val",
-    ],
-    "work/lxmert": [
-        "mmt train --config=lxmert:base,scale=tiny --workdir=work/lxmert "
-        "--config.data.source=regions:coco"
-    ],
-    "v2_OpenEnded_mscoco_train2014_questions.json": lambda: questions("train", range(1, 20)),
-    "v2_OpenEnded_mscoco_val2014_questions.json": lambda: questions("val", range(31, 36)),
-    "photos:holiday": lambda: pictures(pathlib.Path("holiday")),
-    "--images=holiday": lambda: pictures(pathlib.Path("holiday")),
-    "raw/coco": lambda: corpora_samples.coco_captions(pathlib.Path("raw/coco")),
-    "raw/vg": lambda: corpora_samples.visual_genome(pathlib.Path("raw/vg")),
-}
-
-
 def parts(block):
-    """What of a block is run: its commands, each on a line, or its Python whole."""
-    lines = block.text.replace("\\\n", " ").splitlines(keepends=True)
-    lines = [line for line in lines if not any(need in line for need in block.needs)]
+    """What a block has: its commands, each on a line, or its Python whole."""
     if block.language == "python":
-        text = "".join(lines)
-        return [text] if text.strip() and not text.startswith(("# mmt_jax/", "# in ")) else []
-    return [line.strip() for line in lines if line.startswith("mmt ")]
+        return [block.text]
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line] if re.match(PROGRAM, block.text) else []
+
+
+def left_out(part):
+    """The first of LEFT_OUT that a part is, if any."""
+    return next((each for each in LEFT_OUT if re.search(each, part, re.MULTILINE)), None)
+
+
+RUN = {
+    name: [(block, part) for block in blocks for part in parts(block) if not left_out(part)]
+    for name, blocks in BLOCKS.items()
+}
 
 
 def cut(line):
@@ -159,9 +104,9 @@ def cut(line):
     return argv
 
 
-def have(text, kept, but=None):
-    """Makes what `text` reads and is not there, save what it makes itself."""
-    for name, how in HAVE.items():
+def have(text, kept, had, but=None):
+    """Makes what `text` reads and is not there, save what it makes itself, and adds it to `had`."""
+    for name, how in page_files.HAVE.items():
         path = pathlib.Path(re.sub(r"^.*[:=]", "", name))
         asked = re.search(rf"{re.escape(name)}(?![\w-])", text)
         if asked and not path.exists() and str(path) != but:
@@ -170,18 +115,27 @@ def have(text, kept, but=None):
                 how()
             else:
                 for line in how:
-                    command(line, kept)
+                    command(line, kept, had)
+            had.add(str(path))
 
 
-def command(line, kept):
-    """Runs a line; what training makes is kept for the pages that train the same."""
+def command(line, kept, had):
+    """Runs a line; what training makes is kept for the pages that train the same.
+
+    What of `had` a page makes only further down is made anew: commands overwrite nothing.
+    """
     argv = cut(line)
     trains = argv[0] in ("train", "ablate")
     flag = "--workdir=" if trains else "--out="
     made = next((arg.removeprefix(flag) for arg in argv if arg.startswith(flag)), None)
-    have(line, kept, but=made)
-    if trains and tuple(argv) in kept:
-        shutil.copytree(kept[tuple(argv)], made, symlinks=True, dirs_exist_ok=True)
+    have(line, kept, had, but=made)
+    if not trains and made in had:
+        had.remove(made)
+        here, aside = pathlib.Path(made).absolute(), pathlib.Path(f"{made}.had").absolute()
+        here.rename(aside)
+        kept.update({key: aside for key, path in kept.items() if path == here})
+    if trains and tuple(argv) in kept and not pathlib.Path(made).exists():
+        shutil.copytree(kept[tuple(argv)], made, symlinks=True)
     assert main.main(argv) == 0, line
     if trains:
         kept[tuple(argv)] = pathlib.Path(made).absolute()
@@ -195,22 +149,31 @@ def kept():
 
 @pytest.mark.slow
 @pytest.mark.tf
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="exports need tf")
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.torch
+@pytest.mark.parametrize("name", [name for name in RUN if RUN[name]])
 def test_blocks_run_in_order(name, kept, tmp_path, monkeypatch):
+    for module in ("tensorflow", "tensorflow_datasets", "transformers", "apache_beam"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "studies.py").write_text(STUDIES)
-    names = {}
-    for block in BLOCKS[name]:
-        for part in parts(block):
-            if block.language == "python":
-                have(part, kept)
-                exec(compile(part, f"{block.page}:{block.line}", "exec"), names)
-            else:
-                command(part, kept)
+    names, had = {}, set()
+    for block, part in RUN[name]:
+        if block.language == "python":
+            have(part, kept, had)
+            exec(compile(part, f"{block.page}:{block.line}", "exec"), names)
+        else:
+            command(part, kept, had)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_what_is_needed_is_in_its_block(name):
-    needs = [(need, block.text) for block in BLOCKS[name] for need in block.needs]
-    assert [need for need, text in needs if need not in text] == []
+def test_no_command_is_where_it_is_not_seen(name):
+    text = BLOCKS[name][0].page.read_text(encoding="utf-8").replace("\\\n", " ")
+    there = [line for line in text.splitlines() if re.match(PROGRAM, line)]
+    seen = [part for block in BLOCKS[name] if not block.language for part in parts(block)]
+    assert seen == there
+
+
+def test_what_is_left_out_is_there():
+    every = [part for blocks in BLOCKS.values() for block in blocks for part in parts(block)]
+    assert {left_out(part) for part in every} - {None} == set(LEFT_OUT)
