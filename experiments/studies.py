@@ -122,7 +122,15 @@ STUDIES: dict[str, Study] = {
             "baseline_baseline-no-bert-transfer",
         ),
         _study("noise", *_CORPORA, *DIALLED),
-        _study("depth", "data_cc", *_DEPTHS, "architecture_mixed-modality", scale="tiny"),
+        # Six layers hardly leave chance at twice this rate.
+        _study(
+            "depth",
+            "data_cc",
+            *_DEPTHS,
+            "architecture_mixed-modality",
+            scale="tiny",
+            overrides=RECIPE | {"optim.lr": 1e-3},
+        ),
         _study("heads", "data_cc", *_HEADS, *_KINDS),
         _study("baselines", "data_cc", "architecture_coattention", *_BASELINES),
         # Other systems' models under the study's objectives, each on what it reads: BridgeTower on
