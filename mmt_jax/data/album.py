@@ -144,7 +144,7 @@ class _Albums(Source):
                 f"photos:FOLDER?captions=FILE"
             )
         if silent := len(asked) - len(rows):
-            first = album.names[np.setdiff1d(asked, rows)[0]]
+            first = album.photo_name(int(np.setdiff1d(asked, rows)[0]))
             _tell(
                 f"{self}, {split}: left out {silent:,} photos without caption; the first: {first}"
             )
