@@ -38,9 +38,12 @@ def stage(line: str) -> None:
         say(f"{line} …")
 
 
-def track(items: Iterable[T], what: str, *, shown: bool = True) -> Iterator[T]:
-    """Yields `items`, and says how many of them (`what`, such as "photos") are done."""
-    with Counter(what, len(items) if isinstance(items, Sized) else None, shown=shown) as counter:
+def track(
+    items: Iterable[T], what: str, *, total: int | None = None, shown: bool = True
+) -> Iterator[T]:
+    """Yields `items`, and says how many of them (`what`, such as "photos") are done, of `total`."""
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    with Counter(what, total, shown=shown) as counter:
         for item in items:
             yield item
             counter.add(1)

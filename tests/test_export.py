@@ -487,6 +487,9 @@ def test_a_card_names_no_folder_of_the_machine_it_was_written_on():
     assert '"type": "regions:coco, scenes/cc"' in text
     asked = dataclasses.replace(config, data=DataConfig(source="photos:/NAME/a?captions=/NAME/b"))
     assert card_lib.public(asked).data.source == "photos:a?captions=b"
+    for told, shown in [("/NAME/runs/a:b", "a:b"), ("gs://bucket/run", "gs://bucket/run")]:
+        asked = dataclasses.replace(config, init_from=told)
+        assert card_lib.public(asked).init_from == shown
     assert card_lib.public(CONFIGS["joint"]) == CONFIGS["joint"]
 
 

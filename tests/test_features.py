@@ -250,14 +250,17 @@ def test_a_prepared_corpus_becomes_a_region_folder_with_its_captions(
 ):
     seen = []
 
-    def track(items, what):
+    totals = {}
+
+    def track(items, what, total=None):
+        totals[what] = total
         for item in items:
             seen.append((what, len(detector.seen)))
             yield item
 
     monkeypatch.setattr(progress, "track", track)
     summary = run(corpus, tmp_path / "out", split="train")
-    assert summary.photos == 2
+    assert summary.photos == totals["ids and captions"] == 2
     first = [detected for what, detected in seen if what == "ids and captions"]
     assert first == [0, 0]  # a bar before the first photo
     found = formats.read(tmp_path / "out", "train")

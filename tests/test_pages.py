@@ -147,12 +147,24 @@ def kept():
     return {}
 
 
+EXTRAS = (
+    "apache_beam",
+    "faiss",
+    "onnxruntime",
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorflow_hub",
+    "torch",
+    "transformers",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.tf
 @pytest.mark.torch
 @pytest.mark.parametrize("name", [name for name in RUN if RUN[name]])
 def test_blocks_run_in_order(name, kept, tmp_path, monkeypatch):
-    for module in ("tensorflow", "tensorflow_datasets", "transformers", "apache_beam"):
+    for module in EXTRAS:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ from mmt_jax.study.results import Test
 
 pytestmark = pytest.mark.slow  # figures are drawn in earnest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+CHROMIUM = shutil.which("chromium") or ""
 WIDE, PHONE = 1280, 390  # pixels
 
 # How wide each page would be, and which texts of figures leave their figure, where they are cut.
@@ -55,10 +55,11 @@ class Sized(Fakes):
 def study(tmp_path_factory):
     """A study of photos on disk whose best run has examples, of all that a page can show."""
     folder = tmp_path_factory.mktemp("photos")
-    for number in range(6):
+    for number in range(7):
         picture = np.full((90, 60 + 30 * (number % 2), 3), 40 * number, np.uint8)
         plt.imsave(folder / f"{number}.png", picture)
-        (folder / f"{number}.txt").write_text(f"photo number {number} of a long day by the sea")
+        if number:  # the first has no caption
+            (folder / f"{number}.txt").write_text(f"photo number {number} of a long day by the sea")
     source = f"photos:{folder}"
     workdir = tmp_path_factory.mktemp("study")
     test = EvalConfig(source=source, split="train", limit=0)
@@ -142,6 +143,15 @@ def test_photos_are_shown_where_a_study_is_of_photos(study):
     assert len(pictures) == len(page.assets) == 6 * len(examples.WHICH)
     assert "a caption, hardest query" in page.words
     assert examples.drawing(Test("photos:nowhere", "train", 0, 1)) is None
+
+
+def test_photos_are_numbered_as_they_were_when_they_were_scored(tmp_path):
+    for number in range(3):
+        plt.imsave(tmp_path / f"{number}.png", np.full((8, 8, 3), 100 * number, np.uint8))
+    for number in (1, 2):  # the first has no caption
+        (tmp_path / f"{number}.txt").write_text("a caption")
+    picture = examples.drawing(Test(f"photos:{tmp_path}", "train", 0, 1))
+    assert [int(picture(number).mean()) for number in range(2)] == [100, 200]
 
 
 def test_kinds_of_loss_have_panels_of_their_own(study):

@@ -76,6 +76,7 @@ FLAGS = (
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
 OF_TASKS = ("questions", "annotations", "labels")
+OF_RANKING = ("fold", "ndcg", "rerank", "by", "weight", "top", "vocab")
 METRICS = ("r@1", "r@5", "r@10", "median_rank", "mean_rank", "map")
 
 
@@ -101,6 +102,9 @@ def _answer(args: types.SimpleNamespace) -> None:
     from mmt_jax.train import published
 
     task = registry.scored(args.task)
+    for name in OF_RANKING:
+        if getattr(args, name):
+            raise UsageError(f"--{name} is for retrieval; leave out --task or it")
     if args.out:
         check_new(args.out)
     names = labels.read(args.labels) if args.labels else None
@@ -149,7 +153,7 @@ def _probe(args: types.SimpleNamespace) -> None:
     from mmt_jax.study import probe
 
     _needs(args)
-    for name in ("task", *OF_TASKS, "fold", "ndcg", "rerank", "by", "weight", "vocab"):
+    for name in ("task", *OF_TASKS, *OF_RANKING):
         if getattr(args, name):
             raise UsageError(f"--{name} says nothing of --probe; leave one of them out")
     out = check_new(args.out) if args.out else None
@@ -215,8 +219,9 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
 
     seen = write if file else None
     if predictor is None:
-        if args.rerank or args.by:
-            raise UsageError("--rerank is for workdirs and not for a SavedModel; leave it out")
+        for name in ("rerank", "by", "weight"):
+            if getattr(args, name):
+                raise UsageError(f"--{name} is for workdirs and not for a SavedModel; leave it out")
         score = retrieval.scores_of(scorer, examples)
         return retrieval.ranked(score, examples, fold=args.fold, ndcg=args.ndcg, seen=seen)
     return retrieval.evaluate(

@@ -145,7 +145,8 @@ def _listed(
             f"{folder}: an example of this corpus has several photos; regions are made of corpora "
             f"whose examples have one"
         )
-    found = [*progress.track(album.of_examples(examples, folder), "ids and captions")]
+    photos = album.of_examples(examples, folder)
+    found = [*progress.track(photos, "ids and captions", total=len(examples))]
     return found, prepared.caption_feature(examples.names) is not None, None
 
 

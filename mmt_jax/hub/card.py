@@ -206,9 +206,10 @@ def public(config: Any) -> Any:
 
 def _last(source: str) -> str:
     """Of one source or folder; `photos:FOLDER?captions=FILE` names two."""
-    scheme, colon, path = source.rpartition(":")
-    if not (colon or path.startswith(("/", "~", "."))):
-        return path
+    local = source.startswith(("/", "~", "."))
+    scheme, colon, path = ("", "", source) if local else source.partition(":")
+    if path.startswith("//") or not (colon or local):
+        return source
     names = (pathlib.PurePath(part).name for part in path.split("?captions="))
     return scheme + colon + "?captions=".join(names)
 

@@ -64,7 +64,7 @@ def drawing(test: Test) -> Callable[[int], np.ndarray] | None:
     if corpus := probe.generated(test.source):
         return lambda photo: scenes.picture(corpus.name, test.split, photo, level=corpus.level)
     try:
-        photos, *others = sources.load(test.source, test.split, pixels=True, bare=True)
+        photos, *others = sources.load(test.source, test.split, pixels=True)
         photos.picture(0)
     except UsageError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+from mmt_jax.errors import UsageError
 from mmt_jax.infer import document
 from mmt_jax.photos import pictures
 from mmt_jax.study import probe
@@ -37,9 +38,13 @@ def examples(findings: Findings) -> list[str]:
         return []
     kind = "found generated" if probe.generated(test.source) else "found"
     numbers = {photo for example in findings.examples for photo in example.found}
-    drawn = {
-        photo: document.picture(pictures.at_most(picture(photo), SIDE)) for photo in sorted(numbers)
-    }
+    try:
+        drawn = {
+            photo: document.picture(pictures.at_most(picture(photo), SIDE))
+            for photo in sorted(numbers)
+        }
+    except (UsageError, IndexError):  # some have gone since
+        return []
     parts = [
         "<h2>What it finds</h2>",
         f"<p>Queries of {html.escape(f'{test.source} {test.split}')} and the photos that "
