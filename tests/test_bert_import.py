@@ -112,6 +112,7 @@ def test_a_bert_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     assert "bert has no head over words; ask a model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tag", "layers"),
     [
@@ -150,6 +151,7 @@ def test_a_row_takes_the_sizes_of_what_it_starts_from(tmp_path, tag, layers):
     assert prepare(config, tmp_path / "run").config == made.config  # it goes on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "layers"), [("tern", 2), ("lxmert", 3)])
 def test_other_systems_take_the_sizes_of_their_text_encoder(tmp_path, family, layers):
     _, out = imported(tmp_path)

@@ -142,6 +142,7 @@ def test_called_or_served_it_answers_in_batches(tf, loaded):
     assert module.signatures["serving_default"].structured_outputs["output"].shape[1] == 2
 
 
+@pytest.mark.slow
 def test_the_model_reads_masked_tokens(loaded):
     default = loaded("joint").signatures["default"]
     inputs = pairs("joint", 4)

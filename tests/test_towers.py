@@ -51,6 +51,7 @@ def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
     np.testing.assert_allclose(fused.scores[-1], np.diag(wanted), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_scale_starts_at_clips_and_counts_as_100_at_most_yet_learns_beyond():
     model = build(cosine=True)
     fresh = model.init(jax.random.key(0))
