@@ -412,6 +412,14 @@ def test_initial_values_are_as_the_shapes_say_and_follow_the_key():
         ({"layout": "cls_last"}, r"config\.model\.layout='cls_last'.*release, cls_first"),
         ({"family": "bert"}, r"config\.objective\.itm='classification'.*bert; it has none"),
         (
+            {
+                "family": "bert",
+                "objective": {"itm": "none", "mrm": 0.0},
+                "embed_regions": False,
+            },
+            "embed_regions=False is for models of photos and captions",
+        ),
+        (
             {"family": "bert", "objective": {"itm": "none", "mrm": 1.0}},
             r"config\.objective\.mrm is 1\.0, but the family bert is trained by mlm alone; set",
         ),

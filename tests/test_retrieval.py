@@ -261,6 +261,7 @@ def test_eval_by_another_workdir_prints_and_writes_what_evaluate_finds(tmp_path,
     for flags, message in (
         (how[:1], "--by=WORKDIR and --rerank=K, both"),
         (("--weight=1",), "--by=WORKDIR and --rerank=K, both"),
+        ((f"--by={workdirs[1]}", "--rerank=1", "--weight=nan"), "weight is nan"),
         ((f"--by={workdirs[0]}", "--rerank=1"), "no embeddings to choose pairs by"),
     ):
         status, said = mmt(*flags)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -212,6 +213,8 @@ def evaluate(
     name = config.tag or "this model"
     if rerank < 0:
         raise UsageError(f"rerank is {rerank}; give a number of pairs, or 0 to score all of them")
+    if not math.isfinite(weight):
+        raise UsageError(f"weight is {weight}; give a number that scores can be added to")
     if (by is None and weight) or (by is not None and not rerank):
         raise UsageError(
             "another model chooses pairs with --by=WORKDIR and --rerank=K, both of them"

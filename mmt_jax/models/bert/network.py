@@ -6,6 +6,7 @@ from jaxtyping import Float
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.tasks import SENTENCE
+from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Encoded
 from mmt_jax.models.mmt.network import StreamNetwork
 from mmt_jax.nn.heads import SentenceHead
@@ -18,6 +19,17 @@ class Bert(StreamNetwork):
     itms = ("none",)
     trains = ("mlm",)
     answers_on = (SENTENCE,)
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        super().check(config)
+        given, untouched = vars(config.model), vars(type(config.model)())
+        for name in ("cosine", "pooling", "text_dropout", "image_dropout", "embed_regions"):
+            if given[name] != untouched[name]:
+                raise UsageError(
+                    f"config.model.{name}={given[name]} is for models of photos and captions; "
+                    f"leave it out"
+                )
 
     def __init__(self, config: Config):
         super().__init__(config)
