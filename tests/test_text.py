@@ -150,6 +150,15 @@ def test_vocabulary_that_cannot_be_trained(captions, size):
         vocabulary.train(captions, size)
 
 
+def test_frequent_words_are_one_piece():
+    colours, shapes = ("red", "blue", "green", "orange"), ("star", "ring", "heart", "cross")
+    things = [f"a {colour} {shape}" for colour in colours for shape in shapes]
+    captions = [f"{a} and {b} on the wall" for a in things for b in things if a != b]
+    tokenizer = vocabulary.train(captions, 500)
+    for word in set(" ".join(captions).split()):
+        assert len(tokenizer.encode(word)) == 1, word
+
+
 def _trained_elsewhere(**options):
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
