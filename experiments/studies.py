@@ -98,6 +98,8 @@ STUDIES: dict[str, Study] = {
             "architecture_vilbert-1block",
             "loss_v1-contrastive32",
             "loss_single-modality-contrastive32",
+            "loss_itm_mlm",
+            "loss_itm_mrm",
             "baseline_baseline-no-bert-transfer",
             overrides=LONGER,
         ),

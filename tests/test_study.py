@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import xml.etree.ElementTree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mmt_jax.configs import variants
 from mmt_jax.configs.config import EvalConfig, Study
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes.probe import KINDS, questions
-from mmt_jax.study import figures, probe, stats, verdicts
+from mmt_jax.study import figures, findings, probe, stats, verdicts
 from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
 
 R1 = "image_retrieval/r@1"
@@ -190,6 +191,18 @@ def test_figures_of_the_page_are_files_too(finished):
         drawn = file.read_text(encoding="utf-8")
         assert drawn in page
         assert xml.etree.ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_curves_have_bands_over_seeds(tmp_path):
+    for seed, value in enumerate((0.2, 0.4)):
+        lines = [{"step": 1, "itm": value}, {"step": 2, "loss": 1.0}]
+        (tmp_path / f"{seed}").mkdir()
+        (tmp_path / f"{seed}" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    runs = [SimpleNamespace(run=SimpleNamespace(folder=tmp_path / seed)) for seed in "01"]
+    steps, (at,) = findings.curve(runs, "itm")
+    assert steps == [1]
+    half = 12.7062 * 0.1  # Student's t with one degree of freedom times the standard error
+    assert (at.low, at.mean, at.high) == pytest.approx((0.3 - half, 0.3, 0.3 + half), rel=1e-4)
 
 
 @pytest.mark.usefixtures("finished")  # draws in earnest

@@ -68,11 +68,11 @@ def dots(rows: Mapping[str, Mapping[str, stats.Interval]], *, label: str, chance
     return _svg(draw, name="dots", height=3.4)
 
 
-Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # by tag: steps and values
+Lines = Mapping[str, tuple[Sequence[float], Sequence[stats.Interval]]]  # by tag: steps and values
 
 
 def curves(panels: Mapping[str, Lines]) -> str:
-    """One line a tag; by label, panels of what cannot be compared, one below the other."""
+    """One line a tag with its band; by label, panels of what cannot be compared, in a column."""
 
     def draw(axes: Any) -> None:
         import matplotlib
@@ -80,7 +80,9 @@ def curves(panels: Mapping[str, Lines]) -> str:
         for axis, (label, lines) in zip(np.atleast_1d(axes), panels.items(), strict=True):
             colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(lines)))
             for colour, (tag, (steps, values)) in zip(colours, lines.items(), strict=True):
-                axis.plot(steps, values, color=colour, lw=1.2, label=tag)
+                axis.plot(steps, [i.mean for i in values], color=colour, lw=1.2, label=tag)
+                ends = [i.low for i in values], [i.high for i in values]
+                axis.fill_between(steps, *ends, color=colour, alpha=0.15, lw=0)
             axis.set_xlabel("step")
             axis.set_ylabel(label)
             axis.grid(axis="y")

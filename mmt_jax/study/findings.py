@@ -135,8 +135,8 @@ def _corpora(by_tag: Mapping[str, Sequence[Result]]) -> dict[str, corpora.Proper
     return corpora.properties(configs, target=target, split=split)
 
 
-def curve(runs: Sequence[Result], name: str) -> tuple[list[int], list[float]]:
-    """A metric of `metrics.jsonl` by step, averaged over the runs that logged it there."""
+def curve(runs: Sequence[Result], name: str) -> tuple[list[int], list[stats.Interval]]:
+    """A metric of `metrics.jsonl` by step, over the runs that logged it there."""
     values: dict[int, list[float]] = {}
     for run in runs:
         path = run.run.folder / "metrics.jsonl"
@@ -145,4 +145,4 @@ def curve(runs: Sequence[Result], name: str) -> tuple[list[int], list[float]]:
             if entry.get(name) is not None:
                 values.setdefault(entry["step"], []).append(entry[name])
     steps = sorted(values)
-    return steps, [float(np.mean(values[step])) for step in steps]
+    return steps, [stats.t_interval(values[step]) for step in steps]

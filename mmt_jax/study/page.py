@@ -93,7 +93,7 @@ def plots(findings: Findings) -> dict[str, str]:
         ("training", "itm", labels),
         ("validation", claims.METRIC, dict.fromkeys(labels, "R@1, validation")),
     ):
-        panels: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+        panels: dict[str, dict[str, tuple[list[int], list[stats.Interval]]]] = {}
         for tag, runs in by_tag.items():
             if len((line := curve(runs, value))[0]) > 1:
                 panels.setdefault(label[tag], {})[tag] = line
@@ -295,7 +295,10 @@ def _corpora(findings: Findings, plot: str) -> list[str]:
 
 def _curves(findings: Findings, drawn: Sequence[str]) -> list[str]:
     left_out = len(findings.table) > CURVES
-    note = f'<p class="soft">The {CURVES} best variants.</p>' if left_out else ""
+    said = [f"The {CURVES} best variants."] if left_out else []
+    if any(row.seeds > 1 for row in findings.table):
+        said.append("Bands are 95 % intervals over seeds.")
+    note = f'<p class="soft">{" ".join(said)}</p>' if said else ""
     return ["<h2>Training</h2>", note, *drawn] if drawn else []
 
 
