@@ -39,7 +39,7 @@ CONFIGS = {
     "joint": small.config(("text", "merged")),
     "tower": small.config(("text", "image"), family="two_tower", itm="contrastive", pixels=True),
     "cosine": dataclasses.replace(
-        small.config(("text", "single"), itm="contrastive", cosine=True, pooling="mean+cls"),
+        small.config(("text", "single"), itm="contrastive", cosine=True, pooling="mean+cls+words"),
         init_from="/home/NAME/runs/first",
     ),
 }

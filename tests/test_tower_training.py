@@ -44,7 +44,7 @@ CONFIG = Config(
         max_positions=32,
         dropout=0.0,
         cosine=True,
-        pooling="mean+cls",
+        pooling="mean+cls+words",
     ),
     objective=ObjectiveConfig(itm="contrastive", candidates=8, mlm=0.0, mrm=0.0),
     data=DataConfig(source="scenes@1/cc", size=16, vocab_size=120, text_length=12, max_regions=4),

@@ -14,7 +14,7 @@ from mmt_jax.objectives import losses
 CAPTIONS, PHOTOS = tiny.text([3, 2, 1]), tiny.image([3, 2, 1])
 CONTRAST = {"itm": "contrastive", "mlm": 0.0, "mrm": 0.0, "candidates": 4}
 FAMILIES = {"mmt": ("text", "single"), "two_tower": ("text", "image")}
-OPTIONS = {"cosine": True, "pooling": "mean+cls"}
+OPTIONS = {"cosine": True, "pooling": "mean+cls+words"}
 
 
 def build(family="two_tower", *, objective=(), **options):
@@ -25,6 +25,20 @@ def build(family="two_tower", *, objective=(), **options):
 
 def encoded(model, params, text=CAPTIONS, image=PHOTOS):
     return model.encode_text(params, text), model.encode_image(params, image)
+
+
+def words(params, text):
+    """The mean of the embeddings of what is no special token, by numpy and one by one."""
+    table = {name: np.float64(params["text"][name]["embedding"]) for name in ("tokens", "segments")}
+    positions, norm = np.float64(params["text"]["positions"]["embedding"]), params["text"]["norm"]
+    found = np.zeros((len(text.mask), positions.shape[1]))
+    for row, (ids, real) in enumerate(zip(text.token_ids, text.mask, strict=True)):
+        pieces = ids[real][1:-1]
+        for place, piece in enumerate(pieces, 1):  # [SEP] is at 0
+            x = table["tokens"][piece] + table["segments"][0] + positions[place]
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-12) * norm["scale"] + norm["bias"]
+            found[row] += x / len(pieces)
+    return found
 
 
 def products(model, params, text, image):
@@ -38,12 +52,13 @@ def products(model, params, text, image):
 def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
     model = build(family, **OPTIONS)
     params = tiny.params(model)
-    items = encoded(model, params)
-    units = []
-    for item, pool in zip(items, (params["pool_text"], params["pool_image"]), strict=True):
+    items, units = encoded(model, params), []
+    more = [words(params, CAPTIONS)], []
+    pools = params["pool_text"], params["pool_image"]
+    for item, pool, parts in zip(items, pools, more, strict=True):
         states, real = np.float64(item.states), np.asarray(item.mask)
         mean = np.stack([s[r].mean(axis=0) for s, r in zip(states, real, strict=True)])
-        x = np.concatenate([mean, states[:, -1]], axis=1) @ pool["kernel"] + pool["bias"]
+        x = np.concatenate([mean, states[:, -1], *parts], axis=1) @ pool["kernel"] + pool["bias"]
         units.append(x / np.linalg.norm(x, axis=1, keepdims=True))
     wanted = np.exp(np.float64(params["score"]["log_scale"])) * units[0] @ units[1].T
     np.testing.assert_allclose(products(model, params, *items), wanted, atol=1e-5)
@@ -64,6 +79,23 @@ def test_the_scale_starts_at_clips_and_counts_as_100_at_most_yet_learns_beyond()
     at, beyond = np.float32(np.log(100.0)), np.float32(np.log(500.0))
     np.testing.assert_allclose(score(beyond), score(at), rtol=1e-6)
     np.testing.assert_allclose(jax.grad(score)(beyond), score(at), rtol=1e-6)  # d exp = exp
+
+
+def test_words_stand_for_a_caption_beside_what_mean_and_cls_give():
+    model, without = build(pooling="mean+cls+words"), build(pooling="mean+cls")
+    params, text = tiny.params(model), tiny.text([3, 0, 5], length=9)
+    found = np.asarray(model.encode_text(params, text).heads[0])
+    plain = np.asarray(without.encode_text(params, text).heads[0])
+    np.testing.assert_array_equal(found[:, : plain.shape[1]], plain)
+    np.testing.assert_allclose(found[:, plain.shape[1] :], words(params, text), atol=1e-5)
+    assert not found[1, plain.shape[1] :].any()
+    unknown = dataclasses.replace(text, word_ids=np.minimum(text.word_ids, -1))  # as if exported
+    np.testing.assert_array_equal(model.encode_text(params, unknown).heads[0], found)
+    shapes = [
+        [m.abstract()[p]["kernel"].shape for p in ("pool_text", "pool_image")]
+        for m in (model, without)
+    ]
+    assert shapes == [[(36, 24), (24, 24)], [(24, 24), (24, 24)]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

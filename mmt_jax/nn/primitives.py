@@ -103,10 +103,10 @@ def dropout(x: Float[Array, "*b"], rate: float, key: Key) -> Float[Array, "*b"]:
 
 
 def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float32[Array, "B D"]:
-    """The mean over real elements."""
+    """The mean over real elements; 0 where none is."""
     states = states.astype(jnp.float32)
     weights = mask[..., None].astype(jnp.float32)
-    return (states * weights).sum(axis=1) / weights.sum(axis=1)
+    return (states * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
 
 
 def split(key: Key, num: int) -> list[Key]:

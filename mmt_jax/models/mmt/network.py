@@ -174,13 +174,12 @@ class MMT(StreamNetwork):
         # What stands for an item is known as soon as it is encoded.
         self.apart = self.separable(config) and not self.hloss
         features = not model.embed_regions
-        self.pooling = model.pooling
+        self.pooled = model.pooling.split("+")
         self.hidden = {"text": model.text_dropout, "image": features * model.image_dropout}
         pooler, self.score = self.score_of(config)
-        pooled = 1 + (model.pooling == "mean+cls")
-        self.pool_text = pooler(pooled * model.width, model.pooled_dim)
+        self.pool_text = pooler(len(self.pooled) * model.width, model.pooled_dim)
         width = model.feature_dim if features else model.width
-        self.pool_image = pooler(pooled * width, model.pooled_dim)
+        self.pool_image = pooler(len({*self.pooled} - {"words"}) * width, model.pooled_dim)
         self.calibration = Calibration() if objective.itm == "contrastive" else None
         if model.num_answers:
             read = checks.photos(config) * model.pooled_dim
@@ -224,8 +223,15 @@ class MMT(StreamNetwork):
         if not self.apart:
             return item
         head = item.states[:, self.heads[stream]]
-        if self.pooling == "mean+cls":
-            head = jnp.concatenate([average(item.states, mask).astype(head.dtype), head], axis=-1)
+        parts = {"cls": head}
+        if "mean" in self.pooled:
+            parts["mean"] = average(item.states, mask)
+        if "words" in self.pooled and stream == "text":
+            # Pieces are what stands between the first and the last real token, in every layout.
+            place = jnp.cumsum(mask, axis=1)
+            parts["words"] = average(x, mask & (place > 1) & (place < place[:, -1:]))
+        parts = [parts[name].astype(head.dtype) for name in self.pooled if name in parts]
+        head = jnp.concatenate(parts, axis=-1)
         return dataclasses.replace(item, heads=(self._hide(stream, head, key),))
 
     def _hide(self, stream: str, head: Float[Array, "B E"], key: Any) -> Float[Array, "B E"]:
