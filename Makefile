@@ -48,8 +48,9 @@ lint: .venv/installed-test .venv/installed-dev  ## style and types
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 
+# With --quiet mkdocs counts no warnings, and a broken link would pass.
 docs: .venv/installed-docs  ## the pages of docs/ as a site in site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 .venv/installed: setup.py pyproject.toml
 	@echo "Installing into .venv; this takes a few minutes."

@@ -145,11 +145,12 @@ class Scorer(Reader):
     ) -> list[list[cloze.Word]]:
         """The likeliest words at each `<mask>` (or `[MASK]`) of a sentence.
 
+        Other arguments are those of `score`.
+
         Args:
           record: a photo, as `score` takes it; None for models that read sentences alone.
           sentence: with at least one blank.
           top: how many words.
-          detector, size_divisor: as of `score`.
 
         Returns:
           For each blank, in order, pieces of the vocabulary with their probabilities, best first.
@@ -201,14 +202,13 @@ class Scorer(Reader):
         """Places of the `top` photos that a sentence fits best, or captions that fit a photo.
 
         Best first. Scores are those of `Predictor.score`: a match head's or, of two towers, inner
-        products of embeddings.
+        products of embeddings. Other arguments are those of `score`.
 
         Args:
           records: photos, as `score` takes them; captions where `photo` is given.
           caption: the sentence.
           photo: in place of the sentence, `search(captions, photo=photo)`.
           top: how many.
-          truncate, detector, size_divisor: as of `score`.
 
         Raises:
           UsageError: the model neither scores pairs nor has embeddings, or as `score`.
@@ -236,11 +236,12 @@ class Scorer(Reader):
     ) -> list[Answer]:
         """The likeliest answers to a question about a photo, or about two, best first.
 
+        Other arguments are those of `score`.
+
         Args:
           records: a photo, as `score` takes it; a list of two for NLVR2.
           question: of VQAv2 and GQA; of NLVR2 and SNLI-VE the sentence.
           top: how many answers.
-          truncate, detector, size_divisor: as of `score`.
 
         Returns:
           Labels, numbers where none are known. VQAv2's are right or wrong each by itself, so that
@@ -297,12 +298,12 @@ class Scorer(Reader):
         """What the model computes of a photo and a caption, to be looked at, float32.
 
         T counts tokens, S regions or patches, behind the one slot that stands for the photo in
-        CLIP, BridgeTower and TERN; padding included. D is a width, N a number of heads.
+        CLIP, BridgeTower and TERN; padding included. D is a width, N a number of heads. Other
+        arguments are those of `score`.
 
         Args:
           record: a photo, as `score` takes it; None = the caption alone.
           caption: a sentence; None = the photo alone.
-          truncate, detector, size_divisor: as of `score`.
 
         Returns:
           Of what follows, what the model has.
