@@ -8,9 +8,11 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     if page.file.name in ("models", "systems"):  # as wide as their tables
         page.meta["hide"] = ["toc"]
     markdown = re.sub(r"\]\(\.\./", f"]({config.repo_url}/blob/main/", markdown)
-    return re.sub(r"^```\n(?=(?:mmt|make|pip|python) )", "```sh\n", markdown, flags=re.MULTILINE)
+    command = r"^```\n(?=(?:mmt|make|pip|python) |[A-Z]=)"
+    return re.sub(command, "```sh\n", markdown, flags=re.MULTILINE)
 
 
 def on_page_content(html: str, *, page, config, files) -> str:
-    """Keeps a line from being broken between the dashes of a flag and its name."""
+    """Keeps lines from being broken within an interval, or between a flag's dashes and its name."""
+    html = re.sub(r"(\[[−-]?[.\d]+,) (?=[−-]?[.\d]+\])", r"\1&nbsp;", html)
     return re.sub(r"(?<![\w-])--[a-z]\w*", r'<span class="flag">\g<0></span>', html)
