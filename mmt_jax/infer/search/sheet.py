@@ -13,13 +13,14 @@ from mmt_jax.infer.search.index import Hit, Index
 NOTHING = "nothing fits: not one of these is more likely a match than not"
 
 _STYLE = """
-h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; } small { color: #68707a; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.5rem 0 .6rem; }
+small { color: #68707a; }
 ol { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   list-style: none; padding: 0; }
 li { border: 1px solid #e2e5e9; border-radius: .4rem; overflow: hidden; }
 img { display: block; width: 100%; }
 .query { max-width: 16rem; margin-bottom: 1rem; }
-p { margin: .5rem .7rem; font-size: .86rem; } b { font-variant-numeric: tabular-nums; }
+p { font-size: .86rem; } li p { margin: .5rem .7rem; } b { font-variant-numeric: tabular-nums; }
 """
 
 

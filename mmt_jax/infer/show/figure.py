@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
     from mmt_jax.infer.show.explain import Explanation
 
 _LABEL = 26  # letters of a region's name
+_FEW = 12  # labels in a row that have room to be large
 MOST = 4.0  # times an even share, where colours end
 TICKS = (0.25, 0.5, 1, 2, 4)
 COLOURS = "PuOr_r"  # purple below an even share, white, orange above
@@ -36,21 +37,22 @@ def _draw(view: View) -> Figure:
 
     told = view.explanation
     shown = _shown(view)
-    figure = Figure(figsize=(15, 8) if told else (8, 8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11, 6.4) if told else (6.4, 6.4), dpi=150, layout="constrained")
     columns = figure.subplots(1, 2, width_ratios=(3, 2)) if told else [figure.subplots()]
-    _draw_photo(columns[0], view, shown)
+    size = 9 if len(shown) <= _FEW else 6
+    _draw_photo(columns[0], view, shown, size=size)
     if told:
         columns[1].set_axis_off()
         parts = columns[1].inset_axes
         if told.attention is not None:
-            axes = parts((0.25, 0.45, 0.75, 0.5))
+            axes = parts((0.25, 0.53, 0.75, 0.37))
             labels = [view.labels[i][:_LABEL] for i in shown]
             _draw_heat(axes, told, shown)
-            axes.set_yticks(range(len(told.words)), told.words, fontsize=8)
-            axes.set_xticks(range(len(shown)), labels, fontsize=6, rotation=90)
-        _draw_changes(parts((0.25, 0.0, 0.3, 0.22)), told.words, told.word_changes, "word")
+            axes.set_yticks(range(len(told.words)), told.words, fontsize=9)
+            axes.set_xticks(range(len(shown)), labels, fontsize=size, rotation=90)
+        _draw_changes(parts((0.1, 0.0, 0.4, 0.16)), told.words, told.word_changes, "word")
         rows = [f"{i + 1}" for i in shown]
-        _draw_changes(parts((0.68, 0.0, 0.32, 0.22)), rows, told.region_changes[shown], "region")
+        _draw_changes(parts((0.6, 0.0, 0.4, 0.16)), rows, told.region_changes[shown], "region")
     _spread(figure, columns[0], view)
     return figure
 
@@ -68,7 +70,7 @@ def _draw_heat(axes, told: Explanation, shown: np.ndarray) -> None:
         cmap=COLOURS,
     )
     bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0, 1.04, 1, 0.04)), location="top")
-    bar.set_ticks(TICKS, labels=[f"{tick:g}×" for tick in TICKS], fontsize=7)
+    bar.set_ticks(TICKS, labels=[f"{tick:g}×" for tick in TICKS], fontsize=8)
     bar.minorticks_off()
     flat = "flat: nothing learned\n" if told.flat else ""
     bar.set_label(f"{flat}attention from word to region; 1× is an even share", fontsize=9)
@@ -83,7 +85,7 @@ def _shown(view: View) -> np.ndarray:
     return np.sort(np.argsort(-change, kind="stable")[:DRAWN])
 
 
-def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
+def _draw_photo(axes, view: View, shown: np.ndarray, *, size: float) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = view.picture.shape[:2]
@@ -101,7 +103,7 @@ def _draw_photo(axes, view: View, shown: np.ndarray) -> None:
             xmin,
             ymin,
             view.labels[i][:_LABEL],
-            fontsize=7,
+            fontsize=size,
             color="white",
             va="bottom",
             bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
@@ -134,6 +136,7 @@ def _draw_changes(axes, labels, values: np.ndarray, what: str) -> None:
     colors = ["C3" if value < 0 else "C0" for value in values]
     axes.bar(range(len(labels)), np.nan_to_num(values), color=colors)
     axes.axhline(0, color="black", lw=0.5)
-    axes.set_xticks(range(len(labels)), labels, fontsize=6, rotation=90)
-    axes.tick_params(axis="y", labelsize=6)
-    axes.set_title(f"change of log odds without the {what}", fontsize=8)
+    size, step = 9 if len(labels) <= _FEW else 6, 1 + len(labels) // 24  # where all have no room
+    axes.set_xticks(range(len(labels))[::step], labels[::step], fontsize=size, rotation=90)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_title(f"change of log odds\nwithout the {what}", fontsize=9)
