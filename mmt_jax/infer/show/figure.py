@@ -37,7 +37,7 @@ def _draw(view: View) -> Figure:
 
     told = view.explanation
     shown = _shown(view)
-    figure = Figure(figsize=(11, 6.4) if told else (6.4, 6.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 6.4) if told else (5.4, 5.4), dpi=150, layout="constrained")
     columns = figure.subplots(1, 2, width_ratios=(3, 2)) if told else [figure.subplots()]
     size = 9 if len(shown) <= _FEW else 6
     _draw_photo(columns[0], view, shown, size=size)
