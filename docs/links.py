@@ -5,8 +5,6 @@ import re
 
 def on_page_markdown(markdown: str, *, page, config, files) -> str:
     """The hook that MkDocs calls for each page."""
-    if page.file.name in ("models", "systems"):  # as wide as their tables
-        page.meta["hide"] = ["toc"]
     markdown = re.sub(r"\]\(\.\./", f"]({config.repo_url}/blob/main/", markdown)
     command = r"^```\n(?=(?:mmt|make|pip|python) |[A-Z]=)"
     return re.sub(command, "```sh\n", markdown, flags=re.MULTILINE)
@@ -15,4 +13,4 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
 def on_page_content(html: str, *, page, config, files) -> str:
     """Keeps lines from being broken within an interval, or between a flag's dashes and its name."""
     html = re.sub(r"(\[[−-]?[.\d]+,) (?=[−-]?[.\d]+\])", r"\1&nbsp;", html)
-    return re.sub(r"(?<![\w-])--[a-z]\w*", r'<span class="flag">\g<0></span>', html)
+    return re.sub(r"(?<![\w-])--[a-z]\w{,30}\b", r'<span class="flag">\g<0></span>', html)
