@@ -1,9 +1,10 @@
-"""What constraints.txt pins is what pyproject.toml admits; make lists its targets."""
+"""constraints.txt pins what pyproject.toml admits; make lists its targets, and builds strictly."""
 
 import itertools
 import pathlib
 import re
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -41,3 +42,16 @@ def test_make_help_lists_every_target():
     )
     assert declared is not None
     assert [line.split()[0] for line in told.stdout.splitlines()] == declared[1].split()
+
+
+@pytest.mark.slow
+def test_make_docs_fails_on_a_broken_link(tmp_path):
+    pytest.importorskip("mkdocs")
+    told = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True)
+    build = told.stdout.splitlines()[-1].replace(".venv/bin/mkdocs", f"{sys.executable} -m mkdocs")
+    (tmp_path / "mkdocs.yml").write_text("site_name: pages\nstrict: true\n")
+    (tmp_path / "docs").mkdir()
+    for link, fails in (("index.md", False), ("gone.md", True)):
+        (tmp_path / "docs" / "index.md").write_text(f"[a page]({link})\n")
+        done = subprocess.run(build, shell=True, cwd=tmp_path, capture_output=True)
+        assert (done.returncode != 0) == fails
