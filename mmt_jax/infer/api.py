@@ -1,5 +1,6 @@
 """What a notebook calls: `load`, to ask about photos and captions, and `build`, for fresh weights.
 
+```python
 scorer = mmt_jax.load("work/cc")  # a training workdir, a SavedModel, or a hub handle
 scorer.score("photo.npz", ["a red circle", "two stars"])  # one probability a caption
 scorer.score("photo.jpg", ["a dog"], detector="frozen_graph:detector.pb")  # of a photo itself
@@ -8,6 +9,7 @@ scorer.answer("photo.jpg", "what is it?")  # of a model with a task's head
 scorer.embed_texts(["a dog"]), scorer.search(photos, "a dog")  # what else it can: print(scorer)
 
 model, params = mmt_jax.build("architecture_coattention")
+```
 """
 
 from __future__ import annotations
