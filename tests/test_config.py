@@ -24,7 +24,7 @@ from mmt_jax.configs.config import (
 )
 from mmt_jax.configs.models import FAMILIES, LxmertConfig, MMTConfig, TernConfig
 from mmt_jax.errors import UsageError
-from mmt_jax.study.run import parse_overrides
+from mmt_jax.study.plan import parse_overrides
 
 SPEC = DataSpec(feature_dim=8, num_classes=5, vocab_size=40)
 

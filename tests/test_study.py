@@ -17,7 +17,8 @@ from mmt_jax.configs.config import EvalConfig, Study
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes.probe import KINDS, questions
 from mmt_jax.study import figures, findings, probe, stats, verdicts
-from mmt_jax.study.run import ablate, amend, configure, parse_overrides, plan
+from mmt_jax.study.plan import amend, configure, parse_overrides, plan
+from mmt_jax.study.run import ablate
 
 R1 = "image_retrieval/r@1"
 # R@1 by tag; seed k scores k hundredths more, `EXTRA` on top.

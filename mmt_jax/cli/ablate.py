@@ -60,13 +60,14 @@ def run(args: types.SimpleNamespace) -> None:
     study = find(args.study, args.studies or overrides.STUDIES)
     progress.stage(f"{study.name}: {len(study.tags)} variants")
 
-    from mmt_jax.study import run as study_run
+    from mmt_jax.study.plan import parse_overrides
+    from mmt_jax.study.run import ablate
 
-    found = study_run.ablate(
+    found = ablate(
         study,
         args.workdir,
         seeds=args.seeds or None,
-        overrides=study_run.parse_overrides(args.set),
+        overrides=parse_overrides(args.set),
     )
     print(_table(found))
     print()
