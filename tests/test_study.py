@@ -491,6 +491,8 @@ def test_wrong_overrides(tmp_path, overrides, message):
 def test_wrong_seeds_and_tags(tmp_path):
     with pytest.raises(UsageError, match="0 seeds"):
         carry_out(SMALL, tmp_path, seeds=0)
+    with pytest.raises(UsageError, match="0 runs side by side are none"):
+        carry_out(SMALL, tmp_path, jobs=0)
     with pytest.raises(UsageError, match="did you mean data_cc"):
         carry_out(Study("odd", ("data_ccc",)), tmp_path)
     with pytest.raises(UsageError, match="no variant that matches"):

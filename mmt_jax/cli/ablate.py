@@ -4,6 +4,9 @@
   mmt ablate --study=attention --workdir=work/attention --seeds=2 --set=steps=200
   mmt ablate --study=demo --workdir=work/grid --set=optim.lr=1e-3,2e-3 --set=optim.b2=0.98,0.999
 
+With --jobs=8 eight runs go on at a time, for which the small models of a study leave room on a GPU
+or on many cores; what each says is in its runs/<tag>/seed<k>.log.
+
 Studies are rows of experiments/studies.py, which `mmt list` lists: demo, attention, losses and so
 on. The same command again goes on where it stopped; a finished run is never repeated, and more
 seeds add runs.
@@ -43,6 +46,7 @@ FLAGS = (
         "sets a field of every run's config (several values: a grid), or test.FIELD",
         (),
     ),
+    flags.Flag("jobs", "N", "runs side by side, each in a process of its own", default=1),
     flags.Flag(
         "studies", "FILE.py", "a file of your own with STUDIES, as experiments/studies.py is"
     ),
@@ -68,6 +72,7 @@ def run(args: types.SimpleNamespace) -> None:
         args.workdir,
         seeds=args.seeds or None,
         overrides=parse_overrides(args.set),
+        jobs=args.jobs,
     )
     print(_table(found))
     print()

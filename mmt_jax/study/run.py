@@ -1,4 +1,4 @@
-"""Runs a study: each variant with each seed, one after the other, resuming where it stopped.
+"""Runs a study: each variant with each seed, in turn or side by side, resuming where it stopped.
 
 A workdir holds `runs/<tag>/seed<k>`, one training workdir each with what `results` adds to it;
 `best`, a link to the run with the best validation score; and the report.
@@ -20,7 +20,8 @@ import numpy as np
 
 from mmt_jax import progress
 from mmt_jax.configs.config import Config, Study
-from mmt_jax.study import examples, probe, report
+from mmt_jax.errors import UsageError
+from mmt_jax.study import examples, parallel, probe, report
 from mmt_jax.study.findings import PARAMETERS
 from mmt_jax.study.plan import amend, plan, several
 from mmt_jax.study.results import Result, Run, Test, claim_folder, read, store, write_json
@@ -37,6 +38,7 @@ def ablate(
     *,
     seeds: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    jobs: int = 1,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
 ) -> dict[str, Any]:
@@ -50,6 +52,9 @@ def ablate(
       overrides: see `amend`; a list is several values (unless the field is a tuple, whose value it
         is), each of which is run with each of the other lists', under a tag of its own, such as
         `data_cc,optim.lr=0.001`.
+      jobs: how many runs go on side by side. With more than one each has a process of its own,
+        which shares the devices with the others and writes what it says into
+        `runs/<tag>/seed<k>.log`; `train` and `evaluate` are for one.
       train: trains, or goes on with, one run; returns validation metrics.
       evaluate: reads the test split with a run's best checkpoint.
 
@@ -57,8 +62,10 @@ def ablate(
       The report as `report.write` returns it.
 
     Raises:
-      UsageError: wrong settings, or other settings than the workdir's runs have.
+      UsageError: no jobs, wrong settings, or other settings than the workdir's runs have.
     """
+    if jobs < 1:
+        raise UsageError(f"{jobs} runs side by side are none; give 1 or more")
     fixed = dict(overrides or {})
     grid = {path: fixed.pop(path) for path in [*fixed] if several(path, fixed[path])}
     runs = []
@@ -73,9 +80,14 @@ def ablate(
         claim_folder(run)
     done = [read(run) for run in runs if run.finished]
     left = [run for run in runs if not run.finished]
-    for number, run in enumerate(left):
-        _announce(run, number, left, done)
-        done.append(_execute(run, train or _train, evaluate or _evaluate))
+    if jobs > 1:
+        for run in parallel.carry_out(left, _alone, jobs=jobs):
+            done.append(read(run))
+            progress.say(f"{run.tag} seed {run.seed} took {done[-1].seconds:,.0f} s")
+    else:
+        for number, run in enumerate(left):
+            _announce(run, number, left, done)
+            done.append(_execute(run, train or _train, evaluate or _evaluate))
     results = sorted(done, key=lambda result: runs.index(result.run))
     matched = [result for result in results if result.run.test]
     folder = pathlib.Path(workdir).resolve()
@@ -93,6 +105,11 @@ def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
     seconds = time.monotonic() - start
     store(run, seconds=seconds, validation=validation, test=test, ranks=ranks)
     return read(run)
+
+
+def _alone(run: Run) -> None:
+    """Of a process that has nothing else to do."""
+    _execute(run, _train, _evaluate)
 
 
 def _announce(run: Run, number: int, left: Sequence[Run], done: Sequence[Result]) -> None:
