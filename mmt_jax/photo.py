@@ -77,7 +77,7 @@ class Photo:
 
 
 def rows(
-    features: np.ndarray,
+    features: np.ndarray | None,
     boxes: np.ndarray,
     *,
     whole: np.ndarray | None = None,
@@ -86,10 +86,10 @@ def rows(
 ) -> dict[str, np.ndarray]:
     """A photo's rows out of what a detector says of n regions.
 
-    Features are [n, F], boxes [n, 4] (ymin, xmin, ymax, xmax in 0..1), scores [n], labels [n, k]
-    `class_ids`, `class_probs`, `attribute_ids`, `attribute_probs`. `whole` [F] is the whole photo's
-    feature, which gets a row behind the others, with the score 1 and no classes; None = the last
-    row is the whole photo already.
+    Features are [n, F], or None where they come later, boxes [n, 4] (ymin, xmin, ymax, xmax in
+    0..1), scores [n], labels [n, k] `class_ids`, `class_probs`, `attribute_ids`, `attribute_probs`.
+    `whole` [F] is the whole photo's feature, which gets a row behind the others, with the score 1
+    and no classes; None = the last row is the whole photo already.
     """
     named = {FEATURES: features, BOXES: with_area(boxes), SCORES: scores}
     named |= {f"image/{name}": values for name, values in labels.items()}

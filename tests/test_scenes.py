@@ -244,7 +244,7 @@ def test_a_world_of_fewer_and_plainer_objects():
     things = [thing for scene in scenes_drawn for thing in scene.things]
     assert {(thing.size, thing.texture) for thing in things} == {("medium", "plain")}
     assert {thing.shape for thing in things} == set(world.SHAPES)
-    counts, rows = detector.detect(drawn, render.render(drawn), np.random.default_rng(0))
+    counts, rows = detector.detect(drawn, np.random.default_rng(0))
     assert counts.max() <= 1 + 2 + 1
     assert len(rows[BOXES]) == counts.sum()
 
@@ -272,6 +272,20 @@ def test_a_picture_does_not_depend_on_how_many_are_built():
     for key, values in few.rows.items():
         np.testing.assert_array_equal(values, many.rows[key][: few.offsets[-1]])
     assert len(few) == 260
+
+
+def test_a_photo_is_the_same_whoever_takes_it_and_as_its_picture_shows_it():
+    built = scenes.build("vg", "test", seed=1, size=300, pixels=True)
+    opened = scenes.photos("vg", "test", seed=1, size=300, pixels=True)
+    assert opened.shapes == built.shapes
+    for some in ([5], [299, 5, 256, 5], [], [7], range(300)):
+        ours, theirs = opened.take(np.array(some, int)), built.take(np.array(some, int))
+        assert ours.captions == theirs.captions
+        for name, column in (arrays(theirs) | {"pixels": theirs.pixels}).items():
+            np.testing.assert_array_equal((arrays(ours) | {"pixels": ours.pixels})[name], column)
+    picture = np.repeat(np.arange(300), np.diff(built.offsets))
+    seen = detector.box_features(built.pixels, picture, built.rows[BOXES][:, :4])
+    np.testing.assert_array_equal(built.rows[FEATURES], seen.astype(np.float16))
 
 
 def test_picture_is_the_one_that_build_keeps():

@@ -8,11 +8,11 @@ import re
 from typing import Self
 
 from mmt_jax import scenes
-from mmt_jax.corpus import Corpus
+from mmt_jax.corpus import Photos
 from mmt_jax.data.source import Source, Spec
 from mmt_jax.errors import UsageError, nearest
 
-_kept = functools.lru_cache(maxsize=8)(scenes.build)
+_kept = functools.lru_cache(maxsize=8)(scenes.photos)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Scenes(Source):
     def spec(self) -> Spec:
         return Spec(scenes.FEATURE_DIM, scenes.NUM_CLASSES, 0, unlabelled=False)
 
-    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Corpus:
+    def load(self, split: str, *, seed: int, size: int | None, pixels: bool, bare: bool) -> Photos:
         del bare
         asked = {"level": self.level, "dials": self.dials, "seed": seed, "size": size}
         return _kept(self.name, split, **asked, pixels=pixels)

@@ -1,8 +1,8 @@
 """Generated pictures with regions and captions: the data that needs no download.
 
-`build` makes any split of any corpus in seconds, deterministically; `corpora` has the table of what
-the corpora are like, `levels` of what is left out of them for models that are small and budgets
-that are short.
+`build` makes any split of any corpus in seconds, deterministically, and `photos` one whose features
+are computed as photos are taken; `corpora` has the table of what the corpora are like, `levels` of
+what is left out of them for models that are small and budgets that are short.
 """
 
 from mmt_jax.scenes.corpora import (
@@ -13,6 +13,7 @@ from mmt_jax.scenes.corpora import (
     Dials,
     Recipe,
     build,
+    photos,
     picture,
     recipe,
     source,

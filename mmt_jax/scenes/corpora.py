@@ -28,7 +28,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from mmt_jax import progress
 from mmt_jax.corpus import Corpus, starts
 from mmt_jax.errors import UsageError
 from mmt_jax.scenes import detector, grammar, levels, render, styles
+from mmt_jax.scenes.drawn import Drawn
 from mmt_jax.scenes.levels import LEVELS, TOP
 from mmt_jax.scenes.world import Scenes, World, draw_scenes
 
@@ -113,7 +116,13 @@ def recipe(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> Recipe:
     return dials.of(dataclasses.replace(row, style=style, world=world))
 
 
-def build(
+def build(corpus: str, split: str, **options: Any) -> Corpus:
+    """Generates a split of a corpus, all of it in memory; arguments and errors as of `photos`."""
+    found = photos(corpus, split, **options)
+    return found.take(np.arange(len(found)))
+
+
+def photos(
     corpus: str,
     split: str,
     *,
@@ -122,8 +131,8 @@ def build(
     seed: int = 0,
     size: int | None = None,
     pixels: bool = False,
-) -> Corpus:
-    """Generates a split of a corpus.
+) -> Drawn:
+    """Generates a split of a corpus but for pictures and features, which take most of the time.
 
     Picture i, its regions and its captions are a function of (corpus, split, level, seed, i) alone;
     `dials` change captions, and leave the pictures.
@@ -134,7 +143,7 @@ def build(
       level: one of `LEVELS`; the highest is the corpus as it is.
       seed: 0 or more.
       size: pictures; None for the corpus' own number.
-      pixels: whether to keep the pictures, at 12 kB each.
+      pixels: whether pictures come along, at 12 kB each.
 
     Returns:
       Features are f16 [rows, `FEATURE_DIM`] in 0..1, as `detector.box_features` makes them; there
@@ -150,33 +159,36 @@ def build(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
         )
 
-    def made(block: int) -> tuple[np.ndarray, dict[str, np.ndarray], list, np.ndarray | None]:
+    def made(block: int) -> tuple[np.ndarray, dict[str, np.ndarray], list, dict[str, np.ndarray]]:
         count = min(BLOCK, total - block * BLOCK)
         scenes = draw_block(corpus, split, block, level=level, seed=seed)
-        drawn = render.render(scenes)
         rng = _stream(corpus, split, level, seed, block, "detector")
-        found, seen = detector.detect(scenes, drawn, rng)
+        found, seen = detector.detect(scenes, rng)
         kept = {key: values[: found[:count].sum()] for key, values in seen.items()}
         told, _ = caption_block(corpus, split, block, scenes, level=level, dials=dials, seed=seed)
-        return found[:count], kept, told[:count], drawn[:count] if pixels else None
+        return found[:count], kept, told[:count], vars(scenes.take(np.arange(count)))
 
-    if total > 10 * BLOCK:  # it takes a second or more
+    if total > 10 * BLOCK:  # it takes most of a second or more
         progress.stage(f"building {total:,} scenes of {source(corpus, level, dials)} {split}")
     with ThreadPoolExecutor(2) as pool:  # numpy leaves Python to the other thread
         blocks = list(pool.map(made, range(-(-total // BLOCK))))
-    counts, rows, told, pictures = zip(*blocks, strict=True)
+    counts, rows, told, drawn = zip(*blocks, strict=True)
 
     place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
     first_id = place * MAX_PICTURES
-    return Corpus(
+    offsets = starts(np.concatenate(counts))
+    return Drawn(
         name=f"{source(corpus, level, dials)} {split}",
         image_ids=first_id + np.arange(total, dtype=np.int64),
-        offsets=starts(np.concatenate(counts)),
+        offsets=offsets,
         captions=tuple(itertools.chain.from_iterable(told)),
-        rows={key: np.concatenate([part[key] for part in rows]) for key in rows[0]},
         num_classes=detector.NUM_CLASSES,
         labels=dict(enumerate(detector.LABELS)),
-        pixels=np.concatenate(pictures) if pixels else None,
+        scenes=Scenes(**_joined(drawn)),
+        seen=_joined(rows),
+        features=np.zeros((offsets[-1], detector.FEATURE_DIM), np.float16),
+        known=np.zeros(total, bool),
+        pixels=pixels,
     )
 
 
@@ -239,6 +251,10 @@ def caption_block(
     speaker = grammar.Speaker(row.style, random.Random(f"{corpus} {split} {seed} {block}{at}"))
     told = [scenes.scene(index) for index in range(BLOCK)]
     return [tuple(speaker.caption(told[i]) for i in rows) for rows in about.tolist()], about
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _checked(corpus: str, split: str, level: int, seed: int) -> Recipe:

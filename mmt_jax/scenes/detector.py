@@ -51,18 +51,17 @@ SHARPNESS = (0.8, 1.0, 1.2)  # by size: small objects are harder to tell
 
 
 def detect(
-    scenes: world.Scenes, pixels: np.ndarray, rng: np.random.Generator
+    scenes: world.Scenes, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Finds the regions of B pictures.
+    """Finds the regions of B pictures; what is seen in them `box_features` says.
 
     Args:
       scenes: what is on them.
-      pixels: [B, 64, 64, 3] uint8.
       rng: decides what is missed, and what is taken for what.
 
     Returns:
-      [B] int, rows of each picture, and its rows by key, the whole photo last: features f16, and
-      the likeliest classes; the whole photo has the score 1 and no class.
+      [B] int, rows of each picture, and its rows by key, the whole photo last: boxes, and the
+      likeliest classes; the whole photo has the score 1 and no class.
     """
     size, slots = scenes.present.shape
     # Slots of a picture: the whole photo, each object, one spurious region.
@@ -86,11 +85,11 @@ def detect(
 
     keep = np.roll(keep, -1, axis=1)  # the whole photo last
     boxes, logits = np.roll(boxes, -1, axis=1), np.roll(logits, -1, axis=1)
-    picture, slot = np.nonzero(keep)
+    _, slot = np.nonzero(keep)
     boxes, whole = boxes[keep], slot == slots + 1
     ids, probs, scores = _top(logits[keep])
     return keep.sum(axis=1), photo.rows(
-        box_features(pixels, picture, boxes).astype(np.float16),
+        None,
         boxes,
         scores=np.where(whole, 1, scores).astype(np.float32),
         class_ids=ids,

@@ -94,6 +94,10 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.background)
 
+    def take(self, indices: np.ndarray) -> Scenes:
+        """Some of them [n], in this order."""
+        return Scenes(**{name: column[indices] for name, column in vars(self).items()})
+
     def scene(self, index: int) -> Scene:
         """Scene `index` by its names."""
         columns = (self.present, self.shape, self.colour, self.size, self.texture, self.centre)
