@@ -16,6 +16,7 @@ Exit status: 0 done, 2 wrong use or input, 1 failure, 128 + the signal where one
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import io
 import keyword
@@ -57,6 +58,7 @@ def run() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     progress.stages = True
     _keep_compiled()
+    gc.set_threshold(100_000)  # imports and traces stay: looking through them took a tenth of both
     sys.exit(main(sys.argv[1:]))
 
 
