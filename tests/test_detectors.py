@@ -392,6 +392,16 @@ def test_what_a_library_raises_on_a_photo_is_told_with_the_photo():
         base.answer(Broken(), picture(), "dog.jpg")
 
 
+def test_a_detector_of_lists_of_pictures_is_told_what_one_takes_now():
+    box = base.Detections(np.ones((1, 4), np.float32), np.ones((1, 3), np.float32))
+    old = base.Detector(lambda pictures: [box for _ in pictures])
+    with pytest.raises(
+        UsageError,
+        match=r"a detector answers with a list; Detector.detect takes one picture \[H, W",
+    ):
+        base.answer(old, picture(), "photo.png")
+
+
 def test_a_tensor_that_is_not_there_is_told_with_the_nearest(tflite):
     with pytest.raises(UsageError, match=r"no tensor 'pol'; the nearest are pool"):
         detectors.load(tflite.replace("=pool", "=pol"))

@@ -61,8 +61,13 @@ def photo(
     known class, as in MMT's release.
 
     Raises:
-      UsageError: nothing was found on the picture.
+      UsageError: nothing was found on the picture, or the answer is no `Detections`.
     """
+    if not isinstance(found, Detections):
+        raise UsageError(
+            f"a detector answers with a {type(found).__name__}; Detector.detect takes one picture "
+            f"[H, W, 3], not a list of them, and returns Detections"
+        )
     if not len(found.boxes):
         raise UsageError("the detector found no region; nothing can be said of such a photo")
     seen = rows(
