@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,8 +67,9 @@ def study(tmp_path_factory):
     asked = dataclasses.replace(SMALL, test=test)
     _, fakes = carry_out(asked, workdir, Sized(probed=True), seeds=2)
     best = workdir / "best"
+    names = tuple(f"{number}.png" for number in range(1, 7))
     told = [
-        examples.Example(which, f"a caption, {which}", 5, 6, (0, 1, 2, 3, 4, 5), (0.5,) * 6)
+        examples.Example(which, f"a caption, {which}", "6.png", 6, names, (0.5,) * 6)
         for which in examples.WHICH
     ]
     (best / examples.FILE).write_text(json.dumps([dataclasses.asdict(e) for e in told]))
@@ -145,13 +147,47 @@ def test_photos_are_shown_where_a_study_is_of_photos(study):
     assert examples.drawing(Test("photos:nowhere", "train", 0, 1)) is None
 
 
-def test_photos_are_numbered_as_they_were_when_they_were_scored(tmp_path):
+def test_pictures_are_of_the_photos_that_were_scored_whatever_came_to_the_folder(tmp_path):
     for number in range(3):
         plt.imsave(tmp_path / f"{number}.png", np.full((8, 8, 3), 100 * number, np.uint8))
     for number in (1, 2):  # the first has no caption
         (tmp_path / f"{number}.txt").write_text("a caption")
-    picture = examples.drawing(Test(f"photos:{tmp_path}", "train", 0, 1))
-    assert [int(picture(number).mean()) for number in range(2)] == [100, 200]
+    test = Test(f"photos:{tmp_path}", "train", 0, 1)
+    numbered = examples.drawing(test)  # as older reports keep them
+    assert [int(numbered(number).mean()) for number in range(2)] == [100, 200]
+    (tmp_path / "0.txt").write_text("another caption")  # all others move on by one
+    named = examples.drawing(test)
+    assert [int(named(f"{number}.png").mean()) for number in range(3)] == [0, 100, 200]
+    (tmp_path / "1.txt").unlink()
+    with pytest.raises(KeyError):
+        examples.drawing(test)("1.png")
+
+
+def test_photos_found_are_kept_by_their_names(tmp_path, monkeypatch):
+    for number in range(3):
+        plt.imsave(tmp_path / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / f"{number}.txt").write_text(f"photo {number}")
+    data = SimpleNamespace(
+        captions=("photo 0", "photo 1", "photo 2"),
+        caption_to_image=np.arange(3),
+        photo_names=("0.png", "1.png", "2.png"),
+        texts=lambda queries: queries,
+        masks=np.ones((3, 1), bool),
+        images=lambda numbers: numbers,
+    )
+    predictor = SimpleNamespace(
+        score=lambda queries, photos, pairs: np.tile([0.1, 0.3, 0.2], (len(queries), 1))
+    )
+    model = SimpleNamespace(config=None, tokenizer=None, predictor=predictor)
+    monkeypatch.setattr("mmt_jax.infer.api.load", lambda folder: model)
+    monkeypatch.setattr(Test, "examples", lambda *_: data)
+    monkeypatch.setattr(examples, "has_checkpoint", lambda folder: True)
+    run = SimpleNamespace(folder=tmp_path, test=Test(f"photos:{tmp_path}", "train", 0, 1))
+    ranks = SimpleNamespace(run=run, ranks=lambda _: (np.array([3, 1, 2]), None))
+    examples.complete(ranks)
+    easiest, *_, hardest = examples.read(tmp_path)
+    assert (easiest.photo, easiest.found) == ("1.png", ("1.png", "2.png", "0.png"))
+    assert (hardest.photo, hardest.rank, hardest.scores) == ("0.png", 3, (0.3, 0.2, 0.1))
 
 
 def test_kinds_of_loss_have_panels_of_their_own(study):

@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mmt_jax import scenes
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
-from mmt_jax.study import probe
 from mmt_jax.study.results import Result, Run, Test, write_json
 from mmt_jax.train.workdir import has_checkpoint
 
@@ -31,9 +29,9 @@ class Example:
 
     which: str  # of WHICH
     caption: str
-    photo: int  # number of its photo in the split
+    photo: str | int  # what people call its photo; its place in the split where that alone is kept
     rank: int  # of that photo; 1 = best
-    found: tuple[int, ...]  # the photos that score highest, best first; and `photo`
+    found: tuple[str | int, ...]  # the photos that score highest, best first; and `photo`
     scores: tuple[float, ...]  # of these
 
 
@@ -55,20 +53,23 @@ def complete(result: Result) -> None:
         write_json(run.folder / FILE, [dataclasses.asdict(example) for example in found])
 
 
-def drawing(test: Test) -> Callable[[int], np.ndarray] | None:
-    """What gives the picture [H, W, 3] u8 of a photo of the split by its number.
+def drawing(test: Test) -> Callable[[str | int], np.ndarray] | None:
+    """What gives the picture [H, W, 3] u8 of a photo of the split, named as in an `Example`.
 
-    None where there are none: of regions that do not remember their photos, of a mixture, or of
-    photos that have gone since.
+    It raises KeyError where that has gone since. None where there are no pictures: of regions that
+    do not remember their photos, of a mixture, or of photos of which none is left.
     """
-    if corpus := probe.generated(test.source):
-        return lambda photo: scenes.picture(corpus.name, test.split, photo, level=corpus.level)
     try:
         photos, *others = sources.load(test.source, test.split, pixels=True)
         photos.picture(0)
     except UsageError:
         return None
-    return None if others else photos.picture
+    places = {photos.photo_name(index): index for index in range(len(photos))}
+
+    def picture(photo: str | int) -> np.ndarray:
+        return photos.picture(photo if isinstance(photo, int) else places[photo])
+
+    return None if others else picture
 
 
 def read(folder: pathlib.Path) -> list[Example]:
@@ -92,12 +93,12 @@ def _found(run: Run, test: Test, queries: Sequence[int], ranks: np.ndarray) -> l
     scores = scorer.predictor.score(
         data.texts(np.array(queries)), Items(data.masks, data.images), pairs=test.pairs
     )
-    examples = []
+    examples, names = [], data.photo_names
     for which, query, row in zip(WHICH, queries, scores):
         photo = int(data.caption_to_image[query])
         found = np.argsort(-row, kind="stable")[:TOP].tolist()
         found += [] if photo in found else [photo]
         said = tuple(round(float(row[number]), 4) for number in found)
-        rank = int(ranks[query])
-        examples.append(Example(which, data.captions[query], photo, rank, tuple(found), said))
+        rank, shown = int(ranks[query]), tuple(names[number] for number in found)
+        examples.append(Example(which, data.captions[query], names[photo], rank, shown, said))
     return examples

@@ -37,13 +37,10 @@ def examples(findings: Findings) -> list[str]:
     if not (picture := drawing(test)):
         return []
     kind = "found generated" if probe.generated(test.source) else "found"
-    numbers = {photo for example in findings.examples for photo in example.found}
+    names = {photo for example in findings.examples for photo in example.found}
     try:
-        drawn = {
-            photo: document.picture(pictures.at_most(picture(photo), SIDE))
-            for photo in sorted(numbers)
-        }
-    except (UsageError, IndexError):  # some have gone since
+        drawn = {name: document.picture(pictures.at_most(picture(name), SIDE)) for name in names}
+    except (UsageError, LookupError):  # some have gone since
         return []
     parts = [
         "<h2>What it finds</h2>",
@@ -57,13 +54,14 @@ def examples(findings: Findings) -> list[str]:
     return parts
 
 
-def _example(example: Example, drawn: dict[int, str], kind: str) -> list[str]:
+def _example(example: Example, drawn: dict[str | int, str], kind: str) -> list[str]:
     items = []
     for place, (photo, score) in enumerate(zip(example.found, example.scores), 1):
         right = photo == example.photo
         rank = example.rank if right else place
+        name = html.escape(f"photo {photo}")
         items.append(
-            f'<li{" class=right" if right else ""}><img src="{drawn[photo]}" alt="photo {photo}">'
+            f'<li{" class=right" if right else ""}><img src="{drawn[photo]}" alt="{name}">'
             f"<b>{rank}.</b> {score:.2f}{' right' if right else ''}</li>"
         )
     return [
