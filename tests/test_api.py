@@ -3,7 +3,9 @@ import functools
 import http.server
 import pickle
 import shutil
+import sys
 import threading
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -21,6 +23,7 @@ from mmt_jax.data import schema, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import api, retrieval
+from mmt_jax.infer.export import loading
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.photos import processors
 from mmt_jax.text import vocabulary
@@ -216,6 +219,32 @@ def test_load_says_what_a_path_lacks(tmp_path):
         mmt_jax.load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="neither a training workdir nor a SavedModel"):
         mmt_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("handle", "loaded"),
+    [
+        ("https://tfhub.dev/owner/mmt/data_cc/1", "https://tfhub.dev/owner/mmt/data_cc/1"),
+        ("owner/mmt/tensorFlow2/data-cc", "/kept/owner/mmt/tensorFlow2/data-cc"),
+        (
+            "https://www.kaggle.com/models/owner/mmt/tensorFlow2/data-cc/1",
+            "/kept/owner/mmt/tensorFlow2/data-cc/1",
+        ),
+    ],
+)
+def test_a_handle_is_loaded_by_the_library_that_knows_it(monkeypatch, handle, loaded):
+    asked = []
+    hub = SimpleNamespace(load=asked.append)
+    monkeypatch.setattr(loading, "tensorflow", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorflow_hub", hub)
+    kaggle = SimpleNamespace(model_download=lambda name: f"/kept/{name}")
+    monkeypatch.setitem(sys.modules, "kagglehub", kaggle)
+    with pytest.raises(UsageError, match="has no signature 'default'"):  # nothing was loaded
+        mmt_jax.load(handle)
+    assert asked == [loaded]
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(UsageError, match="pip install kagglehub" if "/kept" in loaded else "defa"):
+        mmt_jax.load(handle)
 
 
 def test_a_vocabulary_of_another_model_is_refused(workdir, tmp_path):
