@@ -20,8 +20,9 @@ _READ = (".json", ".txt", ".safetensors", *folders.PICKLED)  # what an import ma
 def workdir(source: str | os.PathLike) -> pathlib.Path:
     """The workdir that `source` is, or that is made of the published weights there.
 
-    Made once for each content: it lies in `files.cache()`, under a name that the bytes of config,
-    weights and vocabulary decide, and this package's version. Weights are a folder as `mmt import`
+    Made once for each content: it lies in `files.cache()`, under the name of `source`, by which a
+    run tells what it starts from, and one that the bytes of config, weights and vocabulary decide,
+    and this package's version. Weights are a folder as `mmt import`
     takes it or, where no folder `owner` is there, a hub id owner/name. Anything else is given back.
     """
     path = pathlib.Path(source)
@@ -30,7 +31,7 @@ def workdir(source: str | os.PathLike) -> pathlib.Path:
     config = path / CONFIG
     if not config.is_file() or "model_type" not in folders.read_json(config):
         return path
-    made = cache("imported") / _key(path)
+    made = cache("imported") / f"{pathlib.Path(source).resolve().name}-{_key(path)}"
     if not (made / CONFIG).exists():
         found = hub.load(path)
         try:
