@@ -19,8 +19,8 @@ from typing import Any
 from mmt_jax.configs.config import EvalConfig, Study
 from mmt_jax.configs.variants import CORPORA, DIALLED, VARIANTS
 
-# Chosen on val, with seeds that no study uses: docs/recipes.md. Captions of level 1 have 11 pieces
-# on average and 23 at most, its photos four regions and the whole: shorter batches cost less.
+# Chosen on val, with seeds that no study uses: docs/recipes.md. Captions of level 1 have 10 pieces
+# on average and 13 at most, its photos four regions and the whole: shorter batches cost less.
 RECIPE = {
     "steps": 700,
     "batch_size": 128,

@@ -4,10 +4,11 @@ import os
 
 import pytest
 
-from mmt_jax.configs.config import Config
+from mmt_jax.configs.config import Config, EvalConfig, Study
 from mmt_jax.errors import UsageError
 from mmt_jax.study import parallel
 from mmt_jax.study.results import Run
+from mmt_jax.study.run import ablate
 
 pytestmark = pytest.mark.slow  # each process imports all
 
@@ -23,15 +24,24 @@ def runs(folder, **starts):
     return made
 
 
+class Odd(Exception):
+    """Cannot be unpickled: it is made of something else than what it says."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
 def write(run):
     """What a run leaves is its name; it fails if what it starts from is not there yet."""
     if run.config.init_from:
         open(f"{run.config.init_from}/done").close()
-        if run.tag == "bad":
-            raise UsageError("this run is not to be")
-        if run.tag == "killed":
-            os._exit(9)
-    print(f"{run.tag} speaks")
+    if run.tag == "wrong":
+        raise UsageError("this run is not to be" + 100_000 * " !")
+    if run.tag == "odd":
+        raise Odd("one", "two")
+    if run.tag == "killed":
+        os._exit(9)
+    os.write(2, f"{run.tag} speaks\n".encode())  # as a library in C does
     (run.folder / "done").write_text(run.tag)
 
 
@@ -46,10 +56,35 @@ def test_a_run_begins_when_that_which_it_starts_from_has_ended(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("bad", "this run is not to be"), ("killed", "run of killed, seed 0, was")]
+    ("name", "kind", "told"),
+    [
+        ("wrong", UsageError, "this run is not to be"),
+        ("odd", parallel.RunFailed, "Odd: one and two"),
+        ("killed", parallel.RunFailed, "killed"),
+    ],
 )
-def test_what_is_wrong_with_a_run_is_told(name, told, tmp_path):
-    planned = runs(tmp_path, good=None, **{name: "good", "after": name})
-    with pytest.raises((UsageError, parallel.RunFailed), match=told):
+def test_what_is_wrong_with_a_run_is_told(name, kind, told, tmp_path, capsys):
+    planned = runs(tmp_path, **{name: None, "after": name})
+    with pytest.raises(kind, match=told):
         list(parallel.carry_out(planned, write, jobs=2))
     assert not (tmp_path / "after" / "seed0" / "done").exists()
+    assert f"{name} seed 0 failed" in capsys.readouterr().err
+
+
+def test_a_study_side_by_side(tmp_path):
+    """`baseline_baseline` starts from the run `bert`, which the study adds."""
+    settings = {"steps": 2, "batch_size": 8, "objective.candidates": 8, "eval.limit": 5}
+    study = Study(
+        "pair",
+        ("baseline_baseline", "architecture_single-modality"),
+        scale="pilot",
+        level=1,
+        overrides=settings,
+        test=EvalConfig(split="test", limit=5),
+    )
+    found = ablate(study, tmp_path, seeds=1, jobs=2)
+    assert {row["tag"] for row in found["table"]} == set(study.tags)
+    logs = {path.parent.name for path in tmp_path.glob("runs/*/seed0.log")}
+    assert logs == {"bert", *study.tags}
+    with pytest.raises(UsageError, match="jobs=1 alone"):
+        ablate(study, tmp_path, jobs=2, train=lambda config, workdir: {})

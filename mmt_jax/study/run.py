@@ -6,6 +6,7 @@ A workdir holds `runs/<tag>/seed<k>`, one training workdir each with what `resul
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -54,8 +55,10 @@ def ablate(
         `data_cc,optim.lr=0.001`.
       jobs: how many runs go on side by side. With more than one each has a process of its own,
         which shares the devices with the others and writes what it says into
-        `runs/<tag>/seed<k>.log`; `train` and `evaluate` are for one.
-      train: trains, or goes on with, one run; returns validation metrics.
+        `runs/<tag>/seed<k>.log`. A script that asks for more guards what it does by
+        `if __name__ == "__main__"`, for each process imports it.
+      train: trains, or goes on with, one run; returns validation metrics. This and `evaluate` are
+        for one job.
       evaluate: reads the test split with a run's best checkpoint.
 
     Returns:
@@ -66,6 +69,8 @@ def ablate(
     """
     if jobs < 1:
         raise UsageError(f"{jobs} runs side by side are none; give 1 or more")
+    if jobs > 1 and (train or evaluate):
+        raise UsageError("a train or evaluate of one's own works with jobs=1 alone")
     fixed = dict(overrides or {})
     grid = {path: fixed.pop(path) for path in [*fixed] if several(path, fixed[path])}
     runs = []
@@ -81,9 +86,10 @@ def ablate(
     done = [read(run) for run in runs if run.finished]
     left = [run for run in runs if not run.finished]
     if jobs > 1:
-        for run in parallel.carry_out(left, _alone, jobs=jobs):
-            done.append(read(run))
-            progress.say(f"{run.tag} seed {run.seed} took {done[-1].seconds:,.0f} s")
+        with contextlib.closing(parallel.carry_out(left, _alone, jobs=jobs)) as ended:
+            for run in ended:
+                done.append(read(run))
+                progress.say(f"{run.tag} seed {run.seed} took {done[-1].seconds:,.0f} s")
     else:
         for number, run in enumerate(left):
             _announce(run, number, left, done)
