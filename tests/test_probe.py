@@ -295,10 +295,12 @@ def test_the_page_shows_what_the_best_run_finds(finished):
     with np.load(folder / "ranks.npz") as arrays:
         ranks, photos = arrays["image_retrieval"], arrays["photos"]
     assert [e.rank for e in shown] == [np.sort(ranks)[i] for i in (0, 9, 19, 29, 39)]  # of 40
-    captions = scenes.build("target", "test", level=1, size=8).captions
+    corpus = scenes.build("target", "test", level=1, size=8)
+    places = {corpus.photo_name(place): place for place in range(8)}
     for example in shown:
-        assert example.caption in captions[example.photo]
-        assert example.rank in ranks[photos == example.photo]
+        place = places[example.photo]
+        assert example.caption in corpus.captions[place]
+        assert example.rank in ranks[photos == place]
         assert list(example.scores[:5]) == sorted(example.scores[:5], reverse=True)
         assert len(set(example.found)) == len(example.found) == (5 if example.rank <= 5 else 6)
         assert example.found[min(example.rank, 6) - 1] == example.photo
