@@ -239,7 +239,8 @@ def test_wrong_flags(mmt, tmp_path):
     assert fails(mmt("train", CONFIG, "--workdir="), "--workdir=DIR is missing")  # of a shell's ""
     assert fails(mmt("score", "--model=x", "--record=y"), "--caption=TEXT is missing")
     wanted = ("--data=scenes", "--split=test", f"--out={tmp_path / 'x.npz'}")
-    assert fails(mmt("record", *wanted, "--index=two"), "--index=two")
+    assert fails(mmt("record", *wanted, "--index=two"), "--index=two is no whole number;")
+    assert fails(mmt("eval", "--workdir=x", "--weight=all"), "--weight=all is no number;")
     assert fails(mmt("list", "--nojson=3"), "--nojson=3")
 
 

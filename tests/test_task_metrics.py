@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mmt_jax.configs.tasks import TASKS
 from mmt_jax.errors import UsageError
@@ -416,7 +417,6 @@ def test_glue_metrics_are_those_of_a_table_of_confusions(seed):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_correlations_are_scipys(seed):
-    stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(seed)
     count = rng.integers(3, 50)
     right = rng.integers(0, 6, count) + rng.choice([0.0, 0.25])  # many ties

@@ -75,6 +75,8 @@ def parse(name: str, command: types.ModuleType, argv: Sequence[str]) -> types.Si
         raise UsageError(f"--{error.flagname} is not a flag of `mmt {name}`; {hint}") from None
     except (flags.Error, ValueError) as error:
         message = " ".join(str(error).split()).rstrip(".")
+        message = re.sub("^flag (.*): invalid literal for int.*", r"\1 is no whole number", message)
+        message = re.sub("^flag (.*): could not convert.*", r"\1 is no number", message)
         raise UsageError(f"{message}; {more}") from None
     wanted = getattr(command, "ARGUMENTS", ())
     if len(positional) > len(wanted):

@@ -114,7 +114,7 @@ def _execute(run: Run, train: Train, evaluate: Evaluate) -> Result:
 
 
 def _alone(run: Run) -> None:
-    """Of a process that has nothing else to do."""
+    """What a process of `parallel.carry_out` does."""
     _execute(run, _train, _evaluate)
 
 
