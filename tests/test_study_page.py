@@ -144,7 +144,7 @@ def test_photos_are_shown_where_a_study_is_of_photos(study):
     pictures = [asset for asset in page.assets if asset.startswith("data:image/png")]
     assert len(pictures) == len(page.assets) == 6 * len(examples.WHICH)
     assert "a caption, hardest query" in page.words
-    assert examples.drawing(Test("photos:nowhere", "train", 0, 1)) is None
+    assert examples.drawing("photos:nowhere", "train") is None
 
 
 def test_pictures_are_of_the_photos_that_were_scored_whatever_came_to_the_folder(tmp_path):
@@ -152,15 +152,15 @@ def test_pictures_are_of_the_photos_that_were_scored_whatever_came_to_the_folder
         plt.imsave(tmp_path / f"{number}.png", np.full((8, 8, 3), 100 * number, np.uint8))
     for number in (1, 2):  # the first has no caption
         (tmp_path / f"{number}.txt").write_text("a caption")
-    test = Test(f"photos:{tmp_path}", "train", 0, 1)
-    numbered = examples.drawing(test)  # as older reports keep them
+    folder = f"photos:{tmp_path}"
+    numbered = examples.drawing(folder, "train")  # as older reports keep them
     assert [int(numbered(number).mean()) for number in range(2)] == [100, 200]
     (tmp_path / "0.txt").write_text("another caption")  # all others move on by one
-    named = examples.drawing(test)
+    named = examples.drawing(folder, "train")
     assert [int(named(f"{number}.png").mean()) for number in range(3)] == [0, 100, 200]
     (tmp_path / "1.txt").unlink()
     with pytest.raises(KeyError):
-        examples.drawing(test)("1.png")
+        examples.drawing(folder, "train")("1.png")
 
 
 def test_photos_found_are_kept_by_their_names(tmp_path, monkeypatch):

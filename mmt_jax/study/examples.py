@@ -47,20 +47,20 @@ def complete(result: Result) -> None:
     run = result.run
     if not run.test or not has_checkpoint(run.folder) or (run.folder / FILE).exists():
         return
-    if drawing(run.test):
+    if drawing(run.test.source, run.test.split):
         ranks, _ = result.ranks("image_retrieval")
         found = _found(run, run.test, chosen(ranks), ranks)
         write_json(run.folder / FILE, [dataclasses.asdict(example) for example in found])
 
 
-def drawing(test: Test) -> Callable[[str | int], np.ndarray] | None:
-    """What gives the picture [H, W, 3] u8 of a photo of the split, named as in an `Example`.
+def drawing(source: str, split: str) -> Callable[[str | int], np.ndarray] | None:
+    """What gives the picture [H, W, 3] u8 of a photo of a split, named as in an `Example`.
 
     It raises KeyError where that has gone since. None where there are no pictures: of regions that
     do not remember their photos, of a mixture, or of photos of which none is left.
     """
     try:
-        photos, *others = sources.load(test.source, test.split, pixels=True)
+        photos, *others = sources.load(source, split, pixels=True)
         photos.picture(0)
     except UsageError:
         return None

@@ -34,7 +34,7 @@ def examples(findings: Findings) -> list[str]:
         for result in findings.results
         if (result.run.tag, result.run.seed) == (best["tag"], best["seed"])
     )
-    if not (picture := drawing(test)):
+    if not (picture := drawing(test.source, test.split)):
         return []
     kind = "found generated" if probe.generated(test.source) else "found"
     names = {photo for example in findings.examples for photo in example.found}
