@@ -161,6 +161,9 @@ def test_a_truncated_file_is_named(scorer, tmp_path):
         ("a cube", r"must be a list; write \['a cube'\]"),
         ([], "no caption"),
         (["a cube", " "], "caption ' ' is empty"),
+        (["a cube", float("nan")], "a caption is nan; give each as one string"),
+        ([["a cube"]], r"a caption is \['a cube'\]; give each as one string"),
+        (None, "a caption is None"),
         (["a red cube left of a red cube left of a red cube"], "the model reads 14; shorten it"),
     ],
 )
@@ -204,6 +207,18 @@ def test_a_scorer_ranks_as_its_model_does(config, tmp_path):
 def test_no_record_is_refused(scorer):
     with pytest.raises(UsageError, match="no record"):
         scorer.score([], ["a cube"])
+
+
+@pytest.mark.parametrize("record", [None, 7, [None]], ids=str)
+def test_what_is_no_photo_is_refused(scorer, record):
+    with pytest.raises(UsageError, match=r"the photo is \w+ of shape \(\); give a path"):
+        scorer.score(record, ["a cube"])
+
+
+@pytest.mark.parametrize("sentence", [None, ["a <mask> cube"]], ids=str)
+def test_a_sentence_with_blanks_is_one_string(scorer, sentence):
+    with pytest.raises(UsageError, match=r"the sentence is .*; give one string"):
+        scorer.fill(small.record(3), sentence)
 
 
 def test_truncate_cuts_long_captions_as_training_does(scorer):

@@ -64,6 +64,8 @@ def fill(
 
 def _encoded(tokenizer: Tokenizer, sentence: str) -> list[int]:
     """Token ids of a sentence, each blank as the token that hides a word."""
+    if not isinstance(sentence, str):
+        raise UsageError(f"the sentence is {sentence!r}; give one string")
     parts = _BLANK.split(sentence)
     if len(parts) == 1:
         raise UsageError(f"the sentence {sentence!r} has no blank; write <mask> for one")

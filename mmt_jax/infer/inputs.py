@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,18 @@ class Reader:
         return self.config.tag or "this model"
 
     def texts(self, captions: Sequence[str], *, truncate: bool) -> dict[str, np.ndarray]:
-        """The text keys of captions; UsageError: none, an empty one or, not cut, too long a one."""
+        """The text keys of captions.
+
+        UsageError: there is none, or one that is no string, empty or, not cut, too long.
+        """
         if isinstance(captions, str):
             raise UsageError(f"captions must be a list; write [{captions!r}]")
-        captions = list(captions)  # of an array too
+        captions = list(captions if isinstance(captions, Iterable) else [captions])  # of arrays too
         if not captions:
             raise UsageError("there is no caption; give one or more")
+        for caption in captions:  # tables of captions have NaN where one is missing
+            if not isinstance(caption, str):
+                raise UsageError(f"a caption is {caption!r}; give each as one string")
         length, layout = self.config.data.text_length, self.config.model.layout
         encoded = self.tokenizer.encode_all(captions)
         for caption, ids in zip(captions, encoded, strict=True):
@@ -186,10 +192,13 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def listed(records: Any) -> tuple[list[Record], bool]:
-    """Photos or records as a list, and whether there was one alone, not in a list."""
+    """Photos or records as a list, and whether there was one alone, not in a list.
+
+    What is neither counts as one photo, which `pictures.given` refuses.
+    """
     alone = Mapping | str | bytes | os.PathLike
     one = isinstance(records, alone) or hasattr(records, "convert")  # as Pillow's images have
-    one = one or getattr(records, "ndim", 0) == 3
+    one = one or getattr(records, "ndim", 0) == 3 or not isinstance(records, Iterable)
     return ([records] if one else list(records)), one
 
 
