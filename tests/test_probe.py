@@ -39,7 +39,7 @@ TOKENIZER = vocabulary.train([q.foil for q in questions("target", "test", level=
 
 
 def scene_of(photo, *, split="test", **kwargs):
-    return corpora.draw_block("target", split, photo // 256, seed=0, **kwargs).scene(photo % 256)
+    return corpora.Split("target", split, **kwargs).scene(photo)
 
 
 def true(caption, scene):
@@ -62,7 +62,7 @@ def test_true_captions_are_true_and_foils_are_not(level):
 def test_every_corpus_asks_in_its_own_words(corpus):
     for level in (1, 5):
         asked = questions(corpus, "val", level=level, photos=20)
-        drawn = corpora.draw_block(corpus, "val", 0, level=level, seed=0)
+        drawn = corpora.Split(corpus, "val", level).draw(0)
         assert len(asked) >= 5 * 15
         for question in asked:
             assert true(question.true, drawn.scene(question.photo))

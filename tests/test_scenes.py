@@ -134,10 +134,9 @@ def judge(caption, scene):
 
 
 def told_block(corpus, split="train", block=0, seed=0, level=scenes.TOP, **dials):
-    drawn = corpora.draw_block(corpus, split, block, level=level, seed=seed)
-    captions, about = corpora.caption_block(
-        corpus, split, block, drawn, level=level, dials=scenes.Dials(**dials), seed=seed
-    )
+    part = corpora.Split(corpus, split, level, seed)
+    drawn = part.draw(block)
+    captions, about = part.tell(block, drawn, scenes.Dials(**dials))
     return [drawn.scene(i) for i in range(len(drawn))], captions, about
 
 
@@ -372,7 +371,7 @@ def test_each_level_says_more_than_the_one_below():
         (True, True),
     ]
     for level in scenes.LEVELS:
-        drawn = corpora.draw_block("target", "train", 0, level=level, seed=0)
+        drawn = corpora.Split("target", "train", level).draw(0)
         assert set(drawn.present.sum(axis=1)) == ({3} if level == 1 else {3, 4, 5})
         assert (set(drawn.texture.ravel()) == {0}) == (level < 3)
 
@@ -387,7 +386,7 @@ def test_a_corpus_keeps_what_makes_it_that_corpus(level):
         for name in ("mscoco", "mscoco-narratives", "vg")
     }
     assert lengths["vg"] < lengths["mscoco"] < lengths["mscoco-narratives"] / 2
-    shapes = corpora.draw_block("oi-narratives", "train", 0, level=level, seed=0).shape
+    shapes = corpora.Split("oi-narratives", "train", level).draw(0).shape
     assert np.mean(shapes == world.SHAPES.index("star")) > 0.15  # 4 of 18, elsewhere 1 of 8
 
 
@@ -412,7 +411,7 @@ def test_a_linear_reader_tells_shapes_and_colours_of_the_first_level():
     def rows(split, blocks):
         features, shapes, colours = [], [], []
         for block in range(blocks):
-            drawn = corpora.draw_block("target", split, block, level=1, seed=0)
+            drawn = corpora.Split("target", split, level=1).draw(block)
             pixels, number = render.render(drawn), np.arange(len(drawn))
             radius = np.asarray(world.RADII)[drawn.size]
             for slot in range(3):
@@ -535,7 +534,7 @@ def test_feature_of_a_hand_made_picture():
 
 
 def test_boxes_cover_the_objects_and_classes_name_them():
-    drawn = corpora.draw_block("target", "val", 0, seed=0)
+    drawn = corpora.Split("target", "val").draw(0)
     built = scenes.build("target", "val", size=60)
     boxes = built.rows[BOXES][:, :4]
     empty = render.render(dataclasses.replace(drawn, present=np.zeros_like(drawn.present)))

@@ -40,7 +40,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.scenes import detector, grammar, levels, render, styles
 from mmt_jax.scenes.drawn import Drawn
 from mmt_jax.scenes.levels import LEVELS, TOP
-from mmt_jax.scenes.world import Scenes, World, draw_scenes
+from mmt_jax.scenes.world import Scene, Scenes, World, draw_scenes
 
 SPLITS = ("train", "val", "test")
 BLOCK = 256  # pictures drawn from one stream of random numbers
@@ -116,6 +116,72 @@ def recipe(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> Recipe:
     return dials.of(dataclasses.replace(row, style=style, world=world))
 
 
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split of a corpus, which is drawn `BLOCK` pictures at a time.
+
+    Raises:
+      UsageError: there is no such corpus, split or level, or the seed is negative.
+    """
+
+    corpus: str
+    split: str
+    level: int = TOP
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.corpus not in RECIPES:
+            raise UsageError(f"no generated corpus {self.corpus!r}; there are {', '.join(CORPORA)}")
+        if self.split not in SPLITS:
+            raise UsageError(
+                f"no split {self.split!r} of the generated corpora; there are {', '.join(SPLITS)}"
+            )
+        if self.seed < 0:
+            raise UsageError(
+                f"seed {self.seed} of the generated scenes is negative; give 0 or more"
+            )
+        if self.level not in LEVELS:
+            raise UsageError(
+                f"no level {self.level!r} of the generated corpora; there are 1 to {TOP}"
+            )
+
+    def stream(self, block: int, use: str) -> np.random.Generator:
+        """A block's random numbers for one use: "world", "detector" or "pairing"."""
+        use_number = ("world", "detector", "pairing").index(use)
+        keys = [RECIPES[self.corpus].number, SPLITS.index(self.split), block, use_number]
+        keys += [self.level] if self.level < TOP else []
+        return np.random.default_rng((self.seed, *keys))
+
+    def draw(self, block: int) -> Scenes:
+        """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK`."""
+        world = recipe(self.corpus, self.level).world
+        return draw_scenes(world, BLOCK, self.stream(block, "world"))
+
+    def scene(self, index: int) -> Scene:
+        """What picture `index` shows."""
+        block, row = divmod(index, BLOCK)
+        return self.draw(block).scene(row)
+
+    def tell(
+        self, block: int, scenes: Scenes, dials: Dials = AS_IT_IS
+    ) -> tuple[list[tuple[str, ...]], np.ndarray]:
+        """Captions of a block's pictures, and whose they are.
+
+        Returns:
+          BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
+        """
+        row = recipe(self.corpus, self.level, dials)
+        rng = self.stream(block, "pairing")
+        drawn = (BLOCK, row.captions)
+        shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < row.wrong)
+        about = (np.arange(BLOCK)[:, None] + shift) % BLOCK
+        at = "" if self.level == TOP else f" level {self.level}"
+        said = random.Random(f"{self.corpus} {self.split} {self.seed} {block}{at}")
+        speaker = grammar.Speaker(row.style, said)
+        told = [scenes.scene(index) for index in range(BLOCK)]
+        return [tuple(speaker.caption(told[i]) for i in rows) for rows in about.tolist()], about
+
+
 def build(corpus: str, split: str, **options: Any) -> Corpus:
     """Generates a split of a corpus, all of it in memory; arguments and errors as of `photos`."""
     found = photos(corpus, split, **options)
@@ -152,8 +218,8 @@ def photos(
     Raises:
       UsageError: there is no such corpus or split, or seed or size is out of range.
     """
-    row = _checked(corpus, split, level, seed)
-    total: int = getattr(row, split) if size is None else size
+    part = Split(corpus, split, level, seed)
+    total: int = getattr(RECIPES[corpus], split) if size is None else size
     if not 1 <= total <= MAX_PICTURES:
         raise UsageError(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
@@ -161,11 +227,10 @@ def photos(
 
     def made(block: int) -> tuple[np.ndarray, dict[str, np.ndarray], list, dict[str, np.ndarray]]:
         count = min(BLOCK, total - block * BLOCK)
-        scenes = draw_block(corpus, split, block, level=level, seed=seed)
-        rng = _stream(corpus, split, level, seed, block, "detector")
-        found, seen = detector.detect(scenes, rng)
+        scenes = part.draw(block)
+        found, seen = detector.detect(scenes, part.stream(block, "detector"))
         kept = {key: values[: found[:count].sum()] for key, values in seen.items()}
-        told, _ = caption_block(corpus, split, block, scenes, level=level, dials=dials, seed=seed)
+        told, _ = part.tell(block, scenes, dials)
         return found[:count], kept, told[:count], vars(scenes.take(np.arange(count)))
 
     if total > 10 * BLOCK:  # it takes most of a second or more
@@ -174,7 +239,9 @@ def photos(
         blocks = list(pool.map(made, range(-(-total // BLOCK))))
     counts, rows, told, drawn = zip(*blocks, strict=True)
 
-    place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
+    place = ((TOP - level) * len(RECIPES) + RECIPES[corpus].number) * len(SPLITS) + SPLITS.index(
+        split
+    )
     first_id = place * MAX_PICTURES
     offsets = starts(np.concatenate(counts))
     return Drawn(
@@ -203,77 +270,21 @@ def source(corpus: str, level: int = TOP, dials: Dials = AS_IT_IS) -> str:
 
 def picture(corpus: str, split: str, index: int, *, level: int = TOP, seed: int = 0) -> np.ndarray:
     """Picture `index` of what `build` returns: [64, 64, 3] uint8."""
-    _checked(corpus, split, level, seed)
     block, row = divmod(index, BLOCK)
-    return render.render(draw_block(corpus, split, block, level=level, seed=seed))[row]
+    return render.render(Split(corpus, split, level, seed).draw(block))[row]
 
 
 def vocabulary_captions(*, seed: int = 0) -> list[str]:
     """Captions of all corpora's training splits, to train one vocabulary for all of them."""
     sample = []
     for corpus, row in RECIPES.items():
-        captions = []
+        part, captions = Split(corpus, "train", seed=seed), []
         for block in range(-(-VOCABULARY_CAPTIONS // (BLOCK * row.captions))):
-            scenes = draw_block(corpus, "train", block, seed=seed)
-            for told in caption_block(corpus, "train", block, scenes, seed=seed)[0]:
+            for told in part.tell(block, part.draw(block))[0]:
                 captions += told
         sample += captions[:VOCABULARY_CAPTIONS]
     return sample
 
 
-def draw_block(corpus: str, split: str, block: int, *, level: int = TOP, seed: int) -> Scenes:
-    """The scenes of pictures `block * BLOCK` to `(block + 1) * BLOCK` of a split."""
-    rng = _stream(corpus, split, level, seed, block, "world")
-    return draw_scenes(recipe(corpus, level).world, BLOCK, rng)
-
-
-def caption_block(
-    corpus: str,
-    split: str,
-    block: int,
-    scenes: Scenes,
-    *,
-    level: int = TOP,
-    dials: Dials = AS_IT_IS,
-    seed: int,
-) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """Captions of a block's pictures, and whose they are.
-
-    Returns:
-      BLOCK tuples of captions, and [BLOCK, captions] int: the picture that each is really of.
-    """
-    row = recipe(corpus, level, dials)
-    rng = _stream(corpus, split, level, seed, block, "pairing")
-    drawn = (BLOCK, row.captions)
-    shift = rng.integers(1, BLOCK, drawn) * (rng.random(drawn) < row.wrong)
-    about = (np.arange(BLOCK)[:, None] + shift) % BLOCK
-    at = "" if level == TOP else f" level {level}"
-    speaker = grammar.Speaker(row.style, random.Random(f"{corpus} {split} {seed} {block}{at}"))
-    told = [scenes.scene(index) for index in range(BLOCK)]
-    return [tuple(speaker.caption(told[i]) for i in rows) for rows in about.tolist()], about
-
-
 def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _checked(corpus: str, split: str, level: int, seed: int) -> Recipe:
-    if corpus not in RECIPES:
-        raise UsageError(f"no generated corpus {corpus!r}; there are {', '.join(CORPORA)}")
-    if split not in SPLITS:
-        raise UsageError(
-            f"no split {split!r} of the generated corpora; there are {', '.join(SPLITS)}"
-        )
-    if seed < 0:
-        raise UsageError(f"seed {seed} of the generated scenes is negative; give 0 or more")
-    if level not in LEVELS:
-        raise UsageError(f"no level {level!r} of the generated corpora; there are 1 to {TOP}")
-    return recipe(corpus, level)
-
-
-def _stream(
-    corpus: str, split: str, level: int, seed: int, block: int, use: str
-) -> np.random.Generator:
-    use_number = ("world", "detector", "pairing").index(use)
-    keys = [RECIPES[corpus].number, SPLITS.index(split), block, use_number]
-    return np.random.default_rng((seed, *keys, *([level] if level < TOP else [])))

@@ -85,11 +85,11 @@ def questions(
     """
     style = corpora.recipe(corpus, level).style
     pattern = next(pattern for _, pattern in style.first if _slots(pattern) == {"a", "a>b", "b"})
-    asked = []
+    part, asked = corpora.Split(corpus, split, level, seed), []
     for photo in range(photos):
         block, index = divmod(photo, corpora.BLOCK)
         if not index:
-            scenes = corpora.draw_block(corpus, split, block, level=level, seed=seed)
+            scenes = part.draw(block)
         rng = random.Random(f"probe {corpus} {split} {level} {seed} {photo}")
         asked += _about(photo, scenes.scene(index), pattern, grammar.Speaker(style, rng).say, rng)
     return asked

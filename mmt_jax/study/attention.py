@@ -80,7 +80,8 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
     asked = questions(corpus.name, split, level=corpus.level, photos=photos)
     captions = {question.photo: question.true for question in asked}
     rows = np.array(list(captions))
-    told = [_scene(corpus.name, split, corpus.level, photo) for photo in captions]
+    part = corpora.Split(corpus.name, split, corpus.level)
+    told = [part.scene(photo) for photo in captions]
     maps, boxes = {}, []
     for tag, folder in runs.items():
         scorer = api.load(folder)
@@ -112,11 +113,6 @@ def _runs(workdir: pathlib.Path, tags: Sequence[str]) -> dict[str, pathlib.Path]
         if tag not in found:
             raise UsageError(f"{workdir} has no trained run {tag!r}; it has {', '.join(found)}")
     return {tag: found[tag] for tag in tags or found}
-
-
-def _scene(corpus: str, split: str, level: int, photo: int) -> world.Scene:
-    block, index = divmod(photo, corpora.BLOCK)
-    return corpora.draw_block(corpus, split, block, level=level, seed=0).scene(index)
 
 
 def _map(found: tuple[tuple[str, ...], np.ndarray], scene: world.Scene, boxes: np.ndarray) -> Map:
