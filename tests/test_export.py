@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ import zoo
 from scipy import special
 
 import mmt_jax
+from mmt_jax.cli import export as command
 from mmt_jax.cli import main as cli
 from mmt_jax.configs import config as config_lib
 from mmt_jax.configs.config import DataConfig, EvalConfig, ObjectiveConfig
@@ -45,6 +47,11 @@ CONFIGS = {
 }
 
 
+def export(workdir, out):
+    """`mmt export`, with its errors as they are raised."""
+    command.run(types.SimpleNamespace(workdir=str(workdir), out=str(out), format="savedmodel"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tf():
     return pytest.importorskip("tensorflow")
@@ -59,7 +66,7 @@ def exported(tf, tmp_path_factory):
     def folder(name):
         if name == "joint":  # this one by way of a workdir
             (root / "run").mkdir()
-            savedmodel.export(small.make_workdir(root / "run", CONFIGS[name]), root / name)
+            export(small.make_workdir(root / "run", CONFIGS[name]), root / name)
         else:
             vocabulary = small.TOKENIZER.model
             savedmodel.export_model(*small.build(CONFIGS[name]), vocabulary, root / name)
@@ -271,13 +278,13 @@ def test_nothing_is_overwritten(tmp_path):
         with pytest.raises(UsageError, match="exists and is not overwritten"):
             savedmodel.export_model(model, params, small.TOKENIZER.model, out)
         with pytest.raises(UsageError, match="exists and is not overwritten"):
-            savedmodel.export(tmp_path / "no workdir", out)
+            export(tmp_path / "no workdir", out)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_no_workdir_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="is not a training workdir"):
-        savedmodel.export(tmp_path, tmp_path / "out")
+        export(tmp_path, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -287,7 +294,7 @@ def test_a_workdir_without_its_vocabulary_is_named(exported, tmp_path):
     shutil.copytree(exported("joint").parent / "run", run)
     (run / "spiece.model").unlink()
     with pytest.raises(UsageError, match=r"run .* has no vocabulary \(spiece\.model"):
-        savedmodel.export(run, tmp_path / "out")
+        export(run, tmp_path / "out")
 
 
 def test_models_without_a_pair_score_are_refused(tmp_path):

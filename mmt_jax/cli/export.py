@@ -16,7 +16,6 @@ have a counterpart there: pip install 'mmt_jax[hf]'. Either has a model card, RE
 
 from __future__ import annotations
 
-import pathlib
 import types
 
 from mmt_jax.cli import flags
@@ -33,48 +32,34 @@ FLAGS = (
         "savedmodel",
     ),
 )
+FORMATS = ("savedmodel", "huggingface")
 
 
 def run(args: types.SimpleNamespace) -> None:
     """Exports."""
     if args.format not in FORMATS:
         raise UsageError(f"--format={args.format} is unknown; there are {', '.join(FORMATS)}")
-    from mmt_jax.train import published
-
-    FORMATS[args.format](published.workdir(args.workdir), args.out)
-    print(f"wrote {args.out}")
-
-
-def _saved_model(workdir: pathlib.Path, out: str) -> None:
-    from mmt_jax.infer.export import savedmodel
-
-    savedmodel.export(workdir, out)
-
-
-def _hugging_face(workdir: pathlib.Path, out: str) -> None:
     import jax
 
-    from mmt_jax import hub as importers
+    from mmt_jax import hub
     from mmt_jax.hub import preparation
+    from mmt_jax.infer.export import savedmodel
     from mmt_jax.tasks import labels
     from mmt_jax.text import vocabulary
-    from mmt_jax.train import checkpoint
+    from mmt_jax.train import checkpoint, published
     from mmt_jax.train import workdir as workdirs
 
-    workdirs.check_free(out)
+    workdir = published.workdir(args.workdir)
+    workdirs.check_free(args.out)
     trained = checkpoint.load(workdir)
     tokenizer = vocabulary.stored_tokenizer(workdir)
-    params = jax.device_get(trained.params)
-    importers.save(
-        trained.config,
-        params,
-        tokenizer,
-        out,
-        settings=preparation.read(workdir),
-        labels=labels.known(workdir),
-        step=trained.step,
-        metrics=trained.metrics,
-    )
-
-
-FORMATS = {"savedmodel": _saved_model, "huggingface": _hugging_face}
+    names, photos = labels.known(workdir), preparation.read(workdir)
+    about = {"labels": names, "step": trained.step, "metrics": trained.metrics}
+    if args.format == "huggingface":
+        params = jax.device_get(trained.params)
+        hub.save(trained.config, params, tokenizer, args.out, settings=photos, **about)
+    else:
+        savedmodel.export_model(
+            trained.model, trained.params, tokenizer.model, args.out, photos=photos, **about
+        )
+    print(f"wrote {args.out}")

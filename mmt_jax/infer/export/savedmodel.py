@@ -35,7 +35,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config, as_dict
 from mmt_jax.data import schema
 from mmt_jax.files import whole_folder
-from mmt_jax.hub import card, preparation
+from mmt_jax.hub import card
 from mmt_jax.infer.export import signature
 from mmt_jax.infer.export.serialization import (
     convert,
@@ -49,7 +49,6 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Model
 from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.text.vocabulary import load as load_vocabulary
-from mmt_jax.text.vocabulary import stored_tokenizer
 from mmt_jax.train.workdir import check_free
 from mmt_jax.typing import Params
 from mmt_jax.version import version
@@ -59,28 +58,6 @@ DESCRIPTION = "mmt.json"
 # Logits that agree to this give probabilities that agree to 1e-5, for they move by half as much.
 _TOLERANCE = 2e-5
 _PROBES = ((1, 2, 2), (3, 7, 4))  # captions, rows and columns of patches or regions
-
-
-def export(workdir: str | os.PathLike, out: str | os.PathLike) -> None:
-    """Writes the best model of a training workdir to the new folder `out`, as `export_model` does.
-
-    Raises:
-      UsageError: not a workdir, or a damaged one; and as `export_model`.
-    """
-    from mmt_jax.train import checkpoint
-
-    check_free(out)
-    trained = checkpoint.load(workdir)
-    export_model(
-        trained.model,
-        trained.params,
-        stored_tokenizer(workdir).model,
-        out,
-        step=trained.step,
-        labels=labels_lib.known(workdir),
-        photos=preparation.read(workdir),
-        metrics=trained.metrics,
-    )
 
 
 def export_model(
