@@ -219,7 +219,8 @@ def photos(
       UsageError: there is no such corpus or split, or seed or size is out of range.
     """
     part = Split(corpus, split, level, seed)
-    total: int = getattr(RECIPES[corpus], split) if size is None else size
+    row = RECIPES[corpus]
+    total: int = getattr(row, split) if size is None else size
     if not 1 <= total <= MAX_PICTURES:
         raise UsageError(
             f"a corpus of {total} pictures cannot be built; ask for 1 to {MAX_PICTURES:,}"
@@ -239,9 +240,7 @@ def photos(
         blocks = list(pool.map(made, range(-(-total // BLOCK))))
     counts, rows, told, drawn = zip(*blocks, strict=True)
 
-    place = ((TOP - level) * len(RECIPES) + RECIPES[corpus].number) * len(SPLITS) + SPLITS.index(
-        split
-    )
+    place = ((TOP - level) * len(RECIPES) + row.number) * len(SPLITS) + SPLITS.index(split)
     first_id = place * MAX_PICTURES
     offsets = starts(np.concatenate(counts))
     return Drawn(
