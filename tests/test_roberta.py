@@ -13,7 +13,7 @@ from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli.main import main
 from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
-from mmt_jax.configs.models import BridgeTowerConfig
+from mmt_jax.configs.models import BridgeTowerConfig, MMTConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
 from mmt_jax.text import vocabulary
@@ -206,3 +206,45 @@ def test_towers_of_other_sizes_are_refused(towers):
     workdirs, _ = towers
     with pytest.raises(UsageError, match=r"mine cannot start from .*roberta.*layers/2.* is extra"):
         init.params(workdirs, bridged(tower_layers=2), jax.random.key(0), print)
+
+
+def test_of_two_segments_the_first_is_taken(tmp_path):
+    """`RobertaConfig()` has two; only the published checkpoints have one."""
+    published(tmp_path / "in", "RobertaModel", type_vocab_size=2)
+    found = importers.load(tmp_path / "in", "roberta")
+    checkpoint.write(tmp_path / "out", found.config, found.params, found.tokenizer)
+    params = init.params([tmp_path / "out"], bridged(), jax.random.key(0), lambda _: None)
+    table = found.params["text"]["embed"]["segments"]["embedding"]
+    assert table.shape[0] == 2
+    ours = params["text"]["embed"]["segments"]["embedding"]
+    np.testing.assert_array_equal(ours, table[:1])
+
+
+def test_a_family_with_nothing_in_common_is_refused(tmp_path):
+    published(tmp_path / "in", "RobertaModel")
+    found = importers.load(tmp_path / "in", "roberta")
+    checkpoint.write(tmp_path / "out", found.config, found.params, found.tokenizer)
+    config = Config(
+        model=MMTConfig(width=16, heads=2, mlp_dim=40, vocab_size=len(VOCABULARY)),
+        init_from=str(tmp_path / "out"),
+        data=DataConfig(source="scenes@1/cc", size=8, text_length=8),
+        batch_size=4,
+    )
+    with pytest.raises(UsageError, match=r"out, of family roberta: weights of mmt or bert or two_"):
+        prepare(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_resolution_of_a_bridgetower_is_that_of_its_weights(tmp_path):
+    small = bridged(image_size=2 * test_clip.PATCH)
+    params = small.init(jax.random.key(1))
+    tokenizer = vocabulary.train(["a dog"], 40)
+    checkpoint.write(tmp_path / "small", small.config, params, tokenizer)
+    config = dataclasses.replace(bridged().config, init_from=str(tmp_path / "small"))
+    sized = init.sized(config, small.config.model)
+    assert sized.model.image_size == 2 * test_clip.PATCH
+    model = registry.build(sized)
+    taken = init.params([tmp_path / "small"], model, jax.random.key(0), lambda _: None)
+    np.testing.assert_array_equal(
+        taken["image"]["positions"]["embedding"], params["image"]["positions"]["embedding"]
+    )

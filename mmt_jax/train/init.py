@@ -169,15 +169,22 @@ def _taken(
     source = checkpoint.load(workdir)
     theirs, ours = source.model.config.model, model.config.model
     taken, wanted = source.params, model.abstract()
+    if theirs.family not in (families := dict.fromkeys((ours.family, *ours.origins))):
+        raise UsageError(
+            f"{model.config.tag or 'this model'} cannot start from {workdir}, of family "
+            f"{theirs.family}: weights of {' or '.join(families)} have parts in common with it"
+        )
     if type(theirs) is type(ours):
         taken = _answers(model.adopt(taken), labels_lib.known(workdir), labels, say)
     if theirs.family == "bert" != ours.family:
         taken = _language(source, model)
-        wanted = params_lib.select(wanted, params_lib.flatten(taken).__contains__)
+        paths = params_lib.flatten(taken).__contains__
+    elif type(theirs) is type(ours):
+        paths = _shared_heads(taken, wanted)
     else:
-        kept = _shared_heads if type(theirs) is type(ours) else _shared_towers
-        paths = kept(taken, wanted)
-        taken, wanted = (params_lib.select(tree, paths) for tree in (taken, wanted))
+        taken = _first_segments(taken, wanted)
+        paths = _shared_towers(taken, wanted)
+    taken, wanted = (params_lib.select(tree, paths) for tree in (taken, wanted))
     if differ := params_lib.differences(taken, wanted):
         more = [f"and {len(differ) - SHOWN} parameters more"] if len(differ) > SHOWN else []
         apart = _sizes_apart(ours, theirs)
@@ -198,7 +205,8 @@ def _sizes_apart(ours: ModelConfig, theirs: ModelConfig) -> dict[str, Any]:
     """What the configs of a model and of what it starts from say differently, by name: theirs."""
     names = fixed(ours, theirs)
     if type(ours) is type(theirs) and not (theirs.family == "bert" != ours.family):
-        names = {field.name: field.name for field in dataclasses.fields(ours)}
+        fields = (field.name for field in dataclasses.fields(ours))
+        names = {name: name for name in fields if name not in ours.free}
     found = {name: getattr(theirs, other) for name, other in names.items()}
     return {  # of BERT's layers, those that are there are enough
         name: value
@@ -272,9 +280,18 @@ def _language(source: checkpoint.Trained, model: Model) -> Params:
             path = f"{places.get(int(match[1]))}/{match[2]}"
         elif encoder:
             path = path.replace("text/", "text/embed/", 1)
-        if path in wanted:  # the study's third segment is none of BERT's
-            taken[path] = leaf[: wanted[path].shape[0]] if "segments" in path else leaf
-    return params_lib.unflatten(taken)
+        if path in wanted:
+            taken[path] = leaf
+    return _first_segments(params_lib.unflatten(taken), model.abstract())
+
+
+def _first_segments(tree: Params, wanted: Params) -> Params:
+    """`tree` with as many segments as its tables have in `wanted`; more are read by nothing."""
+    shapes = {path: leaf.shape for path, leaf in params_lib.flatten(wanted).items()}
+    flat = params_lib.flatten(tree)
+    for path in (p for p in flat.keys() & shapes.keys() if p.endswith("segments/embedding")):
+        flat[path] = flat[path][: shapes[path][0]]
+    return params_lib.unflatten(flat)
 
 
 def _text_layers(model: Model) -> list[int]:

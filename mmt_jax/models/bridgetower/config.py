@@ -55,7 +55,7 @@ class BridgeTowerConfig(ModelConfig):
             "tower_layers": "image_layers",
         },
     }
-    free: ClassVar = (*ModelConfig.free, "image_size", "itc", "itc_dim")
+    free: ClassVar = (*ModelConfig.free, "itc", "itc_dim")
 
 
 CONFIG = BridgeTowerConfig
