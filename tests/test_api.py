@@ -340,6 +340,8 @@ def test_photos_that_are_found_are_those_of_the_largest_products(towers):
     products = images @ texts[0]
     assert [hit.place for hit in found] == np.argsort(-products)[:3].tolist()
     np.testing.assert_allclose([h.score for h in found], np.sort(products)[:-4:-1], atol=1e-5)
+    chances = towers.score(photos, small.CAPTIONS[:1])[[hit.place for hit in found], 0]
+    np.testing.assert_allclose([h.probability for h in found], chances, atol=1e-5)
 
 
 def test_a_model_without_embeddings_searches_by_its_scores(scorer):
@@ -349,6 +351,10 @@ def test_a_model_without_embeddings_searches_by_its_scores(scorer):
     places = [hit.place for hit in found]
     assert sorted(places) == [0, 1, 2, 3]
     assert (np.diff(scores[places]) < 1e-6).all()  # two are nearly equal
+    np.testing.assert_allclose([h.probability for h in found], scores[places], atol=1e-5)
+    captions = scorer.search(small.CAPTIONS, photo=photos[2])
+    chances = scorer.score(photos[2], small.CAPTIONS)[[hit.place for hit in captions]]
+    np.testing.assert_allclose([h.probability for h in captions], chances, atol=1e-5)
     for ask in (lambda: scorer.embed_texts(["a"]), lambda: scorer.embed_images(photos)):
         with pytest.raises(UsageError, match=r"no embeddings.*baseline_baseline"):
             ask()
@@ -466,6 +472,7 @@ def test_a_model_says_what_it_is_and_can(scorer, towers):
     leaves = params_lib.flatten(scorer.predictor.params).values()
     assert f"{sum(leaf.size for leaf in leaves):,} parameters" in repr(scorer)
     assert "family mmt" in repr(scorer)
+    assert "steps on scenes" in repr(scorer)
     assert "embed_texts, embed_images, search" in repr(towers)
     assert scorer.abilities == ("score", "choose", "explain", "search", "fill", "trace")
     with pytest.raises(UsageError, match="no head for questions"):

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 import test_clip
 
+import mmt_jax
 from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli.main import main
@@ -107,6 +109,7 @@ def test_one_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     np.testing.assert_allclose(states[text.mask], expected[text.mask], atol=1e-5, rtol=1e-5)
     assert main(["fill", f"--model={out}", "--sentence=a <mask>"]) == 2
     assert "roberta has no head over words; ask a model" in capsys.readouterr().err
+    assert re.search(r"[\d,]+ parameters, imported;", repr(mmt_jax.load(out)))
 
 
 @pytest.fixture

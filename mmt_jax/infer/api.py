@@ -64,7 +64,7 @@ def load(path: str | os.PathLike, *, vocab: str | os.PathLike | None = None) -> 
     folder = published.workdir(path)
     if (folder / "config.json").is_file():
         if vocab is not None:
-            raise UsageError(f"{path} is a workdir, which has its vocabulary; leave vocab= out")
+            raise UsageError(f"{path} brings its own vocabulary; leave vocab= out")
         return of_workdir(folder)
     problem = "is neither a training workdir nor a SavedModel nor published weights"
     raise UsageError(
@@ -110,4 +110,5 @@ def of_workdir(workdir: pathlib.Path) -> Scorer:
         preparation.processor(settings, trained.config, name=str(workdir)) if settings else None,
         predictor=Predictor(trained.model, trained.params),
         labels=labels.known(workdir),
+        steps=trained.step,
     )

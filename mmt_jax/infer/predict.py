@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int
+from scipy import special
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
@@ -124,6 +125,10 @@ class Predictor:
     def logits(self, texts: Text, images: Image) -> Float32[np.ndarray, "P 2"]:
         """Row p of `texts` meets row p of `images`: match logits, index 0 = match."""
         return self._rows(logits, texts, images)
+
+    def chances(self, texts: Text, images: Image) -> Float32[np.ndarray, " P"]:
+        """As `logits`, but the probability of a match."""
+        return special.softmax(self.logits(texts, images), axis=1)[:, MATCH]
 
     def _rows(self, function: Any, texts: Text, images: Image) -> Any:
         """Pairs row by row, some at a time."""

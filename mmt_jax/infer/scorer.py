@@ -19,7 +19,7 @@ from mmt_jax.infer.export import signature
 from mmt_jax.infer.inputs import Inputs, Reader, Record, batched, listed
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.search.index import Hit
+from mmt_jax.infer.search.index import Hit, among
 from mmt_jax.infer.show.explain import Explanation, explain
 from mmt_jax.models import checks
 from mmt_jax.photos.processors import Processor
@@ -40,6 +40,7 @@ class Scorer(Reader):
     Attributes:
       predictor: the model, where it is one of JAX; others have their own `logits` and `_all_pairs`.
       labels: what the answers of a task's head are called, by number; () = not known.
+      steps: how long it was trained; 0 = not here.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Scorer(Reader):
         *,
         predictor: Predictor | None = None,
         labels: Sequence[str] = (),
+        steps: int = 0,
     ):
         super().__init__(config, tokenizer, processor)
-        self.predictor, self.labels = predictor, tuple(labels)
+        self.predictor, self.labels, self.steps = predictor, tuple(labels), steps
 
     def __repr__(self) -> str:
         told = [f"family {self.config.model.family}"]
@@ -61,7 +63,8 @@ class Scorer(Reader):
         else:
             leaves = jax.tree.leaves(self.predictor.params)
             told.append(f"{sum(leaf.size for leaf in leaves):,} parameters")
-            told.append(f"trained on {self.config.task.name or self.config.data.source}")
+            data = self.config.task.name or self.config.data.source
+            told.append(f"{self.steps:,} steps on {data}" if self.steps else "imported")
         return f"<{self.name}: {', '.join(told)}; can {', '.join(self.abilities)}>"
 
     @property
@@ -201,14 +204,13 @@ class Scorer(Reader):
     ) -> list[Hit]:
         """Places of the `top` photos that a sentence fits best, or captions that fit a photo.
 
-        Best first. Scores are those of `Predictor.score`: a match head's or, of two towers, inner
-        products of embeddings. Other arguments are those of `score`.
+        Best first, with the probability of a match where it has been learned. Scores are those of
+        `Predictor.score`. Other arguments are those of `score`.
 
         Args:
           records: photos, as `score` takes them; captions where `photo` is given.
           caption: the sentence.
           photo: in place of the sentence, `search(captions, photo=photo)`.
-          top: how many.
 
         Raises:
           UsageError: the model neither scores pairs nor has embeddings, or as `score`.
@@ -219,10 +221,8 @@ class Scorer(Reader):
         if (caption is None) == (photo is None):
             raise UsageError("search photos with a caption, or captions with photo=")
         captions, photos = (records, [photo]) if caption is None else ([caption], records)
-        text = self._text(captions, truncate)
-        scores = predictor.score(text, self._image(photos, detector, size_divisor)).ravel()
-        best = np.argsort(-scores, kind="stable")[:top]
-        return [Hit(int(place), float(scores[place])) for place in best]
+        image = self._image(photos, detector, size_divisor)
+        return among(predictor, self._text(captions, truncate), image, top=top)
 
     def answer(
         self,

@@ -15,6 +15,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mmt_jax import readers as files
@@ -63,6 +64,21 @@ class Hit(NamedTuple):
     place: int  # in the index, or in the list that was searched
     score: float
     probability: float | None = None  # of a match, where the model has learned one
+
+
+def among(predictor: Predictor, text: Text, image: Image, *, top: int) -> list[Hit]:
+    """The `top` of N photos that fit one caption best, or of N captions that fit one photo."""
+    scores = predictor.score(text, image).ravel()
+    best = np.argsort(-scores, kind="stable")[:top]
+    hits = [Hit(int(place), float(scores[place])) for place in best]
+    if not predictor.fitted:
+        return hits
+    alone = 0 * best  # the one that is asked with meets each that was found
+    captions, photos = (alone, best) if len(text.mask) == 1 else (best, alone)
+    text = jax.tree.map(lambda leaf: leaf[captions], text)
+    image = jax.tree.map(lambda leaf: leaf[photos], image)
+    chances = predictor.chances(text, image).tolist()
+    return [hit._replace(probability=chance) for hit, chance in zip(hits, chances)]
 
 
 @dataclasses.dataclass(frozen=True)

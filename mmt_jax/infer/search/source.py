@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from scipy import special
 
 from mmt_jax.corpus import starts
 from mmt_jax.data import schema, sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer.scorer import Scorer
 from mmt_jax.infer.search.index import Hit, Index
-from mmt_jax.nn.heads import MATCH
 from mmt_jax.typing import Image, Text
 
 
@@ -61,5 +59,5 @@ def judged(
     else:
         found = [index.captions[place][0] for place in places]
         read = schema.to_text(scorer.texts(found, truncate=True)), asked
-    chances = iter(special.softmax(scorer.own.logits(*read), axis=1)[:, MATCH].tolist())
+    chances = iter(scorer.own.chances(*read).tolist())
     return [[hit._replace(probability=next(chances)) for hit in row] for row in hits]
