@@ -314,7 +314,7 @@ def test_a_caption_is_chosen_by_its_odds(scorer):
 
 
 def test_a_workdir_has_its_own_vocabulary(workdir, tmp_path):
-    with pytest.raises(UsageError, match="is a workdir, which has its vocabulary"):
+    with pytest.raises(UsageError, match="brings its own vocabulary"):
         mmt_jax.load(workdir, vocab=tmp_path / "other.model")
 
 
