@@ -72,6 +72,8 @@ STUDIES: dict[str, Study] = {
             (
                 "data_cc",
                 "architecture_coattention",
+                "architecture_language-q-12",
+                "architecture_image-q-12",
                 "architecture_single-modality",
                 "baseline_baseline-no-bert-transfer",
             ),
