@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int
-from scipy import special
 
 from mmt_jax import placement
 from mmt_jax.infer import pairs as pairing
@@ -128,7 +127,8 @@ class Predictor:
 
     def chances(self, texts: Text, images: Image) -> Float32[np.ndarray, " P"]:
         """As `logits`, but the probability of a match."""
-        return special.softmax(self.logits(texts, images), axis=1)[:, MATCH]
+        logits = self.logits(texts, images)
+        return np.exp(-np.logaddexp(0, logits[:, 1 - MATCH] - logits[:, MATCH]))  # no overflow
 
     def _rows(self, function: Any, texts: Text, images: Image) -> Any:
         """Pairs row by row, some at a time."""
