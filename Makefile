@@ -23,7 +23,7 @@ endif
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
 
-demo: .venv/installed  ## trains and compares a few models, exports the best, scores with it: demo/
+demo: .venv/installed  ## trains and compares six models, exports the best, scores with it: demo/
 	$(MMT) ablate --study=demo --workdir=demo
 	test -e demo/saved_model || $(MMT) export --workdir=demo/best --out=demo/saved_model
 	test -e demo/photo.npz || \
