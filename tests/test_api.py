@@ -344,6 +344,15 @@ def test_photos_that_are_found_are_those_of_the_largest_products(towers):
     np.testing.assert_allclose([h.probability for h in found], chances, atol=1e-5)
 
 
+def test_what_a_joint_contrast_finds_has_its_calibrated_probability(tmp_path):
+    config = small.config(("merged",), itm="contrastive")
+    joint = mmt_jax.load(small.make_workdir(tmp_path / "joint", config))
+    photos = [small.record(3, seed=seed) for seed in range(3)]
+    found = joint.search(photos, small.CAPTIONS[0])
+    chances = joint.score(photos, small.CAPTIONS[:1])[[hit.place for hit in found], 0]
+    np.testing.assert_allclose([h.probability for h in found], chances, atol=1e-5)
+
+
 def test_a_model_without_embeddings_searches_by_its_scores(scorer):
     photos = [small.record(3, seed=seed) for seed in range(4)]
     found = scorer.search(photos, small.CAPTIONS[1], top=9)

@@ -96,16 +96,17 @@ class Predictor:
             out[part.index] = row[: len(part.index)]
         return out
 
-    def calibrated(self, products: Float32[np.ndarray, "*P"]) -> Float32[np.ndarray, "*P"] | None:
-        """Inner products of captions' with photos' embeddings → probabilities of a match.
+    def probabilities(self, scores: Float32[np.ndarray, "*P"]) -> Float32[np.ndarray, "*P"] | None:
+        """What `score` says of pairs → probabilities of a match; None = none have been learned.
 
-        None of models that score otherwise, or that have learned none, such as those whose weights
-        were published without a calibration. They hold where half of the pairs match, as in
-        training.
+        Published weights without a calibration have learned none. They hold where half of the pairs
+        match, as in training.
         """
-        if not (self.model.separable and self.fitted):
+        if not self.fitted:
             return None
-        return self._fetch(self._run(_calibrated, products))
+        if self.model.separable or self.model.config.objective.itm == "contrastive":
+            return self._fetch(self._run(_calibrated, scores))
+        return np.exp(-np.logaddexp(0, -scores))  # of a match head, scores are log odds
 
     @property
     def fitted(self) -> bool:
@@ -124,11 +125,6 @@ class Predictor:
     def logits(self, texts: Text, images: Image) -> Float32[np.ndarray, "P 2"]:
         """Row p of `texts` meets row p of `images`: match logits, index 0 = match."""
         return self._rows(logits, texts, images)
-
-    def chances(self, texts: Text, images: Image) -> Float32[np.ndarray, " P"]:
-        """As `logits`, but the probability of a match."""
-        logits = self.logits(texts, images)
-        return np.exp(-np.logaddexp(0, logits[:, 1 - MATCH] - logits[:, MATCH]))  # no overflow
 
     def _rows(self, function: Any, texts: Text, images: Image) -> Any:
         """Pairs row by row, some at a time."""

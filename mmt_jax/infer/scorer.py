@@ -19,7 +19,7 @@ from mmt_jax.infer.export import signature
 from mmt_jax.infer.inputs import Inputs, Reader, Record, batched, listed
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
-from mmt_jax.infer.search.index import Hit, among
+from mmt_jax.infer.search.index import Hit, best_matches
 from mmt_jax.infer.show.explain import Explanation, explain
 from mmt_jax.models import checks
 from mmt_jax.photos.processors import Processor
@@ -222,7 +222,7 @@ class Scorer(Reader):
             raise UsageError("search photos with a caption, or captions with photo=")
         captions, photos = (records, [photo]) if caption is None else ([caption], records)
         image = self._image(photos, detector, size_divisor)
-        return among(predictor, self._text(captions, truncate), image, top=top)
+        return best_matches(predictor, self._text(captions, truncate), image, top=top)
 
     def answer(
         self,

@@ -15,7 +15,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mmt_jax import readers as files
@@ -66,19 +65,18 @@ class Hit(NamedTuple):
     probability: float | None = None  # of a match, where the model has learned one
 
 
-def among(predictor: Predictor, text: Text, image: Image, *, top: int) -> list[Hit]:
+def best_matches(predictor: Predictor, text: Text, image: Image, *, top: int) -> list[Hit]:
     """The `top` of N photos that fit one caption best, or of N captions that fit one photo."""
     scores = predictor.score(text, image).ravel()
     best = np.argsort(-scores, kind="stable")[:top]
-    hits = [Hit(int(place), float(scores[place])) for place in best]
-    if not predictor.fitted:
-        return hits
-    alone = 0 * best  # the one that is asked with meets each that was found
-    captions, photos = (alone, best) if len(text.mask) == 1 else (best, alone)
-    text = jax.tree.map(lambda leaf: leaf[captions], text)
-    image = jax.tree.map(lambda leaf: leaf[photos], image)
-    chances = predictor.chances(text, image).tolist()
-    return [hit._replace(probability=chance) for hit, chance in zip(hits, chances)]
+    return _hits(best, scores[best], predictor.probabilities(scores[best]))
+
+
+def _hits(places: np.ndarray, scores: np.ndarray, chances: np.ndarray | None) -> list[Hit]:
+    """[K] each; places below 0 are none."""
+    told = [None] * len(places) if chances is None else chances.tolist()
+    found = zip(places.tolist(), scores.tolist(), told, strict=True)
+    return [Hit(*row) for row in found if row[0] >= 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,17 +122,10 @@ class Index:
         cosine = self.about.metric == "cosine"
         factor = self.about.length * _length(rows)  # products are so many times the cosines
         products = scores * factor if cosine else scores
-        known = across and (factor or not cosine)
-        chances = predictor.calibrated(products) if known else None
-        chances = np.full(scores.shape, None) if chances is None else chances
-        hits = [
-            [
-                Hit(int(place), float(score), None if chance is None else float(chance))
-                for place, score, chance in zip(*row)
-                if place >= 0
-            ]
-            for row in zip(places, scores, chances)
-        ]
+        known = across and predictor.model.separable and (factor or not cosine)
+        chances = predictor.probabilities(products) if known else None
+        rows_of = zip(places, scores, [None] * len(places) if chances is None else chances)
+        hits = [_hits(*row) for row in rows_of]
         return Found(hits, _name(1.0 if cosine else factor))
 
 

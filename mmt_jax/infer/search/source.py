@@ -43,7 +43,7 @@ class Source:
 def judged(
     index: Index, scorer: Scorer, items: Text | Image, hits: Sequence[Sequence[Hit]]
 ) -> list[list[Hit]]:
-    """Hits with the probability of a match, by a model that embeds and also scores jointly.
+    """Hits with the probability of a match, by a `fitted` model that embeds and scores jointly.
 
     `items` were looked for: captions or, in an index of captions, photos; `hits` found for each.
     UsageError: the index's photos are needed, and are no longer where they were.
@@ -59,5 +59,7 @@ def judged(
     else:
         found = [index.captions[place][0] for place in places]
         read = schema.to_text(scorer.texts(found, truncate=True)), asked
-    chances = iter(scorer.own.chances(*read).tolist())
-    return [[hit._replace(probability=next(chances)) for hit in row] for row in hits]
+    chances = scorer.own.probabilities(scorer.own.matches(*read))
+    assert chances is not None  # who asks knows that the model is `fitted`
+    told = iter(chances.tolist())
+    return [[hit._replace(probability=next(told)) for hit in row] for row in hits]
