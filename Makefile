@@ -39,7 +39,7 @@ PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/installed-test  ## all tests
 	$(PYTEST)
 
-test-quick: .venv/installed-test  ## those that take no longer than seconds: under three minutes
+test-quick: .venv/installed-test  ## those of less than a second or so: two minutes
 	$(PYTEST) -m 'not slow'
 
 # Types are checked against what the tests use.

@@ -123,6 +123,7 @@ def test_splits_are_what_names_say_or_parts_by_photo(tmp_path):
     assert not {*parts[0].tolist()} & {*parts[1].tolist()}
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_told_once_with_a_count(tmp_path, capsys):
     folder = photos(tmp_path)
     (folder / f"{NAMES[0]}.jpg").write_bytes(b"")

@@ -82,6 +82,7 @@ def test_sizes_are_the_scenes_when_tiny_and_the_releases_when_full():
     assert api.data_spec(pixel) == DataSpec(3 * 16 * 16, 0, 32000)
 
 
+@pytest.mark.slow
 def test_scores_are_the_models_probabilities_whatever_stands_beside(scorer):
     records = [small.record(2, seed=1), small.record(4, seed=2), small.record(2, seed=3, padding=2)]
     found = scorer.score(records, small.CAPTIONS)
@@ -104,6 +105,7 @@ def test_one_record_needs_no_list_and_may_be_a_file(scorer, tmp_path):
     np.testing.assert_array_equal(from_dict[None], from_list)
 
 
+@pytest.mark.slow
 def test_log_odds_in_small_blocks_are_the_logits_of_all_pairs(scorer):
     records = [small.record(3, seed=seed) for seed in range(3)]
     texts = schema.from_text(small.TOKENIZER.texts(small.CAPTIONS, length=small.LENGTH))
@@ -183,6 +185,7 @@ def test_what_finds_regions_is_for_photos_that_have_none(scorer, pixel_scorer, t
 
 
 @pytest.mark.parametrize("config", [MERGED, PIXELS], ids=["regions", "pixels"])
+@pytest.mark.slow
 def test_a_scorer_ranks_as_its_model_does(config, tmp_path):
     rng = np.random.default_rng(0)
     photos = Corpus(
@@ -331,6 +334,7 @@ def towers(tmp_path_factory):
     return mmt_jax.load(small.make_workdir(tmp_path_factory.mktemp("towers"), config))
 
 
+@pytest.mark.slow
 def test_photos_that_are_found_are_those_of_the_largest_products(towers):
     photos = [small.record(3, seed=seed) for seed in range(4)]
     texts, images = towers.embed_texts(small.CAPTIONS), towers.embed_images(photos)
@@ -344,6 +348,7 @@ def test_photos_that_are_found_are_those_of_the_largest_products(towers):
     np.testing.assert_allclose([h.probability for h in found], chances, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_joint_contrast_finds_has_its_calibrated_probability(tmp_path):
     config = small.config(("merged",), itm="contrastive")
     joint = mmt_jax.load(small.make_workdir(tmp_path / "joint", config))

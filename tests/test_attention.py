@@ -152,11 +152,13 @@ def assert_close(got, wanted):
         np.testing.assert_allclose(x, y, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_tied_weights_are_one_self_attention_over_the_concatenation():
     model, params, weights = tied()
     assert_close(states_of(model, params), over_concatenation(params, weights))
 
 
+@pytest.mark.slow
 def test_a_key_bias_of_a_single_stream_would_change_nothing():
     model, params, weights = tied()
     bias = np.linspace(-3, 3, weights["attention"]["key"]["kernel"].shape[1])

@@ -54,6 +54,7 @@ def tokenizer():
     return vocabulary.train([test_pipeline.SENTENCE] * 20, 60)
 
 
+@pytest.mark.slow
 def test_lxmert_learns_attributes_that_lie_in_a_folder_or_in_packed_records(tmp_path, tokenizer):
     data = corpus()
     formats.write(data, tmp_path / "plain", "train")

@@ -98,6 +98,7 @@ def states(model, params, text):
         return jax.jit(lambda p, t: model.encode_text(p, t).states)(params, text)
 
 
+@pytest.mark.slow
 def test_a_bert_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     theirs, out = imported(tmp_path)
     found = checkpoint.load(out)

@@ -68,6 +68,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_state_position_and_metrics_come_back(tmp_path):
     built = model()
     checkpoints = write(tmp_path / "run", built, {3: 0.25})
@@ -78,6 +79,7 @@ def test_state_position_and_metrics_come_back(tmp_path):
     assert metrics == {"loss": 1.5, "r": 0.25}
 
 
+@pytest.mark.slow
 def test_the_last_ones_and_the_best_are_kept(tmp_path):
     scores = {1: 0.2, 2: 0.9, 3: 0.4, 4: None, 5: 0.8, 6: None}
     checkpoints = write(tmp_path / "run", model(), scores)
@@ -91,6 +93,7 @@ def test_without_evaluations_the_best_is_the_last(tmp_path):
     assert checkpoints.step("best") == 3
 
 
+@pytest.mark.slow
 def test_what_is_written_is_the_state_of_the_step_though_the_next_steps_took_its_memory(tmp_path):
     config = dataclasses.replace(model().config, keep=4)
     tables = {str(n): jax.numpy.zeros((256, 1024)) for n in range(20)}  # 20 MB: a while to write

@@ -190,6 +190,7 @@ def model(*, objective=(), **sizes):
     return registry.build(Config(model=ClipConfig(**sizes), objective=ObjectiveConfig(**wanted)))
 
 
+@pytest.mark.slow
 def test_every_parameter_is_trained():
     built = model()
     params = tiny.params(built, std=0.3)

@@ -388,6 +388,7 @@ def test_vocabulary_that_is_given(tmp_path):
         sources.tokenizer(asked, run)
 
 
+@pytest.mark.slow
 def test_generated_corpora_share_one_vocabulary():
     one, other = (sources.tokenizer(config(s, vocab_size=400)) for s in ("scenes/cc", "scenes/sbu"))
     assert one.model == other.model

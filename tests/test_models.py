@@ -111,6 +111,7 @@ def test_captions_that_begin_with_cls_are_scored_by_their_first_state(layers):
     np.testing.assert_allclose(fused.logits[-1], model.apply(params, by_hand), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_order_of_words_matters():
     model = tiny.model(["single"])
     params = tiny.params(model)
@@ -137,6 +138,7 @@ def test_items_encoded_once_and_gathered_equal_pairs_encoded_alone(stack):
         np.testing.assert_allclose(pairs.image[i], alone.image[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_that_no_later_layer_reads():
     model = tiny.model(["text", "language_query", "language_query"])
     params = tiny.params(model)
@@ -169,6 +171,7 @@ def scored(name):
 
 
 @pytest.mark.parametrize("name", SEPARABLE)
+@pytest.mark.slow
 def test_score_is_an_inner_product_of_embeddings_and_a_constant(name):
     model, params, texts, images, fused = scored(name)
     assert model.separable
@@ -377,6 +380,7 @@ def test_full_size_has_the_parameters_of_its_parts(tag):
     assert sum(leaf.size for leaf in leaves) == expected_parameters(variants.find(tag))
 
 
+@pytest.mark.slow
 def test_initial_values_are_as_the_shapes_say_and_follow_the_key():
     model = tiny.model(["text", "merged"], objective={"itm": "contrastive"})
     params = model.init(jax.random.key(0))

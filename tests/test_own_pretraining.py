@@ -161,6 +161,7 @@ def test_unknown_readings_are_told():
         bridgetower(reading="vilt")
 
 
+@pytest.mark.slow
 def test_what_learns_how_fast_in_bridgetower():
     run = resolve(experiment.get_config("base"))
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, itc="paper"))

@@ -596,6 +596,7 @@ def test_names_and_folders_that_are_wrong(prepared, tmp_path, capsys, name, raw,
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_runner_that_beam_does_not_have(prepared, tmp_path, capsys):
     raw = prepared / "raw" / "gqa"
     assert prepare("gqa", raw, tmp_path / "out", runner="FastRunner") == 2

@@ -81,6 +81,7 @@ def words(caption):
 
 
 @pytest.mark.parametrize("level", [1, 4, 5])
+@pytest.mark.slow
 def test_foils_differ_in_what_their_kind_says(level):
     for question in questions("target", "test", level=level, photos=60):
         said, foil = words(question.true), words(question.foil)

@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
+import transformers
 from PIL import Image, ImageOps
-from transformers.models.bridgetower.image_processing_pil_bridgetower import (
-    BridgeTowerImageProcessorPil,
-)
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from mmt_jax.configs.config import Config
 from mmt_jax.configs.models import BridgeTowerConfig, ClipConfig, MMTConfig
@@ -35,7 +32,7 @@ def normalised(pixels):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_clip_sees_what_hugging_face_shows_it(shape):
-    reference = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    reference = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
     ours = processors.of(Config(model=ClipConfig(image_size=32)))(picture(shape))
     assert ours.shape == (32, 32, 3)
     assert ours.dtype == np.float32
@@ -46,7 +43,7 @@ def test_clip_sees_what_hugging_face_shows_it(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_bridgetower_sees_what_hugging_face_shows_it(shape, side):
     edge = {"shortest_edge": side}
-    reference = BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
+    reference = transformers.BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
     config = Config(model=BridgeTowerConfig(image_size=side, patch_size=6))
     ours = processors.of(config)(picture(shape))
     np.testing.assert_allclose(normalised(ours), theirs(reference, picture(shape)), atol=1e-6)
@@ -75,9 +72,10 @@ def test_a_source_of_photos_gives_a_model_what_hugging_face_would(tmp_path, fami
     odd_photos(folder := tmp_path / "photos")
     edge = {"shortest_edge": 64}
     if family == "clip":
-        reference, model = CLIPImageProcessorPil(size=edge, crop_size=64), ClipConfig(image_size=64)
+        reference = transformers.CLIPImageProcessorPil(size=edge, crop_size=64)
+        model = ClipConfig(image_size=64)
     else:
-        reference = BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
+        reference = transformers.BridgeTowerImageProcessorPil(size=edge, crop_size=edge)
         model = BridgeTowerConfig(image_size=64)
     (found,) = sources.load(f"photos:{folder}", "train", bare=True)
     assert len(found) == 9

@@ -188,6 +188,7 @@ def test_ndcg_grades_photos_by_their_captions(tmp_path):
     assert "image_retrieval/ndcg@25" not in retrieval.Retrieval.of(scores, examples()).flat()
 
 
+@pytest.mark.slow
 def test_rerank_ranks_what_embeddings_leave_out_last():
     config = small_models.config(("text", "image"), family="two_tower", itm="contrastive")
     model, params = small_models.build(config)
@@ -202,6 +203,7 @@ def test_rerank_ranks_what_embeddings_leave_out_last():
         retrieval.evaluate(model, params, examples(), rerank=-1)
 
 
+@pytest.mark.slow
 def test_rerank_takes_another_models_best_and_adds_its_score():
     model, params = small_models.build(MODEL_JOINT)
     similar = np.random.default_rng(1).permutation(24).reshape(6, 4).astype(np.float32)
@@ -230,6 +232,7 @@ def test_rerank_takes_another_models_best_and_adds_its_score():
             retrieval.evaluate(model, params, examples(), **how)
 
 
+@pytest.mark.slow
 def test_similarity_is_what_a_model_that_embeds_ranks_by():
     model, params = small_models.build(MODEL)
     found = retrieval.similarity(model, params, examples())(np.arange(1, 6), np.array([2, 0]))

@@ -93,6 +93,7 @@ def test_what_is_not_read(tmp_path, architecture, changes, message):
         importers.load(tmp_path, "roberta")
 
 
+@pytest.mark.slow
 def test_one_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     torch, _ = _libraries()
     theirs = published(tmp_path / "in", "RobertaModel")
@@ -211,6 +212,7 @@ def test_towers_of_other_sizes_are_refused(towers):
         init.params(workdirs, bridged(tower_layers=2), jax.random.key(0), print)
 
 
+@pytest.mark.slow
 def test_of_two_segments_the_first_is_taken(tmp_path):
     """`RobertaConfig()` has two; only the published checkpoints have one."""
     published(tmp_path / "in", "RobertaModel", type_vocab_size=2)
@@ -223,6 +225,7 @@ def test_of_two_segments_the_first_is_taken(tmp_path):
     np.testing.assert_array_equal(ours, table[:1])
 
 
+@pytest.mark.slow
 def test_a_family_with_nothing_in_common_is_refused(tmp_path):
     published(tmp_path / "in", "RobertaModel")
     found = importers.load(tmp_path / "in", "roberta")

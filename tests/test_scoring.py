@@ -53,6 +53,7 @@ def _aligned(model, params, texts, images):
 
 
 @pytest.mark.parametrize("pairs", [1, 6, 1024])
+@pytest.mark.slow
 def test_every_pair_gets_the_score_of_the_model(pairs):
     model, params = small_models.build(small_models.config(MERGED))
     captions, photos = texts(7), images(5)

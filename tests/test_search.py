@@ -218,6 +218,7 @@ def make(mmt, folder, out, data="photos", *more):
     return mmt("index", *argv, f"--out={out}", *more)
 
 
+@pytest.mark.slow
 def test_the_table_and_its_json(mmt, folder, tmp_path, towers, examples, texts):
     status, out, _ = make(mmt, folder, tmp_path / "index")
     assert status == 0

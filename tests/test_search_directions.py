@@ -110,6 +110,7 @@ def test_an_index_of_before_is_one_of_photos(texts, tmp_path):
 
 
 @pytest.mark.parametrize("itm", ["contrastive", "classification"])
+@pytest.mark.slow
 def test_the_probability_is_that_of_the_model(texts, itm):
     config = towers(itm=itm)
     own, built = examples(config), small_models.build(config)
@@ -205,6 +206,7 @@ def test_photos_like_a_photo_from_the_command_line(mmt, seen, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_photos_are_indexed_as_the_weights_came_to_read_them(mmt, tmp_path):
     (tmp_path / "run").mkdir()
     small_models.make_workdir(tmp_path / "run", of_pixels("bridgetower", itm="classification"))

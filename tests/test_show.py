@@ -269,6 +269,7 @@ def test_mmt_show_draws_a_photo(workdir, photo, tmp_path, capsys):
     assert "<script>" not in (tmp_path / "plain.html").read_text()
 
 
+@pytest.mark.slow
 def test_mmt_show_draws_a_record(workdir, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", **small_models.record(3, padding=2))
     out = tmp_path / "x.html"

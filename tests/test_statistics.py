@@ -93,6 +93,7 @@ def test_summary_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_the_command(capsys):
     assert main.main(["data", "stats", "--data=scenes", "--split=val", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

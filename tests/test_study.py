@@ -384,6 +384,7 @@ def test_a_tag_is_text_wherever_it_stands(tmp_path):
     assert any(word.startswith("Study: <b>") for word in page.words)
 
 
+@pytest.mark.slow
 def test_kinds_of_mistakes_over_seeds(tmp_path):
     found, _ = carry_out(SMALL, tmp_path, Fakes(probed=True), seeds=2)
     asked = questions("target", "test", level=1)

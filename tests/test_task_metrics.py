@@ -202,6 +202,7 @@ def test_classes_are_spelled_so_that_the_metric_takes_them():
     )
 
 
+@pytest.mark.slow
 def test_the_target_of_a_class_is_what_the_metric_gives_it():
     rng = np.random.default_rng(1)
     given = []

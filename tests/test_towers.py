@@ -81,6 +81,7 @@ def test_the_scale_starts_at_clips_and_counts_as_100_at_most_yet_learns_beyond()
     np.testing.assert_allclose(jax.grad(score)(beyond), score(at), rtol=1e-6)  # d exp = exp
 
 
+@pytest.mark.slow
 def test_words_stand_for_a_caption_beside_what_mean_and_cls_give():
     model, without = build(pooling="mean+cls+words"), build(pooling="mean+cls")
     params, text = tiny.params(model), tiny.text([3, 0, 5], length=9)
@@ -99,6 +100,7 @@ def test_words_stand_for_a_caption_beside_what_mean_and_cls_give():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_padding_changes_no_embedding(family):
     model = build(family, **OPTIONS)
     params = tiny.params(model)
@@ -110,6 +112,7 @@ def test_padding_changes_no_embedding(family):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_hidden_inputs_are_those_of_training_alone():
     plain = build(pooling="mean+cls", dropout=0.0)
     hiding = build(pooling="mean+cls", dropout=0.0, image_dropout=0.5, text_dropout=0.5)

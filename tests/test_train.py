@@ -378,6 +378,7 @@ def save(folder, built):
     return trees.flatten(params)
 
 
+@pytest.mark.slow
 def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
     bert = tiny.model(
         ("text", "text", "text"), family="bert", objective={"itm": "none", "mrm": 0.0}
