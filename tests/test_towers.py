@@ -14,7 +14,7 @@ from mmt_jax.objectives import losses
 CAPTIONS, PHOTOS = tiny.text([3, 2, 1]), tiny.image([3, 2, 1])
 CONTRAST = {"itm": "contrastive", "mlm": 0.0, "mrm": 0.0, "candidates": 4}
 FAMILIES = {"mmt": ("text", "single"), "two_tower": ("text", "image")}
-OPTIONS = {"cosine": True, "pooling": "mean+cls+words"}
+OPTIONS = {"cosine": True, "pooling": "mean+max+cls+words"}
 
 
 def build(family="two_tower", *, objective=(), **options):
@@ -49,7 +49,7 @@ def products(model, params, text, image):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
+def test_a_score_is_a_cosine_of_projected_means_maxima_and_heads_times_a_scale(family):
     model = build(family, **OPTIONS)
     params = tiny.params(model)
     items, units = encoded(model, params), []
@@ -57,8 +57,12 @@ def test_a_score_is_a_cosine_of_projected_means_and_heads_times_a_scale(family):
     pools = params["pool_text"], params["pool_image"]
     for item, pool, parts in zip(items, pools, more, strict=True):
         states, real = np.float64(item.states), np.asarray(item.mask)
-        mean = np.stack([s[r].mean(axis=0) for s, r in zip(states, real, strict=True)])
-        x = np.concatenate([mean, states[:, -1], *parts], axis=1) @ pool["kernel"] + pool["bias"]
+        mean, most = (
+            np.stack([f(s[r], axis=0) for s, r in zip(states, real, strict=True)])
+            for f in (np.mean, np.max)
+        )
+        x = np.concatenate([mean, most, states[:, -1], *parts], axis=1)
+        x = x @ pool["kernel"] + pool["bias"]
         units.append(x / np.linalg.norm(x, axis=1, keepdims=True))
     wanted = np.exp(np.float64(params["score"]["log_scale"])) * units[0] @ units[1].T
     np.testing.assert_allclose(products(model, params, *items), wanted, atol=1e-5)
@@ -148,15 +152,16 @@ def test_regions_that_are_not_embedded_are_pooled_as_their_features():
     roots = PHOTOS.features / np.sqrt(np.abs(PHOTOS.features) + 1e-4)
     even = roots - roots.mean(-1, keepdims=True)
     even /= np.maximum(even.std(-1, keepdims=True), 1e-3)  # padding stays 0
-    mean = np.stack([x[real].mean(axis=0) for x, real in zip(even, PHOTOS.mask, strict=True)])
-    wanted = np.concatenate([mean, even[:, -1]], axis=1)
+    of_regions = [x[real] for x, real in zip(even, PHOTOS.mask, strict=True)]
+    mean, most = (np.stack([f(x, axis=0) for x in of_regions]) for f in (np.mean, np.max))
+    wanted = np.concatenate([mean, most, even[:, -1]], axis=1)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     # Whole photo and mean lose different entries; what stays is doubled.
     hidden = np.asarray(model.encode_image(params, PHOTOS, key=jax.random.key(0)).heads[0])
     kept = hidden != 0
     np.testing.assert_allclose(hidden[kept], 2 * found[kept], rtol=1e-6)
     assert 0.2 < kept.mean() < 0.8
-    assert (kept[:, : kept.shape[1] // 2] != kept[:, kept.shape[1] // 2 :]).any()
+    assert (kept[:, : kept.shape[1] // 3] != kept[:, -(kept.shape[1] // 3) :]).any()
 
 
 @pytest.mark.slow

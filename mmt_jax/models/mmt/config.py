@@ -26,9 +26,12 @@ class MMTConfig(ModelConfig):
     attention_dropout: Dropout | None = 0.0
     # Of models in which no stream reads the other:
     cosine: bool = False  # a contrastive score is a cosine times a learned scale
-    # What stands for an item: its [CLS] or whole photo, beside that the mean of all its states, and
-    # of a caption the mean of its pieces' embeddings, as the first layer reads them.
-    pooling: Annotated[str, Choice("cls", "mean+cls", "mean+cls+words")] = "cls"
+    # What stands for an item: its [CLS] or whole photo, beside that the mean of all its states and
+    # the greatest of each entry, and of a caption the mean of its pieces' embeddings, as the first
+    # layer reads them.
+    pooling: Annotated[str, Choice("cls", "mean+cls", "mean+cls+words", "mean+max+cls+words")] = (
+        "cls"
+    )
     text_dropout: Dropout = 0.0  # of the entries of what stands for a caption
     # Of the features of regions, the same ones of all regions of a photo; where they are not
     # embedded, of the entries of what stands for a photo.

@@ -226,6 +226,8 @@ class MMT(StreamNetwork):
         parts = {"cls": head}
         if "mean" in self.pooled:
             parts["mean"] = average(item.states, mask)
+        if "max" in self.pooled:
+            parts["max"] = jnp.where(mask[..., None], item.states, -jnp.inf).max(axis=1)
         if "words" in self.pooled and stream == "text":
             # Pieces are what stands between the first and the last real token, in every layout.
             place = jnp.cumsum(mask, axis=1)
