@@ -61,8 +61,8 @@ class Text:
     segment_ids: Int[Array, "B T"]  # the study's: 0, and 2 at [CLS]
     word_ids: Int[Array, "B T"]  # 0, 1, … for words, -1 for special tokens, -2 for padding
     mask: Bool[Array, "B T"]  # True = real
-    # What stands for a caption, where it was encoded before (`train.frozen`), in place of all this.
-    standing: Float[Array, "B E"] | None = None
+    # What a frozen encoder made of captions (`train.text_features`), read in their place.
+    features: Float[Array, "B ..."] | None = None
 
 
 @record

@@ -257,8 +257,8 @@ def _assert_like_reference(tokenizer):
         laid = tokenizer.texts(HARD, length=length)
         for row, caption in enumerate(HARD):
             expected = _reference(sp, caption, length)
-            assert laid.standing is None
-            fields = [field for field in dataclasses.fields(laid) if field.name != "standing"]
+            assert laid.features is None
+            fields = [field for field in dataclasses.fields(laid) if field.name != "features"]
             for field, value in zip(fields, expected, strict=True):
                 actual = getattr(laid, field.name)[row]
                 np.testing.assert_array_equal(actual, value, f"{field.name} of {caption!r}")

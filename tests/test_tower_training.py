@@ -20,7 +20,7 @@ from mmt_jax.configs.config import (
 )
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import retrieval
-from mmt_jax.train import frozen, loop
+from mmt_jax.train import loop
 from mmt_jax.train.checkpoint import Checkpoints, load
 from mmt_jax.train.run import prepare
 from mmt_jax.train.signals import Interrupted
@@ -142,24 +142,6 @@ def test_what_is_frozen_stays_and_the_rest_learns(tmp_path, freeze):
     last = trees.flatten(load(tmp_path).params)
     still = {path for path in first if np.array_equal(first[path], last[path])}
     assert still == {path for path in first if any(re.fullmatch(row, path) for row in freeze)}
-
-
-@pytest.mark.slow
-def test_captions_that_nothing_trained_reads_are_encoded_once(tmp_path, monkeypatch):
-    config = changed(optim__freeze=TEXT, model__text_dropout=0.3, data__buckets=((6, 3),))
-    assert prepare(config, tmp_path / "once").remembers
-    for other in (
-        changed(config, model__dropout=0.1),
-        changed(config, optim__freeze=TEXT[:1]),
-        changed(config, objective__mlm=1.0),
-    ):
-        assert not prepare(other, tmp_path / "no").remembers
-    run(tmp_path / "once", config)
-    monkeypatch.setattr(frozen, "reserve", lambda *_: False)
-    run(tmp_path / "always", config)
-    found, wanted = (trees.flatten(load(tmp_path / name).params) for name in ("once", "always"))
-    for path in wanted:
-        np.testing.assert_allclose(found[path], wanted[path], atol=1e-5)
 
 
 @pytest.mark.slow

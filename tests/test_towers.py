@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mmt_jax import params as trees
 from mmt_jax.errors import UsageError
-from mmt_jax.objectives import losses
 
 CAPTIONS, PHOTOS = tiny.text([3, 2, 1]), tiny.image([3, 2, 1])
 CONTRAST = {"itm": "contrastive", "mlm": 0.0, "mrm": 0.0, "candidates": 4}
@@ -156,34 +154,14 @@ def test_regions_that_are_not_embedded_are_pooled_as_their_features():
     mean, most = (np.stack([f(x, axis=0) for x in of_regions]) for f in (np.mean, np.max))
     wanted = np.concatenate([mean, most, even[:, -1]], axis=1)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
-    # Whole photo and mean lose different entries; what stays is doubled.
+    # Whole photo and mean lose different entries: these are as in the mean photo of the batch; by
+    # how much the others differ from it is doubled.
     hidden = np.asarray(model.encode_image(params, PHOTOS, key=jax.random.key(0)).heads[0])
-    kept = hidden != 0
-    np.testing.assert_allclose(hidden[kept], 2 * found[kept], rtol=1e-6)
+    mean = np.broadcast_to(found.mean(axis=0), found.shape)
+    kept = ~np.isclose(hidden, mean, atol=1e-6)
+    np.testing.assert_allclose(hidden[kept], (2 * found - mean)[kept], atol=1e-5)
     assert 0.2 < kept.mean() < 0.8
     assert (kept[:, : kept.shape[1] // 3] != kept[:, -(kept.shape[1] // 3) :]).any()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_was_encoded_before_gives_the_same_loss_and_gradient(family):
-    model = build(family, **OPTIONS, dropout=0.0, text_dropout=0.3, image_dropout=0.3)
-    params = jax.tree.map(jax.numpy.asarray, tiny.params(model))
-    batch = tiny.batch(4)
-    known = model.encode_text(params, batch.text).heads[0]
-    remembered = dataclasses.replace(batch, text=dataclasses.replace(batch.text, standing=known))
-
-    def loss(batch):
-        return jax.value_and_grad(
-            lambda p: losses.compute(model, p, batch, key=jax.random.key(3))[0]
-        )(params)
-
-    (wanted, gradient), (found, other) = loss(batch), loss(remembered)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    gradient, other = trees.flatten(gradient), trees.flatten(other)
-    for path in gradient:
-        if path.startswith(("pool", "score", "image", "calibration")):
-            np.testing.assert_allclose(other[path], gradient[path], atol=1e-6)
 
 
 @pytest.mark.parametrize(

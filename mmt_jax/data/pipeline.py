@@ -254,10 +254,10 @@ class Examples:
         """All captions [M]; None where they lie on disk."""
         return self._texts
 
-    def remember(self, standing: np.ndarray) -> None:
-        """`Text.standing` [M, E] of all captions, which are in memory."""
+    def remember(self, features: np.ndarray) -> None:
+        """`Text.features` [M, …] of all captions, which are in memory."""
         assert self._texts is not None
-        self._texts = dataclasses.replace(self._texts, standing=standing)
+        self._texts = dataclasses.replace(self._texts, features=features)
 
     @property
     def masks(self) -> np.ndarray:

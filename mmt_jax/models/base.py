@@ -74,10 +74,9 @@ class Network(nnx.Module):
 
     @classmethod
     def remembered(cls, config: Config) -> str | None:
-        """A regex of all parameters that captions' `Encoded.heads` are made of.
+        """A regex of all parameters that `text_features` are made of.
 
-        Of families that read `Text.standing` in place of tokens, where nothing else is read of
-        captions; None elsewhere.
+        None: the family, or a model of this config, does not read `Text.features`.
         """
         del config
         return None
@@ -119,8 +118,12 @@ class Network(nnx.Module):
         """Of photos likewise; what stands for the whole photo, where there is such, comes first."""
         return self.image(image, key=key)
 
+    def text_features(self, text: Text) -> Float[Array, "B ..."]:
+        """What the parameters of `remembered` make of captions, without dropout."""
+        raise NotImplementedError
+
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
-        """Text of B captions → what they say alone."""
+        """Text of B captions → what they say alone; from `Text.features`, where these are given."""
         raise NotImplementedError
 
     def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
@@ -248,6 +251,7 @@ class Model:
     network: type[Network]
     separable: bool
 
+    text_features = _pure(Network.text_features)
     encode_text = _pure(Network.encode_text)
     encode_image = _pure(Network.encode_image)
     encode_images = _pure(Network.encode_images)

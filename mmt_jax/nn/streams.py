@@ -68,17 +68,24 @@ class Streams(nnx.Module):
         )
 
     def encode(
-        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, key: Key
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        *,
+        key: Key,
+        done: int = 0,
     ) -> tuple[list[Float[Array, "B S D"]], dict[str, KeysValues]]:
-        """The unimodal layers of `stream` on states `x`.
+        """The unimodal layers of `stream` on states `x`, which are those after `done` of them.
 
-        The states before the first layer and after each unimodal one, and the keys and values of
-        each layer that are made of unimodal states and that the other stream, or a fused layer,
-        will read.
+        `x` and the states after each further one, and the keys and values of each layer that are
+        made of unimodal states and that the other stream, or a fused layer, will read.
         """
         states, keys_values = [trace.states(x)], {}
         keys = split(key, len(self.kinds))
         for i, (kind, layer) in enumerate(zip(self.kinds, numbered(self.layers))):
+            if i < done:
+                continue
             unimodal = i < self.depth[stream]
             own = layer.keys_values(stream, x) if kind.is_read(stream) else None
             if own and (stream in kind.reads(other(stream)) or not unimodal):

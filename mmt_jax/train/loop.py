@@ -15,7 +15,7 @@ from mmt_jax.configs.config import Config
 from mmt_jax.data.feed import Feed, batches
 from mmt_jax.objectives import losses
 from mmt_jax.progress import say
-from mmt_jax.train import frozen, sharding, speed
+from mmt_jax.train import sharding, speed, text_features
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.checkpoint import Checkpoints
 from mmt_jax.train.log import Log
@@ -112,7 +112,7 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
             if start >= config.steps or _settled(run, checkpoints, start):
                 return metrics
         if run.remembers:
-            frozen.fill(run.examples, run.model, state.params, progress=progress and primary)
+            text_features.fill(run.examples, run.model, state.params, progress=progress and primary)
 
         # ---- The steps ---------------------------------------------------------------------------
         def report(step: int, window: Window) -> dict[str, float]:

@@ -22,7 +22,7 @@ from mmt_jax.tasks.base import Entry
 from mmt_jax.tasks.records import Records
 from mmt_jax.text import vocabulary
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.train import frozen, init, published
+from mmt_jax.train import init, published, text_features
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.program import Program
 from mmt_jax.typing import Params
@@ -47,7 +47,7 @@ class Run:
     program: Program
     evaluate: Evaluate | None
     weights: Params | None  # numpy arrays that the first step starts from; None = fresh ones
-    remembers: bool  # whether captions are encoded once, see `frozen`
+    remembers: bool  # whether captions are encoded once, see `text_features`
     said: tuple[str, ...]  # of where these come from, and of what the examples leave out
 
     def store(self) -> None:
@@ -114,8 +114,8 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     config = with_spec(config, spec)
     model = registry.build(config)
     examples = _examples(config, tokenizer, entries, labels, said)
-    if remembers := frozen.reserve(examples, model):
-        said.append("captions are encoded once, for nothing that reads them is trained")
+    if remembers := text_features.reserve(examples, model):
+        said.append("captions are encoded once, for what encodes them is frozen")
     run = Run(
         config=config,
         folder=folder,

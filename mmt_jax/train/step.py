@@ -14,7 +14,7 @@ from mmt_jax import params as params_lib
 from mmt_jax.configs.config import Config
 from mmt_jax.models.base import Model
 from mmt_jax.objectives import losses
-from mmt_jax.train import optim
+from mmt_jax.train import optim, text_features
 from mmt_jax.train.state import State, averaged
 from mmt_jax.typing import Array, Batch, Metric, Metrics, Params
 
@@ -70,14 +70,17 @@ def _gradient(
     model: Model, params: Params, batch: Batch, key: jax.Array, parts: int, frozen: Collection[str]
 ) -> tuple[Params, Metrics]:
     """Of the loss over the whole batch, computed one part at a time; 0 for `frozen` paths."""
-    objective = model.config.objective
+    objective, extracts = model.config.objective, text_features.extracts(model)
 
     def loss_of(params: Params, item: Any, counts: Any = None) -> tuple[Array, Metrics]:
         if frozen:  # layers below which nothing is trained have no way back
             flat = params_lib.flatten(params)
             flat |= {path: jax.lax.stop_gradient(flat[path]) for path in frozen}
             params = params_lib.unflatten(flat)
-        terms = losses.terms(model, params, item[0], key=item[1])
+        batch, key = item
+        if extracts:
+            batch = text_features.given(model, params, batch)
+        terms = losses.terms(model, params, batch, key=key)
         return losses.total(objective, terms, counts), terms
 
     def split(leaf: Array) -> Array:

@@ -32,9 +32,10 @@ class MMTConfig(ModelConfig):
     pooling: Annotated[str, Choice("cls", "mean+cls", "mean+cls+words", "mean+max+cls+words")] = (
         "cls"
     )
-    text_dropout: Dropout = 0.0  # of the entries of what stands for a caption
+    # Of the entries of what stands for a caption, around their mean over the batch.
+    text_dropout: Dropout = 0.0
     # Of the features of regions, the same ones of all regions of a photo; where they are not
-    # embedded, of the entries of what stands for a photo.
+    # embedded, of the entries of what stands for a photo, likewise around their mean.
     image_dropout: Dropout = 0.0
     # Where no layer reads them, regions may stay as their features: what is learned of photos is
     # then one linear map of their pooled features.

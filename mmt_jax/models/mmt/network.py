@@ -111,9 +111,14 @@ class StreamNetwork(Network):
         return self._encode("text", self.text(text, key=key_embed), text.mask, key_layers)
 
     def _encode(
-        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        key: Key,
+        done: int = 0,
     ) -> Encoded:
-        states, keys_values = self.streams.encode(stream, x, mask, key=key)
+        states, keys_values = self.streams.encode(stream, x, mask, key=key, done=done)
         heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
         return Encoded(states[-1], mask, keys_values, heads)
 
@@ -199,27 +204,44 @@ class MMT(StreamNetwork):
 
     @classmethod
     def remembered(cls, config: Config) -> str | None:
-        objective = config.objective
-        tied = any(kind.tied for kind in kinds(config.model.layers))
-        alone = cls.separable(config) and not (objective.hloss or objective.mlm or objective.mrm)
-        contrastive = objective.itm == "contrastive" and not config.task.name
-        return r"text/.*|streams/layers/\d+/text/.*" if alone and contrastive and not tied else None
+        objective, table = config.objective, kinds(config.model.layers)
+        unimodal = table[: unimodal_depth(table, "text")]
+        # Captions that lose words are others in every step; what photos read of captions as they
+        # are encoded is not among the features.
+        if objective.mlm or objective.hloss or config.task.name or not unimodal:
+            return None
+        if any("text" in kind.reads("image") for kind in unimodal):
+            return None
+        numbers = "|".join(map(str, range(len(unimodal))))
+        return rf"text/.*|streams/layers/({numbers})/text/.*"
+
+    def text_features(self, text: Text) -> Float[Array, "B ..."]:
+        item = self.encode_text(text)
+        return item.heads[0] if self.apart else item.states
 
     def encode_text(self, text: Text, *, key: Key = None) -> Encoded:
-        if text.standing is None:
+        if text.features is None:
             return super().encode_text(text, key=key)
-        states = jnp.zeros((*text.mask.shape, 0), text.standing.dtype)  # nobody reads them
-        head = self._hide("text", text.standing, split(key, 2)[1])
-        return Encoded(states, text.mask, {}, (head,))
+        key_layers = split(key, 2)[1]
+        if self.apart:
+            states = jnp.zeros((*text.mask.shape, 0), text.features.dtype)  # nobody reads them
+            return Encoded(states, text.mask, {}, (self._hide("text", text.features, key_layers),))
+        depth = self.streams.depth["text"]
+        return self._encode("text", text.features, text.mask, key_layers, depth)
 
     def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
 
     def _encode(
-        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
+        self,
+        stream: str,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+        key: Key,
+        done: int = 0,
     ) -> Encoded:
-        item = super()._encode(stream, x, mask, key)
+        item = super()._encode(stream, x, mask, key, done)
         if not self.apart:
             return item
         head = item.states[:, self.heads[stream]]
@@ -237,10 +259,15 @@ class MMT(StreamNetwork):
         return dataclasses.replace(item, heads=(self._hide(stream, head, key),))
 
     def _hide(self, stream: str, head: Float[Array, "B E"], key: Any) -> Float[Array, "B E"]:
-        """Dropout of what stands for items; `key`: of the layers."""
-        if key is not None:
-            key = jax.random.fold_in(key, len(self.streams.kinds))  # none of theirs
-        return dropout(head, self.hidden[stream], key)
+        """Dropout of what stands for items, around its mean over the batch; `key`: of the layers.
+
+        Entries that are far from 0 in every item would otherwise be most of the noise.
+        """
+        if key is None or not self.hidden[stream]:
+            return head
+        key = jax.random.fold_in(key, len(self.streams.kinds))  # none of theirs
+        mean = head.mean(axis=0, keepdims=True)
+        return mean + dropout(head - mean, self.hidden[stream], key)
 
     def fuse(self, text: Encoded, image: Encoded, *, key: Key = None, states: bool = True) -> Fused:
         key_layers, key_score = split(key, 2)

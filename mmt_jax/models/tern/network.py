@@ -160,13 +160,21 @@ class Tern(Towers):
         self.calibration = Calibration()
         self.build_masked(config, table_width=model.text_width)
 
+    @classmethod
+    def remembered(cls, config: Config) -> str | None:
+        return None if config.objective.mlm or config.task.name else r"text/.*"
+
+    def text_features(self, text: Text) -> Float[Array, "B ..."]:
+        return self.text(text)[-1]
+
     def text_states(self, text: Text, *, key: Key = None) -> list[Array]:
         """States of the text encoder, [B, T, text width], and of the shared layers, [B, T, D].
 
-        Of each part, those before its first layer and after each.
+        Of each part, those before its first layer and after each; `Text.features` in place of the
+        first part, where they are given.
         """
         key_encoder, key_shared = split(key, 2)
-        states = self.text(text, key=key_encoder)
+        states = self.text(text, key=key_encoder) if text.features is None else [text.features]
         return states + self.shared(self.project_text(states[-1]), text.mask, key=key_shared)
 
     def image_states(self, image: Image, *, key: Key = None) -> list[Array]:
