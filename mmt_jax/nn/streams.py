@@ -6,6 +6,7 @@ the keys and values that the other stream will read, depend on one item alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from flax import nnx
@@ -83,9 +84,8 @@ class Streams(nnx.Module):
         """
         states, keys_values = [trace.states(x)], {}
         keys = split(key, len(self.kinds))
-        for i, (kind, layer) in enumerate(zip(self.kinds, numbered(self.layers))):
-            if i < done:
-                continue
+        layers = enumerate(zip(self.kinds, numbered(self.layers)))
+        for i, (kind, layer) in itertools.islice(layers, done, None):
             unimodal = i < self.depth[stream]
             own = layer.keys_values(stream, x) if kind.is_read(stream) else None
             if own and (stream in kind.reads(other(stream)) or not unimodal):
