@@ -24,6 +24,7 @@ from mmt_jax.train.run import prepare
 from tests import tiny
 
 CONTRAST = ObjectiveConfig(itm="contrastive", candidates=4, mlm=0.0, mrm=0.0)
+TWO_WAY = ObjectiveConfig(mlm=0.0)  # and masked regions
 WHOLE = (r"text/.*", r"streams/layers/\d+/text/.*")
 BELOW = (r"text/.*", r"streams/layers/[01]/text/.*")
 STREAMS = MMTConfig(**tiny.SIZES | {"max_positions": 32})
@@ -101,7 +102,8 @@ def config(name, **fields):
 
 
 def built(name, **fields):
-    return registry.build(with_spec(config(name, objective=CONTRAST, **fields), tiny.SPEC))
+    made = config(name, **{"objective": CONTRAST} | fields)
+    return registry.build(with_spec(made, tiny.SPEC))
 
 
 def pairs(name):
@@ -115,10 +117,16 @@ def pairs(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_features_in_place_of_tokens_give_the_same_loss_and_gradient(name):
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        *((name, CONTRAST) for name in MODELS),
+        *((name, TWO_WAY) for name in ("apart", "merged", "coattention")),
+    ],
+)
+def test_features_in_place_of_tokens_give_the_same_loss_and_gradient(name, objective):
     still = dataclasses.replace(config(name).model, dropout=0.0)
-    model = built(name, model=still)
+    model = built(name, model=still, objective=objective)
     params = jax.tree.map(jax.numpy.asarray, tiny.params(model))
     batch = pairs(name)
     known = text_features.given(model, params, batch)

@@ -61,12 +61,11 @@ def cut(batch: Batch, size: Size, layout: str) -> Batch:
     """Cuts padding off a batch whose pairs fit into `size`; `layout` says where text has it."""
     length, regions = size
     columns = slice(length) if LAYOUTS[layout] == 0 else slice(-length, None)
-    if (text := batch.text) and (features := text.features) is not None:
-        # One vector a caption has no padding; states have as much as the tokens.
-        kept = features if features.ndim == 2 else _cut(features, columns)
+    text = batch.text
+    if text and text.features is not None and text.features.ndim == 2:  # a vector has no padding
         cut = _cut(dataclasses.replace(text, features=None), columns)
-        text = dataclasses.replace(cut, features=kept)
-    elif text:
+        text = dataclasses.replace(cut, features=text.features)
+    else:  # states have as much as the tokens
         text = _cut(text, columns)
     return dataclasses.replace(
         batch,

@@ -111,14 +111,9 @@ class StreamNetwork(Network):
         return self._encode("text", self.text(text, key=key_embed), text.mask, key_layers)
 
     def _encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        key: Key,
-        done: int = 0,
+        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
     ) -> Encoded:
-        states, keys_values = self.streams.encode(stream, x, mask, key=key, done=done)
+        states, keys_values = self.streams.encode(stream, x, mask, key=key)
         heads = tuple(x[:, self.heads[stream]] for x in states) if self.hloss else ()
         return Encoded(states[-1], mask, keys_values, heads)
 
@@ -226,22 +221,19 @@ class MMT(StreamNetwork):
         if self.apart:
             states = jnp.zeros((*text.mask.shape, 0), text.features.dtype)  # nobody reads them
             return Encoded(states, text.mask, {}, (self._hide("text", text.features, key_layers),))
-        depth = self.streams.depth["text"]
-        return self._encode("text", text.features, text.mask, key_layers, depth)
+        states, keys_values = self.streams.encode(
+            "text", text.features, text.mask, key=key_layers, done=self.streams.depth["text"]
+        )
+        return Encoded(states[-1], text.mask, keys_values, ())
 
     def encode_image(self, image: Image, *, key: Key = None) -> Encoded:
         key_embed, key_layers = split(key, 2)
         return self._encode("image", self.image(image, key=key_embed), image.mask, key_layers)
 
     def _encode(
-        self,
-        stream: str,
-        x: Float[Array, "B S D"],
-        mask: Bool[Array, "B S"],
-        key: Key,
-        done: int = 0,
+        self, stream: str, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], key: Key
     ) -> Encoded:
-        item = super()._encode(stream, x, mask, key, done)
+        item = super()._encode(stream, x, mask, key)
         if not self.apart:
             return item
         head = item.states[:, self.heads[stream]]
