@@ -253,7 +253,7 @@ class MMT(StreamNetwork):
     def _hide(self, stream: str, head: Float[Array, "B E"], key: Any) -> Float[Array, "B E"]:
         """Dropout of what stands for items, around its mean over the batch; `key`: of the layers.
 
-        Around 0, entries that are far from it in every item would add the most noise and tell the least.
+        Around 0, entries that are far from it in every item would add the most noise of all.
         """
         if key is None or not self.hidden[stream]:
             return head
