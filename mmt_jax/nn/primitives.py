@@ -78,6 +78,17 @@ class SampleNorm(LayerNorm):
         return centred / (jnp.sqrt(jnp.maximum(variance, 1e-24)) + self.eps)  # √ has no slope at 0
 
 
+def even_out(features: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
+    """Signed square roots, standardised over the features of a region; zeros stay zeros.
+
+    Spatial means of rectified activations are skewed, and their size says more of contrast and
+    box than of content: a linear layer learns from them slowly as they are.
+    """
+    roots = features * jax.lax.rsqrt(jnp.abs(features) + 1e-4)  # smooth at 0
+    centred = roots - roots.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
+
+
 class Table(nnx.Module):
     """Rows of embeddings."""
 

@@ -29,7 +29,7 @@ from mmt_jax.nn.heads import (
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
 from mmt_jax.nn.places import P
-from mmt_jax.nn.primitives import LayerNorm, Linear, Table, average, dropout, split
+from mmt_jax.nn.primitives import LayerNorm, Linear, Table, average, dropout, even_out, split
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Key, Text
 
@@ -41,17 +41,6 @@ def stack_sizes(config: Config) -> Sizes:
     """Of the layers of both streams."""
     model = config.model
     return sizes(config, model.width, model.heads, model.mlp_dim, head_dim=model.head_dim)
-
-
-def even_out(features: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
-    """Signed square roots, standardised over the features of a region; zeros stay zeros.
-
-    Spatial means of rectified activations are skewed, and their size says more of contrast and
-    box than of content: a linear layer learns from them slowly as they are.
-    """
-    roots = features * jax.lax.rsqrt(jnp.abs(features) + 1e-4)  # smooth at 0
-    centred = roots - roots.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
 
 
 class RegionEmbed(nnx.Module):
