@@ -55,9 +55,10 @@ class Case:
     mlp_dim: int = 20
     width: int = 12
 
-    def ours(self, *, itm="contrastive", mlm=0.0, mrm=0.0):
+    def ours(self, *, itm="contrastive", mlm=0.0, mrm=0.0, **options):
         model = TernConfig(
             **dataclasses.asdict(self),
+            **options,
             text_width=16,
             text_mlp_dim=24,
             image_width=FEATURES,
@@ -352,6 +353,37 @@ def kaylode_table():
         *engine.linear("img_proj.0", "project_image/mlp/hidden"),
         *engine.linear("img_proj.2", "project_image/mlp/out"),
     )
+
+
+@pytest.mark.parametrize("reading", ["original", "kaylode"])
+def test_features_are_evened_out_before_they_are_embedded(reading):
+    _, image = inputs(padded=True)
+    plain, evened = (Case(reading=reading).ours(even_out=on) for on in (False, True))
+    params = tiny.params(plain)
+    roots = image.features / np.sqrt(np.abs(image.features) + 1e-4)
+    even = roots - roots.mean(-1, keepdims=True)
+    even /= np.maximum(even.std(-1, keepdims=True), 1e-3)  # padding stays 0
+    by_hand = plain.encode_image(params, dataclasses.replace(image, features=even))
+    found = evened.encode_image(params, image)
+    np.testing.assert_allclose(found.heads[0], by_hand.heads[0], atol=1e-5)
+    assert not np.allclose(found.heads[0], plain.encode_image(params, image).heads[0], atol=1e-2)
+
+
+@pytest.mark.parametrize("reading", ["original", "kaylode"])
+def test_hidden_features_are_the_same_of_all_regions_of_a_photo(reading):
+    _, image = inputs(padded=False)
+    alike = dataclasses.replace(
+        image,
+        features=np.broadcast_to(image.features[:1, :1], image.features.shape),
+        boxes=np.zeros_like(image.boxes),
+    )
+    built = Case(reading=reading, image_layers=0, shared_layers=0).ours(image_dropout=0.5)
+    params = tiny.params(built)
+    states = np.asarray(built.encode_image(params, alike, key=jax.random.key(0)).states)
+    np.testing.assert_allclose(states[:, 2:], states[:, 1:-1], atol=1e-5)  # after the photo's slot
+    assert np.abs(states[0, 1:] - states[1, 1:]).max() > 1e-2  # each photo has its own
+    unhidden = np.asarray(built.encode_image(params, alike).states)
+    np.testing.assert_allclose(unhidden, np.broadcast_to(unhidden[:1], unhidden.shape), atol=1e-5)
 
 
 PUBLISHED = Case(image_heads=4, image_mlp_dim=2048, heads=4, mlp_dim=2048)  # as its code has them

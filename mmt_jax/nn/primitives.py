@@ -113,6 +113,13 @@ def dropout(x: Float[Array, "*b"], rate: float, key: Key) -> Float[Array, "*b"]:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def dropout_features(
+    features: Float[Array, "B R F"], rate: float, key: Key
+) -> Float[Array, "B R F"]:
+    """Dropout that hides the same features of all regions of a photo."""
+    return features * dropout(jnp.ones_like(features[:, :1]), rate, key)
+
+
 def average(states: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Float32[Array, "B D"]:
     """The mean over real elements; 0 where none is."""
     states = states.astype(jnp.float32)

@@ -29,7 +29,16 @@ from mmt_jax.nn.heads import (
 from mmt_jax.nn.kinds import STREAMS, kinds
 from mmt_jax.nn.layers import Sizes
 from mmt_jax.nn.places import P
-from mmt_jax.nn.primitives import LayerNorm, Linear, Table, average, dropout, even_out, split
+from mmt_jax.nn.primitives import (
+    LayerNorm,
+    Linear,
+    Table,
+    average,
+    dropout,
+    dropout_features,
+    even_out,
+    split,
+)
 from mmt_jax.nn.streams import Streams, unimodal_depth
 from mmt_jax.typing import Array, Image, Key, Text
 
@@ -58,7 +67,7 @@ class RegionEmbed(nnx.Module):
         # Standardised, patches that differ in brightness alone would be one.
         features = image.features if self.pixels else even_out(image.features)
         key_features, key = split(key, 2) if self.hidden else (None, key)
-        features *= dropout(jnp.ones_like(features[:, :1]), self.hidden, key_features)
+        features = dropout_features(features, self.hidden, key_features)
         x = self.features(features.astype(self.dtype)) + self.boxes(image.boxes.astype(self.dtype))
         return dropout(self.norm(x), self.rate, key)
 

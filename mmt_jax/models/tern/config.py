@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, ClassVar
 
 from mmt_jax.configs.fields import Choice, Count, Whole
-from mmt_jax.configs.models import ModelConfig
+from mmt_jax.configs.models import Dropout, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,9 @@ class TernConfig(ModelConfig):
     image_heads: Count = 4
     image_mlp_dim: Count = 2048
     image_layers: Whole = 4
+    # Both off in what was published:
+    even_out: bool = False  # features of regions: square roots, standardised within each region
+    image_dropout: Dropout = 0.0  # of them, the same ones of all regions of a photo
 
     origins: ClassVar = {
         "bert": {

@@ -26,7 +26,15 @@ from mmt_jax.models.tern.config import TernConfig
 from mmt_jax.nn.embed import Tables, TextEncoder
 from mmt_jax.nn.heads import Calibration
 from mmt_jax.nn.layers import Sizes, Stack
-from mmt_jax.nn.primitives import Linear, Table, average, split, unit
+from mmt_jax.nn.primitives import (
+    Linear,
+    Table,
+    average,
+    dropout_features,
+    even_out,
+    split,
+    unit,
+)
 from mmt_jax.nn.vision import with_class
 from mmt_jax.typing import Array, Image, Key, Text
 
@@ -95,12 +103,16 @@ class RegionEncoder(nnx.Module):
 
     def __init__(self, embed: Callable[..., Any], model: TernConfig, sizes: Sizes, *, dtype: str):
         self.embed, self.dtype = embed(model), dtype
+        self.even_out, self.hidden = model.even_out, model.image_dropout
         self.stack = _stack(sizes, model.image_layers)
 
     def __call__(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
         """States of `stack`."""
+        key_features, key = split(key, 2) if self.hidden else (None, key)
+        features = even_out(image.features) if self.even_out else image.features
+        features = dropout_features(features, self.hidden, key_features)
         boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1).astype(self.dtype)
-        states = self.embed(image.features.astype(self.dtype), boxes)
+        states = self.embed(features.astype(self.dtype), boxes)
         return self.stack(states, with_class(image.mask), key=key)
 
 
