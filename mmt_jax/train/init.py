@@ -179,6 +179,13 @@ def _taken(
     if theirs.family == "bert" != ours.family:
         taken = _language(source, model)
         paths = params_lib.flatten(taken).__contains__
+        there = len(theirs.layers)
+        for name, other in fixed(ours, theirs).items():
+            if other == "layers" and (number := getattr(ours, name)) < there:
+                say(
+                    f"of the {there} layers of {workdir} the first {number} alone are taken, for "
+                    f"config.model.{name} is {number}"
+                )
     elif type(theirs) is type(ours):
         paths = _shared_heads(taken, wanted)
     else:
