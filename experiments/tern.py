@@ -7,8 +7,9 @@
 config.objective.loss=softmax is the study's contrast in their place, over cosines as they are;
 nt_xent has a temperature, and learns faster. scale=full has the published sizes and optimisers,
 which start from a BERT or from TERN's own weights (`mmt import`); tiny has each width divided by
-eight and half of the layers, and pilot one layer of each kind. Small ones start from fresh weights,
-which TERN's hinge over the hardest mistake leaves at chance: theirs is the sum over all mistakes.
+eight and half of the layers, and pilot one layer of each kind, of a BERT that it starts from too,
+unless config.model.text_layers says more. Small ones start from fresh weights, which TERN's hinge
+over the hardest mistake leaves at chance: theirs is the sum over all mistakes.
 """
 
 import dataclasses

@@ -176,10 +176,10 @@ def test_other_systems_take_the_sizes_of_their_text_encoder(tmp_path, family, la
     if family == "tern":
         assert (found.text_width, found.text_heads, found.text_mlp_dim) == (24, 2, 40)
         assert (found.text_layers, made.config.objective.candidates) == (layers, 4)
-        left = f"of the 3 layers of {out} the first 2 alone are taken, for config.model.text_layers"
-        assert any(line.startswith(left) for line in made.said)
+        told = "the first 2 of 3, as many as config.model.text_layers has room for"
+        assert f"layers taken from {out}: {told}" in made.said
     else:
-        assert not any("alone are taken" in line for line in made.said)
+        assert not any(line.startswith("layers taken from") for line in made.said)
         assert (found.width, found.heads, found.mlp_dim, found.language_layers) == (24, 2, 40, 3)
     stored = trees.flatten(checkpoint.load(out).params)
     np.testing.assert_array_equal(

@@ -20,6 +20,7 @@ from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.bert import weights as bert
 from mmt_jax.models.tern import weights as tern
+from mmt_jax.nn.primitives import even_out
 from mmt_jax.objectives import losses
 from mmt_jax.train import sharding
 from mmt_jax.typing import Batch, Image, Text
@@ -360,30 +361,46 @@ def test_features_are_evened_out_before_they_are_embedded(reading):
     _, image = inputs(padded=True)
     plain, evened = (Case(reading=reading).ours(even_out=on) for on in (False, True))
     params = tiny.params(plain)
-    roots = image.features / np.sqrt(np.abs(image.features) + 1e-4)
-    even = roots - roots.mean(-1, keepdims=True)
-    even /= np.maximum(even.std(-1, keepdims=True), 1e-3)  # padding stays 0
-    by_hand = plain.encode_image(params, dataclasses.replace(image, features=even))
-    found = evened.encode_image(params, image)
-    np.testing.assert_allclose(found.heads[0], by_hand.heads[0], atol=1e-5)
-    assert not np.allclose(found.heads[0], plain.encode_image(params, image).heads[0], atol=1e-2)
+    by_hand = dataclasses.replace(image, features=np.asarray(even_out(image.features)))
+    wanted = plain.encode_image(params, by_hand).heads[0]
+    np.testing.assert_allclose(evened.encode_image(params, image).heads[0], wanted, atol=1e-6)
+    assert not np.allclose(wanted, plain.encode_image(params, image).heads[0], atol=1e-2)
 
 
-@pytest.mark.parametrize("reading", ["original", "kaylode"])
-def test_hidden_features_are_the_same_of_all_regions_of_a_photo(reading):
+def test_evened_out_features_are_signed_roots_of_mean_0_and_deviation_1():
+    features = np.float32([[16.0, 4.0, 4.0, 0.0], [-16.0, 0.0, 4.0, 4.0], [0.0] * 4])
+    roots = np.float64([[4.0, 2.0, 2.0, 0.0], [-4.0, 0.0, 2.0, 2.0]])
+    deviations = np.sqrt([[2.0], [6.0]])  # of 4, 2, 2, 0 with mean 2; of -4, 0, 2, 2 with mean 0
+    wanted = (roots - [[2.0], [0.0]]) / deviations
+    np.testing.assert_allclose(even_out(features), [*wanted, [0.0] * 4], atol=1e-4)
+    assert np.isfinite(jax.grad(lambda x: even_out(x)[2, 0])(features)).all()
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_hidden_features_are_the_same_of_all_regions_of_a_photo(on):
     _, image = inputs(padded=False)
     alike = dataclasses.replace(
         image,
         features=np.broadcast_to(image.features[:1, :1], image.features.shape),
         boxes=np.zeros_like(image.boxes),
     )
-    built = Case(reading=reading, image_layers=0, shared_layers=0).ours(image_dropout=0.5)
+    sizes = Case(reading="kaylode", image_layers=0, shared_layers=0)
+    built = sizes.ours(image_dropout=0.5, even_out=on)
     params = tiny.params(built)
-    states = np.asarray(built.encode_image(params, alike, key=jax.random.key(0)).states)
-    np.testing.assert_allclose(states[:, 2:], states[:, 1:-1], atol=1e-5)  # after the photo's slot
-    assert np.abs(states[0, 1:] - states[1, 1:]).max() > 1e-2  # each photo has its own
-    unhidden = np.asarray(built.encode_image(params, alike).states)
-    np.testing.assert_allclose(unhidden, np.broadcast_to(unhidden[:1], unhidden.shape), atol=1e-5)
+    np.testing.assert_array_equal(  # without a key nothing is hidden
+        built.encode_image(params, alike).heads[0],
+        sizes.ours(even_out=on).encode_image(params, alike).heads[0],
+    )
+    # The embedding is linear in the features: the slot aside, a region without most of them.
+    params = {**params, "image": jax.tree.map(np.zeros_like, params["image"])}
+    params["image"]["embed"]["features"]["kernel"] = np.eye(FEATURES, dtype=np.float32)
+    states = built.apply(params, lambda net: net.image(alike, key=jax.random.key(0))[0])[:, 1:]
+    np.testing.assert_array_equal(states, np.broadcast_to(states[:, :1], states.shape))
+    assert (states[0] != states[1]).any()  # each photo has its own
+    whole = np.asarray(even_out(alike.features) if on else alike.features)
+    kept = np.asarray(states != 0)
+    assert 0.2 < kept.mean() < 0.8
+    np.testing.assert_allclose(states[kept], 2 * whole[kept], rtol=1e-5)
 
 
 PUBLISHED = Case(image_heads=4, image_mlp_dim=2048, heads=4, mlp_dim=2048)  # as its code has them

@@ -403,6 +403,19 @@ def test_language_layers_of_bert_go_where_text_reads_text(tmp_path):
     assert "streams/*/image/" in said[1].replace("layers/", "")
 
 
+@pytest.mark.parametrize("layers", [("text", "merged"), ("text", "text", "merged")])
+def test_layers_that_are_left_out_are_told(tmp_path, layers):
+    bert = tiny.model(("text",) * 3, family="bert", objective={"itm": "none", "mrm": 0.0})
+    save(tmp_path / "bert", bert)
+    built, said = tiny.model(layers), []
+    init.params([tmp_path / "bert"], built, jax.random.key(0), said.append)
+    told = (
+        f"layers taken from {tmp_path / 'bert'}: the first 2 of 3, as many as config.model.layers"
+    )
+    assert [line.startswith(told) for line in said[:-2]] == [True] * (len(layers) < 3)
+    assert said[-2].startswith("taken from")
+
+
 @pytest.mark.slow
 def test_what_a_pretrained_run_starts_from_comes_before_it(tmp_path, monkeypatch):
     rows = {

@@ -116,7 +116,9 @@ def dropout(x: Float[Array, "*b"], rate: float, key: Key) -> Float[Array, "*b"]:
 def dropout_features(
     features: Float[Array, "B R F"], rate: float, key: Key
 ) -> Float[Array, "B R F"]:
-    """Dropout that hides the same features of all regions of a photo."""
+    """Dropout of the same features of all regions of a photo; `key` None = identity."""
+    if key is None or rate == 0.0:
+        return features
     return features * dropout(jnp.ones_like(features[:, :1]), rate, key)
 
 

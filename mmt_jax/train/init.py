@@ -145,7 +145,8 @@ def params(
     both have: see `_answers`.
 
     Of what several have, the last one's is taken. `key` is of the parameters that the sources lack;
-    `labels` are the run's answers by number; `say` is told what was taken and what stayed fresh.
+    `labels` are the run's answers by number; `say` is told what was taken, which layers were not,
+    and what stayed fresh.
 
     UsageError: no workdir, or parameters that are missing, extra or misshapen: the first of them
     and the sizes that differ are named.
@@ -177,15 +178,14 @@ def _taken(
     if type(theirs) is type(ours):
         taken = _answers(model.adopt(taken), labels_lib.known(workdir), labels, say)
     if theirs.family == "bert" != ours.family:
-        taken = _language(source, model)
+        taken, number = _language(source, model)
+        if number < (there := len(theirs.layers)):
+            field = {of: name for name, of in fixed(ours, theirs).items()}.get("layers", "layers")
+            say(
+                f"layers taken from {workdir}: the first {number} of {there}, as many as "
+                f"config.model.{field} has room for"
+            )
         paths = params_lib.flatten(taken).__contains__
-        there = len(theirs.layers)
-        for name, other in fixed(ours, theirs).items():
-            if other == "layers" and (number := getattr(ours, name)) < there:
-                say(
-                    f"of the {there} layers of {workdir} the first {number} alone are taken, for "
-                    f"config.model.{name} is {number}"
-                )
     elif type(theirs) is type(ours):
         paths = _shared_heads(taken, wanted)
     else:
@@ -272,8 +272,8 @@ def _shared_towers(tree: Params, other: Params) -> Callable[[str], bool]:
     return lambda path: not shared or path.startswith(shared)
 
 
-def _language(source: checkpoint.Trained, model: Model) -> Params:
-    """The parameters of a text-only run under the paths that `model` has for them."""
+def _language(source: checkpoint.Trained, model: Model) -> tuple[Params, int]:
+    """The parameters of a text-only run under the paths of `model`, and of how many layers."""
     wanted = params_lib.flatten(model.abstract())
     if encoder := "text/embed/tokens/embedding" in wanted:
         places = {n: f"text/stack/layers/{n}" for n in _text_layers(source.model)}
@@ -281,15 +281,16 @@ def _language(source: checkpoint.Trained, model: Model) -> Params:
         tied = [kind.tied for kind in kinds(model.config.model.layers)]
         pairs = zip(_text_layers(source.model), _text_layers(model))
         places = {n: f"streams/layers/{m}/{'shared' if tied[m] else 'text'}" for n, m in pairs}
-    taken = {}
+    taken, layers = {}, set()
     for path, leaf in params_lib.flatten(source.params).items():
         if match := re.fullmatch(r"streams/layers/(\d+)/text/(.*)", path):
             path = f"{places.get(int(match[1]))}/{match[2]}"
+            layers.update({match[1]} if path in wanted else ())
         elif encoder:
             path = path.replace("text/", "text/embed/", 1)
         if path in wanted:
             taken[path] = leaf
-    return _first_segments(params_lib.unflatten(taken), model.abstract())
+    return _first_segments(params_lib.unflatten(taken), model.abstract()), len(layers)
 
 
 def _first_segments(tree: Params, wanted: Params) -> Params:

@@ -58,7 +58,7 @@ class RegionEmbed(nnx.Module):
     def __init__(self, config: Config):
         model, layer = config.model, stack_sizes(config)
         self.rate, self.pixels, self.dtype = layer.dropout, model.pixels, config.dtype
-        self.hidden = model.image_dropout
+        self.feature_dropout = model.image_dropout
         self.features = Linear(model.feature_dim, model.width)
         self.boxes = Linear(5, model.width, bias=False)
         self.norm = LayerNorm(model.width, layer.eps)
@@ -66,8 +66,8 @@ class RegionEmbed(nnx.Module):
     def __call__(self, image: Image, *, key: Key) -> Float[Array, "B R D"]:
         # Standardised, patches that differ in brightness alone would be one.
         features = image.features if self.pixels else even_out(image.features)
-        key_features, key = split(key, 2) if self.hidden else (None, key)
-        features = dropout_features(features, self.hidden, key_features)
+        key_features, key = split(key, 2) if self.feature_dropout else (None, key)
+        features = dropout_features(features, self.feature_dropout, key_features)
         x = self.features(features.astype(self.dtype)) + self.boxes(image.boxes.astype(self.dtype))
         return dropout(self.norm(x), self.rate, key)
 

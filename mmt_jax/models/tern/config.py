@@ -27,10 +27,12 @@ class TernConfig(ModelConfig):
     image_heads: Count = 4
     image_mlp_dim: Count = 2048
     image_layers: Whole = 4
-    # Both off in what was published:
-    even_out: bool = False  # features of regions: square roots, standardised within each region
-    image_dropout: Dropout = 0.0  # of them, the same ones of all regions of a photo
+    # Both off in what was published. Whether features of regions are read as their square roots,
+    # standardised within each region; and dropout of them, the same ones of all regions of a photo.
+    even_out: bool = False
+    image_dropout: Dropout = 0.0
 
+    free: ClassVar = (*ModelConfig.free, "image_dropout")
     origins: ClassVar = {
         "bert": {
             "text_width": "width",

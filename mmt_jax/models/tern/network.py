@@ -103,14 +103,14 @@ class RegionEncoder(nnx.Module):
 
     def __init__(self, embed: Callable[..., Any], model: TernConfig, sizes: Sizes, *, dtype: str):
         self.embed, self.dtype = embed(model), dtype
-        self.even_out, self.hidden = model.even_out, model.image_dropout
+        self.even_out, self.feature_dropout = model.even_out, model.image_dropout
         self.stack = _stack(sizes, model.image_layers)
 
     def __call__(self, image: Image, *, key: Key = None) -> list[Float[Array, "B S D"]]:
         """States of `stack`."""
-        key_features, key = split(key, 2) if self.hidden else (None, key)
+        key_features, key = split(key, 2) if self.feature_dropout else (None, key)
         features = even_out(image.features) if self.even_out else image.features
-        features = dropout_features(features, self.hidden, key_features)
+        features = dropout_features(features, self.feature_dropout, key_features)
         boxes = jnp.take(image.boxes, jnp.array(BOX), axis=-1).astype(self.dtype)
         states = self.embed(features.astype(self.dtype), boxes)
         return self.stack(states, with_class(image.mask), key=key)
