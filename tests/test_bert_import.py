@@ -186,6 +186,13 @@ def test_other_systems_take_the_sizes_of_their_text_encoder(tmp_path, family, la
         trees.flatten(made.weights)["text/stack/layers/1/mlp/hidden/kernel"],
         stored["streams/layers/1/text/mlp/hidden/kernel"],
     )
+    if family == "tern":  # a run that has begun keeps its layers, and says so
+        made.store()
+        more = dataclasses.replace(model, text_layers=3)
+        on = prepare(dataclasses.replace(config, model=more), tmp_path / "run")
+        assert on.config == made.config
+        (told,) = [line for line in on.said if line.startswith(f"sizes of {tmp_path / 'run'}, as")]
+        assert "--config.model.text_layers=2" in told
 
 
 @pytest.mark.slow

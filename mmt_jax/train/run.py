@@ -142,7 +142,11 @@ def _sized(
     Of a run that goes on it has them as they are stored.
     """
     if origins and (folder / workdirs.CONFIG).exists():
-        return init.as_stored(config, workdirs.read_config(folder).model)
+        found = init.as_stored(config, workdirs.read_config(folder).model)
+        if found != config:
+            changes = init.changes(config.model, found.model)
+            said.append(f"sizes of {folder}, as it was begun: {changes}")
+        return found
     models = {origin: workdirs.read_config(origin).model for origin in origins}
     # In front that whose words are read, with its vocabulary.
     origins.sort(key=lambda o: "max_positions" not in init.fixed(config.model, models[o]))
