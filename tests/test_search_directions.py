@@ -16,7 +16,7 @@ from mmt_jax.configs.config import DataConfig
 from mmt_jax.data import formats
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import api
+from mmt_jax.infer import api, querybank
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.search import index as indices
 from mmt_jax.infer.search import source
@@ -104,6 +104,55 @@ def test_an_index_of_before_is_one_of_photos(texts, tmp_path):
     (tmp_path / "index" / "index.json").write_text(json.dumps(old))
     found = indices.read(tmp_path / "index").search(*built, texts, top=5)
     assert found == index.search(*built, texts, top=5)
+
+
+@pytest.mark.parametrize("kind", indices.KINDS)
+@pytest.mark.parametrize("metric", indices.METRICS)
+def test_normalised_photos_rank_as_evaluate_ranks_them(kind, metric, tmp_path):
+    config = towers()
+    own, built = examples(config), small_models.build(config)
+    predictor = Predictor(*built)
+    texts = own.texts(np.arange(6))
+    said, images = predictor.embed(texts), predictor.embed(own.images(SEEN))
+    bank = predictor.embed(own.texts(np.arange(6, 40)))
+    indices.write(indices.build(*built, own, kind=kind, metric=metric, bank=bank), tmp_path / "i")
+    index = indices.read(tmp_path / "i")
+    products = said @ images.T
+    if metric == "cosine":
+        said, images, bank = (x / np.linalg.norm(x, axis=1)[:, None] for x in (said, images, bank))
+    scores = said @ images.T - querybank.offsets(bank, images)
+    found = index.search(*built, texts, top=4)
+    assert found.score.startswith("normalised ")
+    places = np.argsort(-scores, axis=1)[:, :4]
+    assert [[hit.place for hit in row] for row in found.hits] == places.tolist()
+    assert (places != np.argsort(-said @ images.T, axis=1)[:, :4]).any()
+    for query, row in enumerate(found.hits):
+        np.testing.assert_allclose([h.score for h in row], scores[query, places[query]], atol=1e-4)
+        chances = predictor.probabilities(products[query, places[query]])
+        if metric == "ip":  # lengths differ, so that cosines have none
+            np.testing.assert_allclose([h.probability for h in row], chances, atol=1e-4)
+    alike = index.search(*built, own.images(np.array([8])), top=3)
+    order = np.argsort(-images @ images[8])[:3].tolist()
+    assert ([hit.place for hit in alike.hits[0]], "normalised" in alike.score) == (order, False)
+    with pytest.raises(UsageError, match="a querybank normalises photos"):
+        indices.build(*built, own, side="captions", bank=bank)
+
+
+def test_an_index_is_normalised_by_the_captions_of_a_split(mmt, folder, tmp_path):
+    data = (f"--workdir={folder / 'run'}", f"--data=regions:{folder / 'photos'}", "--split=test")
+    assert mmt("index", *data, f"--out={tmp_path / 'index'}", "--querybank=test")[0] == 0
+    asked = ("search", f"--index={tmp_path / 'index'}", "--caption=a red cube")
+    said, out = json.loads(mmt(*asked, "--json")[1])[0], mmt(*asked)[1]
+    assert "score: normalised" in out
+    built, every = small_models.build(test_search.TOWERS), examples(test_search.TOWERS)
+    bank = Predictor(*built).embed(every.texts(np.arange(len(every.captions))))
+    index = indices.build(*built, every, bank=bank)
+    texts = small_models.TOKENIZER.texts(["a red cube"], length=small_models.LENGTH)
+    hits = index.search(*built, texts, top=10).hits[0]
+    assert [hit["image_id"] for hit in said["photos"]] == [index.image_ids[h.place] for h in hits]
+    assert all("probability" in hit for hit in said["photos"])
+    status, _, err = mmt("index", *data, f"--out={tmp_path / 'no'}", "--querybank=val")
+    assert (status, err.count("\n"), "val" in err) == (2, 1, True)
 
 
 # ---- What a score is -----------------------------------------------------------------------------

@@ -20,6 +20,10 @@ model, such as two towers, for any joint model; --weight=W adds W times their pr
 
   mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes --split=test
 
+--querybank=SPLIT takes from each product of embeddings what the photo has with the captions of
+another split of --data, such as train, so that photos which fit every caption are found by fewer
+(querybank normalisation). Some thousands of captions will do: --querybank='train[:20%]'.
+
 With --top=K, FILE.jsonl gets a line for each caption and each photo: the K best answers with their
 scores, and the right ones.
 
@@ -70,13 +74,14 @@ FLAGS = (
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
     flags.Flag("by", "WORKDIR", "with --rerank: whose embeddings choose; its own by default"),
     flags.Flag("weight", "W", "of their product, added to the score", default=0.0),
+    flags.Flag("querybank", "SPLIT", "normalise products by the captions of this split too"),
     flags.Flag("top", "K", "write each query with its K best answers to FILE.jsonl", default=0),
     flags.Flag("probe", "", "ask by kind of mistake, in place of retrieval", default=False),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
     flags.Flag("vocab", "FILE", "of a vocabulary, where the SavedModel carries none"),
 )
 OF_TASKS = ("questions", "annotations", "labels")
-OF_RANKING = ("fold", "ndcg", "rerank", "by", "weight", "top", "vocab")
+OF_RANKING = ("fold", "ndcg", "rerank", "by", "weight", "querybank", "top", "vocab")
 METRICS = ("r@1", "r@5", "r@10", "median_rank", "mean_rank", "map")
 
 
@@ -219,7 +224,7 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
 
     seen = write if file else None
     if predictor is None:
-        for name in ("rerank", "by", "weight"):
+        for name in ("rerank", "by", "weight", "querybank"):
             if getattr(args, name):
                 raise UsageError(f"--{name} is for workdirs and not for a SavedModel; leave it out")
         score = retrieval.scores_of(scorer, examples)
@@ -232,6 +237,7 @@ def _retrieval(args: types.SimpleNamespace, file: typing.TextIO | None = None) -
         rerank=args.rerank,
         by=_by(args),
         weight=args.weight,
+        bank=None if args.by else _bank(args, scorer),
         ndcg=args.ndcg,
         seen=seen,
         pairs=scorer.config.eval.pairs,
@@ -257,4 +263,12 @@ def _by(args: types.SimpleNamespace) -> Score | None:
     if scorer.predictor is None:
         raise UsageError("--by is for workdirs and not for a SavedModel; give the workdir")
     predictor = scorer.predictor
-    return retrieval.similarity(predictor.model, predictor.params, _examples(args, scorer))
+    examples, bank = _examples(args, scorer), _bank(args, scorer)
+    return retrieval.similarity(predictor.model, predictor.params, examples, bank)
+
+
+def _bank(args: types.SimpleNamespace, scorer: Scorer) -> np.ndarray | None:
+    """Embeddings of --querybank's captions; None = it was not given."""
+    from mmt_jax.infer import querybank
+
+    return querybank.embeddings(scorer, args.data, args.querybank) if args.querybank else None

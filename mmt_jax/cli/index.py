@@ -8,7 +8,8 @@ An index of images is searched with captions or photos, one of captions with pho
 The kind says how they are found: `flat` compares with each of them, `ivf` with those of the
 nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss one. The
 metric `ip` ranks by the inner product, which is the score of a model of two towers; `cosine` leaves
-the lengths of the embeddings aside.
+the lengths of the embeddings aside. --querybank=SPLIT, of --data, normalises photos as `mmt eval`
+does, so that those which fit every caption are found by fewer.
 
 Needs FAISS: pip install 'mmt_jax[retrieval]'.
 """
@@ -28,6 +29,7 @@ FLAGS = (
     flags.Flag("side", "images|captions", "what is indexed; images by default", "images"),
     flags.Flag("kind", "flat|ivf|hnsw", "how they are found; flat by default", "flat"),
     flags.Flag("metric", "ip|cosine", "what a score is; ip by default", "ip"),
+    flags.Flag("querybank", "SPLIT", "normalise photos by the captions of this split"),
 )
 
 
@@ -38,7 +40,7 @@ def run(args: types.SimpleNamespace) -> None:
 
     from mmt_jax.data import sources
     from mmt_jax.files import check_new
-    from mmt_jax.infer import api
+    from mmt_jax.infer import api, querybank
     from mmt_jax.infer.search import index
     from mmt_jax.train import published
 
@@ -47,6 +49,8 @@ def run(args: types.SimpleNamespace) -> None:
     scorer = api.of_workdir(workdir)
     predictor = scorer.own
     corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels, bare=True)
+    asked = args.querybank
+    bank = querybank.embeddings(scorer, args.data, asked) if asked else None
     built = index.build(
         predictor.model,
         predictor.params,
@@ -57,6 +61,7 @@ def run(args: types.SimpleNamespace) -> None:
         workdir=workdir,
         source=args.data,
         split=args.split,
+        bank=bank,
     )
     index.write(built, args.out)
     print(

@@ -23,7 +23,7 @@ from mmt_jax.data import schema, sources
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
 from mmt_jax.files import check_new, whole
-from mmt_jax.infer import ranking, relevance
+from mmt_jax.infer import querybank, ranking, relevance
 from mmt_jax.infer.inputs import Inputs
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
@@ -186,6 +186,7 @@ def evaluate(
     rerank: int = 0,
     by: Score | None = None,
     weight: float = 0.0,
+    bank: np.ndarray | None = None,
     ndcg: bool = False,
     seen: Seen | None = None,
     pairs: int = 1024,
@@ -200,13 +201,16 @@ def evaluate(
       rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
       by: what the pairs to rerank are chosen by, such as `similarity`; None = own embeddings.
       weight: so many times what `by` says is added to the scores of these pairs.
+      bank: embeddings [B, E] of other captions; products of own embeddings are normalised by them
+        (`querybank`).
       ndcg, seen: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
       UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
-        `weight` without `by`, or `by` without `rerank`; and as `ranked`.
+        `weight` without `by`, or `by` without `rerank`; a `bank` where no embeddings are compared;
+        and as `ranked`.
     """
     config, joint = model.config, model.config.objective.itm != "none"
     check_scores(model)
@@ -222,6 +226,13 @@ def evaluate(
     if rerank and not (joint and (by or model.embeds)):
         lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
+    if bank is not None:
+        if by is not None or (joint and not (rerank or model.separable)):
+            raise UsageError(
+                f"a querybank normalises products of embeddings, and {name} scores pairs jointly; "
+                f"leave it out, or choose pairs by embeddings with rerank"
+            )
+        by = similarity(model, params, examples, bank)
     predictor = Predictor(model, params)
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
@@ -234,8 +245,12 @@ def evaluate(
     return ranked(score, examples, fold=fold, ndcg=ndcg, seen=seen)
 
 
-def similarity(model: Model, params: Params, examples: Examples) -> Score:
+def similarity(
+    model: Model, params: Params, examples: Examples, bank: np.ndarray | None = None
+) -> Score:
     """Inner products of a model's embeddings; `examples` are as it reads them.
+
+    With `bank`, embeddings [B, E] of other captions, they are normalised by these (`querybank`).
 
     Raises:
       UsageError: it has none.
@@ -247,7 +262,9 @@ def similarity(model: Model, params: Params, examples: Examples) -> Score:
 
     def score(captions: np.ndarray, photos: np.ndarray) -> np.ndarray:
         texts, images = _items(examples, captions, photos)
-        return predictor.embed(texts) @ predictor.embed(images).T
+        embedded = predictor.embed(images)
+        products = predictor.embed(texts) @ embedded.T
+        return products if bank is None else products - querybank.offsets(bank, embedded)
 
     return score
 

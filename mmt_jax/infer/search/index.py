@@ -2,7 +2,8 @@
 
 An index is a folder: `index.faiss` (N vectors), `photos.jsonl` (image_id, name and captions of the
 photo of each, in the same order; in an index of captions the one caption) and `index.json` (an
-`About`: how it was built, and by which model).
+`About`: how it was built, and by which model). Photos that were normalised (`querybank`) have one
+entry more than their embeddings: what is added to their scores with captions.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError, optional, reason, writing
 from mmt_jax.files import check_new, whole_folder
+from mmt_jax.infer import querybank
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.models.base import Model
@@ -55,6 +57,7 @@ class About:
     split: str = ""
     side: str = "images"  # whose vectors these are
     length: float = 0.0  # of the model's embeddings of that side; 0 = they differ, or not known
+    normalised: bool = False  # by the captions of a querybank
 
 
 class Hit(NamedTuple):
@@ -115,18 +118,27 @@ class Index:
         rows = predictor.embed(items)
         if self.about.kind == "hnsw":
             self.vectors.hnsw.efSearch = max(_VISITED, top)
-        scores, places = self.vectors.search(
-            _prepared(rows, self.about.metric), min(top, len(self))
-        )
+        asked = _prepared(rows, self.about.metric)
+        normalised = self.about.normalised and across
+        if self.about.normalised:
+            asked = _with(asked, np.full(len(asked), float(across)))
+        scores, places = self.vectors.search(asked, min(top, len(self)))
         scores = np.where(places < 0, 0, scores)  # where too few were found
         cosine = self.about.metric == "cosine"
         factor = self.about.length * _length(rows)  # products are so many times the cosines
-        products = scores * factor if cosine else scores
+        plain = scores - self._entries(places) if normalised else scores
+        products = plain * factor if cosine else plain
         known = across and predictor.model.separable and (factor or not cosine)
         chances = predictor.probabilities(products) if known else None
         rows_of = zip(places, scores, [None] * len(places) if chances is None else chances)
         hits = [_hits(*row) for row in rows_of]
-        return Found(hits, _name(1.0 if cosine else factor))
+        name = _name(1.0 if cosine else factor)
+        return Found(hits, f"normalised {name}" if normalised else name)
+
+    def _entries(self, places: np.ndarray) -> np.ndarray:
+        """What normalises the photos at [Q, K] places; whatever there is below 0, which is none."""
+        rows = self.vectors.reconstruct_batch(np.maximum(places, 0).ravel())
+        return rows[:, -1].reshape(places.shape)
 
 
 class Found(NamedTuple):
@@ -160,8 +172,11 @@ def build(
     workdir: str | os.PathLike = "",
     source: str = "",
     split: str = "",
+    bank: np.ndarray | None = None,
 ) -> Index:
     """Embeds all photos, or all captions, of `examples`; other arguments are those of `About`.
+
+    With `bank`, embeddings [B, E] of other captions, photos are normalised by these (`querybank`).
 
     UsageError: no embeddings, captions or FAISS, or an unknown side, kind or metric.
     """
@@ -174,6 +189,8 @@ def build(
     for name, value, known in asked:
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
+    if bank is not None and side != "images":
+        raise UsageError("a querybank normalises photos; leave it out, or index images")
     faiss = _faiss()
     if side == "images":
         starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
@@ -187,12 +204,16 @@ def build(
             raise UsageError(f"{source or 'the source'} has no captions to be indexed")
         items = Items.of(examples.texts(np.arange(len(captions))))
     rows = Predictor(model, params).embed(items)
+    length, rows = _length(rows), _prepared(rows, metric)
+    if bank is not None:
+        rows = _with(rows, -querybank.offsets(_prepared(bank, metric), rows))
     mark, names = fingerprint(params), examples.photo_names
+    about = (kind, metric, mark, os.fspath(workdir), source, split, side, length)
     return Index(
-        About(kind, metric, mark, os.fspath(workdir), source, split, side, _length(rows)),
+        About(*about, normalised=bank is not None),
         tuple(examples.image_ids[photos].tolist()),
         captions,
-        _vectors(faiss, _prepared(rows, metric), kind),
+        _vectors(faiss, rows, kind),
         tuple(names[photo] for photo in photos),
     )
 
@@ -212,6 +233,7 @@ def _vectors(faiss: Any, rows: np.ndarray, kind: str) -> Any:
         )
         vectors.nprobe = min(lists, max(8, lists // 16))
         vectors.train(rows)
+        vectors.make_direct_map()  # from a place to its vector, as the others have it
     vectors.add(rows)
     return vectors
 
@@ -221,6 +243,11 @@ def _prepared(rows: np.ndarray, metric: str) -> np.ndarray:
     if metric == "cosine":
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return np.ascontiguousarray(rows, np.float32)
+
+
+def _with(rows: np.ndarray, entry: np.ndarray) -> np.ndarray:
+    """Vectors [n, E] with one entry [n] more."""
+    return np.column_stack([rows, entry]).astype(np.float32)
 
 
 def fingerprint(params: Params) -> str:
