@@ -105,7 +105,8 @@ def test_the_command_finds_what_evaluate_does(tmp_path, capsys, towers, bank):
     assert json.loads(out.read_text()) == wanted.metrics
     for name, flags, message in (
         ("joint", ("--querybank=train",), "has no embeddings"),
-        ("towers", ("--querybank=val",), "val"),
+        ("towers", ("--querybank=val",), "has no split 'val'"),
+        ("towers", ("--querybank=dev",), "are the captions that are asked"),
         ("towers", ("--querybank=train", "--task=vqa"), "--querybank is for retrieval"),
         ("towers", ("--querybank=train", "--probe"), "--querybank says nothing of --probe"),
     ):

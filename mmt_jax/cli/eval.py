@@ -271,4 +271,11 @@ def _bank(args: types.SimpleNamespace, scorer: Scorer) -> np.ndarray | None:
     """Embeddings of --querybank's captions; None = it was not given."""
     from mmt_jax.infer import querybank
 
-    return querybank.embeddings(scorer, args.data, args.querybank) if args.querybank else None
+    if args.querybank is None:
+        return None
+    if args.querybank == args.split:
+        raise UsageError(
+            f"--querybank={args.split} are the captions that are asked; give another split, such "
+            f"as that of training"
+        )
+    return querybank.embeddings(scorer, args.data, args.querybank)
