@@ -1,5 +1,6 @@
 """Scores of photos that are normalised by what they have with other captions."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from mmt_jax.infer import querybank, retrieval
 from mmt_jax.infer.predict import Predictor
 
 TOWERS = small_models.config(("text", "image"), family="two_tower", itm="contrastive")
-BANK = ("a red ball", "two green balls", "a cube")
+BANK = ("a red ball", "two green balls", "a cube", "a blue cube")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,8 @@ def towers():
 @pytest.fixture(scope="module")
 def bank(towers):
     texts = small_models.TOKENIZER.texts(BANK, length=small_models.LENGTH)
-    return Predictor(*towers).embed(texts)
+    embedded = Predictor(*towers).embed(texts)
+    return querybank.Bank("train", lambda: embedded)
 
 
 def test_a_photo_near_every_caption_gives_way():
@@ -48,6 +50,33 @@ def test_offsets_are_soft_maxima_of_standardised_scores():
     np.testing.assert_allclose(querybank.offsets(bank, photos), wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_ranks_are_those_of_the_inverted_softmax():
+    rng = np.random.default_rng(3)
+    captions, bank, photos = (rng.normal(size=(n, 4)) for n in (12, 30, 9))
+    others, scores = bank @ photos.T, captions @ photos.T
+    k = 2 / others.std()
+    shares = np.exp(k * scores) / np.exp(k * others).sum(axis=0)
+    found = scores - querybank.offsets(bank, photos)
+    np.testing.assert_array_equal(np.argsort(found, axis=1), np.argsort(shares, axis=1))
+    assert (np.argsort(scores, axis=1) != np.argsort(shares, axis=1)).any()
+
+
+def test_offsets_do_not_depend_on_how_many_are_in_memory_at_once(monkeypatch):
+    rng = np.random.default_rng(4)
+    bank, photos = rng.normal(size=(2, 20, 4))
+    whole = querybank.offsets(bank, photos)
+    monkeypatch.setattr(querybank, "_SCORES", 61)  # three photos
+    np.testing.assert_allclose(querybank.offsets(bank, photos), whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["photo", "caption of the querybank"])
+def test_what_is_not_finite_is_told(what):
+    arrays = {"caption of the querybank": np.ones((3, 2)), "photo": np.ones((4, 2))}
+    arrays[what][2, 1] = np.nan
+    with pytest.raises(UsageError, match=f"the embedding of {what} 2 is not finite"):
+        querybank.offsets(*arrays.values())
+
+
 @pytest.mark.parametrize("factor", [1e-4, 1.0, 1e4])
 def test_offsets_go_with_the_scale_of_scores(factor):
     rng = np.random.default_rng(1)
@@ -64,25 +93,34 @@ def test_scores_that_are_all_one_stay_so():
 
 def test_evaluate_takes_offsets_from_the_scores(towers, bank):
     data, seen = test_retrieval.examples(), []
-    for how in ({}, {"bank": bank}, {"bank": bank, "rerank": 1}):
+    for how in ({}, {"bank": bank}, {"bank": bank, "fold": 2}):
         retrieval.evaluate(*towers, data, seen=lambda scores, _: seen.append(scores), **how)
-    plain, normalised, reranked = seen
+    plain, normalised, *folds = seen
     images = Predictor(*towers).embed(data.images(np.arange(test_retrieval.PHOTOS)))
-    np.testing.assert_allclose(normalised, plain - querybank.offsets(bank, images), atol=1e-5)
-    scored = np.isfinite(reranked)
-    assert scored[np.arange(len(plain)), normalised.argmax(axis=1)].all()
-    assert 0 < scored.sum() < scored.size
+    np.testing.assert_allclose(
+        normalised, plain - querybank.offsets(bank.embed(), images), atol=1e-5
+    )
+    alone = plain[:3, :2] - querybank.offsets(bank.embed(), images[:2])
+    np.testing.assert_allclose(folds[0], alone, atol=1e-5)
 
 
-def test_a_joint_score_is_not_normalised(bank):
+def test_where_there_is_nothing_to_normalise(towers, bank):
     joint = small_models.build(test_retrieval.MODEL_JOINT)
-    with pytest.raises(UsageError, match="a querybank normalises products of embeddings"):
-        retrieval.evaluate(*joint, test_retrieval.examples(), bank=bank)
+    data = test_retrieval.examples()
+    with pytest.raises(UsageError, match="scores pairs jointly, and a querybank normalises"):
+        retrieval.evaluate(*joint, data, bank=bank)
+    with pytest.raises(UsageError, match="are products; leave rerank or the querybank out"):
+        retrieval.evaluate(*towers, data, bank=bank, rerank=1)
+    with pytest.raises(UsageError, match="rerank is -1"):  # before a caption is embedded
+        retrieval.evaluate(
+            *towers, data, rerank=-1, bank=querybank.Bank("train", lambda: pytest.fail("embedded"))
+        )
 
 
 def test_the_command_finds_what_evaluate_does(tmp_path, capsys, towers, bank):
     formats.write(test_retrieval.corpus(), tmp_path / "photos", "dev")
-    formats.write(test_retrieval.corpus(), tmp_path / "photos", "train")
+    others = dataclasses.replace(test_retrieval.corpus(), captions=tuple((said,) for said in BANK))
+    formats.write(others, tmp_path / "photos", "train")
     for name, config in (("towers", TOWERS), ("joint", test_retrieval.MODEL_JOINT)):
         small_models.make_workdir(tmp_path / name, config)
 
@@ -92,23 +130,22 @@ def test_the_command_finds_what_evaluate_does(tmp_path, capsys, towers, bank):
         return status, capsys.readouterr().err
 
     data = test_retrieval.examples()
-    said = Predictor(*towers).embed(data.texts(np.arange(len(data.captions))))
     out = tmp_path / "found.json"
     assert mmt("towers", "--querybank=train", f"--out={out}")[0] == 0
-    assert json.loads(out.read_text()) == retrieval.evaluate(*towers, data, bank=said).metrics
+    assert json.loads(out.read_text()) == retrieval.evaluate(*towers, data, bank=bank).metrics
     chosen = (f"--by={tmp_path / 'towers'}", "--rerank=1", "--weight=3")
     out = tmp_path / "chosen.json"
     assert mmt("joint", *chosen, "--querybank=train", f"--out={out}")[0] == 0
     joint = small_models.build(test_retrieval.MODEL_JOINT)
-    by = retrieval.similarity(*towers, data, said)
+    by = retrieval.similarity(*towers, data, bank)
     wanted = retrieval.evaluate(*joint, data, rerank=1, by=by, weight=3.0)
     assert json.loads(out.read_text()) == wanted.metrics
     for name, flags, message in (
-        ("joint", ("--querybank=train",), "has no embeddings"),
+        ("joint", ("--querybank=train",), "give --rerank=K for pairs to be chosen by them"),
         ("towers", ("--querybank=val",), "has no split 'val'"),
-        ("towers", ("--querybank=dev",), "are the captions that are asked"),
+        ("towers", ("--querybank=dev[10%:]",), "captions of the photos of --split=dev themselves"),
         ("towers", ("--querybank=train", "--task=vqa"), "--querybank is for retrieval"),
         ("towers", ("--querybank=train", "--probe"), "--querybank says nothing of --probe"),
     ):
         status, err = mmt(name, *flags)
-        assert (status, message in err, err.count("\n")) == (2, True, 1), err
+        assert (status, message in err, err.count("\n")) == (2, True, 1), (flags, err)

@@ -16,7 +16,7 @@ from mmt_jax.configs.config import DataConfig
 from mmt_jax.data import formats
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError
-from mmt_jax.infer import api, querybank
+from mmt_jax.infer import api, querybank, retrieval
 from mmt_jax.infer.predict import Predictor
 from mmt_jax.infer.search import index as indices
 from mmt_jax.infer.search import source
@@ -100,59 +100,104 @@ def test_an_index_of_before_is_one_of_photos(texts, tmp_path):
     index = indices.build(*built, examples(towers()))
     indices.write(index, tmp_path / "index")
     about = json.loads((tmp_path / "index" / "index.json").read_text())
-    old = {name: value for name, value in about.items() if name not in ("side", "length")}
+    old = {
+        name: value for name, value in about.items() if name in ("kind", "metric", "fingerprint")
+    }
     (tmp_path / "index" / "index.json").write_text(json.dumps(old))
     found = indices.read(tmp_path / "index").search(*built, texts, top=5)
     assert found == index.search(*built, texts, top=5)
 
 
-@pytest.mark.parametrize("kind", indices.KINDS)
 @pytest.mark.parametrize("metric", indices.METRICS)
-def test_normalised_photos_rank_as_evaluate_ranks_them(kind, metric, tmp_path):
-    config = towers()
+@pytest.mark.parametrize("cosine", [False, True])  # then captions are as long as the scale
+def test_normalised_photos_rank_as_evaluate_ranks_them(metric, cosine, tmp_path):
+    config = towers(cosine=cosine)
     own, built = examples(config), small_models.build(config)
-    predictor = Predictor(*built)
-    texts = own.texts(np.arange(6))
+    predictor, texts = Predictor(*built), own.texts(np.arange(6))
     said, images = predictor.embed(texts), predictor.embed(own.images(SEEN))
     bank = predictor.embed(own.texts(np.arange(6, 40)))
-    indices.write(indices.build(*built, own, kind=kind, metric=metric, bank=bank), tmp_path / "i")
+    how = {"metric": metric, "bank": querybank.Bank("train", lambda: bank)}
+    indices.write(indices.build(*built, own, **how), tmp_path / "i")
     index = indices.read(tmp_path / "i")
+    assert index.about.querybank == "train"
     products = said @ images.T
     if metric == "cosine":
         said, images, bank = (x / np.linalg.norm(x, axis=1)[:, None] for x in (said, images, bank))
     scores = said @ images.T - querybank.offsets(bank, images)
     found = index.search(*built, texts, top=4)
-    assert found.score.startswith("normalised ")
+    assert found.score.startswith("querybank-normalised ")
     places = np.argsort(-scores, axis=1)[:, :4]
     assert [[hit.place for hit in row] for row in found.hits] == places.tolist()
     assert (places != np.argsort(-said @ images.T, axis=1)[:, :4]).any()
     for query, row in enumerate(found.hits):
         np.testing.assert_allclose([h.score for h in row], scores[query, places[query]], atol=1e-4)
-        chances = predictor.probabilities(products[query, places[query]])
-        if metric == "ip":  # lengths differ, so that cosines have none
-            np.testing.assert_allclose([h.probability for h in row], chances, atol=1e-4)
+        chances = [hit.probability for hit in row]
+        if metric == "cosine" and not cosine:
+            assert set(chances) == {None}  # lengths differ
+        else:
+            wanted = predictor.probabilities(products[query, places[query]])
+            np.testing.assert_allclose(chances, wanted, atol=1e-4)
     alike = index.search(*built, own.images(np.array([8])), top=3)
     order = np.argsort(-images @ images[8])[:3].tolist()
-    assert ([hit.place for hit in alike.hits[0]], "normalised" in alike.score) == (order, False)
-    with pytest.raises(UsageError, match="a querybank normalises photos"):
-        indices.build(*built, own, side="captions", bank=bank)
+    assert ([hit.place for hit in alike.hits[0]], "bank" in alike.score) == (order, False)
 
 
-def test_an_index_is_normalised_by_the_captions_of_a_split(mmt, folder, tmp_path):
-    data = (f"--workdir={folder / 'run'}", f"--data=regions:{folder / 'photos'}", "--split=test")
-    assert mmt("index", *data, f"--out={tmp_path / 'index'}", "--querybank=test")[0] == 0
+@pytest.mark.parametrize("how", [{"side": "captions"}, {"kind": "hnsw"}, {"kind": "ivf"}])
+def test_only_photos_that_are_all_compared_are_normalised(how):
+    built = small_models.build(towers())
+    with pytest.raises(UsageError, match="--querybank normalises photos that are all compared"):
+        indices.build(
+            *built,
+            examples(towers()),
+            bank=querybank.Bank("train", lambda: pytest.fail("embedded")),
+            **how,
+        )
+
+
+@pytest.mark.slow
+def test_pairs_to_fuse_are_chosen_by_what_is_normalised():
+    config = of_pixels("bridgetower", itm="classification")
+    own, built = examples(config, pixels().head(12)), small_models.build(config)
+    predictor = Predictor(*built)
+    every, photos = np.arange(len(own.captions)), np.arange(12)
+    bank = predictor.embed(own.texts(every[:5]))
+    seen = []
+    for rerank in (0, 1):
+        how = {"rerank": rerank, "bank": querybank.Bank("train", lambda: bank)} if rerank else {}
+        retrieval.evaluate(*built, own, seen=lambda scores, _: seen.append(scores), **how)
+    chosen = retrieval.similarity(*built, own, querybank.Bank("train", lambda: bank))(every, photos)
+    wanted = np.zeros(chosen.shape, bool)
+    wanted[every, chosen.argmax(axis=1)] = wanted[chosen.argmax(axis=0), photos] = True
+    np.testing.assert_allclose(seen[1], np.where(wanted, seen[0], -np.inf), atol=1e-4)
+    plain = retrieval.similarity(*built, own)(every, photos)
+    assert (plain.argmax(axis=1) != chosen.argmax(axis=1)).any()
+
+
+def test_an_index_is_normalised_by_the_captions_of_another_split(mmt, folder, tmp_path):
+    said = dataclasses.replace(CORPUS, captions=(("two balls", "a cube"),) * len(CORPUS))
+    for split, photos in (("test", CORPUS), ("train", said)):
+        formats.write(photos, tmp_path / "photos", split)
+    data = (f"--workdir={folder / 'run'}", f"--data=regions:{tmp_path / 'photos'}", "--split=test")
+    assert mmt("index", *data, f"--out={tmp_path / 'index'}", "--querybank=train")[0] == 0
     asked = ("search", f"--index={tmp_path / 'index'}", "--caption=a red cube")
-    said, out = json.loads(mmt(*asked, "--json")[1])[0], mmt(*asked)[1]
-    assert "score: normalised" in out
-    built, every = small_models.build(test_search.TOWERS), examples(test_search.TOWERS)
-    bank = Predictor(*built).embed(every.texts(np.arange(len(every.captions))))
-    index = indices.build(*built, every, bank=bank)
+    found, out = json.loads(mmt(*asked, "--json")[1])[0], mmt(*asked)[1]
+    assert "score: querybank-normalised inner product of the embeddings" in out
+    built, own = small_models.build(test_search.TOWERS), examples(test_search.TOWERS)
+    texts = small_models.TOKENIZER.texts(("two balls", "a cube"), length=small_models.LENGTH)
+    bank = Predictor(*built).embed(texts)
+    index = indices.build(*built, own, bank=querybank.Bank("train", lambda: bank))
     texts = small_models.TOKENIZER.texts(["a red cube"], length=small_models.LENGTH)
     hits = index.search(*built, texts, top=10).hits[0]
-    assert [hit["image_id"] for hit in said["photos"]] == [index.image_ids[h.place] for h in hits]
-    assert all("probability" in hit for hit in said["photos"])
-    status, _, err = mmt("index", *data, f"--out={tmp_path / 'no'}", "--querybank=val")
-    assert (status, err.count("\n"), "val" in err) == (2, 1, True)
+    assert [hit["image_id"] for hit in found["photos"]] == [index.image_ids[h.place] for h in hits]
+    wanted = [hit.score for hit in hits]
+    np.testing.assert_allclose([hit["score"] for hit in found["photos"]], wanted, rtol=1e-4)
+    assert all("probability" in hit for hit in found["photos"])
+    for flag, message in (
+        ("--querybank=val", "has no split 'val'"),
+        ("--querybank=test", "captions of the photos of --split=test themselves"),
+    ):
+        status, _, err = mmt("index", *data, f"--out={tmp_path / 'no'}", flag)
+        assert (status, err.count("\n"), message in err) == (2, 1, True)
 
 
 # ---- What a score is -----------------------------------------------------------------------------

@@ -20,9 +20,10 @@ model, such as two towers, for any joint model; --weight=W adds W times their pr
 
   mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes --split=test
 
---querybank=SPLIT takes from each product of embeddings what the photo has with the captions of
-another split of --data, such as train, so that photos which fit every caption are found by fewer
-(querybank normalisation). Some thousands of captions will do: --querybank='train[:20%]'.
+--querybank=SPLIT, such as train, subtracts from each photo's products of embeddings a soft maximum
+of its products with the captions of that split of --data, so that photos which fit every caption
+are found by fewer (querybank normalisation). Some thousands of captions will do, which of a folder
+are --querybank='train[:20%]'. With --rerank the embeddings' products are what is normalised.
 
 With --top=K, FILE.jsonl gets a line for each caption and each photo: the K best answers with their
 scores, and the right ones.
@@ -56,6 +57,7 @@ if typing.TYPE_CHECKING:
     import numpy as np
 
     from mmt_jax.data.pipeline import Examples
+    from mmt_jax.infer.querybank import Bank
     from mmt_jax.infer.retrieval import Retrieval, Score
     from mmt_jax.infer.scorer import Scorer
 
@@ -74,7 +76,7 @@ FLAGS = (
     flags.Flag("rerank", "K", "score only the K best by embeddings, each way", default=0),
     flags.Flag("by", "WORKDIR", "with --rerank: whose embeddings choose; its own by default"),
     flags.Flag("weight", "W", "of their product, added to the score", default=0.0),
-    flags.Flag("querybank", "SPLIT", "normalise products by the captions of this split too"),
+    flags.Flag("querybank", "SPLIT", "captions that photos' products are normalised by"),
     flags.Flag("top", "K", "write each query with its K best answers to FILE.jsonl", default=0),
     flags.Flag("probe", "", "ask by kind of mistake, in place of retrieval", default=False),
     flags.Flag("out", "FILE.json", "where the numbers go; nothing is overwritten"),
@@ -267,15 +269,10 @@ def _by(args: types.SimpleNamespace) -> Score | None:
     return retrieval.similarity(predictor.model, predictor.params, examples, bank)
 
 
-def _bank(args: types.SimpleNamespace, scorer: Scorer) -> np.ndarray | None:
-    """Embeddings of --querybank's captions; None = it was not given."""
+def _bank(args: types.SimpleNamespace, scorer: Scorer) -> Bank | None:
+    """What --querybank normalises by; None = it was not given."""
     from mmt_jax.infer import querybank
 
     if args.querybank is None:
         return None
-    if args.querybank == args.split:
-        raise UsageError(
-            f"--querybank={args.split} are the captions that are asked; give another split, such "
-            f"as that of training"
-        )
-    return querybank.embeddings(scorer, args.data, args.querybank)
+    return querybank.of(scorer, args.data, args.querybank, asked=args.split)

@@ -9,7 +9,7 @@ The kind says how they are found: `flat` compares with each of them, `ivf` with 
 nearest lists, `hnsw` along a graph of neighbours; the last two are faster and may miss one. The
 metric `ip` ranks by the inner product, which is the score of a model of two towers; `cosine` leaves
 the lengths of the embeddings aside. --querybank=SPLIT, of --data, normalises photos as `mmt eval`
-does, so that those which fit every caption are found by fewer.
+does, so that those which fit every caption are found by fewer; for the kind `flat`.
 
 Needs FAISS: pip install 'mmt_jax[retrieval]'.
 """
@@ -49,8 +49,9 @@ def run(args: types.SimpleNamespace) -> None:
     scorer = api.of_workdir(workdir)
     predictor = scorer.own
     corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels, bare=True)
-    asked = args.querybank
-    bank = querybank.embeddings(scorer, args.data, asked) if asked else None
+    bank = None
+    if args.querybank is not None:
+        bank = querybank.of(scorer, args.data, args.querybank, asked=args.split)
     built = index.build(
         predictor.model,
         predictor.params,

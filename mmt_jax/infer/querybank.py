@@ -1,18 +1,23 @@
 """Querybank normalisation: photos that are near every caption are found by fewer of them.
 
 Among many embedded photos some are close to most captions (hubs) and are found in the place of
-others. Taking from each photo's score what it scores with captions of other photos, a *querybank*,
-makes up for that. These captions are training captions, never those that are asked.
+others. What each photo scores with captions of other photos, the *querybank*, is taken from its
+scores by an inverted softmax (Smith et al., 2017, arXiv 1702.03859), as Bogolin et al. (2022,
+arXiv 2112.12777) do with training captions. They leave a query alone whose best photo is not the
+best for any caption of the bank; this does not.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from mmt_jax import progress
+from mmt_jax.data import source as source_lib
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 
@@ -20,16 +25,43 @@ if TYPE_CHECKING:
     from mmt_jax.infer.scorer import Scorer
 
 SHARPNESS = 2.0  # of the soft maximum, for scores of standard deviation 1
-_BLOCK = 256  # photos whose scores with the bank are in memory at once
+_SCORES = 2**24  # in memory at once
 
 
-def embeddings(scorer: Scorer, source: str, split: str) -> Float32[np.ndarray, "B E"]:
-    """Embeds all captions of a split; UsageError: it has none, or the model has no embeddings."""
-    said = [c for corpus in sources.outlines(source, split) for c in corpus.all_captions()]
-    if not said:
-        raise UsageError(f"{source} has no captions in split {split} to normalise by")
-    progress.stage(f"embedding {len(said):,} captions of {split} to normalise by")
-    return scorer.embed_texts(said, truncate=True)
+class Bank(NamedTuple):
+    """Captions that scores are normalised by."""
+
+    split: str  # theirs
+    embed: Callable[[], Float32[np.ndarray, "B E"]]  # by the model that ranks; when it is called
+
+
+def of(scorer: Scorer, source: str, split: str, *, asked: str) -> Bank:
+    """The captions of a split, of which none is of a photo that is ranked.
+
+    Args:
+      scorer: whose model embeds them.
+      source, split: where they are.
+      asked: the split of the same source whose photos are ranked.
+
+    Raises:
+      UsageError: the splits overlap; when it is embedded, there are no captions or no embeddings.
+    """
+    (name, part), (other, others) = source_lib.portion(split), source_lib.portion(asked)
+    if name == other and set(part) & set(others):
+        raise UsageError(
+            f"--querybank={split} has captions of the photos of --split={asked} themselves; give "
+            f"another split, such as that of training"
+        )
+
+    @functools.cache
+    def embedded() -> Float32[np.ndarray, "B E"]:
+        said = [c for corpus in sources.outlines(source, split) for c in corpus.all_captions()]
+        if not said:
+            raise UsageError(f"{source} has no captions in split {split} to normalise by")
+        progress.stage(f"embedding {len(said):,} captions of {split} to normalise by")
+        return scorer.embed_texts(said, truncate=True)
+
+    return Bank(split, embedded)
 
 
 def offsets(
@@ -37,22 +69,34 @@ def offsets(
 ) -> Float32[np.ndarray, " N"]:
     """What to take from the scores of each of N photos: a soft maximum of its scores with the bank.
 
-    log mean exp(k · s) / k over the bank's scores s, their inner products, where k is `SHARPNESS`
-    over their standard deviation, that of all photos. It is the inverted softmax of Bogolin et al.
-    (2022, arXiv 2112.12777), whose temperature here goes with the spread of the scores.
+    log mean exp(k · s) / k over the bank's scores s, its inner products with the photo, where k is
+    `SHARPNESS` over the standard deviation of all B · N of them. Taken away, it leaves what ranks
+    as exp(k · s) over the sum of this over the bank does. UsageError: an embedding is not finite.
     """
-    k = SHARPNESS / (_spread(bank, images) or 1.0)  # 0: all scores are the same
-    out = np.empty(len(images), np.float32)
-    for start in range(0, len(images), _BLOCK):
-        scores = bank @ images[start : start + _BLOCK].T
+    for what, rows in (("caption of the querybank", bank), ("photo", images)):
+        if not np.isfinite(rows).all():
+            place = np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]
+            raise UsageError(f"the embedding of {what} {place} is not finite")
+    k = SHARPNESS / (_spread(bank, images) or 1.0)
+    out, block = np.empty(len(images), np.float32), max(1, _SCORES // len(bank))
+    for start in range(0, len(images), block):
+        scores = bank @ images[start : start + block].T
         top = scores.max(axis=0)
         soft = np.log(np.exp(k * (scores - top)).mean(axis=0)) / k
-        out[start : start + _BLOCK] = top + soft
+        out[start : start + block] = top + soft
     return out
 
 
 def _spread(a: np.ndarray, b: np.ndarray) -> float:
     """The standard deviation of all products of rows of `a` and `b`, without making them."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    square = np.sum((a.T @ a / len(a)) * (b.T @ b / len(b)))
-    return float(np.sqrt(max(square - (a.mean(axis=0) @ b.mean(axis=0)) ** 2, 0.0)))
+    (mean, square), (other, others) = _moments(a), _moments(b)
+    return float(np.sqrt(max(np.sum(square * others) - (mean @ other) ** 2, 0.0)))
+
+
+def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [E] f64 and the second moments [E, E] f64 of rows [n, E]."""
+    total = np.zeros((rows.shape[1],) * 2)
+    for start in range(0, len(rows), 1 << 14):
+        part = rows[start : start + (1 << 14)].astype(np.float64)
+        total += part.T @ part
+    return rows.mean(axis=0, dtype=np.float64), total / len(rows)

@@ -186,7 +186,7 @@ def evaluate(
     rerank: int = 0,
     by: Score | None = None,
     weight: float = 0.0,
-    bank: np.ndarray | None = None,
+    bank: querybank.Bank | None = None,
     ndcg: bool = False,
     seen: Seen | None = None,
     pairs: int = 1024,
@@ -201,16 +201,16 @@ def evaluate(
       rerank: `top` of `Predictor.score`; a match that is not scored ranks last.
       by: what the pairs to rerank are chosen by, such as `similarity`; None = own embeddings.
       weight: so many times what `by` says is added to the scores of these pairs.
-      bank: embeddings [B, E] of other captions; products of own embeddings are normalised by them
-        (`querybank`).
+      bank: what products of own embeddings are normalised by, be they scores or what pairs to
+        rerank are chosen by; another model's go to `similarity`.
       ndcg, seen: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
 
     Raises:
       UsageError: the model scores no pairs and has no embeddings, or lacks one of both to rerank;
-        `weight` without `by`, or `by` without `rerank`; a `bank` where no embeddings are compared;
-        and as `ranked`.
+        `weight` without `by`, or `by` without `rerank`; a `bank` where no own embeddings are
+        compared, or scores to rerank are products themselves; and as `ranked`.
     """
     config, joint = model.config, model.config.objective.itm != "none"
     check_scores(model)
@@ -227,10 +227,14 @@ def evaluate(
         lacks = "no embeddings to choose pairs by" if joint else "no head that scores pairs jointly"
         raise UsageError(f"{name} has {lacks}; leave rerank out, and all pairs are scored")
     if bank is not None:
-        if by is not None or (joint and not (rerank or model.separable)):
+        if model.separable and rerank:
             raise UsageError(
-                f"a querybank normalises products of embeddings, and {name} scores pairs jointly; "
-                f"leave it out, or choose pairs by embeddings with rerank"
+                f"the scores of {name} are products; leave rerank or the querybank out"
+            )
+        if by is not None or (joint and not model.separable and not rerank):
+            raise UsageError(
+                f"{name} scores pairs jointly, and a querybank normalises products of embeddings; "
+                f"leave it out, or give --rerank=K for pairs to be chosen by them"
             )
         by = similarity(model, params, examples, bank)
     predictor = Predictor(model, params)
@@ -246,11 +250,11 @@ def evaluate(
 
 
 def similarity(
-    model: Model, params: Params, examples: Examples, bank: np.ndarray | None = None
+    model: Model, params: Params, examples: Examples, bank: querybank.Bank | None = None
 ) -> Score:
     """Inner products of a model's embeddings; `examples` are as it reads them.
 
-    With `bank`, embeddings [B, E] of other captions, they are normalised by these (`querybank`).
+    They are normalised by the captions of a `bank`, if there is one.
 
     Raises:
       UsageError: it has none.
@@ -264,7 +268,7 @@ def similarity(
         texts, images = _items(examples, captions, photos)
         embedded = predictor.embed(images)
         products = predictor.embed(texts) @ embedded.T
-        return products if bank is None else products - querybank.offsets(bank, embedded)
+        return products if bank is None else products - querybank.offsets(bank.embed(), embedded)
 
     return score
 

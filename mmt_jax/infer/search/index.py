@@ -22,9 +22,9 @@ from mmt_jax import readers as files
 from mmt_jax.data.pipeline import Examples
 from mmt_jax.errors import UsageError, optional, reason, writing
 from mmt_jax.files import check_new, whole_folder
-from mmt_jax.infer import querybank
 from mmt_jax.infer.pairs import Items
 from mmt_jax.infer.predict import Predictor
+from mmt_jax.infer.querybank import Bank, offsets
 from mmt_jax.models.base import Model
 from mmt_jax.params import flatten
 from mmt_jax.typing import Image, Params, Text
@@ -57,7 +57,7 @@ class About:
     split: str = ""
     side: str = "images"  # whose vectors these are
     length: float = 0.0  # of the model's embeddings of that side; 0 = they differ, or not known
-    normalised: bool = False  # by the captions of a querybank
+    querybank: str = ""  # the split by whose captions photos are normalised; "" = they are not
 
 
 class Hit(NamedTuple):
@@ -119,26 +119,28 @@ class Index:
         if self.about.kind == "hnsw":
             self.vectors.hnsw.efSearch = max(_VISITED, top)
         asked = _prepared(rows, self.about.metric)
-        normalised = self.about.normalised and across
-        if self.about.normalised:
-            asked = _with(asked, np.full(len(asked), float(across)))
+        if self.about.querybank:  # the entry counts in scores of captions alone
+            asked = _extended(asked, float(across))
         scores, places = self.vectors.search(asked, min(top, len(self)))
         scores = np.where(places < 0, 0, scores)  # where too few were found
         cosine = self.about.metric == "cosine"
         factor = self.about.length * _length(rows)  # products are so many times the cosines
-        plain = scores - self._entries(places) if normalised else scores
-        products = plain * factor if cosine else plain
-        known = across and predictor.model.separable and (factor or not cosine)
-        chances = predictor.probabilities(products) if known else None
+        chances = None
+        if across and predictor.model.separable and (factor or not cosine):
+            products = scores + self._offsets(places)
+            chances = predictor.probabilities(products * factor if cosine else products)
         rows_of = zip(places, scores, [None] * len(places) if chances is None else chances)
         hits = [_hits(*row) for row in rows_of]
         name = _name(1.0 if cosine else factor)
-        return Found(hits, f"normalised {name}" if normalised else name)
+        normalised = self.about.querybank and across
+        return Found(hits, f"querybank-normalised {name}" if normalised else name)
 
-    def _entries(self, places: np.ndarray) -> np.ndarray:
-        """What normalises the photos at [Q, K] places; whatever there is below 0, which is none."""
-        rows = self.vectors.reconstruct_batch(np.maximum(places, 0).ravel())
-        return rows[:, -1].reshape(places.shape)
+    def _offsets(self, places: np.ndarray) -> np.ndarray:
+        """What was taken from the scores of the photos at [Q, K] places."""
+        if not self.about.querybank:
+            return np.zeros(places.shape, np.float32)
+        rows = self.vectors.reconstruct_batch(places.ravel())
+        return -rows[:, -1].reshape(places.shape)
 
 
 class Found(NamedTuple):
@@ -172,13 +174,14 @@ def build(
     workdir: str | os.PathLike = "",
     source: str = "",
     split: str = "",
-    bank: np.ndarray | None = None,
+    bank: Bank | None = None,
 ) -> Index:
     """Embeds all photos, or all captions, of `examples`; other arguments are those of `About`.
 
-    With `bank`, embeddings [B, E] of other captions, photos are normalised by these (`querybank`).
+    Photos are normalised by the captions of a `bank`, if there is one.
 
-    UsageError: no embeddings, captions or FAISS, or an unknown side, kind or metric.
+    UsageError: no embeddings, captions or FAISS, an unknown side, kind or metric, or a bank for
+    captions or where not every photo is compared.
     """
     if not model.embeds:
         raise UsageError(
@@ -189,8 +192,11 @@ def build(
     for name, value, known in asked:
         if value not in known:
             raise UsageError(f"{name}={value} is unknown; it is one of {', '.join(known)}")
-    if bank is not None and side != "images":
-        raise UsageError("a querybank normalises photos; leave it out, or index images")
+    if bank and (side, kind) != ("images", "flat"):  # entries of unlike size mislead the others
+        raise UsageError(
+            "--querybank normalises photos that are all compared: leave it out, or index with "
+            "--side=images and --kind=flat"
+        )
     faiss = _faiss()
     if side == "images":
         starts = np.searchsorted(examples.caption_to_image, np.arange(len(examples) + 1))
@@ -205,12 +211,12 @@ def build(
         items = Items.of(examples.texts(np.arange(len(captions))))
     rows = Predictor(model, params).embed(items)
     length, rows = _length(rows), _prepared(rows, metric)
-    if bank is not None:
-        rows = _with(rows, -querybank.offsets(_prepared(bank, metric), rows))
+    if bank:
+        rows = _extended(rows, -offsets(_prepared(bank.embed(), metric), rows))
     mark, names = fingerprint(params), examples.photo_names
-    about = (kind, metric, mark, os.fspath(workdir), source, split, side, length)
+    by = bank.split if bank else ""
     return Index(
-        About(*about, normalised=bank is not None),
+        About(kind, metric, mark, os.fspath(workdir), source, split, side, length, by),
         tuple(examples.image_ids[photos].tolist()),
         captions,
         _vectors(faiss, rows, kind),
@@ -233,7 +239,6 @@ def _vectors(faiss: Any, rows: np.ndarray, kind: str) -> Any:
         )
         vectors.nprobe = min(lists, max(8, lists // 16))
         vectors.train(rows)
-        vectors.make_direct_map()  # from a place to its vector, as the others have it
     vectors.add(rows)
     return vectors
 
@@ -245,9 +250,12 @@ def _prepared(rows: np.ndarray, metric: str) -> np.ndarray:
     return np.ascontiguousarray(rows, np.float32)
 
 
-def _with(rows: np.ndarray, entry: np.ndarray) -> np.ndarray:
-    """Vectors [n, E] with one entry [n] more."""
-    return np.column_stack([rows, entry]).astype(np.float32)
+def _extended(rows: np.ndarray, entry: np.ndarray | float) -> np.ndarray:
+    """Embeddings [n, E] with an entry more: what is added to a photo's scores; how many times, in
+    what is looked for.
+    """
+    entries = np.broadcast_to(np.float32(entry), len(rows))
+    return np.ascontiguousarray(np.column_stack([rows, entries]), np.float32)
 
 
 def fingerprint(params: Params) -> str:
