@@ -257,14 +257,6 @@ def test_bits_of_another_generator_give_another_run_from_the_same_weights(whole,
         run(tmp_path)
 
 
-def test_what_no_family_is_costs_no_vocabulary(tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary, "train", lambda *_: pytest.fail("a vocabulary was trained"))
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, pooling="mean+cls"))
-    with pytest.raises(UsageError, match="is for models in which no stream reads the other"):
-        prepare(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
     folder = tmp_path / "run"

@@ -100,8 +100,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
         if not begun:
             first = prepare(init.pretraining(config), origins[0], evaluator)
 
-    # Or a vocabulary would be trained for what no model of the family is, or for no regions.
-    registry.build(with_spec(config, sources.spec(config)))
+    sources.spec(config)  # or a vocabulary would be trained for photos without regions
     entries, labels = records.asked(config, folder) if config.task.name else ([], None)
     if first and not known:
         tokenizer = first.tokenizer
