@@ -111,6 +111,9 @@ def test_where_there_is_nothing_to_normalise(towers, bank):
         retrieval.evaluate(*joint, data, bank=bank)
     with pytest.raises(UsageError, match="are products; leave rerank or the querybank out"):
         retrieval.evaluate(*towers, data, bank=bank, rerank=1)
+    by = retrieval.similarity(*towers, data)
+    with pytest.raises(UsageError, match="give another model's to similarity"):
+        retrieval.evaluate(*joint, data, by=by, rerank=1, bank=bank)
     with pytest.raises(UsageError, match="rerank is -1"):  # before a caption is embedded
         retrieval.evaluate(
             *towers, data, rerank=-1, bank=querybank.Bank("train", lambda: pytest.fail("embedded"))

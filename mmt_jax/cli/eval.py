@@ -273,6 +273,4 @@ def _bank(args: types.SimpleNamespace, scorer: Scorer) -> Bank | None:
     """What --querybank normalises by; None = it was not given."""
     from mmt_jax.infer import querybank
 
-    if args.querybank is None:
-        return None
     return querybank.of(scorer, args.data, args.querybank, asked=args.split)

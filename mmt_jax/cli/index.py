@@ -49,9 +49,6 @@ def run(args: types.SimpleNamespace) -> None:
     scorer = api.of_workdir(workdir)
     predictor = scorer.own
     corpora = sources.load(args.data, args.split, pixels=scorer.config.model.pixels, bare=True)
-    bank = None
-    if args.querybank is not None:
-        bank = querybank.of(scorer, args.data, args.querybank, asked=args.split)
     built = index.build(
         predictor.model,
         predictor.params,
@@ -62,7 +59,7 @@ def run(args: types.SimpleNamespace) -> None:
         workdir=workdir,
         source=args.data,
         split=args.split,
-        bank=bank,
+        bank=querybank.of(scorer, args.data, args.querybank, asked=args.split),
     )
     index.write(built, args.out)
     print(

@@ -35,8 +35,8 @@ class Bank(NamedTuple):
     embed: Callable[[], Float32[np.ndarray, "B E"]]  # by the model that ranks; when it is called
 
 
-def of(scorer: Scorer, source: str, split: str, *, asked: str) -> Bank:
-    """The captions of a split, of which none is of a photo that is ranked.
+def of(scorer: Scorer, source: str, split: str | None, *, asked: str) -> Bank | None:
+    """The captions of a split, of which none is of a photo that is ranked; of no split None.
 
     Args:
       scorer: whose model embeds them.
@@ -46,6 +46,8 @@ def of(scorer: Scorer, source: str, split: str, *, asked: str) -> Bank:
     Raises:
       UsageError: the splits overlap; when it is embedded, there are no captions or no embeddings.
     """
+    if split is None:
+        return None
     (name, part), (other, others) = source_lib.portion(split), source_lib.portion(asked)
     if name == other and set(part) & set(others):
         raise UsageError(
@@ -70,8 +72,8 @@ def offsets(
     """What to take from the scores of each of N photos: a soft maximum of its scores with the bank.
 
     log mean exp(k · s) / k over the bank's scores s, its inner products with the photo, where k is
-    `SHARPNESS` over the standard deviation of all B · N of them. Taken away, it leaves what ranks
-    as exp(k · s) over the sum of this over the bank does. UsageError: an embedding is not finite.
+    `SHARPNESS` over the standard deviation of all B · N of them. Scores s less these rank photos as
+    exp(k · s) does over the bank's sum of exp(k · s). UsageError: an embedding is not finite.
     """
     for what, rows in (("caption of the querybank", bank), ("photo", images)):
         if not np.isfinite(rows).all():

@@ -202,7 +202,7 @@ def evaluate(
       by: what the pairs to rerank are chosen by, such as `similarity`; None = own embeddings.
       weight: so many times what `by` says is added to the scores of these pairs.
       bank: what products of own embeddings are normalised by, be they scores or what pairs to
-        rerank are chosen by; another model's go to `similarity`.
+        rerank are chosen by; those of `by` are normalised where it is made.
       ndcg, seen: as of `ranked`.
       pairs: how many are fused at once, about.
       progress: show a line on stderr while it takes more than a few seconds.
@@ -231,7 +231,9 @@ def evaluate(
             raise UsageError(
                 f"the scores of {name} are products; leave rerank or the querybank out"
             )
-        if by is not None or (joint and not model.separable and not rerank):
+        if by is not None:
+            raise UsageError("bank normalises own embeddings; give another model's to similarity")
+        if joint and not model.separable and not rerank:
             raise UsageError(
                 f"{name} scores pairs jointly, and a querybank normalises products of embeddings; "
                 f"leave it out, or give --rerank=K for pairs to be chosen by them"
