@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.studies import STUDIES
 from mmt_jax import hub as importers
 from mmt_jax import params as trees
 from mmt_jax.cli import main
 from mmt_jax.configs import variants
-from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig
+from mmt_jax.configs.config import Config, DataConfig, ObjectiveConfig, Study
 from mmt_jax.configs.models import LxmertConfig, TernConfig
 from mmt_jax.errors import UsageError
 from mmt_jax.models import registry
+from mmt_jax.study.plan import amend, plan
+from mmt_jax.study.results import claim_folder
 from mmt_jax.text import vocabulary
 from mmt_jax.train import checkpoint, init
 from mmt_jax.train.run import prepare
@@ -111,6 +114,48 @@ def test_a_bert_without_head_is_read_and_fills_in_nothing(tmp_path, capsys):
     assert "word_head" not in found.params
     assert main.main(["fill", f"--model={out}", "--sentence=a <mask> cube"]) == 2
     assert "bert has no head over words; ask a model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_starts_its_rows_of_bert_from_what_is_given(tmp_path):
+    _, out = imported(tmp_path)
+    study = amend(STUDIES["bert"], seeds=2, overrides={"init_from": str(out)})
+    runs = plan(study, tmp_path / "study")
+    start = {(run.tag, run.seed): run.config.init_from for run in runs}
+    assert start == {
+        (tag, seed): given
+        for seed in range(2)
+        for tag, given in [
+            ("data_cc", None),
+            ("data_cc-with-bert", str(out)),
+            ("baseline_baseline", str(out)),
+            ("baseline_baseline-no-bert-transfer", None),
+        ]
+    }
+    # The same sizes and the same words on both sides, so that only the weights differ.
+    for run in runs:
+        if run.config.init_from is None:
+            model = run.config.model
+            assert (model.width, model.heads, model.layout) == (24, 2, "cls_first")
+            assert model.layers.count("text") + model.layers.count("merged") == 3
+            assert vocabulary.load(str(run.config.data.vocab)).vocab_size == len(WORDS)
+    other = plan(amend(study, overrides={"init_from": f"{out}/"}), tmp_path / "study")
+    for run in runs:
+        claim_folder(run)
+    with pytest.raises(UsageError, match="init_from"):
+        claim_folder(other[1])
+
+
+@pytest.mark.slow
+def test_a_study_without_rows_of_bert_starts_all_of_them_there(tmp_path):
+    _, out = imported(tmp_path)
+    rows = ("data_cc", "data-ft_cc", "architecture_coattention")
+    runs = plan(Study("ours", rows, seeds=1, overrides={"init_from": str(out)}), tmp_path / "study")
+    assert [run.config.init_from for run in runs] == [
+        str(out),
+        str(tmp_path / "study/runs/data_cc/seed0"),  # which itself started there
+        str(out),
+    ]
 
 
 @pytest.mark.slow

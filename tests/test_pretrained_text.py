@@ -158,7 +158,7 @@ def test_a_workdir_gives_the_tokenizer_back(wordpiece, tmp_path):
     again = vocabulary.stored_tokenizer(run)
     assert again.encode_all(CAPTIONS) == tokenizer.encode_all(CAPTIONS)
     assert again.model == tokenizer.model
-    assert vocabulary.has_vocabulary(run)
+    assert vocabulary.stored(run)
 
 
 def test_settings_of_length_that_the_file_holds_do_not_count(wordpiece):

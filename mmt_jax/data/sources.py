@@ -151,7 +151,7 @@ def tokenizer(
     Raises:
       UsageError: `config.data.vocab` cannot be read, or is not the one that the workdir holds.
     """
-    if workdir is not None and vocabulary.has_vocabulary(workdir):
+    if workdir is not None and vocabulary.stored(workdir):
         kept = vocabulary.stored_tokenizer(workdir)
         if config.data.vocab and vocabulary.load(config.data.vocab).model != kept.model:
             raise UsageError(

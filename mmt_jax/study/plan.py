@@ -16,6 +16,9 @@ from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
 from mmt_jax.study.results import Run, Test
+from mmt_jax.train import init
+
+BERT = variants.BERT.tag
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -121,17 +124,22 @@ def _leveled(source: str, level: int | None) -> str:
 def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[Run]:
     """All runs, seed by seed, each after the run whose checkpoint it starts from.
 
-    `point` is of a grid, and is added to the tags of its runs. UsageError: an unknown tag, a wrong
-    override, a test split that is not there, or nothing to compare.
+    `point` is of a grid, and is added to the tags of its runs. `init_from` is BERT for the rows
+    that start from BERT, and the others get its sizes and vocabulary alone; in a study without such
+    rows it is what all start from. UsageError: an unknown tag, a wrong override, a test split that
+    is not there, or nothing to compare.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
     rows = _with_pretraining(study)
+    of_bert = any(recipe(row, study.scale).pretrained == BERT for row in rows.values())
     runs = []
     for seed in range(study.seeds):
         for tag, row in rows.items():
             config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
-            if config.pretrained:
+            if config.init_from and of_bert and config.pretrained != BERT:
+                config = init.beside(config)
+            if config.pretrained and not (config.init_from and config.pretrained == BERT):
                 start = folder / f"{config.pretrained}{point}" / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
             name = f"{tag}{point}"
@@ -145,12 +153,13 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
 def _with_pretraining(study: Study) -> dict[str, str]:
     """The rows by their configs' tags, each after the row that it starts from."""
     ordered: dict[str, str] = {}
+    given = study.overrides.get("init_from")
 
     def visit(row: str) -> None:
         planned = recipe(row, study.scale)
         if not planned.tag:
             raise UsageError(f"the study's {row!r} makes a config without a tag; give it one")
-        if planned.pretrained:
+        if planned.pretrained and not (given and planned.pretrained == BERT):
             visit(planned.pretrained)
         before = ordered.setdefault(planned.tag, row)
         if before != row and recipe(before, study.scale) != planned:  # aliases are the same

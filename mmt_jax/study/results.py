@@ -59,8 +59,10 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it is asked to do, as JSON gives it back; where folders lie is left out."""
-        config = as_dict(dataclasses.replace(self.config, init_from=None))
+        """What it is asked to do, as JSON gives it back; where the study lies is left out."""
+        config = as_dict(self.config)
+        if pathlib.Path(config["init_from"] or "").is_relative_to(self.folder.parents[1]):
+            config["init_from"] = None
         return json.loads(json.dumps({"config": config, "test": self.test and as_dict(self.test)}))
 
     @property

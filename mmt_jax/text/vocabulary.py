@@ -86,9 +86,10 @@ def train(captions: Iterable[str], size: int, kind: str = "sentencepiece") -> To
     return SentencePiece(model.getvalue())
 
 
-def has_vocabulary(workdir: str | os.PathLike) -> bool:
-    """Whether a workdir holds a vocabulary."""
-    return any((pathlib.Path(workdir) / name).is_file() for name in VOCABULARIES)
+def stored(workdir: str | os.PathLike) -> pathlib.Path | None:
+    """The file of the vocabulary that a workdir holds; None = it holds none."""
+    paths = (pathlib.Path(workdir) / name for name in VOCABULARIES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def stored_tokenizer(workdir: str | os.PathLike) -> Tokenizer:
@@ -97,9 +98,8 @@ def stored_tokenizer(workdir: str | os.PathLike) -> Tokenizer:
     Raises:
       UsageError: it holds none, or a damaged one.
     """
-    for name in VOCABULARIES:
-        if (path := pathlib.Path(workdir) / name).is_file():
-            return load(path)
+    if path := stored(workdir):
+        return load(path)
     raise UsageError(
         f"{workdir} is not a training workdir: it has no vocabulary ({' or '.join(VOCABULARIES)})"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from mmt_jax.models.base import Model
 from mmt_jax.nn.kinds import kinds
 from mmt_jax.tasks import labels as labels_lib
 from mmt_jax.tasks import vqa
-from mmt_jax.train import checkpoint
+from mmt_jax.text.vocabulary import stored
+from mmt_jax.train import checkpoint, published
+from mmt_jax.train.workdir import read_config
 from mmt_jax.typing import Params
 
 SHOWN = 3  # parameters at odds that a message lists
@@ -53,6 +56,28 @@ def pretraining(config: Config) -> Config:
 
 def _flat(config: Config) -> dict[str, object]:
     return params_lib.flatten(as_dict(config))
+
+
+def origins(config: Config) -> list[pathlib.Path]:
+    """The workdirs that `config.init_from` names; of published weights one is made."""
+    return [published.workdir(name) for name in (config.init_from or "").split(",") if name]
+
+
+def models(config: Config, workdirs: Sequence[pathlib.Path]) -> dict[pathlib.Path, ModelConfig]:
+    """What the runs are of; in front that whose words are read, with its vocabulary."""
+    found = {workdir: read_config(workdir).model for workdir in workdirs}
+    first = sorted(found, key=lambda w: "max_positions" not in fixed(config.model, found[w]))
+    return {workdir: found[workdir] for workdir in first}
+
+
+def beside(config: Config) -> Config:
+    """`config` from fresh weights, of the sizes and with the vocabulary of what it starts from."""
+    theirs = models(config, origins(config))
+    for model in theirs.values():
+        config = sized(config, model)
+    vocab = next(filter(None, map(stored, theirs)), config.data.vocab)
+    data = dataclasses.replace(config.data, vocab=vocab and str(vocab))
+    return dataclasses.replace(config, init_from=None, data=data)
 
 
 def fixed(ours: ModelConfig, theirs: ModelConfig) -> Mapping[str, str]:

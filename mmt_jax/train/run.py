@@ -22,7 +22,7 @@ from mmt_jax.tasks.base import Entry
 from mmt_jax.tasks.records import Records
 from mmt_jax.text import vocabulary
 from mmt_jax.text.base import Tokenizer
-from mmt_jax.train import init, published, text_features
+from mmt_jax.train import init, text_features
 from mmt_jax.train import workdir as workdirs
 from mmt_jax.train.program import Program
 from mmt_jax.typing import Params
@@ -87,7 +87,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             f"there are none; set config.eval.every"
         )
     folder = pathlib.Path(workdir)
-    origins = [published.workdir(o) for o in (config.init_from or "").split(",") if o]
+    origins = init.origins(config)
     said: list[str] = []
     asked, config = config.objective.candidates, grouped(config)
     if config.objective.candidates < asked:
@@ -105,7 +105,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
     if first and not known:
         tokenizer = first.tokenizer
     else:
-        given = [folder] if known else [o for o in origins if vocabulary.has_vocabulary(o)]
+        given = [folder] if known else [o for o in origins if vocabulary.stored(o)]
         sentences = [sentence for entry in entries for sentence in entry.sentences]
         tokenizer = sources.tokenizer(config, next(iter(given), None), sentences=sentences)
     spec = sources.spec(config, tokenizer)
@@ -147,11 +147,10 @@ def _sized(
             changes = init.changes(config.model, found.model)
             said.append(f"sizes of {folder}, as it was begun: {changes}")
         return found
-    models = {origin: workdirs.read_config(origin).model for origin in origins}
-    # In front that whose words are read, with its vocabulary.
-    origins.sort(key=lambda o: "max_positions" not in init.fixed(config.model, models[o]))
-    for origin in origins:
-        found = init.sized(config, models[origin])
+    models = init.models(config, origins)
+    origins[:] = models
+    for origin, theirs in models.items():
+        found = init.sized(config, theirs)
         if found != config:
             said.append(f"sizes of {origin}: {init.changes(config.model, found.model)}")
         config = found
