@@ -248,7 +248,13 @@ def test_a_damaged_config_is_named(run):
 
 def test_a_run_may_go_on_longer_but_not_otherwise(run):
     stored = workdir.read_config(run)
-    longer = dataclasses.replace(stored, steps=7, mesh=(("data", 1),), eval=EvalConfig(every=3))
+    longer = dataclasses.replace(
+        stored,
+        steps=7,
+        mesh=(("data", 1),),
+        eval=EvalConfig(every=3),
+        data=dataclasses.replace(stored.data, workers=4),
+    )
     assert workdir.claim(longer, run) == (longer, True)
     other = dataclasses.replace(
         longer, seed=1, optim=dataclasses.replace(stored.optim, lr=0.5), log_every=3

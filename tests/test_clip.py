@@ -1,6 +1,7 @@
 """CLIP against the PyTorch model of the same name."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from mmt_jax.infer.predict import Predictor
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.clip import weights as names
+from mmt_jax.nn.heads import capped
 from mmt_jax.nn.vision import PIXEL_MEAN, PIXEL_STD
 from mmt_jax.objectives import losses, per_example
 from mmt_jax.train import sharding
@@ -188,6 +190,13 @@ def model(*, objective=(), **sizes):
     } | sizes
     wanted = {"itm": "contrastive", "candidates": 4, "mlm": 0.0, "mrm": 0.0} | dict(objective)
     return registry.build(Config(model=ClipConfig(**sizes), objective=ObjectiveConfig(**wanted)))
+
+
+def test_the_scale_of_cosines_counts_as_at_most_100():
+    grad = jax.value_and_grad(capped)
+    for log_scale, expected in ((0.0, 1.0), (math.log(30), 30.0), (5.0, 100.0)):
+        value, slope = grad(jnp.asarray(log_scale))
+        np.testing.assert_allclose([value, slope], expected, rtol=1e-6)  # so that it can come back
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import pickle
+import shutil
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from mmt_jax.infer import api
 from mmt_jax.models import registry
 from mmt_jax.models import weights as engine
 from mmt_jax.models.weights import Row
-from mmt_jax.train import checkpoint, init
+from mmt_jax.train import checkpoint, init, published
 
 pytestmark = pytest.mark.torch
 
@@ -383,6 +384,17 @@ def test_published_weights_are_taken_for_a_workdir(mmt, folder, tmp_path, monkey
     assert api.load(folder).config.model.family == "lxmert"
     assert "imported" not in mmt("fill", f"--model={folder}", "--sentence=a")[2]  # once
     (made,) = (tmp_path / "cache/mmt_jax/imported").iterdir()
+    shutil.rmtree(made)
+
+    def slower(
+        path, load=importers.load
+    ):  # another process has imported them by the time these are read
+        monkeypatch.setattr(importers, "load", load)
+        assert published.workdir(folder) == made
+        return load(path)
+
+    monkeypatch.setattr(importers, "load", slower)
+    assert published.workdir(folder) == made
     assert made.name.startswith(f"{folder.name}-")  # so that a run says what it starts from
     edit_config(model_type="gpt2")(folder)
     status, _, err = mmt("export", f"--workdir={folder}", f"--out={tmp_path / 'other'}")

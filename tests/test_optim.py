@@ -8,6 +8,7 @@ import pytest
 
 from mmt_jax.configs.config import OptimConfig
 from mmt_jax.errors import UsageError
+from mmt_jax.params import flatten, unflatten
 from mmt_jax.train import optim
 
 PLAIN = OptimConfig(lr=0.1, schedule="constant", warmup_steps=0, weight_decay=0.5, clip_norm=1e9)
@@ -94,6 +95,25 @@ def test_the_first_row_that_matches_a_whole_path_counts():
     )
     got = update(config, tree([1.0], 1.0), tree([1.0], 1.0))["layer"]
     np.testing.assert_allclose([got["kernel"][0], got["bias"]], [-0.5, -0.3], rtol=1e-5)
+
+
+def test_rates_may_be_whole_numbers():
+    config = dataclasses.replace(PLAIN, weight_decay=0.0, lr_table=((r"layer/bias", 0),))
+    got = update(config, tree([1.0], 1.0), tree([1.0], 1.0))["layer"]
+    np.testing.assert_allclose([got["kernel"][0], got["bias"]], [-0.1, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["score/log_scale", "log_scale"])
+def test_the_scale_of_a_contrast_does_not_decay(place):
+    params = unflatten({place: jnp.asarray(3.0)}) | tree([1.0, 1.0], 2.0)
+    still = jax.tree.map(jnp.zeros_like, params)
+    got = flatten(update(PLAIN, params, still))
+    assert got[place] == 0
+    assert (got["layer/kernel"] < 0).all()
+
+
+def test_the_norm_of_a_gradient_is_the_one_that_is_clipped():
+    assert optim.norm(tree([3.0], 4.0, calibration=100.0)) == 5
 
 
 def test_clipping_does_not_feel_calibration():

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import html
 import json
 import math
@@ -369,6 +370,12 @@ def test_what_words_read_is_drawn_for_runs_whose_words_read_regions(finished, tm
         argv = ["attention", f"--workdir={workdir}", f"--out={tmp_path / 'x.png'}", *flags]
         assert cli.main(argv) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_language_stack_reads_is_not_drawn(tmp_path):
+    ablate(dataclasses.replace(STUDY, tags=("data_cc-with-bert",)), tmp_path, train=train)
+    assert list(attention.see(tmp_path, photos=2).maps) == ["data_cc-with-bert"]
 
 
 def test_attention_that_is_paid_to_what_is_named():

@@ -360,6 +360,28 @@ def test_a_row_may_be_a_config_file(tmp_path):
             plan(Study("wrong", (wrong,), scale="pilot"), tmp_path)
 
 
+def test_rows_are_chosen_by_the_same_metric(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from mmt_jax.configs import variants\n"
+        "from mmt_jax.configs.config import EvalConfig\n"
+        "def get_config(arg):\n"
+        "    config = variants.parse('data_cc,scale=pilot')\n"
+        "    return dataclasses.replace(config, tag='mine', eval=EvalConfig(best='rsum'))\n"
+    )
+    study = Study("mixed", ("data_cc", f"{path}:x"), seeds=1)
+    with pytest.raises(UsageError, match="best is image_retrieval/r@1 in data_cc and rsum"):
+        plan(study, tmp_path)
+    assert plan(amend(study, overrides={"eval.best": "rsum"}), tmp_path)
+
+
+def test_a_report_is_json_whatever_was_set(tmp_path):
+    study = Study("plain", ("data_cc",), seeds=1, overrides={"optim.clip_norm": math.inf})
+    carry_out(study, tmp_path)
+    json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+
+
 def test_aliases_are_the_same_run(tmp_path):
     study = Study("alias", ("loss_itm+mrm", "loss_itm_mrm"), seeds=1)
     assert [run.tag for run in plan(study, tmp_path)] == ["loss_itm_mrm"]

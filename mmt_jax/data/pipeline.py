@@ -271,7 +271,9 @@ class Examples:
 
     def needed(self, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
         """[B, 2] i64: tokens and regions of each pair that are no padding."""
-        return np.stack([self.texts(captions).mask.sum(axis=1), self._real_regions[images]], axis=1)
+        known = self._texts  # of which features, where there are any, are not asked for
+        mask = self.texts(captions).mask if known is None else known.mask[captions]
+        return np.stack([mask.sum(axis=1), self._real_regions[images]], axis=1)
 
     def cut(self, batch: Batch, size: Size) -> Batch:
         """A batch without the padding beyond `size`, which holds its pairs."""

@@ -160,13 +160,15 @@ def answers(
             for item, score in best(row)
         ]
         yield {"caption": caption, "found": found, "right": [owner]}
+    told: dict[Any, list[str]] = {}
+    for caption, owner in zip(captions, owners):
+        told.setdefault(owner, []).append(caption)
     for image_id, row in zip(ids, scores.T, strict=True):
         found = [
             {"caption": captions[item], "score": score, "right": owners[item] == image_id}
             for item, score in best(row)
         ]
-        right = [caption for caption, owner in zip(captions, owners) if owner == image_id]
-        yield {"image_id": image_id, "found": found, "right": right}
+        yield {"image_id": image_id, "found": found, "right": told.get(image_id, [])}
 
 
 def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
@@ -373,7 +375,7 @@ def evaluator(
 def check_scores(model: Model) -> None:
     """Refuses a model that neither scores pairs nor has embeddings."""
     config = model.config
-    if config.objective.itm == "none" and (model.separable or not model.embeds):
+    if config.objective.itm == "none" and not model.embeds:
         how = ", or ask this one its questions with --task" if config.model.num_answers else ""
         raise UsageError(
             f"{config.tag or 'this model'} scores no pairs of image and text; evaluate a model "

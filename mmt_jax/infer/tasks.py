@@ -54,7 +54,7 @@ def answered(
     """
     rows = np.arange(-(-len(records) // batch_size) * batch_size) % len(records)
     predictor = Predictor(model, params)
-    parts = rows.reshape(-1, min(batch_size, len(rows)))
+    parts = rows.reshape(-1, batch_size)
     logits = np.concatenate([predictor.answers(records.batch(part)) for part in parts])
     logits = logits[: len(records)]
     if not np.isfinite(logits).all():

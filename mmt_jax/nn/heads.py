@@ -77,20 +77,23 @@ class ProductScore(DotScore):
         return pooled * beside(kernel[:, MATCH] - kernel[:, 1 - MATCH], pooled)
 
 
-class CosineScore(DotScore):
-    """exp(log_scale) · cos(text, image), CLIP's.
+def capped(log_scale: Float32[Array, ""]) -> Float32[Array, ""]:
+    """exp(log_scale), at most 100 (Radford et al., 2021, arXiv 2103.00020, section 2.5).
 
-    The scale starts at 1 / 0.07 and counts as at most 100 (Radford et al., 2021, arXiv 2103.00020,
-    section 2.5); beyond that its gradient goes on, so that it can come back.
+    Beyond that its gradient goes on, so that it can come back.
     """
+    lower = jnp.minimum(log_scale, math.log(100.0))
+    return jnp.exp(log_scale + jax.lax.stop_gradient(lower - log_scale))
+
+
+class CosineScore(DotScore):
+    """`capped(log_scale)` · cos(text, image), CLIP's; the scale starts at 1 / 0.07."""
 
     def __init__(self):
         self.log_scale = nnx.Param(jnp.asarray(-math.log(0.07)))
 
     def text(self, pooled: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
-        log = self.log_scale[...]
-        capped = log + jax.lax.stop_gradient(jnp.minimum(log, math.log(100.0)) - log)
-        return unit(pooled) * jnp.exp(capped)
+        return unit(pooled) * capped(self.log_scale[...])
 
     def image(self, pooled: Float[Array, "*b E"]) -> Float32[Array, "*b E"]:
         return unit(pooled)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Float32, Int
 
 from mmt_jax.configs.config import ObjectiveConfig
-from mmt_jax.errors import UsageError
 from mmt_jax.models.base import Encoded, Fused, Model, take
 from mmt_jax.nn.primitives import split
 from mmt_jax.objectives import answers, corruption, matching, pairing
@@ -253,11 +252,7 @@ def _detector_losses(
         logits = predicted[..., : config.num_classes]
         losses["classes"] = _confident(logits, image.class_ids, image.class_probs, real, rate)
     if config.num_attributes:
-        if image.attribute_ids is None:
-            raise UsageError(
-                f"config.model.num_attributes is {config.num_attributes}, but the photos' regions "
-                f"have no attributes; set it to 0"
-            )
+        assert image.attribute_ids is not None
         logits = model.attributes(params, states)
         losses["attributes"] = _confident(
             logits, image.attribute_ids, image.attribute_probs, real, rate

@@ -71,8 +71,8 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
     from mmt_jax.infer.show.explain import attended
 
     runs = _runs(workdir, tags)
-    settings = workdir / "runs" / next(iter(runs)) / "seed0.settings.json"
-    test = json.loads(settings.read_text())["test"]
+    test = _test(next(iter(runs.values())))
+    assert test is not None
     source, split = test["source"], test["split"]
     corpus = probe.generated(source)
     if corpus is None:
@@ -104,15 +104,20 @@ def see(workdir: pathlib.Path, tags: Sequence[str] = (), *, photos: int = PHOTOS
 
 
 def _runs(workdir: pathlib.Path, tags: Sequence[str]) -> dict[str, pathlib.Path]:
-    """Folders of runs that have checkpoints, by tag."""
-    folders = sorted((workdir / "runs").glob("*/seed0"))
-    found = {folder.parent.name: folder for folder in folders if has_checkpoint(folder)}
+    """Folders of runs that have checkpoints and match photos and captions, by tag."""
+    folders = filter(has_checkpoint, sorted((workdir / "runs").glob("*/seed0")))
+    found = {folder.parent.name: folder for folder in folders if _test(folder)}
     if not found:
         raise UsageError(f"{workdir} has no trained runs; give the --workdir of `mmt ablate`")
     for tag in tags:
         if tag not in found:
             raise UsageError(f"{workdir} has no trained run {tag!r}; it has {', '.join(found)}")
     return {tag: found[tag] for tag in tags or found}
+
+
+def _test(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What a run is tested on; None for the language stack alone."""
+    return json.loads(folder.with_name(f"{folder.name}.settings.json").read_text())["test"]
 
 
 def _map(found: tuple[tuple[str, ...], np.ndarray], scene: world.Scene, boxes: np.ndarray) -> Map:

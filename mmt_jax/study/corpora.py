@@ -20,7 +20,7 @@ class Properties:
 
     photos: int
     wrong: float  # share of captions that are of another photo, as the corpus was made
-    perplexity: float  # of its captions under a model of the target's: see `data.statistics`
+    perplexity: float  # of its captions under a model of the target's: see `text.statistics`
 
 
 def properties(configs: Mapping[str, Config], *, target: str, split: str) -> dict[str, Properties]:

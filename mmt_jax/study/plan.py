@@ -132,21 +132,26 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
     folder = pathlib.Path(workdir).resolve() / "runs"
     rows = _with_pretraining(study)
     of_bert = any(recipe(row, study.scale).pretrained == BERT for row in rows.values())
+    origins = init.origins(study.overrides.get("init_from")) if of_bert else []
     runs = []
     for seed in range(study.seeds):
         for tag, row in rows.items():
             config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
             if config.init_from and of_bert and config.pretrained != BERT:
-                config = init.beside(config)
+                config = init.beside(config, origins)
             if config.pretrained and not (config.init_from and config.pretrained == BERT):
                 start = folder / f"{config.pretrained}{point}" / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
             name = f"{tag}{point}"
             test = _test(study, config)
             runs.append(Run(name, seed, config, test, folder / name / f"seed{seed}"))
-    if not any(run.test for run in runs):
+    chosen_by = {run.config.eval.best: run.tag for run in runs if run.test}
+    if not chosen_by:
         raise UsageError(f"study {study.name!r} has no variant that matches photos and captions")
+    if len(chosen_by) > 1:
+        said = " and ".join(f"{metric} in {tag}" for metric, tag in chosen_by.items())
+        raise UsageError(f"config.eval.best is {said}; set one for all with --set=eval.best=…")
     return runs
 
 

@@ -121,13 +121,13 @@ def _escaped(text: str) -> str:
 
 def as_json(findings: Findings) -> dict[str, Any]:
     """Everything that was found."""
-    return {
+    found = {
         "study": findings.study.name,
         "seeds": findings.study.seeds,
         "overrides": dict(findings.study.overrides),
         "metric": claims.METRIC,
         "best": dict(findings.best),
-        "table": [_clean(dataclasses.asdict(row)) for row in findings.table],
+        "table": [dataclasses.asdict(row) for row in findings.table],
         "claims": [
             {
                 "id": verdict.claim.id,
@@ -135,12 +135,12 @@ def as_json(findings: Findings) -> dict[str, Any]:
                 "source": verdict.claim.source,
                 "verdict": verdict.verdict if verdict.spoken_to else None,
                 "missing": list(verdict.missing),
-                "comparisons": [_clean(dataclasses.asdict(o)) for o in verdict.outcomes],
+                "comparisons": [dataclasses.asdict(o) for o in verdict.outcomes],
             }
             for verdict in findings.verdicts
         ],
         "mistakes": {
-            tag: {kind: _clean(dataclasses.asdict(i)) for kind, i in kinds.items()}
+            tag: {kind: dataclasses.asdict(i) for kind, i in kinds.items()}
             for tag, kinds in findings.mistakes.items()
         },
         "corpora": {tag: dataclasses.asdict(p) for tag, p in findings.corpora.items()},
@@ -150,6 +150,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
             for r in findings.results
         ],
     }
+    return _clean(found)
 
 
 def _clean(value: Any) -> Any:

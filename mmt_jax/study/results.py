@@ -18,7 +18,7 @@ import numpy as np
 from mmt_jax.configs.config import Config, as_dict, resolve
 from mmt_jax.data import sources
 from mmt_jax.errors import UsageError
-from mmt_jax.files import whole
+from mmt_jax.files import cache, whole
 from mmt_jax.params import flatten
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it is asked to do, as JSON gives it back; where the study lies is left out."""
+        """What it is asked to do, as JSON gives it back; where study and cache lie is left out."""
         config = as_dict(self.config)
-        if pathlib.Path(config["init_from"] or "").is_relative_to(self.folder.parents[1]):
-            config["init_from"] = None
+        places = (self.folder.parents[1], cache("imported"))
+        for part, name in ((config, "init_from"), (config["data"], "vocab")):
+            if any(pathlib.Path(part[name] or "").is_relative_to(place) for place in places):
+                part[name] = None
         return json.loads(json.dumps({"config": config, "test": self.test and as_dict(self.test)}))
 
     @property

@@ -4,9 +4,10 @@ The value of a contrast or a spread is computed within each seed, so that runs w
 order of examples and answer the same queries are paired; over the seeds, Student's t test says on
 which side of the claimed range its mean lies (two-sided at each end of the range, at least two
 seeds). Where a margin is claimed and no mean score is that far above chance, p is 1: models that
-have learned nothing would always count as equal. A correlation of corpora is tested by going
-through all orders of the corpora's mean scores (Spearman's ρ, two-sided). p is corrected for the
-number of comparisons that could be made for the claim (Holm, 1979). A comparison is then
+have learned nothing would always count as equal. A correlation of corpora is tested by
+going through all orders of the corpora's mean scores, or 99,999 random ones of more than nine
+(Spearman's ρ, two-sided). p is corrected for the number of comparisons that could be made for the
+claim (Holm, 1979). A comparison is then
 
 * supported: p ≤ 0.05 and its value is in the range,
 * contradicted: p ≤ 0.05 and its value is outside,
@@ -126,12 +127,12 @@ def _measure(
         reason = f"not run: {', '.join(missing)}"
     elif same := _same(comparison.tags, configs):
         reason = f"{same[0]} and {same[1]} are the same model and data under these settings"
-    elif not seeds:
+    elif not seeds and not isinstance(comparison, Correlation):
         reason = "no seed was run for all of its tags"
     if reason:
         return dataclasses.replace(outcome, reason=reason), ()
     if isinstance(comparison, Correlation):
-        return _correlate(comparison, outcome, scores, seeds, corpora), ()
+        return _correlate(comparison, outcome, scores, corpora), ()
     values = [
         comparison.value({tag: scores[tag][seed] for tag in comparison.tags}) for seed in seeds
     ]
@@ -164,7 +165,6 @@ def _correlate(
     comparison: Correlation,
     outcome: Outcome,
     scores: Scores,
-    seeds: Sequence[int],
     corpora: Mapping[str, Properties],
 ) -> Outcome:
     tags = [*comparison.tags, *(tag for tag in comparison.more if tag in scores)]

@@ -58,9 +58,9 @@ def _flat(config: Config) -> dict[str, object]:
     return params_lib.flatten(as_dict(config))
 
 
-def origins(config: Config) -> list[pathlib.Path]:
+def origins(init_from: str | None) -> list[pathlib.Path]:
     """The workdirs that `config.init_from` names; of published weights one is made."""
-    return [published.workdir(name) for name in (config.init_from or "").split(",") if name]
+    return [published.workdir(name) for name in (init_from or "").split(",") if name]
 
 
 def models(config: Config, workdirs: Sequence[pathlib.Path]) -> dict[pathlib.Path, ModelConfig]:
@@ -70,9 +70,9 @@ def models(config: Config, workdirs: Sequence[pathlib.Path]) -> dict[pathlib.Pat
     return {workdir: found[workdir] for workdir in first}
 
 
-def beside(config: Config) -> Config:
-    """`config` from fresh weights, of the sizes and with the vocabulary of what it starts from."""
-    theirs = models(config, origins(config))
+def beside(config: Config, workdirs: Sequence[pathlib.Path]) -> Config:
+    """`config` from fresh weights, of the sizes and with the vocabulary of runs."""
+    theirs = models(config, workdirs)
     for model in theirs.values():
         config = sized(config, model)
     vocab = next(filter(None, map(stored, theirs)), config.data.vocab)
@@ -181,7 +181,8 @@ def params(
         part = _taken(workdir, model, labels, say)
         say(f"taken from {workdir}: {_summary(part)}")
         taken = params_lib.merge(taken, part)
-    fresh = params_lib.select(model.abstract(), lambda p: p not in params_lib.flatten(taken))
+    known = params_lib.flatten(taken)
+    fresh = params_lib.select(model.abstract(), lambda path: path not in known)
     if not fresh:
         return taken
     say(f"fresh: {_summary(fresh)}")

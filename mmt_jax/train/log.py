@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mmt_jax import progress as progress_lib
 from mmt_jax.errors import UsageError
+from mmt_jax.files import whole
 from mmt_jax.train import workdir as workdirs
 
 
@@ -36,7 +37,9 @@ class Log:
         path = folder / workdirs.METRICS
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if _step(line) <= start]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        if kept != lines:
+            with whole(path) as part:
+                part.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         if os.environ.get("WANDB_PROJECT"):  # as Weights & Biases itself reads it
             try:

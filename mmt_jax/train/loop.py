@@ -127,7 +127,7 @@ def loop(run: Run, *, progress: bool = True) -> dict[str, float]:
                     f"{path if good else 'none was saved'}: lower config.optim.lr, or look at the "
                     f"data"
                 )
-            values = {name: float(m.sum / max(m.count, 1)) for name, m in window.metrics.items()}
+            values = {name: float(m.mean) for name, m in window.metrics.items()}
             # Of what was counted in the whole window: steps may count very differently.
             values["loss"] = float(losses.total(config.objective, window.metrics))
             log.train(step, values | clock.values())

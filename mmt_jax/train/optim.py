@@ -19,7 +19,7 @@ from mmt_jax.typing import Array, Params
 # optimum follows the scores as those grow over the whole of training. At the rate that suits weight
 # matrices they would trail far behind, and decay would pull every probability to one half.
 LR_TABLE = ((r"calibration/.*", 30.0),)
-DECAY_TABLE = ((r"calibration/.*", 0.0), (r"score/log_scale", 0.0))
+DECAY_TABLE = ((r"calibration/.*", 0.0), (r"(score/)?log_scale", 0.0))
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -68,7 +68,8 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
 
     def by_value(values: Params, make: Callable[[float], optax.GradientTransformation]):
         """`make(v)` for the parameters whose value is v."""
-        masks = {v: jax.tree.map(v.__eq__, values) for v in sorted({*jax.tree.leaves(values)})}
+        found = sorted({*jax.tree.leaves(values)})
+        masks = {v: jax.tree.map(lambda value, v=v: value == v, values) for v in found}
         return optax.chain(*(optax.masked(make(v), mask) for v, mask in masks.items()))
 
     still = frozen(config, paths)
@@ -76,8 +77,7 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
     if len(still) == len(paths):
         raise UsageError("config.optim.freeze freezes every parameter; leave some to train")
     decays = of((*config.decay_table, *DECAY_TABLE), 1.0)
-    # Calibration's gradient is no part of the norm, or its size would slow all others.
-    clipped = of([(pattern, False) for pattern, _ in LR_TABLE], True)
+    clipped = params_lib.unflatten(_clipped(paths))
     trust = [optax.masked(optax.scale_by_trust_ratio(), jax.tree.map(bool, decays))]
     tx = optax.chain(
         optax.masked(optax.clip_by_global_norm(config.clip_norm), clipped),
@@ -88,6 +88,17 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
         optax.scale_by_learning_rate(schedule(config, steps)),
     )
     return optax.partition({"trained": tx, "frozen": optax.set_to_zero()}, part)
+
+
+def norm(grads: Params) -> Array:
+    """Of a gradient, as it is clipped."""
+    flat = params_lib.flatten(grads)
+    return optax.tree.norm([flat[path] for path, counts in _clipped(flat).items() if counts])
+
+
+def _clipped(paths: Iterable[str]) -> dict[str, bool]:
+    """Not calibration, or the size of its gradient would slow all others."""
+    return params_lib.lookup([(pattern, False) for pattern, _ in LR_TABLE], paths, True)
 
 
 def frozen(config: OptimConfig, paths: Iterable[str]) -> set[str]:

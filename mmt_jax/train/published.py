@@ -8,6 +8,7 @@ import pathlib
 import re
 
 from mmt_jax import hub, progress
+from mmt_jax.errors import UsageError
 from mmt_jax.files import cache
 from mmt_jax.hub import folders
 from mmt_jax.train import checkpoint
@@ -36,7 +37,7 @@ def workdir(source: str | os.PathLike) -> pathlib.Path:
         found = hub.load(path)
         try:
             checkpoint.write(made, found.config, found.params, found.tokenizer, found.others)
-        except OSError:  # another process may have been quicker
+        except UsageError:  # another process may have been quicker
             if not (made / CONFIG).exists():
                 raise
         progress.say(f"{source} is imported, into {made}")

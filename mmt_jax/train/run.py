@@ -79,6 +79,13 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
             "empty"
         )
+    objective = config.objective
+    weights = (objective.mlm, objective.mrm, objective.itc, objective.answers)
+    if not config.task.name and objective.itm == "none" and not any(weights):
+        raise UsageError(
+            "config.objective has no loss to train: itm is 'none', mlm and mrm are 0; set one of "
+            "them, such as --config.objective.mlm=1"
+        )
     _check_attention(config)
     _check_changes(config)
     if config.eval.patience and not config.eval.every:
@@ -87,7 +94,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             f"there are none; set config.eval.every"
         )
     folder = pathlib.Path(workdir)
-    origins = init.origins(config)
+    origins = init.origins(config.init_from)
     said: list[str] = []
     asked, config = config.objective.candidates, grouped(config)
     if config.objective.candidates < asked:

@@ -37,7 +37,7 @@ def build(
     (`sharding.whole`) gathers parameters, and their gradient, that are cut over the batch's axis.
 
     State, batch and the run's key (`state.keys`) → the next state, and the metrics of
-    `objectives.losses.terms` with `loss`, `grad_norm` (before clipping, of what is not frozen),
+    `objectives.losses.terms` with `loss`, `grad_norm` (before clipping, of what is clipped),
     `update_norm` and `lr`.
     """
     schedule = optim.schedule(config.optim, config.steps)
@@ -51,7 +51,7 @@ def build(
         grads = whole(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = _single(optax.tree.norm(grads))
+        metrics["grad_norm"] = _single(optim.norm(grads))
         metrics["update_norm"] = _single(optax.tree.norm(updates))
         metrics["lr"] = _single(schedule(state.step))
         average = state.average

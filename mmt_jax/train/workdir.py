@@ -32,7 +32,7 @@ LOCK = ".lock"
 # that are done.
 MAY_DIFFER = (
     *("steps", "log_every", "checkpoint_every", "keep", "mesh", "fsdp", "profile", "eval"),
-    *("data/cache", "task/eval_questions", "task/eval_annotations"),
+    *("data/cache", "data/workers", "task/eval_questions", "task/eval_annotations"),
 )
 
 

@@ -18,7 +18,7 @@ from mmt_jax.models import checks
 from mmt_jax.models.base import Encoded, Towers, sizes
 from mmt_jax.models.clip.config import ClipConfig
 from mmt_jax.nn import trace
-from mmt_jax.nn.heads import Calibration, LinearHead
+from mmt_jax.nn.heads import Calibration, LinearHead, capped
 from mmt_jax.nn.layers import Sizes, Stack
 from mmt_jax.nn.primitives import LayerNorm, Linear, Table, unit
 from mmt_jax.nn.vision import VisionEncoder, with_class
@@ -113,7 +113,7 @@ class Clip(Towers):
 
     def embed_text(self, text: Encoded) -> Float32[Array, "B E"]:
         """The unit vector, times the scale."""
-        return text.heads[0] * jnp.exp(self.log_scale[...])
+        return text.heads[0] * capped(self.log_scale[...])
 
 
 NETWORK = Clip
