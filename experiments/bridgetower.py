@@ -111,6 +111,7 @@ def _small(config: Config) -> Config:
             image_size=64,
             patch_size=16,
             max_positions=64,
+            dropout=0.0,
         ),
         data=DataConfig(source="scenes/cc"),
         optim=OptimConfig(lr=1e-3, warmup_steps=100),

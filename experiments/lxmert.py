@@ -85,7 +85,9 @@ def _small(config: Config) -> Config:
     width, mlp_dim = config.model.width // 8, config.model.mlp_dim // 8
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, width=width, mlp_dim=mlp_dim, max_positions=64),
+        model=dataclasses.replace(
+            config.model, width=width, mlp_dim=mlp_dim, max_positions=64, dropout=0.0
+        ),
         data=DataConfig(source="scenes/cc"),
         optim=OptimConfig(lr=1e-3, warmup_steps=100),
     )

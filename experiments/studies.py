@@ -26,7 +26,6 @@ RECIPE = {
     "batch_size": 128,
     "optim.lr": 2e-3,
     "optim.b2": 0.98,
-    "model.dropout": 0.0,
     "data.buckets": ((12, 5), (16, 5)),
     "eval.limit": 50,
 }
@@ -84,7 +83,6 @@ STUDIES: dict[str, Study] = {
                 "steps": 700,
                 "batch_size": 128,
                 "optim.lr": 2e-3,
-                "model.dropout": 0.0,
                 "eval.limit": 50,
             },
             test=EvalConfig(split="test", limit=100),

@@ -106,7 +106,7 @@ def _small(config: Config, tag: str) -> Config:
             sizes[name] = min(value, 1) if divisor is None else value // divisor
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, **sizes | {"max_positions": 64}),
+        model=dataclasses.replace(config.model, **sizes | {"max_positions": 64, "dropout": 0.0}),
         objective=_contrast(SMALL_LOSSES[tag]),
         optim=OptimConfig(lr=1e-3, warmup_steps=100),
     )

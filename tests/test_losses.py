@@ -271,6 +271,34 @@ def test_contrastive_over_groups_by_hand(layers):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layers", [("single",), ("merged",), ("coattention", "merged")])
+def test_the_gradient_of_a_contrast_is_that_of_pairs_fused_whole(layers):
+    """Of pairs that are no more than candidates the score alone is computed, and loses nothing."""
+    model = tiny.model(layers, objective={**NO_MASKING, "itm": "contrastive", "candidates": 4})
+    params = jax.tree.map(jnp.asarray, tiny.params(model))
+    rows, columns = np.repeat(np.arange(4), 4), np.tile(np.arange(4), 4)
+
+    def whole(params):
+        text, image = model.encode_text(params, BATCH.text), model.encode_image(params, BATCH.image)
+        pairs = model.fuse(params, take(text, rows), take(image, columns), states=True)
+        scores = pairs.scores[-1].reshape(4, 4)
+        both = jax.nn.log_softmax(scores), jax.nn.log_softmax(scores.T)
+        return -sum(jnp.trace(log_probs) for log_probs in both) / 8
+
+    def trained(params):
+        return losses.terms(model, params, BATCH, key=KEY, dropout=False)["itm"].mean
+
+    (found, slopes), (wanted, expected) = (
+        jax.jit(jax.value_and_grad(f))(params) for f in (trained, whole)
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for path, slope in trees.flatten(slopes).items():
+        np.testing.assert_allclose(
+            slope, trees.flatten(expected)[path], rtol=1e-4, atol=1e-6, err_msg=path
+        )
+
+
+@pytest.mark.slow
 def test_running_every_pair_equals_one_matrix_product():
     objective = {"itm": "contrastive", "candidates": 4}
     product = tiny.model(["single"], objective=objective)

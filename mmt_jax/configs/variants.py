@@ -246,7 +246,7 @@ def _full(config: Config, variant: Variant) -> Config:
 
 
 def _small(config: Config, variant: Variant) -> Config:
-    """Each width divided by eight, one language-specific layer."""
+    """Each width divided by eight, one language-specific layer, no dropout."""
     model = dataclasses.replace(
         config.model,
         width=config.model.width // 8,
@@ -255,6 +255,7 @@ def _small(config: Config, variant: Variant) -> Config:
         pooled_dim=config.model.pooled_dim // 8,
         layers=layers(variant, own=1),
         max_positions=64,
+        dropout=0.0,
     )
     steps, lr = (300, 3e-4) if variant.fine_tuned else (1000, 1e-3)
     return dataclasses.replace(
