@@ -5,10 +5,10 @@ usage: mmt COMMAND [flags]
 {commands}
 
 `mmt help COMMAND` says all of a command, with an example; `mmt --version` which release this is. A
-first model in two minutes:
+first model in a few minutes:
 
-  mmt train --config=data_cc,scale=tiny --workdir=work/cc --config.steps=200
-  mmt eval --workdir=work/cc --data=scenes --split=test --limit=100
+  mmt train --config=data_cc,scale=pilot,level=1 --workdir=work/cc --config.optim.lr=2e-3
+  mmt eval --workdir=work/cc --data=scenes@1 --split=test --limit=100
 
 Exit status: 0 done, 2 wrong use or input, 1 failure, 128 + the signal where one ended it.
 """
