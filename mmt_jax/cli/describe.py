@@ -4,10 +4,10 @@
   mmt describe lxmert:base,scale=tiny --json
 
 No weights are allocated. Scales are full (the release's sizes, the default), tiny (each width
-divided by eight, one language-specific layer) and pilot (tiny with two multimodal layers, except
-where depth is the subject). At full scale the sizes that a model takes from its data are the
-release's (a vocabulary of 32,000 pieces, features of 2,048, 1,601 classes), else those of the
-generated scenes.
+divided by eight, one language-specific layer, no dropout) and pilot (tiny with two multimodal
+layers, except where depth is the subject). At full scale the sizes that a model takes from its data
+are the release's (a vocabulary of 32,000 pieces, features of 2,048, 1,601 classes), else those of
+the generated scenes.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ model, such as two towers, for any joint model; --weight=W adds W times their pr
 
   mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes --split=test
 
---querybank=SPLIT, such as train, subtracts from each photo's products of embeddings a soft maximum
-of its products with the captions of that split of --data, so that photos which fit every caption
-are found by fewer (querybank normalisation). Some thousands of captions will do, which of a folder
-are --querybank='train[:20%]'. With --rerank the embeddings' products are what is normalised.
+--querybank=SPLIT, such as train, subtracts from each photo's scores a soft maximum of its scores
+with the captions of that split of --data, so that photos which fit every caption are found by fewer
+(querybank normalisation). Some thousands of captions will do, which of a folder are
+--querybank='train[:20%]'. With --rerank it is the dot-product scores that are normalised.
 
 With --top=K, FILE.jsonl gets a line for each caption and each photo: the K best answers with their
 scores, and the right ones.
