@@ -57,9 +57,7 @@ def _small(config: Config) -> Config:
     return Config(
         tag=config.tag,
         scale=config.scale,
-        model=dataclasses.replace(
-            config.model, **sizes, **layers, image_size=64, patch_size=16, dropout=0.0
-        ),
+        model=dataclasses.replace(config.model, **sizes, **layers, image_size=64, patch_size=16),
         objective=config.objective,
         data=DataConfig(source="scenes/cc"),
         optim=OptimConfig(lr=1e-3, warmup_steps=100),

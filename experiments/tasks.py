@@ -100,7 +100,7 @@ def _model(name: str, scale: str) -> Config:
         for field, value in dataclasses.asdict(model).items()
         if field.endswith(("width", "mlp_dim", "layers"))
     }
-    model = dataclasses.replace(model, **sizes)
+    model = dataclasses.replace(model, **sizes, dropout=0.0)
     if name == "clip":
         model = dataclasses.replace(model, image_size=32, patch_size=8)
     return Config(tag=name, scale=scale, model=model, optim=OptimConfig(lr=1e-3))

@@ -1,6 +1,7 @@
 """A batch in parts: sums and counts are added over parts, then divided."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 import zoo
 
 from mmt_jax.objectives import corruption, losses, readings
+from mmt_jax.params import flatten
 from mmt_jax.train import step as steps
 from mmt_jax.train.state import State
 
@@ -65,6 +67,9 @@ def test_the_gradient_is_that_of_the_sums_over_the_counts_of_all_parts(name):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"].mean, loss, rtol=1e-5)
+    slopes = {path: slope for path, slope in flatten(wanted).items() if "calibration" not in path}
+    norm = math.sqrt(sum(np.sum(np.square(slope)) for slope in slopes.values()))
+    np.testing.assert_allclose(metrics["grad_norm"].mean, norm, rtol=1e-4)
     for term in terms:
         np.testing.assert_allclose(metrics[term].mean, terms[term].mean, rtol=1e-5, err_msg=term)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 
 import jax
 import numpy as np
@@ -139,11 +140,36 @@ def test_a_study_starts_its_rows_of_bert_from_what_is_given(tmp_path):
             assert (model.width, model.heads, model.layout) == (24, 2, "cls_first")
             assert model.layers.count("text") + model.layers.count("merged") == 3
             assert vocabulary.load(str(run.config.data.vocab)).vocab_size == len(WORDS)
-    other = plan(amend(study, overrides={"init_from": f"{out}/"}), tmp_path / "study")
     for run in runs:
         claim_folder(run)
+    claim_folder(plan(amend(study, overrides={"init_from": f"{out}/"}), tmp_path / "study")[1])
+    shutil.copytree(out, tmp_path / "other")
+    other = amend(study, overrides={"init_from": str(tmp_path / "other")})
     with pytest.raises(UsageError, match="init_from"):
-        claim_folder(other[1])
+        claim_folder(plan(other, tmp_path / "study")[1])
+
+
+@pytest.mark.slow
+def test_rows_about_heads_do_not_take_those_of_bert(tmp_path):
+    _, out = imported(tmp_path)
+    rows = ("data_cc-with-bert", "architecture_heads1-768")
+    study = Study("heads", rows, seeds=1, scale="pilot", overrides={"init_from": str(out)})
+    with pytest.raises(UsageError, match="heads, which is what architecture_heads1-768 is about"):
+        plan(study, tmp_path / "study")
+
+
+@pytest.mark.slow
+def test_a_row_of_a_file_starts_where_it_says(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from mmt_jax.configs import variants\n"
+        "def get_config(arg):\n"
+        "    config = variants.parse('data_cc,scale=pilot')\n"
+        "    return dataclasses.replace(config, tag='mine', init_from='there')\n"
+    )
+    runs = plan(Study("both", ("data_cc-with-bert", f"{path}:x"), seeds=1), tmp_path)
+    assert {run.tag: run.config.init_from for run in runs}["mine"] == "there"
 
 
 @pytest.mark.slow

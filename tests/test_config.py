@@ -47,6 +47,23 @@ def test_config_survives_a_config_dict(tag):
     assert resolve(to_config_dict(config)) == config
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data_cc", "data-ft_cc", "bert", "baseline_baseline", "pixel_vilbert_cc-full-image"),
+        *("lxmert:base", "bridgetower:base", "tern:original", "tern:kaylode", "clip:base"),
+        *(f"tasks:glue/RTE,model={model}" for model in ("bert", "roberta", "data_cc")),
+        *("tasks:vqa,model=lxmert", "tasks:cifar,model=clip"),
+    ],
+)
+def test_small_scales_train_without_dropout(name):
+    assert overrides.load(f"{name},scale=tiny").model.dropout == 0
+
+
+def test_dropout_of_published_sizes_is_theirs():
+    assert {overrides.load(name).model.dropout for name in ("data_cc", "lxmert:base")} == {0.1}
+
+
 def test_config_dict_is_locked_and_typed():
     fields = to_config_dict(Config())
     with pytest.raises(AttributeError, match="modle"):

@@ -386,9 +386,8 @@ def test_published_weights_are_taken_for_a_workdir(mmt, folder, tmp_path, monkey
     (made,) = (tmp_path / "cache/mmt_jax/imported").iterdir()
     shutil.rmtree(made)
 
-    def slower(
-        path, load=importers.load
-    ):  # another process has imported them by the time these are read
+    # Another process has imported them by the time that these are read.
+    def slower(path, load=importers.load):
         monkeypatch.setattr(importers, "load", load)
         assert published.workdir(folder) == made
         return load(path)

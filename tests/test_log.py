@@ -34,6 +34,15 @@ def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path):
         assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == kept
 
 
+def test_a_line_that_lost_its_end_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    log = Log(tmp_path, 10, start=2, progress=False)
+    log.write(3, {"loss": 1.5})
+    log.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
 def test_a_history_that_cannot_be_written_anew_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n')

@@ -268,7 +268,7 @@ def test_nothing_is_written_where_the_config_is_wrong(tmp_path):
             CONFIG, objective=ObjectiveConfig(itm="contrastive", candidates=3)
         ),
         "no loss to train": dataclasses.replace(
-            CONFIG, objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0)
+            BERT, objective=ObjectiveConfig(itm="none", mlm=0.0, mrm=0.0)
         ),
     }
     for name, config in wrong.items():

@@ -1,6 +1,6 @@
 """Ranks photos for captions and captions for photos, exhaustively; or asks a model questions.
 
-  mmt eval --workdir=work/cc --data=scenes --split=test --limit=200 --out=work/cc_test.json
+  mmt eval --workdir=work/cc --data=scenes@1 --split=test --limit=100 --out=work/cc_test.json
   mmt eval --workdir=work/cc --data=scenes@1 --split=test --probe
   mmt eval --workdir=work/vqa --task=vqa --data=regions:coco --split=val --out=answers.json \\
     --questions=v2_OpenEnded_mscoco_val2014_questions.json \\
@@ -18,7 +18,7 @@ their joint score use it only for the K best photos of each caption and the K be
 photo; what is not among them ranks last. With --by=WORKDIR the embeddings are those of another
 model, such as two towers, for any joint model; --weight=W adds W times their product to its score:
 
-  mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes --split=test
+  mmt eval --workdir=work/cc --by=work/towers --rerank=32 --data=scenes@1 --split=test
 
 --querybank=SPLIT, such as train, subtracts from each photo's scores a soft maximum of its scores
 with the captions of that split of --data, so that photos which fit every caption are found by fewer

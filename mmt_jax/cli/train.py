@@ -1,6 +1,6 @@
 """Trains one model, or goes on where its workdir stopped.
 
-  mmt train --config=data_cc,scale=tiny --workdir=work/cc
+  mmt train --config=data_cc,scale=pilot,level=1 --workdir=work/cc --config.optim.lr=2e-3
   mmt train --config=lxmert:base,scale=tiny --workdir=work/lxmert
   mmt train --config=data_cc,scale=tiny --workdir=work/mine \\
     --config.data.source=regions:my_photos --config.steps=2000 --config.batch_size=64 \\

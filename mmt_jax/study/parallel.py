@@ -40,8 +40,6 @@ def carry_out(
       RunFailed: a run's process was killed.
       Exception: what `execute` raised.
     """
-    # Each process would take most of a GPU's memory for itself.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     waiting = [*runs]
     running = {}

@@ -18,7 +18,7 @@ from mmt_jax.infer import ranking
 from mmt_jax.study.results import Run, Test
 from mmt_jax.train import init
 
-BERT = variants.BERT.tag
+_BERT = variants.BERT.tag
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
@@ -126,21 +126,25 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
 
     `point` is of a grid, and is added to the tags of its runs. `init_from` is BERT for the rows
     that start from BERT, and the others get its sizes and vocabulary alone; in a study without such
-    rows it is what all start from. UsageError: an unknown tag, a wrong override, a test split that
-    is not there, or nothing to compare.
+    rows it is what all start from, but for rows that start from another. UsageError: an unknown
+    tag, a wrong override, a test split that is not there, nothing to compare, or a row whose heads
+    are what it is about and would be those of `init_from`.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
     rows = _with_pretraining(study)
-    of_bert = any(recipe(row, study.scale).pretrained == BERT for row in rows.values())
-    origins = init.origins(study.overrides.get("init_from")) if of_bert else []
+    given = study.overrides.get("init_from")
+    of_bert = any(recipe(row, study.scale).pretrained == _BERT for row in rows.values())
+    sources = init.sources(given) if of_bert else []
+    if given:
+        _check_heads(study, rows)
     runs = []
     for seed in range(study.seeds):
         for tag, row in rows.items():
             config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
-            if config.init_from and of_bert and config.pretrained != BERT:
-                config = init.beside(config, origins)
-            if config.pretrained and not (config.init_from and config.pretrained == BERT):
+            if given and of_bert and config.pretrained != _BERT:
+                config = init.beside(config, sources)
+            if config.pretrained and not (config.init_from and config.pretrained == _BERT):
                 start = folder / f"{config.pretrained}{point}" / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
             name = f"{tag}{point}"
@@ -155,6 +159,20 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
     return runs
 
 
+def _check_heads(study: Study, rows: Mapping[str, str]) -> None:
+    """Weights fix the heads of who starts from them, which are what some rows are about."""
+    usual = recipe("data_cc", study.scale).model
+    for tag, row in rows.items():
+        model = recipe(row, study.scale).model
+        if tag in variants.VARIANTS and (model.heads, model.head_dim) != (
+            usual.heads,
+            usual.head_dim,
+        ):
+            raise UsageError(
+                f"init_from fixes the number of heads, which is what {tag} is about; leave one out"
+            )
+
+
 def _with_pretraining(study: Study) -> dict[str, str]:
     """The rows by their configs' tags, each after the row that it starts from."""
     ordered: dict[str, str] = {}
@@ -164,7 +182,8 @@ def _with_pretraining(study: Study) -> dict[str, str]:
         planned = recipe(row, study.scale)
         if not planned.tag:
             raise UsageError(f"the study's {row!r} makes a config without a tag; give it one")
-        if planned.pretrained and not (given and planned.pretrained == BERT):
+        from_bert = planned.pretrained == _BERT
+        if planned.pretrained and not (from_bert and (planned.init_from or given)):
             visit(planned.pretrained)
         before = ordered.setdefault(planned.tag, row)
         if before != row and recipe(before, study.scale) != planned:  # aliases are the same

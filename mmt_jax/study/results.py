@@ -61,6 +61,9 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What it is asked to do, as JSON gives it back; where study and cache lie is left out."""
         config = as_dict(self.config)
+        if config["init_from"]:  # however it is spelled
+            said = config["init_from"].split(",")
+            config["init_from"] = ",".join(str(pathlib.Path(path)) for path in said if path)
         places = (self.folder.parents[1], cache("imported"))
         for part, name in ((config, "init_from"), (config["data"], "vocab")):
             if any(pathlib.Path(part[name] or "").is_relative_to(place) for place in places):

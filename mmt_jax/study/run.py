@@ -71,6 +71,8 @@ def ablate(
         raise UsageError(f"{jobs} runs side by side are none; give 1 or more")
     if jobs > 1 and (train or evaluate):
         raise UsageError("a train or evaluate of one's own works with jobs=1 alone")
+    if jobs > 1:  # or each process, this one too, would take most of a GPU's memory for itself
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     fixed = dict(overrides or {})
     grid = {path: fixed.pop(path) for path in [*fixed] if several(path, fixed[path])}
     runs = []

@@ -58,7 +58,7 @@ def _flat(config: Config) -> dict[str, object]:
     return params_lib.flatten(as_dict(config))
 
 
-def origins(init_from: str | None) -> list[pathlib.Path]:
+def sources(init_from: str | None) -> list[pathlib.Path]:
     """The workdirs that `config.init_from` names; of published weights one is made."""
     return [published.workdir(name) for name in (init_from or "").split(",") if name]
 

@@ -35,11 +35,11 @@ class Log:
 
     def _open(self, folder: pathlib.Path, start: int) -> None:
         path = folder / workdirs.METRICS
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step(line) <= start]
-        if kept != lines:
+        before = path.read_text() if path.exists() else ""
+        kept = "".join(f"{line}\n" for line in before.splitlines() if _step(line) <= start)
+        if kept != before:
             with whole(path) as part:
-                part.write_text("".join(f"{line}\n" for line in kept))
+                part.write_text(kept)
         self._file = path.open("a")
         if os.environ.get("WANDB_PROJECT"):  # as Weights & Biases itself reads it
             try:

@@ -91,7 +91,7 @@ def build(config: OptimConfig, params: Params, steps: int) -> optax.GradientTran
 
 
 def norm(grads: Params) -> Array:
-    """Of a gradient, as it is clipped."""
+    """The norm of a gradient that `clip_norm` bounds, before clipping: calibration is left out."""
     flat = params_lib.flatten(grads)
     return optax.tree.norm([flat[path] for path, counts in _clipped(flat).items() if counts])
 

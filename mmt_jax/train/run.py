@@ -79,13 +79,6 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             "config.data.buckets groups pairs of photo and caption, not a task's records; leave it "
             "empty"
         )
-    objective = config.objective
-    weights = (objective.mlm, objective.mrm, objective.itc, objective.answers)
-    if not config.task.name and objective.itm == "none" and not any(weights):
-        raise UsageError(
-            "config.objective has no loss to train: itm is 'none', mlm and mrm are 0; set one of "
-            "them, such as --config.objective.mlm=1"
-        )
     _check_attention(config)
     _check_changes(config)
     if config.eval.patience and not config.eval.every:
@@ -94,7 +87,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
             f"there are none; set config.eval.every"
         )
     folder = pathlib.Path(workdir)
-    origins = init.origins(config.init_from)
+    origins = init.sources(config.init_from)
     said: list[str] = []
     asked, config = config.objective.candidates, grouped(config)
     if config.objective.candidates < asked:
@@ -120,6 +113,7 @@ def prepare(config: Config, workdir: str | os.PathLike, evaluator: Evaluator | N
         spec = dataclasses.replace(spec, num_answers=len(labels))
     config = with_spec(config, spec)
     model = registry.build(config)
+    _check_trains(model)
     examples = _examples(config, tokenizer, entries, labels, said)
     if remembers := text_features.reserve(examples, model):
         said.append("captions are encoded once, for what encodes them is frozen")
@@ -162,6 +156,23 @@ def _sized(
             said.append(f"sizes of {origin}: {init.changes(config.model, found.model)}")
         config = found
     return config
+
+
+def _check_trains(model: Model) -> None:
+    """There is a loss."""
+    objective = model.config.objective
+    contrasted = objective.itc and model.embeds and not model.separable
+    if not (
+        model.config.task.name
+        or objective.itm != "none"
+        or objective.mlm
+        or objective.mrm
+        or contrasted
+    ):
+        raise UsageError(
+            "config.objective has no loss to train: itm is 'none', mlm and mrm are 0; set one of "
+            "them, such as --config.objective.mlm=1"
+        )
 
 
 def _check_attention(config: Config) -> None:
