@@ -1,6 +1,6 @@
 """What a linear reader tells from the regions of generated scenes, level by level.
 
-  python benchmarks/linear.py --levels=1,3,5
+  python benchmarks/linear.py --levels 1 3 5
 
 Least squares from the features of an object's own box, as models read them, to its shape, colour
 and texture, fitted on training pictures and asked on `val`. A share is of right answers, by chance
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = ",".join(map(str, levels.LEVELS))
-    parser.add_argument("--levels", default=every, help=f"levels, of {every}")
-    for level in map(int, parser.parse_args(argv).levels.split(",")):
+    every = [*levels.LEVELS]
+    parser.add_argument("--levels", type=int, nargs="+", choices=every, default=every)
+    for level in parser.parse_args(argv).levels:
         said = "  ".join(f"{name} {share:.3f}" for name, share in shares(level).items())
         print(f"level {level}  {said}", flush=True)
 

@@ -7,6 +7,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import small_models
+import tiny
 
 from experiments.studies import STUDIES
 from mmt_jax import hub as importers
@@ -150,6 +152,14 @@ def test_a_study_starts_its_rows_of_bert_from_what_is_given(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_stands_for_bert_is_a_language_stack(tmp_path):
+    run = small_models.make_workdir(tmp_path / "run", small_models.config(("merged",)))
+    study = amend(STUDIES["bert"], overrides={"init_from": str(run)})
+    with pytest.raises(UsageError, match="init_from is BERT in this study"):
+        plan(study, tmp_path / "study")
+
+
+@pytest.mark.slow
 def test_rows_about_heads_do_not_take_those_of_bert(tmp_path):
     _, out = imported(tmp_path)
     rows = ("data_cc-with-bert", "architecture_heads1-768")
@@ -160,15 +170,8 @@ def test_rows_about_heads_do_not_take_those_of_bert(tmp_path):
 
 @pytest.mark.slow
 def test_a_row_of_a_file_starts_where_it_says(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import dataclasses\n"
-        "from mmt_jax.configs import variants\n"
-        "def get_config(arg):\n"
-        "    config = variants.parse('data_cc,scale=pilot')\n"
-        "    return dataclasses.replace(config, tag='mine', init_from='there')\n"
-    )
-    runs = plan(Study("both", ("data_cc-with-bert", f"{path}:x"), seeds=1), tmp_path)
+    row = tiny.row(tmp_path, tag="mine", init_from="there")
+    runs = plan(Study("both", ("data_cc-with-bert", row), seeds=1), tmp_path)
     assert {run.tag: run.config.init_from for run in runs}["mine"] == "there"
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 
 from experiments.studies import STUDIES
 from mmt_jax.configs import variants
@@ -361,16 +362,8 @@ def test_a_row_may_be_a_config_file(tmp_path):
 
 
 def test_rows_are_chosen_by_the_same_metric(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import dataclasses\n"
-        "from mmt_jax.configs import variants\n"
-        "from mmt_jax.configs.config import EvalConfig\n"
-        "def get_config(arg):\n"
-        "    config = variants.parse('data_cc,scale=pilot')\n"
-        "    return dataclasses.replace(config, tag='mine', eval=EvalConfig(best='rsum'))\n"
-    )
-    study = Study("mixed", ("data_cc", f"{path}:x"), seeds=1)
+    row = tiny.row(tmp_path, tag="mine", eval=EvalConfig(best="rsum"))
+    study = Study("mixed", ("data_cc", row), seeds=1)
     with pytest.raises(UsageError, match="best is image_retrieval/r@1 in data_cc and rsum"):
         plan(study, tmp_path)
     assert plan(amend(study, overrides={"eval.best": "rsum"}), tmp_path)
@@ -390,16 +383,9 @@ def test_aliases_are_the_same_run(tmp_path):
 @pytest.mark.usefixtures("finished")  # draws in earnest
 def test_a_tag_is_text_wherever_it_stands(tmp_path):
     tag = "<script>&$x^[red] 'n' \"m\""
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import dataclasses\n"
-        "from mmt_jax.configs import variants\n"
-        "def get_config(arg):\n"
-        "    config = variants.parse('data_cc,scale=pilot')\n"
-        f"    return dataclasses.replace(config, tag={tag!r})\n"
-    )
+    row = tiny.row(tmp_path, tag=tag)
     fakes = Fakes(probed=True)
-    carry_out(Study("<b>", (f"{path}:x", "data_cc"), seeds=2), tmp_path / "study", fakes)
+    carry_out(Study("<b>", (row, "data_cc"), seeds=2), tmp_path / "study", fakes)
     page = Page((tmp_path / "study" / "report.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert page.words.count(tag) >= 5  # best, tables, figures

@@ -94,6 +94,20 @@ def batch(size=4, *, words=None, regions=None, image_ids=None, spec=SPEC):
     return jax.tree.map(jax.numpy.asarray, host)
 
 
+def row(folder, **changes):
+    """What --config takes: data_cc at pilot scale with other fields, from a file in `folder`."""
+    path = folder / "mine.py"
+    path.write_text(
+        "import dataclasses\n"
+        "from mmt_jax.configs import variants\n"
+        "from mmt_jax.configs.config import EvalConfig\n"
+        "def get_config(arg):\n"
+        "    config = variants.parse('data_cc,scale=pilot')\n"
+        f"    return dataclasses.replace(config, **{changes!r})\n"
+    )
+    return f"{path}:x"
+
+
 def fused(built, params, text, image):
     """Row p of `text` with row p of `image`."""
     return built.fuse(params, built.encode_text(params, text), built.encode_image(params, image))

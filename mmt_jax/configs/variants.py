@@ -53,9 +53,8 @@ LAYERS = {  # attention → the kinds that one multimodal layer is made of
 ASKING = ("language", "image")  # the stream whose queries asymmetric attention has
 
 # full: the release's sizes. tiny: each width divided by eight, one language-specific layer, no
-# dropout.
-# pilot: tiny with fewer multimodal layers, except in rows whose subject is depth; what the studies
-# run on two CPU cores.
+# dropout. pilot: tiny with fewer multimodal layers, except in rows whose subject is depth; what the
+# studies run on two CPU cores.
 SCALES = ("full", "tiny", "pilot")
 PILOT_DEPTH = 2
 

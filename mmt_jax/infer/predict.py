@@ -32,8 +32,8 @@ class Predictor:
     """A model and its parameters, in float32 whatever dtype it was trained in.
 
     Functions are compiled once for each model and shape, and serve later predictors with other
-    parameters. They run where the parameters are: on a mesh, the pairs of `scores` are
-    spread over all devices, and what is given row by row is computed on each.
+    parameters. They run where the parameters are: on a mesh, the pairs of `scores` are spread over
+    all devices, and what is given row by row is computed on each.
 
     Attributes:
       model: in float32, for bfloat16 would tie most scores.

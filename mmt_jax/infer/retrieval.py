@@ -160,15 +160,15 @@ def answers(
             for item, score in best(row)
         ]
         yield {"caption": caption, "found": found, "right": [owner]}
-    told: dict[Any, list[str]] = {}
+    said: dict[Any, list[str]] = {}
     for caption, owner in zip(captions, owners):
-        told.setdefault(owner, []).append(caption)
+        said.setdefault(owner, []).append(caption)
     for image_id, row in zip(ids, scores.T, strict=True):
         found = [
             {"caption": captions[item], "score": score, "right": owners[item] == image_id}
             for item, score in best(row)
         ]
-        yield {"image_id": image_id, "found": found, "right": told.get(image_id, [])}
+        yield {"image_id": image_id, "found": found, "right": said.get(image_id, [])}
 
 
 def output_paths(path: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:

@@ -17,6 +17,7 @@ from mmt_jax.errors import UsageError
 from mmt_jax.infer import ranking
 from mmt_jax.study.results import Run, Test
 from mmt_jax.train import init
+from mmt_jax.train.workdir import read_config
 
 _BERT = variants.BERT.tag
 
@@ -127,14 +128,15 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
     `point` is of a grid, and is added to the tags of its runs. `init_from` is BERT for the rows
     that start from BERT, and the others get its sizes and vocabulary alone; in a study without such
     rows it is what all start from, but for rows that start from another. UsageError: an unknown
-    tag, a wrong override, a test split that is not there, nothing to compare, or a row whose heads
-    are what it is about and would be those of `init_from`.
+    tag, a wrong override, a test split that is not there, nothing to compare, an `init_from` that
+    is no BERT, or a row whose heads are what it is about and would be those of `init_from`.
     """
     folder = pathlib.Path(workdir).resolve() / "runs"
     rows = _with_pretraining(study)
     given = study.overrides.get("init_from")
     of_bert = any(recipe(row, study.scale).pretrained == _BERT for row in rows.values())
-    sources = init.sources(given) if of_bert else []
+    origins = init.sources(given) if of_bert else []
+    _check_bert(origins)
     if given:
         _check_heads(study, rows)
     runs = []
@@ -143,7 +145,7 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
             config = configure(study, row, seed)
             ranking.check_best(config.eval.best)
             if given and of_bert and config.pretrained != _BERT:
-                config = init.beside(config, sources)
+                config = init.beside(config, origins)
             if config.pretrained and not (config.init_from and config.pretrained == _BERT):
                 start = folder / f"{config.pretrained}{point}" / f"seed{seed}"
                 config = dataclasses.replace(config, init_from=str(start))
@@ -159,15 +161,21 @@ def plan(study: Study, workdir: str | os.PathLike, *, point: str = "") -> list[R
     return runs
 
 
+def _check_bert(origins: Sequence[pathlib.Path]) -> None:
+    """What stands in BERT's place is a language stack."""
+    for folder in origins:
+        if (family := read_config(folder).model.family) != "bert":
+            raise UsageError(
+                f"init_from is BERT in this study, and {folder} holds a model of the family "
+                f"{family}; give a workdir that `mmt import --model=bert` made"
+            )
+
+
 def _check_heads(study: Study, rows: Mapping[str, str]) -> None:
     """Weights fix the heads of who starts from them, which are what some rows are about."""
-    usual = recipe("data_cc", study.scale).model
-    for tag, row in rows.items():
-        model = recipe(row, study.scale).model
-        if tag in variants.VARIANTS and (model.heads, model.head_dim) != (
-            usual.heads,
-            usual.head_dim,
-        ):
+    for tag in filter(variants.VARIANTS.__contains__, rows):
+        models = (recipe(row, study.scale).model for row in (rows[tag], "data_cc"))
+        if len({(model.heads, model.head_dim) for model in models}) > 1:
             raise UsageError(
                 f"init_from fixes the number of heads, which is what {tag} is about; leave one out"
             )

@@ -4,10 +4,10 @@ The value of a contrast or a spread is computed within each seed, so that runs w
 order of examples and answer the same queries are paired; over the seeds, Student's t test says on
 which side of the claimed range its mean lies (two-sided at each end of the range, at least two
 seeds). Where a margin is claimed and no mean score is that far above chance, p is 1: models that
-have learned nothing would always count as equal. A correlation of corpora is tested by
-going through all orders of the corpora's mean scores, or 99,999 random ones of more than nine
-(Spearman's ρ, two-sided). p is corrected for the number of comparisons that could be made for the
-claim (Holm, 1979). A comparison is then
+have learned nothing would always count as equal. A correlation of corpora is tested by going
+through all orders of the corpora's mean scores, of more than nine 99,999 random ones (Spearman's ρ,
+two-sided). p is corrected for the number of comparisons that could be made for the claim (Holm,
+1979). A comparison is then
 
 * supported: p ≤ 0.05 and its value is in the range,
 * contradicted: p ≤ 0.05 and its value is outside,

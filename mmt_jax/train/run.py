@@ -162,13 +162,8 @@ def _check_trains(model: Model) -> None:
     """There is a loss."""
     objective = model.config.objective
     contrasted = objective.itc and model.embeds and not model.separable
-    if not (
-        model.config.task.name
-        or objective.itm != "none"
-        or objective.mlm
-        or objective.mrm
-        or contrasted
-    ):
+    trained = (objective.itm != "none", objective.mlm, objective.mrm, contrasted)
+    if not (model.config.task.name or any(trained)):
         raise UsageError(
             "config.objective has no loss to train: itm is 'none', mlm and mrm are 0; set one of "
             "them, such as --config.objective.mlm=1"

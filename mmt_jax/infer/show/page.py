@@ -115,14 +115,14 @@ def _table(view: View) -> str:
     header = "".join(f"<th>{html.escape(word)}</th>" for word in told.words)
     rows = [f"<tr><th>region</th>{header}<th>without it</th></tr>"]
     even = told.against_even
-    heats = None if even is None else _heat(told)
     for i, name in enumerate(view.labels):
         cells = "<td></td>" * len(told.words)
-        if even is not None and heats is not None:
+        if even is not None:
+            heat = _heat(told)[:, i]
             cells = "".join(
                 f'<td style="background:rgb({"230 97 1" if hot > 0 else "84 39 136"}'
                 f'/{0.7 * abs(hot):.2f})">{value:.2f}</td>'
-                for value, hot in zip(even[:, i], heats[:, i], strict=True)
+                for value, hot in zip(even[:, i], heat, strict=True)
             )
         rows.append(
             f"<tr><th>{html.escape(name)}</th>{cells}"
